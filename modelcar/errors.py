@@ -1,0 +1,44 @@
+"""One shape for every refusal of bad input.
+
+A person who reads the message must be able to act on it without reading the code, so each problem
+carries four things: what was looked at, what was found there, what is allowed, and the fix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with the input.
+
+    key: the configuration key or the path that was looked at.
+    value: what was found there, already fit for printing (never a secret).
+    allowed: what would have been accepted.
+    fix: what the reader can do now, as an instruction.
+    """
+
+    key: str
+    value: str
+    allowed: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.value}\n    allowed: {self.allowed}\n    fix: {self.fix}"
+
+
+class InputError(Exception):
+    """Bad input, found before anything was built or declared. Holds every problem, not the first only."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        if not self.problems:
+            raise ValueError("an InputError needs at least one problem")
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def refuse(key: str, value: object, *, allowed: str, fix: str) -> InputError:
+    """Return the error for a single problem, ready to be raised."""
+    return InputError([Problem(key, str(value), allowed, fix)])
