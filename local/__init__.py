@@ -1,0 +1,1 @@
+"""The embedded local platform: tools, processes, and the `make up` flow."""

@@ -1,0 +1,76 @@
+# Two commands are enough: `make up` serves a model on this machine, `make test` proves that it works.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+UV_VERSION := 0.13.9
+CACHE ?= $(if $(MODELCAR_CACHE),$(MODELCAR_CACHE),.cache)
+# uv from PATH where there is one, else the pinned one from the Python package index, in the cache.
+UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
+PYTHON := .venv/bin/python
+LOCAL := UV=$(abspath $(UV)) $(PYTHON) -m local
+STACK ?= local
+
+.PHONY: help
+help: ## show the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(CACHE)/uv/bin/uv:
+	@echo "── uv $(UV_VERSION) (not on PATH: installed into $(CACHE)/uv)"
+	@python3 -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"error: Python {v.major}.{v.minor} is python3 here; 3.11 or newer is needed")'
+	@python3 -m venv $(CACHE)/uv
+	@$(CACHE)/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+# The lock holds hashes and no index addresses, so it installs from any mirror.
+.venv/.locked: requirements.lock | $(UV)
+	@echo "── Python environment from requirements.lock"
+	@$(UV) venv --quiet --allow-existing .venv
+	@$(UV) pip sync --quiet --python .venv --require-hashes requirements.lock
+	@touch $@
+
+.PHONY: env
+env: .venv/.locked
+
+.PHONY: lock
+lock: | $(UV) ## resolve requirements.lock again from pyproject.toml
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+	  pyproject.toml --group dev --output-file requirements.lock
+
+.PHONY: up
+up: env ## serve a model here: tools, platform, image, service, one request
+	@$(LOCAL) up
+
+.PHONY: platform
+platform: env ## start the embedded platform only
+	@$(LOCAL) platform
+
+.PHONY: status
+status: env ## show the platform's processes
+	@$(LOCAL) status
+
+.PHONY: down
+down: env ## stop the platform; its data stay for the next `make up`
+	@$(LOCAL) down
+
+.PHONY: clean
+clean: env ## stop it and remove its data and the local stack's state
+	@$(LOCAL) clean
+
+.PHONY: pulumi
+pulumi: env ## run pulumi: make pulumi ARGS="preview --stack local"
+	@$(LOCAL) pulumi $(ARGS)
+
+.PHONY: check
+check: env ## static checks: format, lint, types, the lock
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m mypy
+
+.PHONY: test-unit
+test-unit: env ## unit tests (Pulumi mocks; seconds)
+	@$(PYTHON) -m pytest tests/unit
+
+.PHONY: test
+test: check ## every test: static, unit, engine (real CLI), local (real cluster)
+	@UV=$(abspath $(UV)) $(PYTHON) -m pytest tests

@@ -1,0 +1,103 @@
+"""Command line of the local stack: `python -m local up|platform|down|clean|status|env|logs|pulumi`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+
+from local import platform, stack, up
+from local.instance import Instance, load, state_root
+from local.tools import collect
+from modelcar.errors import InputError
+
+
+def _up(instance: Instance, _: argparse.Namespace) -> int:
+    up.up(instance)
+    return 0
+
+
+def _platform(instance: Instance, _: argparse.Namespace) -> int:
+    up.prepare(instance, up.Phases())
+    return 0
+
+
+def _down(instance: Instance, _: argparse.Namespace) -> int:
+    platform.down(instance, up.say)
+    return 0
+
+
+def _clean(instance: Instance, _: argparse.Namespace) -> int:
+    platform.down(instance, up.say)
+    shutil.rmtree(instance.state, ignore_errors=True)
+    shutil.rmtree(state_root() / "pulumi", ignore_errors=True)
+    up.say(f"removed {instance.state} and the stack's state; tools stay in the cache")
+    return 0
+
+
+def _status(instance: Instance, _: argparse.Namespace) -> int:
+    services = platform.status(instance)
+    if not services:
+        up.say("the platform is not running; `make up` starts it")
+        return 1
+    up.say(f"{'process':<26}{'state':<10}{'pid':>8}{'MiB':>7}{'starts':>8}  last exit")
+    for name, service in services.items():
+        pid, memory = service["pid"] or "-", service["memoryMiB"] or "-"
+        starts = service["restarts"] + 1
+        up.say(f"{name:<26}{service['state']:<10}{pid:>8}{memory:>7}{starts:>8}  {service['lastExit']}")
+    up.say(f"registry {instance.registry}, API server {instance.api_server}, logs {instance.logs}")
+    return 0 if all(service["state"] == "ready" for service in services.values()) else 1
+
+
+def _env(instance: Instance, _: argparse.Namespace) -> int:
+    tools = collect(lambda line: print(line, file=sys.stderr))
+    variables = {**stack.environment(instance, tools), "KUBECONFIG": str(instance.kubeconfig)}
+    for name, value in variables.items():
+        up.say(f"export {name}={shlex.quote(value)}")
+    return 0
+
+
+def _pulumi(instance: Instance, arguments: argparse.Namespace) -> int:
+    embedded = not up.has_own_cluster(up.stack_settings())
+    tools = collect(up.indented, embedded=embedded)
+    command = [tools["pulumi"], *arguments.arguments]
+    environment = {**os.environ, **stack.environment(instance, tools)}
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+COMMANDS = {
+    "up": (_up, "serve the model: tools, platform, image, service, one request"),
+    "platform": (_platform, "all of that but Pulumi's part"),
+    "down": (_down, "stop the platform; its data stay"),
+    "clean": (_clean, "stop it and remove its data and the stack's state"),
+    "status": (_status, "show each process"),
+    "env": (_env, 'print the variables for plain commands: eval "$(python -m local env)"'),
+    "pulumi": (_pulumi, "run a pulumi command with the right environment"),
+}
+
+
+def main() -> int:
+    """Run one command; return its exit status. What went wrong is said in words, without a traceback."""
+    parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
+    parser.add_argument("--name", default="local", help="which platform (its state folder)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, (_, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text)
+        if name == "pulumi":
+            command.add_argument("arguments", nargs=argparse.REMAINDER)
+    arguments = parser.parse_args()
+    try:
+        return COMMANDS[arguments.command][0](load(arguments.name), arguments)
+    except (InputError, platform.PlatformError, stack.PulumiError, LookupError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; `make up` goes on from here, `make down` stops the platform", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Ask the served model, and look at what KServe put into its pod."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from kubernetes import config
+from kubernetes.client import CoreV1Api
+
+PROMPT = "Kubernetes is"
+
+
+@dataclass(frozen=True)
+class ServedPod:
+    """The parts of a predictor's pod that show how the model reached it."""
+
+    name: str
+    address: str
+    port: int
+    init_containers: dict[str, str]
+    sidecars: dict[str, str]
+    shares_processes: bool
+    user: int | None
+    environment: dict[str, str]
+    created: float
+    ready: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model server said."""
+
+    text: str
+    model: str
+    seconds: float
+
+
+def core_api(kubeconfig: str | None, context: str | None) -> CoreV1Api:
+    """Return a client for the cluster that the stack deploys to."""
+    make: Any = config.new_client_from_config  # untyped in the client library
+    return CoreV1Api(make(config_file=kubeconfig, context=context))
+
+
+def served_pod(api: CoreV1Api, namespace: str, service: str) -> ServedPod:
+    """Return the newest ready pod of an InferenceService.
+
+    Raises:
+        LookupError: no pod of it is ready.
+    """
+    selector = f"serving.kserve.io/inferenceservice={service}"
+    response: Any = api.list_namespaced_pod(namespace, label_selector=selector, _preload_content=False)
+    pods: list[dict[str, Any]] = json.loads(response.data)["items"]
+    ready = [pod for pod in pods if _ready_since(pod) and "deletionTimestamp" not in pod["metadata"]]
+    if not ready:
+        states = ", ".join(f"{pod['metadata']['name']} is {pod['status'].get('phase')}" for pod in pods)
+        raise LookupError(
+            f"no ready pod of InferenceService {namespace}/{service}: {states or 'there is no pod'}"
+        )
+    return _describe(max(ready, key=lambda pod: str(pod["metadata"]["creationTimestamp"])))
+
+
+def _describe(pod: dict[str, Any]) -> ServedPod:
+    spec = pod["spec"]
+    server = next(box for box in spec["containers"] if box["name"] == "kserve-container")
+    ports = server.get("ports") or [{"containerPort": 8080}]
+    return ServedPod(
+        name=pod["metadata"]["name"],
+        address=pod["status"]["podIP"],
+        port=ports[0]["containerPort"],
+        init_containers={box["name"]: box["image"] for box in spec.get("initContainers", [])},
+        sidecars={box["name"]: box["image"] for box in spec["containers"] if box is not server},
+        shares_processes=spec.get("shareProcessNamespace", False),
+        user=server.get("securityContext", {}).get("runAsUser"),
+        environment={entry["name"]: entry.get("value", "") for entry in server.get("env", [])},
+        created=_seconds(pod["metadata"]["creationTimestamp"]),
+        ready=_ready_since(pod),
+    )
+
+
+def _ready_since(pod: dict[str, Any]) -> float:
+    """Return when the pod became ready, in seconds since the epoch; 0 where it is not."""
+    for condition in pod["status"].get("conditions", []):
+        if condition["type"] == "Ready" and condition["status"] == "True":
+            return _seconds(condition["lastTransitionTime"])
+    return 0.0
+
+
+def _seconds(timestamp: str) -> float:
+    return datetime.datetime.fromisoformat(timestamp).timestamp()
+
+
+def ask(base_url: str, model: str, prompt: str = PROMPT, max_tokens: int = 16) -> Answer:
+    """Send one completion request (OpenAI's `/v1/completions`) and return the answer.
+
+    Raises:
+        httpx.HTTPError: the server refused or cannot be reached.
+    """
+    started = time.monotonic()
+    body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
+    response = httpx.post(f"{base_url}/v1/completions", json=body, timeout=120).raise_for_status()
+    document = response.json()
+    return Answer(document["choices"][0]["text"], document["model"], time.monotonic() - started)

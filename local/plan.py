@@ -1,0 +1,238 @@
+"""What runs on the platform: each process with its flags, and the files that they read."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from local.instance import Instance
+from local.pki import NODE
+from local.tools import Toolbox
+
+SERVICE_CIDR = "10.96.0.0/16"
+
+#: The pause image of the node and the image of every local container without one of its own.
+TOOL_IMAGE = "modelcar/busybox"
+
+#: Steps done from the host, which processes on the platform wait for.
+CRDS_READY = "crds-established"
+TOOL_IMAGE_READY = "tool-image-pushed"
+
+
+def write_plan(instance: Instance, tools: Toolbox, sandbox_image: str) -> Path:
+    """Write every configuration file and `plan.json`, which the supervisor runs; return its path."""
+    for folder in (instance.logs, instance.pids, instance.state / "var-log", instance.state / "var-lib-cni"):
+        folder.mkdir(parents=True, exist_ok=True)
+    for step in (CRDS_READY, TOOL_IMAGE_READY):
+        (instance.state / step).unlink(missing_ok=True)
+    cni = {"/var/log": instance.state / "var-log", "/var/lib/cni": instance.state / "var-lib-cni"}
+    plan = {
+        "state": str(instance.state),
+        "logs": str(instance.logs),
+        "pids": str(instance.pids),
+        "covered": {hidden: str(folder) for hidden, folder in cni.items()},
+        "network": _network(instance, tools),
+        "services": [
+            _registry(instance, tools),
+            _buildkit(instance, tools),
+            _etcd(instance, tools),
+            _api_server(instance, tools),
+            _controller_manager(instance, tools),
+            _scheduler(instance, tools),
+            _kserve(instance, tools),
+            _containerd(instance, tools, sandbox_image),
+            _kubelet(instance, tools),
+        ],
+    }
+    target = instance.state / "plan.json"
+    target.write_text(json.dumps(plan, indent=1))
+    return target
+
+
+def _network(instance: Instance, tools: Toolbox) -> list[list[str]]:
+    ip = tools["ip"]
+    return [
+        [ip, "link", "set", "lo", "up"],
+        [ip, "address", "replace", f"{instance.address}/30", "dev", "eth0"],
+        [ip, "link", "set", "eth0", "up"],
+    ]
+
+
+def _service(
+    name: str, argv: list[str], ready: dict[str, Any], after: list[str] | None = None, **env: str
+) -> dict[str, Any]:
+    return {"name": name, "argv": argv, "ready": ready, "after": after or [], "env": env}
+
+
+def _registry(instance: Instance, tools: Toolbox) -> dict[str, Any]:
+    config = instance.state / "registry.yml"
+    storage = {"filesystem": {"rootdirectory": str(instance.state / "registry")}, "delete": {"enabled": True}}
+    document = {
+        "version": 0.1,
+        "log": {"level": "info"},
+        "storage": storage,
+        "http": {"addr": instance.registry},
+    }
+    config.write_text(yaml.safe_dump(document))
+    ready = {"url": f"http://{instance.registry}/v2/"}
+    return _service("registry", [tools["docker-registry"], "serve", str(config)], ready)
+
+
+def _buildkit(instance: Instance, tools: Toolbox) -> dict[str, Any]:
+    config = instance.state / "buildkitd.toml"
+    config.write_text(f'[registry."{instance.registry}"]\n  http = true\n')
+    argv = [tools["buildkitd"], "--config", str(config), "--root", str(instance.state / "buildkit")]
+    argv += ["--addr", f"unix://{instance.buildkit_socket}"]
+    argv += ["--oci-worker=true", f"--oci-worker-binary={tools['runc']}", "--containerd-worker=false"]
+    return _service("buildkitd", argv, {"unix": str(instance.buildkit_socket)}, ["registry"])
+
+
+def _etcd(instance: Instance, tools: Toolbox) -> dict[str, Any]:
+    client, peer = "http://127.0.0.1:2379", "http://127.0.0.1:2380"
+    argv = [tools["etcd"], "--data-dir", str(instance.state / "etcd"), "--name", NODE]
+    argv += ["--listen-client-urls", client, "--advertise-client-urls", client]
+    argv += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
+    argv += ["--initial-cluster", f"{NODE}={peer}", "--logger=zap", "--log-level=warn"]
+    return _service("etcd", argv, {"url": f"{client}/health"})
+
+
+def _api_server(instance: Instance, tools: Toolbox) -> dict[str, Any]:
+    pki = instance.pki
+    argv = [
+        tools["kube-apiserver"],
+        "--etcd-servers=http://127.0.0.1:2379",
+        f"--advertise-address={instance.address}",
+        "--bind-address=0.0.0.0",
+        "--secure-port=6443",
+        f"--service-cluster-ip-range={SERVICE_CIDR}",
+        "--authorization-mode=Node,RBAC",
+        "--enable-admission-plugins=NodeRestriction",
+        "--kubelet-preferred-address-types=InternalIP",  # there is no DNS for the node's name
+        f"--client-ca-file={pki}/ca.crt",
+        f"--tls-cert-file={pki}/apiserver.crt",
+        f"--tls-private-key-file={pki}/apiserver.key",
+        f"--kubelet-certificate-authority={pki}/ca.crt",
+        f"--kubelet-client-certificate={pki}/apiserver-kubelet.crt",
+        f"--kubelet-client-key={pki}/apiserver-kubelet.key",
+        f"--service-account-key-file={pki}/service-account.pub",
+        f"--service-account-signing-key-file={pki}/service-account.key",
+        "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+    ]
+    ready = {"url": "https://127.0.0.1:6443/readyz", "ca": f"{pki}/ca.crt"}
+    return _service("kube-apiserver", argv, ready, ["etcd"])
+
+
+def _controller_manager(instance: Instance, tools: Toolbox) -> dict[str, Any]:
+    argv = [
+        tools["kube-controller-manager"],
+        f"--kubeconfig={instance.pki}/controller-manager.kubeconfig",
+        f"--root-ca-file={instance.pki}/ca.crt",
+        f"--service-account-private-key-file={instance.pki}/service-account.key",
+        "--use-service-account-credentials",
+        "--leader-elect=false",
+        "--controllers=*,-nodeipam,-cloud-node-lifecycle",
+    ]
+    return _service("kube-controller-manager", argv, {"tcp": ["127.0.0.1", 10257]}, ["kube-apiserver"])
+
+
+def _scheduler(instance: Instance, tools: Toolbox) -> dict[str, Any]:
+    argv = [tools["kube-scheduler"], f"--kubeconfig={instance.pki}/scheduler.kubeconfig"]
+    argv += ["--leader-elect=false"]
+    return _service("kube-scheduler", argv, {"tcp": ["127.0.0.1", 10259]}, ["kube-apiserver"])
+
+
+def _kserve(instance: Instance, tools: Toolbox) -> dict[str, Any]:
+    certificates = instance.state / "tmp" / "k8s-webhook-server" / "serving-certs"
+    certificates.mkdir(parents=True, exist_ok=True)
+    for source, target in (("webhook.crt", "tls.crt"), ("webhook.key", "tls.key")):
+        (certificates / target).write_bytes((instance.pki / source).read_bytes())
+    argv = [tools["kserve-manager"], "--webhook-port", "9443", "--metrics-addr", "127.0.0.1:18080"]
+    # The controller exits when it starts before its CRDs are established.
+    after = ["kube-apiserver", f"file:{instance.state / CRDS_READY}"]
+    env = {
+        "TMPDIR": str(instance.state / "tmp"),
+        "POD_NAMESPACE": "kserve",
+        "KUBECONFIG": f"{instance.pki}/kserve.kubeconfig",
+    }
+    return _service("kserve", argv, {"tcp": ["127.0.0.1", 9443]}, after, **env)
+
+
+def _containerd(instance: Instance, tools: Toolbox, sandbox_image: str) -> dict[str, Any]:
+    cni = instance.state / "cni"
+    cni.mkdir(exist_ok=True)
+    ipam = {"type": "host-local", "subnet": instance.pod_cidr, "routes": [{"dst": "0.0.0.0/0"}]}
+    bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": False, "ipam": ipam}
+    conflist = {"cniVersion": "0.4.0", "name": "modelcar", "plugins": [bridge]}
+    (cni / "10-modelcar.conflist").write_text(json.dumps(conflist))
+    config = instance.state / "containerd.toml"
+    config.write_text(
+        f'''version = 2
+root = "{instance.state}/containerd"
+state = "/run/containerd"
+[grpc]
+  address = "/run/containerd/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{sandbox_image}"
+  # A sandbox may lack CAP_SYS_RESOURCE, without which a lower oom_score_adj is refused.
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{tools.programs["bridge"].parent}"
+    conf_dir = "{cni}"
+  [plugins."io.containerd.grpc.v1.cri".registry.mirrors."{instance.registry}"]
+    endpoint = ["http://{instance.registry}"]
+'''
+    )
+    folders = {str(tools.programs[name].parent) for name in ("containerd-shim-runc-v2", "runc")}
+    path = os.pathsep.join([*sorted(folders), os.environ.get("PATH", "")])
+    argv = [tools["containerd"], "--config", str(config)]
+    # The sandbox image must be there before the kubelet can make a pod.
+    ready = {"unix": "/run/containerd/containerd.sock"}
+    return _service("containerd", argv, ready, ["registry"], PATH=path)
+
+
+def _kubelet(instance: Instance, tools: Toolbox) -> dict[str, Any]:
+    config = instance.state / "kubelet.yaml"
+    document = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+        "address": instance.address,
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": False},
+            "x509": {"clientCAFile": f"{instance.pki}/ca.crt"},
+        },
+        "authorization": {"mode": "AlwaysAllow"},  # of those with a certificate of our CA
+        "tlsCertFile": f"{instance.pki}/kubelet-server.crt",
+        "tlsPrivateKeyFile": f"{instance.pki}/kubelet-server.key",
+        "clusterDNS": [instance.address],
+        "clusterDomain": "cluster.local",
+        "resolvConf": "",
+        "cgroupDriver": "cgroupfs",
+        "cgroupsPerQOS": False,
+        "enforceNodeAllocatable": [],
+        "failSwapOn": False,
+        "localStorageCapacityIsolation": False,
+        "makeIPTablesUtilChains": False,
+        "podLogsDir": str(instance.state / "var-log" / "pods"),
+        "volumePluginDir": str(instance.state / "volume-plugins"),
+        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+        "imageGCHighThresholdPercent": 100,  # the disk is the laptop's: its fill level is not ours to manage
+        "serializeImagePulls": False,
+        "nodeStatusUpdateFrequency": "4s",
+    }
+    config.write_text(yaml.safe_dump(document))
+    argv = [
+        tools["kubelet"],
+        f"--config={config}",
+        f"--kubeconfig={instance.pki}/kubelet.kubeconfig",
+        f"--hostname-override={NODE}",
+        f"--node-ip={instance.address}",
+        f"--root-dir={instance.state}/kubelet",
+    ]
+    after = ["containerd", "kube-apiserver", f"file:{instance.state / TOOL_IMAGE_READY}"]
+    return _service("kubelet", argv, {"url": "http://127.0.0.1:10248/healthz"}, after)

@@ -1,0 +1,292 @@
+"""Bring the embedded platform up, show it, and take it down without a trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+from modelcar.base import write_base_layout
+
+from local import kserve
+from local.instance import PROJECT, Instance
+from local.oci_push import push_layout
+from local.pki import NODE, write_pki
+from local.plan import CRDS_READY, TOOL_IMAGE, TOOL_IMAGE_READY, write_plan
+from local.tools import Progress, Toolbox
+from modelcar.errors import refuse
+
+#: Patience for one process of the platform on a busy two-core machine, in seconds.
+READY_SECONDS = 180.0
+STOP_SECONDS = 90.0
+
+
+class PlatformError(Exception):
+    """A part of the platform did not come up; the message holds the end of its log."""
+
+
+def up(instance: Instance, tools: Toolbox, progress: Progress) -> None:
+    """Start the platform, or what of it is not running, and wait until it can serve.
+
+    Raises:
+        PlatformError: a process does not become ready.
+        InputError: the link's addresses are in use on this machine.
+    """
+    if supervisor(instance) is None:
+        clean_leftovers(instance, tools)
+        _start(instance, tools)
+    phases: list[tuple[str, Callable[[], None]]] = [
+        ("registry", lambda: _push_tool_image(instance)),
+        ("buildkitd", lambda: _register_builder(instance, tools)),
+        ("kube-apiserver", lambda: _install_kserve(instance, tools)),
+        ("kserve", lambda: _install_webhooks(instance, tools)),
+        ("kubelet", lambda: _wait_for_node(instance, tools)),
+    ]
+    for service, then in phases:
+        started = time.monotonic()
+        _wait_ready(instance, service)
+        then()
+        seconds = time.monotonic() - started
+        if seconds >= 0.5:
+            progress(f"{service} ready in {seconds:.1f} s")
+
+
+def supervisor(instance: Instance) -> psutil.Process | None:
+    """Return the platform's first process, if it runs. A reused pid is told apart by its command line."""
+    try:
+        process = psutil.Process(int((instance.pids / "supervisor.pid").read_text()))
+        ours = str(instance.state / "plan.json") in process.cmdline()
+        return process if ours and process.status() != psutil.STATUS_ZOMBIE else None
+    except (OSError, ValueError, psutil.Error):
+        return None
+
+
+def status(instance: Instance) -> dict[str, dict[str, Any]]:
+    """Return what the supervisor last wrote of each process, with the pid and memory that the host sees."""
+    if supervisor(instance) is None or not instance.status_file.exists():
+        return {}
+    services: dict[str, dict[str, Any]] = json.loads(instance.status_file.read_text())
+    for name, service in services.items():
+        service["pid"], service["memoryMiB"] = None, None
+        with suppress(OSError, ValueError, psutil.Error):
+            process = psutil.Process(int((instance.pids / f"{name}.pid").read_text()))
+            service["pid"] = process.pid
+            service["memoryMiB"] = round(process.memory_info().rss / 2**20)
+    return services
+
+
+def down(instance: Instance, progress: Progress) -> None:
+    """Stop the platform. Its data stay (images, cluster state), as after a reboot of a machine."""
+    process = supervisor(instance)
+    if process is not None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS)
+        except psutil.TimeoutExpired:
+            progress("the supervisor did not stop in time: killing it, and with it all of its processes")
+            process.kill()
+            process.wait(STOP_SECONDS)
+        progress("platform stopped")
+    clean_leftovers(instance, None)
+
+
+def clean_leftovers(instance: Instance, tools: Toolbox | None) -> None:
+    """Remove what outlives the namespaces, or a crash: the link, empty cgroups, pid files, cover folders."""
+    ip = tools["ip"] if tools else shutil.which("ip") or "/sbin/ip"
+    if Path(f"/sys/class/net/{instance.link}").exists():
+        # The kernel removes it a moment after the last process; deleting it at once is not an error.
+        subprocess.run([ip, "link", "delete", instance.link], capture_output=True, check=False)
+    for hierarchy in Path("/sys/fs/cgroup").glob("**/k8s.io"):
+        _remove_empty_cgroups(hierarchy)
+    for pid_file in instance.pids.glob("*.pid"):
+        pid_file.unlink()
+    for file in (instance.status_file, instance.buildkit_socket):
+        file.unlink(missing_ok=True)
+    with suppress(OSError):
+        Path("/var/lib/cni").rmdir()  # only where it is empty: the platform covers it, and never writes there
+
+
+def _remove_empty_cgroups(root: Path) -> None:
+    """rmdir refuses a cgroup that is in use, so another runtime's containers are safe."""
+    for folder, _, _ in os.walk(root, topdown=False):
+        with suppress(OSError):
+            Path(folder).rmdir()
+
+
+# --- starting ---------------------------------------------------------------------------------------
+
+
+def _start(instance: Instance, tools: Toolbox) -> None:
+    _require_free_addresses(instance, tools)
+    instance.state.mkdir(parents=True, exist_ok=True)
+    instance.state.chmod(0o700)
+    (instance.state / "slot").write_text(str(instance.slot))
+    write_pki(instance)
+    base = write_base_layout(tools.programs["busybox"], instance.state / "base")
+    plan = write_plan(instance, tools, f"{instance.registry}/{TOOL_IMAGE}@{base.manifest_digest}")
+    command = [tools["unshare"], "--pid", "--mount", "--net", "--fork", "--propagation", "private"]
+    with (instance.logs / "supervisor.log").open("ab") as log:
+        process = subprocess.Popen(
+            [*command, sys.executable, "-m", "local.supervisor", str(plan)],
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C at `make up` leaves the platform to `make down`
+        )
+    _wait(lambda: supervisor(instance) is not None, 30, lambda: _log_tail(instance, "supervisor"), process)
+    running = supervisor(instance)
+    if running is None:
+        raise PlatformError(f"the supervisor ended at once:\n{_log_tail(instance, 'supervisor')}")
+    _link(instance, tools, running.pid)
+
+
+def _link(instance: Instance, tools: Toolbox, pid: int) -> None:
+    """Join the host and the platform's network namespace by a veth pair. No route leads further out."""
+    ip = tools["ip"]
+    pair = [ip, "link", "add", instance.link, "type", "veth", "peer", "name", "eth0", "netns", str(pid)]
+    commands = [
+        pair,
+        [ip, "address", "add", f"{instance.host_address}/30", "dev", instance.link],
+        [ip, "link", "set", instance.link, "up"],
+        [ip, "route", "add", instance.pod_cidr, "via", instance.address, "dev", instance.link],
+    ]
+    for command in commands:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            down(instance, lambda _: None)
+            raise PlatformError(f"{' '.join(command)}: {result.stderr.strip()}")
+
+
+def _require_free_addresses(instance: Instance, tools: Toolbox) -> None:
+    """Refuse to shadow a network that this machine already reaches some other way."""
+    for network in (f"{instance.address}/32", instance.pod_cidr):
+        command = [tools["ip"], "-json", "route", "show", "root", network]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        routes = json.loads(shown or "[]")
+        if routes:
+            raise refuse(
+                f"network {network}",
+                f"already routed through {routes[0].get('dev')}",
+                allowed="a network that this machine does not use",
+                fix=f"choose another slot: echo {instance.slot + 1} > {instance.state / 'slot'}",
+            )
+
+
+def _wait(
+    done: Callable[[], bool],
+    seconds: float,
+    explain: Callable[[], str],
+    process: subprocess.Popen[bytes] | None = None,
+) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        if process is not None and process.poll() is not None:
+            raise PlatformError(f"ended with exit status {process.returncode}:\n{explain()}")
+        if time.monotonic() > deadline:
+            raise PlatformError(f"not ready after {seconds:.0f} s:\n{explain()}")
+        time.sleep(0.05)
+
+
+def _wait_ready(instance: Instance, service: str) -> None:
+    def ready() -> bool:
+        if supervisor(instance) is None:
+            raise PlatformError(f"the supervisor is gone:\n{_log_tail(instance, 'supervisor')}")
+        with suppress(OSError, ValueError, KeyError):
+            found = json.loads(instance.status_file.read_text())[service]
+            if found["restarts"] >= 4:
+                ended = f"{service} ended {found['restarts']} times ({found['lastExit']})"
+                raise PlatformError(f"{ended}:\n{_log_tail(instance, service)}")
+            return bool(found["state"] == "ready")
+        return False
+
+    _wait(ready, READY_SECONDS, lambda: f"{service}\n{_log_tail(instance, service)}")
+
+
+def _log_tail(instance: Instance, service: str, lines: int = 15) -> str:
+    path = instance.logs / f"{service}.log"
+    if not path.exists():
+        return f"(no log at {path})"
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) + f"\n(whole log: {path})"
+
+
+# --- what is done from the host ---------------------------------------------------------------------
+
+
+def _push_tool_image(instance: Instance) -> None:
+    push_layout(instance.state / "base", instance.registry, TOOL_IMAGE)
+    (instance.state / TOOL_IMAGE_READY).touch()
+
+
+def _register_builder(instance: Instance, tools: Toolbox) -> None:
+    """Make BuildKit known to buildx by name, in a buildx configuration of the platform's own."""
+    environment = {**os.environ, "BUILDX_CONFIG": str(instance.buildx_config)}
+    endpoint = f"unix://{instance.buildkit_socket}"
+    builder = instance.buildx_config / "instances" / instance.builder
+    if builder.exists() and endpoint in builder.read_text():
+        return
+    command = [tools["buildx"], "create", "--name", instance.builder, "--driver", "remote", endpoint]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise PlatformError(f"buildx create: {result.stderr.strip()}")
+
+
+def kubectl(
+    instance: Instance, tools: Toolbox, *arguments: str, documents: list[dict[str, Any]] | None = None
+) -> str:
+    """Run kubectl as the platform's administrator and return what it printed.
+
+    Raises:
+        PlatformError: kubectl failed; the message is its own.
+    """
+    text = yaml.safe_dump_all(documents) if documents is not None else None
+    command = [tools["kubectl"], "--kubeconfig", str(instance.kubeconfig), *arguments]
+    result = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise PlatformError(f"kubectl {' '.join(arguments)}: {result.stderr.strip()}")
+    return result.stdout
+
+
+APPLY = ("apply", "--server-side", "--force-conflicts", "--field-manager=modelcar-platform")
+
+
+def _apply(instance: Instance, tools: Toolbox, documents: list[dict[str, Any]]) -> None:
+    kubectl(instance, tools, *APPLY, "-f", "-", documents=documents)
+
+
+def _install_kserve(instance: Instance, tools: Toolbox) -> None:
+    if (instance.state / CRDS_READY).exists():
+        return
+    files = [argument for path in kserve.crd_files(tools.kserve) for argument in ("-f", str(path))]
+    kubectl(instance, tools, *APPLY, *files)
+    _apply(instance, tools, kserve.definitions(tools.kserve))
+    kubectl(instance, tools, "wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+    (instance.state / CRDS_READY).touch()
+
+
+def _install_webhooks(instance: Instance, tools: Toolbox) -> None:
+    _apply(instance, tools, kserve.webhooks(tools.kserve, instance))
+
+
+def _wait_for_node(instance: Instance, tools: Toolbox) -> None:
+    kubectl(instance, tools, "wait", "--for=create", "--timeout=60s", f"node/{NODE}")
+    kubectl(instance, tools, "wait", "--for=condition=Ready", "--timeout=60s", f"node/{NODE}")
+    kubectl(
+        instance,
+        tools,
+        "wait",
+        "--for=create",
+        "--timeout=60s",
+        "--namespace=default",
+        "serviceaccount/default",
+    )

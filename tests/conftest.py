@@ -1,0 +1,129 @@
+"""A checkout of the project with a running platform of its own, shared by the engine and local tiers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the project in a folder of its own, as a user has after `git clone`."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def make(self, *targets: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run make there; its output is captured, and shown where the run fails."""
+        result = subprocess.run(
+            ["make", "--no-print-directory", *targets],
+            cwd=self.folder,
+            env={**self.environment, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and result.returncode:
+            pytest.fail(f"make {' '.join(targets)}: {result.returncode}\n{result.stdout}\n{result.stderr}")
+        return result
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The running platform, as tests see it."""
+
+    checkout: Checkout
+    settings: dict[str, Any]
+    shell: dict[str, str]
+
+    @property
+    def kubeconfig(self) -> str:
+        """Path of the administrator's kubeconfig."""
+        return str(self.settings["kubeconfig"])
+
+    @property
+    def server_image(self) -> str:
+        """A small image by digest (busybox) for containers of tests."""
+        return str(self.settings["serverImage"])
+
+    def pulumi_env(self, stack_dir: Path) -> dict[str, str]:
+        """Return an environment for the real CLI, with its state in `stack_dir`."""
+        backend = stack_dir / ".state"
+        backend.mkdir(parents=True, exist_ok=True)
+        own = {"PULUMI_BACKEND_URL": backend.as_uri(), "PULUMI_CONFIG_PASSPHRASE": ""}
+        return {**self.checkout.environment, **self.shell, **own}
+
+    def kubectl(self, *arguments: str, check: bool = True, text: str | None = None) -> str:
+        """Run kubectl as the administrator."""
+        result = subprocess.run(
+            ["kubectl", *arguments],
+            env={**self.checkout.environment, **self.shell},
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and result.returncode:
+            pytest.fail(f"kubectl {' '.join(arguments)}: {result.stderr}")
+        return result.stdout + ("" if check else result.stderr)
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    """Copy what git knows of the project; tools and environments come from the real checkout's cache."""
+    folder = tmp_path_factory.mktemp("checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if not (PROJECT / name).exists():
+            continue  # deleted in the work tree, not yet in git
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(PROJECT / name, target)
+    (folder / ".venv").symlink_to(PROJECT / ".venv")
+    cache = os.environ.get("MODELCAR_CACHE", str(PROJECT / ".cache"))
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PULUMI_")}
+    environment |= {"MODELCAR_CACHE": cache, "MODELCAR_STATE": str(folder / ".local")}
+    made = Checkout(folder, environment)
+    yield made
+    made.make("clean", check=False)
+
+
+@pytest.fixture(scope="session")
+def platform(checkout: Checkout) -> Platform:
+    """Start the platform of the checkout; `checkout` stops it, also after a failure."""
+    checkout.make("platform")
+    settings = json.loads((checkout.folder / ".local/local/platform.json").read_text())
+    exports = subprocess.run(
+        [".venv/bin/python", "-m", "local", "env"],
+        cwd=checkout.folder,
+        env=checkout.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    lines = (line.removeprefix("export ") for line in exports.splitlines())
+    shell = {name: value.strip("'") for name, _, value in (line.partition("=") for line in lines)}
+    return Platform(checkout, settings, shell)
+
+
+def write_stack(folder: Path, name: str, config: dict[str, Any]) -> None:
+    """Write a stack's configuration file."""
+    document = {"config": {f"modelcar:{key}": value for key, value in config.items()}}
+    (folder / f"Pulumi.{name}.yaml").write_text(yaml.safe_dump(document))
