@@ -34,8 +34,9 @@ env: .venv/.locked
 
 .PHONY: lock
 lock: | $(UV) ## resolve requirements.lock again from pyproject.toml
-	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+	$(UV) pip compile --no-config --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 	  pyproject.toml --group dev --output-file requirements.lock
+	$(PYTHON) -m local.lock
 
 .PHONY: up
 up: env ## serve a model here: tools, platform, image, service, one request
@@ -66,6 +67,7 @@ check: env ## static checks: format, lint, types, the lock
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
+	@$(PYTHON) -m local.lock --check
 
 .PHONY: test-unit
 test-unit: env ## unit tests (Pulumi mocks; seconds)
