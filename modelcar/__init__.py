@@ -1,0 +1,1 @@
+"""A model's weights: checked, packed as an OCI layout, and built into the image that KServe serves."""

@@ -1,0 +1,410 @@
+"""Look at a folder of weights before anything is built from it. Reads names, sizes and headers, never data.
+
+What may be in the folder is what a download from a model hub leaves there, or one's own files of the same
+layout. Links are followed where they lead to a file inside the folder. One kind may lead out of it: a
+snapshot in the hub's cache (`…/snapshots/REVISION`) links to `…/blobs` beside it, so that such a
+snapshot can be named as it is. A link to a folder is refused: it may run in a circle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from modelcar.errors import InputError, Problem
+from modelcar.safetensors_header import MAX_HEADER, Header, HeaderError, read_header
+
+#: What a download leaves behind that is no part of the model.
+SKIPPED_FOLDERS = frozenset({".cache", ".git", ".huggingface"})
+SKIPPED_FILES = frozenset({".gitattributes", ".gitignore", ".DS_Store"})
+SKIPPED_SUFFIXES = (".lock",)
+UNFINISHED_SUFFIXES = (".incomplete", ".part", ".aria2", ".crdownload")
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+#: Any one of these sets of files is a tokenizer.
+TOKENIZERS = (
+    ("tokenizer.json",),
+    ("tokenizer.model",),
+    ("vocab.json", "merges.txt"),
+    ("tekken.json",),
+    ("spiece.model",),
+    ("vocab.txt",),
+)
+
+#: Bytes. Larger than any config.json or index seen, small enough to parse at once.
+MAX_JSON = 64 * 2**20
+
+_NUMBERED = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.safetensors")
+#: Unicode categories that a name may not hold: control, surrogate (bytes that are not UTF-8), line ends.
+_BAD_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file of the model.
+
+    path: relative to the folder, with `/`.
+    source: the file itself, links followed.
+    size: bytes. mtime_ns, ctime_ns: nanoseconds since 1970. inode: which file of the disk it is.
+    """
+
+    path: str
+    source: Path
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: str, source: Path, status: os.stat_result) -> WeightFile:
+        """Make one from what the file system says of it."""
+        return cls(
+            path,
+            source,
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+            status.st_ino,
+        )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What config.json says of the model. `dtype` is a name such as bfloat16, None where it says none."""
+
+    model_type: str
+    architectures: tuple[str, ...]
+    dtype: str | None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A folder of weights that is fit to be packed. `files` are sorted by path; sizes are in bytes."""
+
+    folder: Path
+    files: tuple[WeightFile, ...]
+    total_size: int
+    config: ModelConfig
+    parameters: int
+
+
+def read_weights(folder: Path) -> Weights:
+    """Check a folder of weights and return what is in it.
+
+    Takes milliseconds whatever the model's size: of large files only the header is read.
+
+    Raises:
+        InputError: with everything that is wrong with the folder.
+    """
+    folder = folder.absolute()
+    _check_folder(folder)
+    reader = _Reader(folder)
+    reader.read()
+    if reader.problems:
+        raise InputError(reader.problems)
+    files = tuple(sorted(reader.files.values(), key=lambda file: file.path))
+    parameters = sum(header.numbers for header in reader.headers.values())
+    if reader.config is None:
+        raise AssertionError("a folder without config.json is a problem")
+    return Weights(folder, files, sum(file.size for file in files), reader.config, parameters)
+
+
+def _check_folder(folder: Path) -> None:
+    allowed = "a folder with config.json, *.safetensors and a tokenizer"
+    fix = "download a model into it (modelcar/data/README.md), or set modelcar:weights to your folder"
+    value = None
+    try:
+        if not stat.S_ISDIR(folder.stat().st_mode):
+            value = "not a folder"
+        elif not any(folder.iterdir()):
+            value = "the folder is empty"
+    except FileNotFoundError:
+        value = "a link that leads nowhere" if folder.is_symlink() else "there is no such folder"
+    except OSError as error:
+        value, fix = f"cannot be read ({error.strerror})", "make it readable for this user"
+    if value:
+        raise InputError([Problem(str(folder), value, allowed, fix)])
+
+
+class _Reader:
+    """Collects files and problems; one use each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: dict[str, WeightFile] = {}
+        self.headers: dict[str, Header] = {}
+        self.config: ModelConfig | None = None
+        self.problems: list[Problem] = []
+        self._roots = [folder.resolve()]
+        if self._roots[0].parent.name == "snapshots":
+            self._roots.append(self._roots[0].parent.parent / "blobs")
+
+    def read(self) -> None:
+        for path, entry in self._walk(self.folder, ""):
+            self._take(path, entry)
+        self._check_case()
+        self._check_config()
+        self._check_safetensors()
+        self._check_tokenizer()
+
+    def _problem(self, path: str, value: str, allowed: str, fix: str) -> None:
+        # A name may hold what a terminal would act on.
+        shown = "".join(repr(c)[1:-1] if unicodedata.category(c) in _BAD_CATEGORIES else c for c in path)
+        self.problems.append(Problem(str(self.folder / shown), value, allowed, fix))
+
+    def _walk(self, folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        try:
+            with os.scandir(folder) as scanned:
+                entries = sorted(scanned, key=lambda entry: entry.name)
+        except OSError as error:
+            self._problem(
+                prefix.rstrip("/"),
+                f"cannot be read ({error.strerror})",
+                "folders that this user can read",
+                "change its permissions or owner",
+            )
+            return
+        for entry in entries:
+            path = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name in SKIPPED_FOLDERS:
+                    self._check_unfinished(Path(entry.path), path)
+                else:
+                    yield from self._walk(Path(entry.path), path + "/")
+            else:
+                yield path, entry
+
+    def _check_unfinished(self, skipped: Path, path: str) -> None:
+        """The hub's client keeps the parts of an unfinished download in .cache."""
+        for found in sorted(skipped.rglob("*.incomplete")):
+            self._unfinished(f"{path}/{found.relative_to(skipped).as_posix()}")
+
+    def _unfinished(self, path: str) -> None:
+        self._problem(
+            path,
+            "an unfinished download",
+            "a complete download",
+            "run the download again (it resumes); if it says that all is there, remove this file",
+        )
+
+    def _take(self, path: str, entry: os.DirEntry[str]) -> None:
+        """Take one file in, or say why not."""
+        name = entry.name
+        if any(unicodedata.category(character) in _BAD_CATEGORIES for character in path):
+            self._problem(
+                path,
+                "a name with a control character, or one that is not UTF-8",
+                "printable names, spaces included",
+                "rename it",
+            )
+        elif name.startswith(".wh."):
+            self._problem(
+                path, "a name that deletes a file in an image layer", "names without .wh.", "rename it"
+            )
+        elif name.endswith(UNFINISHED_SUFFIXES):
+            self._unfinished(path)
+        elif name in SKIPPED_FILES or name.endswith(SKIPPED_SUFFIXES):
+            return
+        elif name.lower().endswith(PICKLE_SUFFIXES):
+            self._problem(
+                path,
+                "pickled weights: loading them can run any code that their author put in",
+                "weights in safetensors",
+                "leave it out (hf download … --exclude '*.bin' '*.pt' '*.pth'), or convert it to safetensors",
+            )
+        else:
+            self._take_file(path, Path(entry.path), entry.is_symlink())
+
+    def _take_file(self, path: str, full: Path, is_link: bool) -> None:
+        source = full
+        if is_link:
+            try:
+                source = full.resolve(strict=True)
+            except (OSError, RuntimeError):  # RuntimeError: a circle of links, until Python 3.13
+                self._problem(path, f"a link to {full.readlink()}, which is not there", "files", "remove it")
+                return
+            if not any(source.is_relative_to(root) for root in self._roots):
+                self._problem(
+                    path,
+                    f"a link to {source}, outside of the folder",
+                    "files, and links to files inside the folder (a snapshot of the hub's cache may "
+                    "link to its blobs)",
+                    "put the file itself there",
+                )
+                return
+        try:
+            status = source.stat()
+            if stat.S_ISREG(status.st_mode):
+                os.close(os.open(source, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            self._problem(
+                path,
+                f"cannot be read ({error.strerror})",
+                "files that this user can read",
+                "change its permissions or owner",
+            )
+            return
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a link to a folder" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
+            self._problem(path, kind, "files, and links to files", "put the files themselves there")
+        elif status.st_size == 0:
+            self._problem(path, "0 bytes", "files with content", "download it again, or remove it")
+        else:
+            self.files[path] = WeightFile.of(path, source, status)
+
+    def _check_case(self) -> None:
+        """Two names that differ in case only become one on file systems that ignore case."""
+        seen: dict[str, str] = {}
+        for file in sorted(self.files):
+            for path in [*(str(parent) for parent in PurePosixPath(file).parents), file]:
+                other = seen.setdefault(unicodedata.normalize("NFC", path).casefold(), path)
+                if other != path:
+                    self._problem(
+                        path,
+                        f"the same name as {other} but for case or the way accents are written",
+                        "names that stay different where case is ignored",
+                        "rename or remove one of the two",
+                    )
+                    seen[unicodedata.normalize("NFC", path).casefold()] = path
+
+    def _json_object(self, path: str) -> dict[str, Any] | None:
+        """Return a JSON object, or None after adding the problem."""
+        file, value = self.files[path], ""
+        if file.size > MAX_JSON:
+            value = f"{file.size} bytes"
+        else:
+            try:
+                document = json.loads(file.source.read_bytes())
+                if isinstance(document, dict):
+                    return document
+                value = "valid JSON, but not an object"
+            except OSError as error:
+                value = f"cannot be read ({error.strerror})"
+            except (ValueError, RecursionError) as error:
+                value = f"not JSON ({error})"
+        self._problem(path, value, f"a JSON object of at most {MAX_JSON} bytes", "download it again")
+        return None
+
+    def _check_config(self) -> None:
+        path = "config.json"
+        allowed = "the model's config.json, with its model_type, at the top of the folder"
+        fix = "download the whole repository of the model, or point at the folder that holds config.json"
+        if path not in self.files:
+            if not self._is_reported(path):
+                self._problem(path, "there is no such file", allowed, fix)
+            return
+        config = self._json_object(path)
+        if config is None:
+            return
+        model_type = config.get("model_type")
+        if not isinstance(model_type, str) or not model_type:
+            self._problem(path, f"model_type is {model_type!r}", allowed, fix)
+            return
+        named = config.get("architectures")
+        architectures = tuple(str(name) for name in named) if isinstance(named, list) else ()
+        dtype = config.get("dtype", config.get("torch_dtype"))  # renamed in transformers 5
+        self.config = ModelConfig(model_type, architectures, dtype if isinstance(dtype, str) else None)
+
+    def _check_safetensors(self) -> None:
+        paths = [path for path in self.files if path.endswith(".safetensors")]
+        for path in paths:
+            try:
+                self.headers[path] = read_header(self.files[path].source)
+            except (HeaderError, OSError) as error:
+                self._problem(
+                    path,
+                    f"broken: {error}",
+                    f"a whole safetensors file, its header at most {MAX_HEADER} bytes",
+                    "download it again: it is cut off or damaged",
+                )
+        if not any("/" not in path for path in paths):
+            reported = (str(PurePosixPath(problem.key).name) for problem in self.problems)
+            if not any(name.endswith(".safetensors") for name in reported):
+                self._problem(
+                    "*.safetensors",
+                    "there is no such file",
+                    "the weights as safetensors at the top of the folder",
+                    "download the model's safetensors files; other formats have to be converted",
+                )
+        indexes = [path for path in self.files if path.endswith(".safetensors.index.json")]
+        for path in indexes:
+            self._check_index(path)
+        self._check_numbered(paths, {str(PurePosixPath(path).parent) for path in indexes})
+
+    def _check_index(self, path: str) -> None:
+        index = self._json_object(path)
+        if index is None:
+            return
+        mapping = index.get("weight_map")
+        if not isinstance(mapping, dict) or not all(isinstance(name, str) for name in mapping.values()):
+            self._problem(
+                path, "no weight_map of tensors to files", "the index as downloaded", "download it again"
+            )
+            return
+        parent = PurePosixPath(path).parent
+        tensors: dict[str, list[str]] = {}
+        for tensor, shard in mapping.items():
+            tensors.setdefault(str(parent / shard), []).append(tensor)
+        for shard, names in sorted(tensors.items()):
+            if shard not in self.files:
+                if not self._is_reported(shard):
+                    self._problem(
+                        shard, f"missing, {path} names it", "every shard of the index", "download it again"
+                    )
+            elif shard in self.headers and (absent := sorted(set(names) - self.headers[shard].tensors)):
+                self._problem(
+                    shard,
+                    f"lacks {len(absent)} tensors that {path} places there, {absent[0]} for one",
+                    "shards and index of one and the same revision",
+                    "download the model again into an empty folder",
+                )
+        for extra in sorted(self.headers.keys() - tensors.keys()):
+            if PurePosixPath(extra).parent == parent:
+                self._problem(
+                    extra,
+                    f"not named by {path}",
+                    "the shards of the index and no other safetensors",
+                    "remove it (it would only make the image larger), or download the index that names it",
+                )
+
+    def _check_numbered(self, paths: list[str], indexed: set[str]) -> None:
+        """Shards are numbered; without an index a missing one would go unnoticed."""
+        for path in paths:
+            pure = PurePosixPath(path)
+            match = _NUMBERED.fullmatch(pure.name)
+            if match and str(pure.parent) not in indexed:
+                index = str(pure.parent / f"{match['stem']}.safetensors.index.json")
+                if not self._is_reported(index):
+                    self._problem(
+                        index,
+                        f"missing, while {pure.name} is one of {int(match['count'])} shards",
+                        "an index beside the shards",
+                        "download the whole repository of the model",
+                    )
+
+    def _check_tokenizer(self) -> None:
+        names = {path for path in self.files if "/" not in path}
+        if any(names.issuperset(group) for group in TOKENIZERS) or any(
+            n.endswith(".tiktoken") for n in names
+        ):
+            return
+        if any(self._is_reported(name) for group in TOKENIZERS for name in group):
+            return
+        self._problem(
+            "tokenizer.json",
+            "there is no tokenizer",
+            "one of " + ", ".join("+".join(group) for group in TOKENIZERS),
+            "download the whole repository of the model, not the weights alone",
+        )
+
+    def _is_reported(self, path: str) -> bool:
+        """Tell whether the file is there but was refused: then it is not also missing."""
+        key = str(self.folder / path)
+        return any(problem.key == key for problem in self.problems)
