@@ -1,0 +1,47 @@
+"""Entry of the two launchers in `bin/`: `python standins language-python|resource-kubernetes [ARGS]`."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+# The folder itself is on the path as `python FOLDER` puts it there; its parent is what makes it a package.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+
+def _skip_sdk() -> None:
+    """Let the SDK's generated gRPC modules be imported without the SDK around them.
+
+    Importing all of `pulumi` takes 0.4 s, for each of the two stand-ins in every command, and a plugin
+    process uses nothing of it (programs run in processes of their own).
+    """
+    found = importlib.util.find_spec("pulumi")
+    if found is None or not found.submodule_search_locations:
+        return  # the import that follows says what is missing
+    root = Path(found.submodule_search_locations[0])
+    for name, folder in (("pulumi", root), ("pulumi.runtime", root / "runtime")):
+        package = types.ModuleType(name)
+        package.__path__ = [str(folder)]
+        sys.modules[name] = package
+
+
+def main(arguments: list[str]) -> int:
+    """Start the stand-in that the first argument names; the rest are the engine's own arguments."""
+    name, *rest = arguments or [""]
+    _skip_sdk()
+    if name == "language-python":
+        from standins.language_host import main as language_host
+
+        return language_host(rest)
+    if name == "resource-kubernetes":
+        from standins.kubernetes_provider.provider import main as provider
+
+        return provider(rest)
+    print(f"standins: {name!r} is neither language-python nor resource-kubernetes", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
