@@ -1,0 +1,247 @@
+"""The served model: an InferenceService whose storage URI is pinned by digest.
+
+KServe (v0.19) injects into the pod an init container that pulls the modelcar, a sidecar that keeps it
+mounted, `shareProcessNamespace`, and the link /mnt/models. The server's container is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+from pulumi_kubernetes.apiextensions import CustomResource
+
+from components.settings import Settings
+
+#: KServe mounts the model here, whatever the server.
+MODEL_PATH = "/mnt/models"
+#: The only folders that uid 1010, which KServe forces, can write to.
+SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod's own
+CONTAINER = "kserve-container"
+MODEL_FORMAT = "vLLM"
+
+#: The link to the weights is made asynchronously, by the sidecar; a server that starts first would fail.
+WAIT_FOR_MODEL = (
+    f"until [ -r {MODEL_PATH}/config.json ]; do echo 'waiting for {MODEL_PATH}'; sleep 1; done; exec \"$@\""
+)
+
+#: How often the startup probe asks, in seconds.
+PROBE_PERIOD = 5
+
+
+@dataclass(frozen=True)
+class ModelServiceArgs:
+    """storage_uri: `oci://…@sha256:…`; settings: the stack's, for everything else."""
+
+    storage_uri: pulumi.Input[str]
+    settings: Settings
+
+
+class ModelService(pulumi.ComponentResource):
+    """Serve one modelcar with KServe.
+
+    The storage URI is placed as the setting `placement` says
+    (docs/decisions/0001-storage-uri-placement.md); the runbook's own placement, a `model` beside a custom
+    container, is refused by KServe 0.19 and not offered.
+
+    Outputs:
+        name, namespace: of the InferenceService.
+        storage_uri: what it serves.
+    """
+
+    name: pulumi.Output[str]
+    namespace: pulumi.Output[str]
+    storage_uri: pulumi.Output[str]
+
+    def __init__(self, name: str, args: ModelServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Declare the InferenceService, and its ServingRuntime where the placement has one."""
+        super().__init__("modelcar:kserve:ModelService", name, None, opts)
+        settings = args.settings
+        metadata = {
+            "name": settings.service_name,
+            "namespace": settings.namespace,
+            "labels": labels(settings),
+        }
+        depends_on: list[pulumi.Resource] = []
+        if settings.placement == "servingRuntime":
+            runtime = CustomResource(
+                f"{name}-runtime",
+                api_version="serving.kserve.io/v1alpha1",
+                kind="ServingRuntime",
+                metadata=metadata,
+                spec=serving_runtime(settings),
+                opts=pulumi.ResourceOptions(parent=self),
+            )
+            depends_on.append(runtime)
+        service = CustomResource(
+            name,
+            api_version="serving.kserve.io/v1beta1",
+            kind="InferenceService",
+            metadata={**metadata, "annotations": service_annotations(settings)},
+            spec={"predictor": predictor(settings, args.storage_uri)},
+            opts=pulumi.ResourceOptions(parent=self, depends_on=depends_on),
+        )
+        # Known in a preview, and tied to the service: nobody gets the name before it is served.
+        self.name = service.urn.apply(lambda _: settings.service_name)
+        self.namespace = service.urn.apply(lambda _: settings.namespace)
+        self.storage_uri = pulumi.Output.from_input(args.storage_uri)
+        self.register_outputs(
+            {"name": self.name, "namespace": self.namespace, "storageUri": self.storage_uri}
+        )
+
+
+def labels(settings: Settings) -> dict[str, str]:
+    """Kubernetes' recommended labels."""
+    return {"app.kubernetes.io/name": settings.service_name, "app.kubernetes.io/managed-by": "pulumi"}
+
+
+def service_annotations(settings: Settings) -> dict[str, str]:
+    """KServe's mode, and what makes `pulumi up` wait until the model is served."""
+    found: dict[str, str] = {"serving.kserve.io/deploymentMode": settings.deployment_mode}
+    if settings.deployment_mode == "Standard" and settings.min_replicas == settings.max_replicas:
+        found["serving.kserve.io/autoscalerClass"] = "none"  # a HorizontalPodAutoscaler could only do harm
+    if settings.await_ready:
+        found["pulumi.com/waitFor"] = "condition=Ready"
+        # Pulling comes before the startup probe's time begins.
+        found["pulumi.com/timeoutSeconds"] = str(settings.start_timeout_seconds + 60)
+    else:
+        found["pulumi.com/skipAwait"] = "true"
+    return found
+
+
+def serving_runtime(settings: Settings) -> dict[str, Any]:
+    """Return the spec of a ServingRuntime that serves with the stack's model server."""
+    return {
+        "supportedModelFormats": [{"name": MODEL_FORMAT, "version": "1", "autoSelect": False}],
+        "containers": [container(settings)],
+        "volumes": volumes(settings),
+        **tolerations(settings),
+    }
+
+
+def predictor(settings: Settings, storage_uri: pulumi.Input[str]) -> dict[str, Any]:
+    """Return the predictor, with the storage URI where the placement puts it."""
+    common = {
+        "minReplicas": settings.min_replicas,
+        "maxReplicas": settings.max_replicas,
+        "automountServiceAccountToken": False,
+        **strategy(settings),
+    }
+    if settings.placement == "servingRuntime":
+        model = {
+            "modelFormat": {"name": MODEL_FORMAT, "version": "1"},
+            "runtime": settings.service_name,
+            "storageUri": storage_uri,
+            # Said here too: KServe's defaulter would fill in 1 CPU and 2Gi.
+            "resources": resources(settings),
+        }
+        return {"model": model, **common}
+    custom = {"volumes": volumes(settings), **tolerations(settings), **common}
+    if settings.placement == "storageUriEnv":
+        server = container(settings)
+        server["env"] = [*server["env"], {"name": "STORAGE_URI", "value": storage_uri}]
+        return {"containers": [server], **custom}
+    uris = [{"uri": storage_uri, "mountPath": MODEL_PATH}]
+    return {"storageUris": uris, "containers": [container(settings)], **custom}
+
+
+def container(settings: Settings) -> dict[str, Any]:
+    """Return the model server's container; its arguments are never parsed by a shell."""
+    arguments = ["--model", MODEL_PATH, "--served-model-name", settings.model_name]
+    arguments += ["--port", str(settings.server_port), *settings.server_args]
+    health = {"path": "/health", "port": settings.server_port}
+    mounts: list[dict[str, Any]] = [
+        {"name": "scratch", "mountPath": SCRATCH},
+        {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108
+    ]
+    mounts += [
+        {"name": f"host-{number}", "mountPath": path, "readOnly": True}
+        for number, path in enumerate(settings.server_host_paths)
+    ]
+    return {
+        "name": CONTAINER,
+        "image": settings.server_image,
+        "command": ["sh", "-c", WAIT_FOR_MODEL, "server", *settings.server_command],
+        "args": arguments,
+        "env": environment(settings),
+        "ports": [{"name": "http1", "containerPort": settings.server_port, "protocol": "TCP"}],
+        "resources": resources(settings),
+        "startupProbe": {
+            "httpGet": health,
+            "periodSeconds": PROBE_PERIOD,
+            "timeoutSeconds": PROBE_PERIOD,
+            "failureThreshold": max(1, settings.start_timeout_seconds // PROBE_PERIOD),
+        },
+        "readinessProbe": {"httpGet": health, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 3},
+        "livenessProbe": {
+            "httpGet": health,
+            "periodSeconds": 15,
+            "timeoutSeconds": 10,
+            "failureThreshold": 4,
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "runAsNonRoot": True,
+            "runAsUser": 1010,  # what KServe forces, so that the link through /proc can be followed
+            "readOnlyRootFilesystem": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": mounts,
+    }
+
+
+def environment(settings: Settings) -> list[dict[str, Any]]:
+    """Return the server's variables: no hub, and every cache in the folder that can be written to."""
+    own: Mapping[str, str] = {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HOME": SCRATCH,
+        "XDG_CACHE_HOME": f"{SCRATCH}/.cache",
+        "HF_HOME": f"{SCRATCH}/.cache/huggingface",
+        "VLLM_CACHE_ROOT": f"{SCRATCH}/.cache/vllm",
+        "TORCHINDUCTOR_CACHE_DIR": f"{SCRATCH}/.cache/torchinductor",
+        "TRITON_CACHE_DIR": f"{SCRATCH}/.cache/triton",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+    extra = dict(entry.split("=", 1) for entry in settings.server_env)
+    return [{"name": name, "value": value} for name, value in {**own, **extra}.items()]
+
+
+def resources(settings: Settings) -> dict[str, dict[str, str]]:
+    """Return requests and limits, both always set; a GPU cannot be shared, so its two are equal."""
+    gpu = {"nvidia.com/gpu": str(settings.gpu_count)} if settings.gpu_count else {}
+    requests = {"cpu": settings.cpu, "memory": settings.memory, **gpu}
+    return {"requests": requests, "limits": {**requests, "cpu": settings.cpu_limit or settings.cpu}}
+
+
+def volumes(settings: Settings) -> list[dict[str, Any]]:
+    """Return the writable folders, and the local stack's read-only host folders."""
+    shared = {"medium": "Memory", "sizeLimit": settings.shared_memory}
+    found: list[dict[str, Any]] = [
+        {"name": "scratch", "emptyDir": {}},
+        {"name": "shared-memory", "emptyDir": shared},
+    ]
+    for number, path in enumerate(settings.server_host_paths):
+        found.append({"name": f"host-{number}", "hostPath": {"path": path, "type": "Directory"}})
+    return found
+
+
+def tolerations(settings: Settings) -> dict[str, Any]:
+    """GKE taints GPU nodes with nvidia.com/gpu=present:NoSchedule; its pods tolerate it."""
+    if not settings.gpu_count:
+        return {}
+    return {"tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]}
+
+
+def strategy(settings: Settings) -> dict[str, Any]:
+    """With a single GPU the old pod has to go before the new one can be placed."""
+    one_gpu = settings.gpu_count > 0 and settings.max_replicas == 1
+    automatic = "Recreate" if one_gpu else "RollingUpdate"
+    wanted = automatic if settings.rollout == "auto" else settings.rollout
+    if wanted == "Recreate" and settings.deployment_mode == "Standard":
+        return {"deploymentStrategy": {"type": "Recreate"}}
+    return {}
