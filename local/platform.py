@@ -16,7 +16,6 @@ from typing import Any
 
 import psutil
 import yaml
-from modelcar.base import write_base_layout
 
 from local import kserve
 from local.instance import PROJECT, Instance
@@ -24,6 +23,7 @@ from local.oci_push import push_layout
 from local.pki import NODE, write_pki
 from local.plan import CRDS_READY, TOOL_IMAGE, TOOL_IMAGE_READY, write_plan
 from local.tools import Progress, Toolbox
+from modelcar.base import write_base_layout
 from modelcar.errors import refuse
 
 #: Patience for one process of the platform on a busy two-core machine, in seconds.

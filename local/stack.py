@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from local.instance import PROJECT, Instance, state_root
 from local.tools import Toolbox
@@ -22,8 +25,8 @@ class PulumiError(Exception):
 def environment(instance: Instance, tools: Toolbox) -> dict[str, str]:
     """Return the variables that make plain `pulumi` commands work on this stack, without any prompt.
 
-    The user's own backend and passphrase win where they are set. The local stack has no secrets, so the
-    empty passphrase of its file backend protects nothing that is worth protecting.
+    The user's own backend wins where one is set. Otherwise the state is in files below the project, and the
+    passphrase is the empty one that the committed salt in Pulumi.local.yaml goes with: there are no secrets.
     """
     variables = {
         "PATH": tools.path,
@@ -35,7 +38,6 @@ def environment(instance: Instance, tools: Toolbox) -> dict[str, str]:
         backend = state_root() / "pulumi"
         backend.mkdir(parents=True, exist_ok=True)
         variables["PULUMI_BACKEND_URL"] = backend.as_uri()
-    if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & os.environ.keys():
         variables["PULUMI_CONFIG_PASSPHRASE"] = ""
     return variables
 
@@ -65,6 +67,29 @@ def pulumi(instance: Instance, tools: Toolbox, *arguments: str, capture: bool = 
 def select(instance: Instance, tools: Toolbox) -> None:
     """Create the stack unless it is there, and make it the current one."""
     pulumi(instance, tools, "stack", "select", STACK, "--create", capture=True)
+
+
+def recover(instance: Instance, tools: Toolbox) -> list[str]:
+    """Put right what a killed run left: its lock, and operations that it did not see the end of.
+
+    Returns:
+        A line for the user for each thing done. Locks of live processes are left alone.
+    """
+    done = []
+    for path in (state_root() / "pulumi").glob(f".pulumi/locks/organization/*/{STACK}/*.json"):
+        lock = json.loads(path.read_text())
+        if lock["hostname"] == socket.gethostname() and not psutil.pid_exists(lock["pid"]):
+            pulumi(instance, tools, "cancel", "--yes", "--stack", STACK, capture=True)
+            done.append(f"released the lock of a run that was killed (pid {lock['pid']}): pulumi cancel")
+    state = json.loads(pulumi(instance, tools, "stack", "export", "--stack", STACK, capture=True))
+    if (state.get("deployment") or {}).get("pending_operations"):
+        # What was being created is applied again by the next `up`, whether it came about or not.
+        arguments = ("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--stack", STACK)
+        pulumi(instance, tools, *arguments, capture=True)
+        done.append(
+            "cleared operations that a run did not see the end of: pulumi refresh --clear-pending-creates"
+        )
+    return done
 
 
 def outputs(instance: Instance, tools: Toolbox) -> dict[str, Any]:

@@ -17,13 +17,14 @@ from typing import Any
 
 import psutil
 import yaml
-from modelcar.tiny_model import make_tiny_model
 
+from components.settings import RESERVED_ENV
 from local import ask, platform, servers, stack
 from local.instance import PROJECT, Instance, cache_root
 from local.plan import TOOL_IMAGE
 from local.tools import Toolbox, collect
 from modelcar.errors import refuse
+from modelcar.tiny_model import make_tiny_model
 
 TINY_MODEL = PROJECT / "modelcar" / "data" / "tiny-qwen2"
 
@@ -103,7 +104,7 @@ def write_platform_settings(instance: Instance) -> None:
     """Write the settings that belong to this machine, which the program takes as its defaults."""
     wanted = os.environ.get("MODELCAR_SERVER", "auto")
     free_memory, free_disk = psutil.virtual_memory().available, shutil.disk_usage(cache_root()).free
-    kind, reason = servers.choose(wanted, free_memory, free_disk)
+    kind, reason = servers.choose(wanted, free_memory, free_disk, cache=cache_root())
     indented(f"model server: {kind} ({reason})")
     server = servers.ensure(kind, cache_root(), uv_program(), indented)
     base = json.loads((instance.state / "base" / "index.json").read_text())["manifests"][0]["digest"]
@@ -116,9 +117,12 @@ def write_platform_settings(instance: Instance) -> None:
         "serverImage": f"{instance.registry}/{TOOL_IMAGE}@{base}",
         "serverCommand": server.command,
         "serverArgs": server.args,
-        "serverEnv": [f"{name}={value}" for name, value in server.env.items()],
+        # The program itself sets the reserved ones, on every stack.
+        "serverEnv": [f"{name}={value}" for name, value in server.env.items() if name not in RESERVED_ENV],
         "serverHostPaths": server.host_paths,
-        "cpu": server.cpu,
+        # A small request and a wide limit: the laptop's processors are shared with the platform itself.
+        "cpu": "100m",
+        "cpuLimit": str(psutil.cpu_count() or 1),
         "memory": server.memory,
     }
     instance.settings_file.write_text(json.dumps(settings, indent=1) + "\n")
@@ -142,6 +146,8 @@ def up(instance: Instance) -> None:
     tools, own_cluster = prepare(instance, phases)
     with phases.time("pulumi up"):
         stack.select(instance, tools)
+        for line in stack.recover(instance, tools):
+            indented(line)
         stack.pulumi(instance, tools, "up", "--yes", "--skip-preview", "--stack", stack.STACK)
     outputs = stack.outputs(instance, tools)
     settings = stack_settings()

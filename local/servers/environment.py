@@ -1,0 +1,356 @@
+"""Make a server's Python environment, once, and say how a pod runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from local.servers.choice import MARKER, RELEASES, choose, environment_folder
+from modelcar.errors import refuse
+
+HERE = Path(__file__).resolve().parent
+GIB = 2**30
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class ServerEnvironment:
+    """How a pod runs a model server that lives on the host.
+
+    kind: `vllm` or `transformers`.
+    python: the environment's interpreter, the same path on the host and in the pod.
+    command: the command; `--model DIR --served-model-name NAME --port N` and `args` follow it.
+    args: flags that fit a small model on a CPU.
+    env: environment of the container. /tmp has to be writable for uid 1010 there.
+    host_paths: folders of the host to mount read-only at the same path: the environment, the Python that
+        it was made with, and the C libraries.
+    memory: Kubernetes quantity that the tiny model runs in, used as request and limit.
+    cpu: Kubernetes quantity, request and limit.
+    start_seconds: how long a start may take on a slow machine with nothing in the page cache.
+    """
+
+    kind: str
+    python: Path
+    command: list[str]
+    args: list[str]
+    env: dict[str, str]
+    host_paths: list[str]
+    memory: str
+    cpu: str
+    start_seconds: int = field(default=300)
+
+
+def ensure(kind: str, cache: Path, uv: Path, progress: Progress) -> ServerEnvironment:
+    """Install the environment of a server where it is not installed yet, and describe it.
+
+    The packages and their hashes come from the lock beside this file. An installation that was
+    interrupted, or that was made from another lock or with another Python, is made again.
+
+    Args:
+        kind: `vllm` or `transformers` (see `choose` for `auto`).
+        cache: folder for what is built once; the environment goes to `servers/KIND-VERSION` in it.
+        uv: the uv program.
+        progress: gets one line before and one after whatever takes long.
+
+    Raises:
+        InputError: the kind is unknown, the disk is too full, packages cannot be had, or the environment
+            does not work on this machine.
+    """
+    if kind not in RELEASES:
+        choose(kind, 0, 0, obstacles=())  # an unknown name is refused there
+        raise ValueError("auto has to be resolved by choose() first")
+    folder = environment_folder(kind, cache.absolute())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(folder.parent / f"{folder.name}.lock", progress) as lock:
+        wanted = _fingerprint(kind)
+        if _installed_fingerprint(folder) != wanted:
+            _install(kind, folder, uv, progress, lock)
+            marker = folder / f"{MARKER}.part"
+            marker.write_text(json.dumps(wanted, indent=1) + "\n")
+            marker.replace(folder / MARKER)
+        _refresh_small_files(kind, folder)
+        return _describe(kind, folder)
+
+
+# --- installing ------------------------------------------------------------------------------------
+
+
+def base_python() -> Path:
+    """Return the interpreter that the running one was made from: a venv of a venv would mount two."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    base = Path(sys.base_prefix) / "bin" / version
+    return (base if base.exists() else Path(sys.executable)).resolve()
+
+
+def _fingerprint(kind: str) -> dict[str, str]:
+    """Everything that the content of an environment depends on."""
+    return {
+        "lock": hashlib.sha256((HERE / f"{kind}.lock").read_bytes()).hexdigest(),
+        "python": f"{base_python()} {platform.python_version()}",
+        "machine": platform.machine(),
+    }
+
+
+def _installed_fingerprint(folder: Path) -> object:
+    try:
+        return json.loads((folder / MARKER).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _install(kind: str, folder: Path, uv: Path, progress: Progress, lock: int) -> None:
+    release = RELEASES[kind]
+    title = f"{release.title} {release.version}"
+    if folder.exists():
+        progress(f"{title}: removing an installation that was interrupted or is out of date")
+        _remove(folder)
+    _require_disk(kind, folder.parent, uv)
+    progress(f"{title}: installing (once, {release.disk / GIB:.1f} GiB of disk) …")
+    started = time.monotonic()
+    python = folder / "bin" / "python3"
+    _run_uv(uv, ["venv", "--no-python-downloads", "--python", str(base_python()), str(folder)], lock)
+    # Bytecode is compiled here because the pod cannot write it: every start would compile every module
+    # again, in each of vLLM's three processes (measured: 56 s of processor time instead of 25 s).
+    sync = ["pip", "sync", "--python", str(python), "--require-hashes", "--only-binary", ":all:"]
+    _run_uv(uv, [*sync, "--compile-bytecode", str(HERE / f"{kind}.lock")], lock)
+    _make_readable(folder)
+    progress(f"{title}: installed in {time.monotonic() - started:.0f} s; trying it …")
+    started = time.monotonic()
+    _try(kind, folder, python)
+    _make_readable(folder)
+    progress(f"{title}: works ({time.monotonic() - started:.0f} s)")
+
+
+def _run_uv(uv: Path, arguments: list[str], lock: int) -> None:
+    """Run uv from the root folder, where it finds no project whose settings would change the outcome.
+
+    It inherits the lock: should this process be killed, the next one waits for uv to end as well.
+    """
+    result = subprocess.run(
+        [str(uv), *arguments],
+        cwd="/",
+        env={**os.environ, "UV_COMPILE_BYTECODE_TIMEOUT": "600"},
+        umask=0o022,
+        pass_fds=[lock],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        raise refuse(
+            "uv " + " ".join(arguments[:2] if arguments[0] == "pip" else arguments[:1]),
+            f"exit status {result.returncode}\n{_tail(result.stderr or result.stdout)}",
+            allowed="an installation of the packages in the lock, with matching hashes",
+            fix="check that a Python package index is reachable and run the command again "
+            "(what was downloaded is kept)",
+        )
+
+
+#: Loads what a start loads. For vLLM it also keeps what the registry of models finds out about the
+#: default architecture: a start would find it out again in a process of its own (measured: 9 s).
+_TRIALS = {
+    "vllm": "import vllm.entrypoints.openai.api_server\n"
+    "from vllm.model_executor.models.registry import ModelRegistry\n"
+    "ModelRegistry.models['Qwen2ForCausalLM'].inspect_model_cls()\n",
+    "transformers": "import torch, transformers\ntransformers.Qwen2ForCausalLM, transformers.AutoTokenizer\n",
+}
+
+
+def _try(kind: str, folder: Path, python: Path) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        here = {"HOME": scratch, "TMPDIR": scratch, "TORCHINDUCTOR_CACHE_DIR": scratch}
+        result = subprocess.run(
+            [str(python), "-c", _TRIALS[kind]],
+            cwd="/",
+            env={**_server_env(kind, folder), **here},
+            umask=0o022,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if result.returncode:
+        release = RELEASES[kind]
+        other = "transformers" if kind == "vllm" else "vllm"
+        raise refuse(
+            f"{release.title} {release.version} in {folder}",
+            f"does not load on this machine\n{_tail(result.stderr)}",
+            allowed="a Linux machine with glibc on x86_64 or aarch64",
+            fix=f"supply what the message names, or set MODELCAR_SERVER={other}",
+        )
+
+
+def _tail(text: str, lines: int = 15) -> str:
+    return "\n".join(text.strip().splitlines()[-lines:]) or "(no message)"
+
+
+def _require_disk(kind: str, folder: Path, uv: Path) -> None:
+    """Refuse where the installation would fill a disk: the environment's, or that of uv's cache."""
+    places = [folder]
+    cache = subprocess.run([str(uv), "cache", "dir"], cwd="/", capture_output=True, text=True, check=False)
+    where = Path(cache.stdout.strip() or "/nonexistent")
+    existing = next((path for path in (where, *where.parents) if path.exists()), folder)
+    if existing.stat().st_dev != folder.stat().st_dev:  # else files are linked, and take their room once
+        places.append(existing)
+    short = [(place, shutil.disk_usage(place).free) for place in places]
+    short = [(place, free) for place, free in short if free < RELEASES[kind].disk]
+    if not short:
+        return
+    place, free = short[0]
+    release, variable = RELEASES[kind], "MODELCAR_CACHE" if place == folder else "UV_CACHE_DIR"
+    raise refuse(
+        f"free disk at {place}",
+        f"{free / GIB:.1f} GiB",
+        allowed=f"{release.disk / GIB:.1f} GiB to install {release.title} {release.version}",
+        fix=f"free some disk, or set {variable} to a folder on a larger one"
+        + ("; MODELCAR_SERVER=transformers takes a little less" if kind == "vllm" else ""),
+    )
+
+
+def _make_readable(folder: Path) -> None:
+    """Let every user read the files: KServe runs the server as uid 1010.
+
+    Hard links from uv's cache have the modes of the cache, which may be from a stricter umask.
+    """
+    for parent, folders, files in os.walk(folder):
+        for name in (".", *folders, *files):
+            path = os.path.normpath(os.path.join(parent, name))  # noqa: PTH118 (60 000 files: speed matters)
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                continue
+            wanted = stat.S_IMODE(status.st_mode) | 0o444
+            if stat.S_ISDIR(status.st_mode) or status.st_mode & 0o100:
+                wanted |= 0o111
+            if wanted != stat.S_IMODE(status.st_mode):
+                os.chmod(path, wanted)  # noqa: PTH101
+
+
+def _refresh_small_files(kind: str, folder: Path) -> None:
+    """Put beside the environment what the server needs and no package holds, as it is now."""
+    if kind == "transformers":
+        _copy(HERE / "transformers_server.py", folder / "server" / "transformers_server.py")
+    else:
+        lscpu = shutil.which("lscpu")  # vLLM runs it, and the pod's image has no such program
+        if lscpu:
+            _copy(Path(lscpu), folder / "bin" / "lscpu")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file so that everybody can read it; leave an equal one alone (a pod may be using it)."""
+    content = source.read_bytes()
+    if target.exists() and target.read_bytes() == content:
+        return
+    target.parent.mkdir(exist_ok=True)
+    target.parent.chmod(0o755)
+    part = target.with_name(target.name + ".part")
+    part.write_bytes(content)
+    part.chmod(0o755)
+    part.replace(target)
+
+
+def _remove(folder: Path) -> None:
+    """Remove an environment, its marker first: what an interruption leaves must not look complete."""
+    (folder / MARKER).unlink(missing_ok=True)
+    shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _alone(lock: Path, progress: Progress) -> Iterator[int]:
+    """Let one process at a time install, and yield the lock; the kernel drops the lock of one that dies."""
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress(f"waiting for another process that holds {lock}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+# --- describing ------------------------------------------------------------------------------------
+
+
+def _server_env(kind: str, folder: Path) -> dict[str, str]:
+    env = {
+        "PATH": f"{folder}/bin:/usr/bin:/bin",
+        "HOME": "/tmp",  # noqa: S108 (the pod's own writable folder)
+        "USER": "model",  # uid 1010 is in no passwd file, and getpass.getuser() fails without a name
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    libraries = sysconfig.get_config_var("LIBDIR")
+    if sysconfig.get_config_var("Py_ENABLE_SHARED") and libraries and not libraries.startswith("/usr/lib"):
+        env["LD_LIBRARY_PATH"] = libraries  # the pod has no ld.so.cache that would name it
+    if kind == "vllm":
+        env |= {
+            "VLLM_CACHE_ROOT": f"{folder}/cache",  # holds what _try found out; read-only in the pod
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the pod's limit counts processor time, not cores
+            "VLLM_NO_USAGE_STATS": "1",
+            "DO_NOT_TRACK": "1",
+            # Compiling needs a C++ compiler in the pod, and takes longer than a small model ever gains.
+            "TORCH_COMPILE_DISABLE": "1",
+            "TORCHINDUCTOR_CACHE_DIR": "/tmp/torchinductor",  # noqa: S108 (the pod's own writable folder)
+        }
+    return env
+
+
+def host_paths(folder: Path) -> list[str]:
+    """Return the folders that a pod has to see for the environment to run, in a fixed order.
+
+    The dynamic loader is found at its path in /lib or /lib64 (symbolic links into /usr on most systems;
+    the kernel follows them when it mounts), and its default search is in these and in /usr/lib*.
+    """
+    wanted = [folder, base_python().parent.parent, Path(sys.base_prefix)]
+    wanted += [Path(path) for path in ("/usr/lib", "/usr/lib64", "/lib", "/lib64") if Path(path).is_dir()]
+    unique = list(dict.fromkeys(wanted))
+    inside = [path for path in unique if any(parent in unique for parent in path.parents)]
+    return [str(path) for path in unique if path not in inside]
+
+
+def _describe(kind: str, folder: Path) -> ServerEnvironment:
+    python = folder / "bin" / "python3"
+    if kind == "vllm":
+        return ServerEnvironment(
+            kind=kind,
+            python=python,
+            command=[str(python), "-m", "vllm.entrypoints.openai.api_server"],
+            args=[
+                "--dtype=float32",
+                "--max-model-len=auto",  # as long as the model allows and the cache below holds
+                "--kv-cache-memory-bytes=268435456",
+                "--enforce-eager",
+            ],
+            env=_server_env(kind, folder),
+            host_paths=host_paths(folder),
+            memory="3Gi",
+            cpu="1",
+            start_seconds=300,
+        )
+    return ServerEnvironment(
+        kind=kind,
+        python=python,
+        command=[str(python), str(folder / "server" / "transformers_server.py")],
+        args=["--dtype=float32"],
+        env=_server_env(kind, folder),
+        host_paths=host_paths(folder),
+        memory="1Gi",
+        cpu="1",
+        start_seconds=120,
+    )
