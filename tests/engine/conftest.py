@@ -1,0 +1,103 @@
+"""A Pulumi project per test, run by the real CLI against the real platform."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelcar.tiny_model import make_tiny_model
+from tests.conftest import Platform, write_stack
+
+PARTS = ("Pulumi.yaml", "__main__.py", "components", "modelcar", "standins", ".venv", "pyproject.toml")
+
+#: A server that starts at once: busybox httpd, with a page for the probes.
+PAGES = "mkdir -p /tmp/www && echo ok > /tmp/www/health && ln -sfn /mnt/models /tmp/www/models"
+STUB_SERVER = ["sh", "-c", f"{PAGES} && exec httpd -f -p 8080 -h /tmp/www", "stub"]
+
+
+@dataclass
+class Project:
+    """The program in a folder of its own, with a stack called `test`."""
+
+    folder: Path
+    weights: Path
+    namespace: str
+    platform: Platform
+    config: dict[str, Any]
+
+    def configure(self, **changes: Any) -> None:
+        """Change settings of the stack; None removes one."""
+        self.config.update(changes)
+        kept = {key: value for key, value in self.config.items() if value is not None}
+        write_stack(self.folder, "test", kept)
+
+    def pulumi(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run the CLI on the stack."""
+        result = subprocess.run(
+            ["pulumi", *arguments, "--stack", "test", "--non-interactive"],
+            cwd=self.folder,
+            env=self.platform.pulumi_env(self.folder),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and result.returncode:
+            pytest.fail(f"pulumi {' '.join(arguments)}\n{result.stdout}\n{result.stderr}")
+        return result
+
+    def preview(self) -> list[dict[str, Any]]:
+        """Return the steps of a preview that change something."""
+        shown = json.loads(self.pulumi("preview", "--json").stdout)
+        return [step for step in shown["steps"] if step["op"] not in {"same", "read"}]
+
+    def up(self) -> dict[str, Any]:
+        """Run `pulumi up` and return the stack's outputs."""
+        self.pulumi("up", "--yes", "--skip-preview")
+        outputs: dict[str, Any] = json.loads(self.pulumi("stack", "output", "--json").stdout)
+        return outputs
+
+    def change_weights(self, seed: int) -> None:
+        """Put other weights of the same shape in the folder."""
+        make_tiny_model(self.weights.with_name(f"seed-{seed}"), seed=seed)
+        source = self.weights.with_name(f"seed-{seed}") / "model.safetensors"
+        (self.weights / "model.safetensors").write_bytes(source.read_bytes())
+
+
+@pytest.fixture
+def project(platform: Platform, tmp_path: Path) -> Iterator[Project]:
+    """Make the project; destroy what a test left of its stack."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    for part in PARTS:
+        (folder / part).symlink_to(platform.checkout.folder / part)
+    weights = tmp_path / "weights" / "tiny"
+    make_tiny_model(weights)
+    namespace = f"test-{uuid.uuid4().hex[:8]}"
+    config: dict[str, Any] = {
+        "platformFile": str(platform.checkout.folder / ".local/local/platform.json"),
+        "weights": str(weights),
+        "imageName": f"tiny-{namespace}",
+        "serviceName": "tiny",
+        "namespace": namespace,
+        "gpuCount": 0,
+        "cpu": "100m",
+        "memory": "64Mi",
+        "sharedMemory": "16Mi",
+        "serverCommand": STUB_SERVER,
+        "serverArgs": [],
+        "serverEnv": [],
+        "serverHostPaths": [],
+        "startTimeoutSeconds": 120,
+    }
+    made = Project(folder, weights, namespace, platform, config)
+    made.configure()
+    made.pulumi("stack", "init")
+    yield made
+    made.pulumi("destroy", "--yes", check=False)

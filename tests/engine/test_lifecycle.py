@@ -1,0 +1,81 @@
+"""The program through its life, by the real CLI: preview, up, no-op, changed weights, refresh, destroy."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import httpx
+
+from tests.engine.conftest import STUB_SERVER, Project
+
+URI = re.compile(r"^oci://[^@\s]+@sha256:[0-9a-f]{64}$")
+
+
+def ops(steps: list[dict[str, object]]) -> dict[str, str]:
+    """Map the last part of each changed resource's type to what happens to it."""
+    return {str(step["urn"]).split("::")[2].split("$")[-1].split(":")[-1]: str(step["op"]) for step in steps}
+
+
+def test_life_of_a_stack(project: Project) -> None:
+    first = project.preview()
+    assert ops(first)["Image"] == "create"
+    assert ops(first)["InferenceService"] == "create"
+    assert "sha256:" not in json.dumps([step["newState"].get("outputs", {}).get("digest") for step in first])
+
+    outputs = project.up()
+    assert URI.match(outputs["storageUri"])
+    assert outputs["storageUri"].endswith(outputs["modelDigest"])
+    registry, name = outputs["storageUri"].removeprefix("oci://").split("@")[0].split("/", 1)
+    accept = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
+    manifest = httpx.get(f"http://{registry}/v2/{name}/manifests/{outputs['modelDigest']}", headers=accept)
+    assert manifest.status_code == 200
+    assert {layer["mediaType"] for layer in manifest.json()["layers"]} == {
+        "application/vnd.oci.image.layer.v1.tar"
+    }, "weights do not compress: no layer is gzipped"
+
+    assert project.preview() == []
+    assert "unchanged" in project.pulumi("up", "--yes", "--expect-no-changes").stdout
+
+    project.change_weights(seed=7)
+    changed = project.preview()
+    assert ops(changed)["Image"] == "update"
+    assert ops(changed)["InferenceService"] == "update"
+    texts = json.dumps(changed)
+    assert "oci://" not in texts or not re.search(r'oci://[^"]*@"', texts), "no URI without a digest"
+    again = project.up()
+    assert again["modelDigest"] != outputs["modelDigest"]
+    live = project.platform.kubectl(
+        "-n",
+        project.namespace,
+        "get",
+        "inferenceservice",
+        "tiny",
+        "-o",
+        "jsonpath={.spec.predictor.model.storageUri}",
+    )
+    assert live == again["storageUri"]
+
+    project.pulumi("refresh", "--yes", "--expect-no-changes")
+    project.pulumi("destroy", "--yes")
+    gone = project.platform.kubectl("get", "namespace", project.namespace, check=False)
+    assert "NotFound" in gone
+
+
+def test_a_failed_up_is_followed_by_one_that_succeeds(project: Project) -> None:
+    project.configure(serverCommand=["sh", "-c", "echo no such server >&2; exit 3"], startTimeoutSeconds=15)
+    failed = project.pulumi("up", "--yes", "--skip-preview", check=False)
+    assert failed.returncode
+    assert "CrashLoopBackOff" in failed.stdout + failed.stderr or "exit" in failed.stdout + failed.stderr
+    project.configure(serverCommand=STUB_SERVER, startTimeoutSeconds=120)
+    assert URI.match(project.up()["storageUri"])
+
+
+def test_drift_is_shown_by_refresh(project: Project) -> None:
+    project.up()
+    patch = json.dumps({"spec": {"predictor": {"maxReplicas": 3}}})
+    project.platform.kubectl(
+        "-n", project.namespace, "patch", "inferenceservice", "tiny", "--type=merge", "-p", patch
+    )
+    shown = project.pulumi("preview", "--refresh", "--expect-no-changes", check=False)
+    assert shown.returncode, "someone else's change must not go unseen"

@@ -1,0 +1,144 @@
+"""The main job: `make up` in a fresh checkout, twice, and `make down` without a trace."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import Checkout, Platform
+
+
+def summary(checkout: Checkout) -> dict[str, Any]:
+    """Return what the last `make up` wrote down."""
+    found: dict[str, Any] = json.loads((checkout.folder / ".local/local/summary.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def served(platform: Platform) -> Platform:
+    """Run `make up` once for the module."""
+    platform.checkout.make("up")
+    return platform
+
+
+def test_a_completion_comes_from_the_pinned_image(served: Platform) -> None:
+    evidence = summary(served.checkout)
+    outputs, pod = evidence["outputs"], evidence["pod"]
+    assert evidence["answer"]["text"]
+    assert re.fullmatch(r"oci://\S+@sha256:[0-9a-f]{64}", outputs["storageUri"])
+    assert list(pod["init_containers"]) == ["modelcar-init"]
+    image = outputs["storageUri"].removeprefix("oci://")
+    assert pod["init_containers"]["modelcar-init"] == image
+    assert pod["sidecars"] == {"modelcar": image}
+    assert pod["shares_processes"] is True
+    assert pod["user"] == 1010
+    assert pod["environment"]["HF_HUB_OFFLINE"] == "1"
+    assert pod["environment"]["TRANSFORMERS_OFFLINE"] == "1"
+
+
+def test_the_server_speaks_openai(served: Platform) -> None:
+    evidence = summary(served.checkout)
+    url = f"http://{evidence['pod']['address']}:{evidence['pod']['port']}"
+    name = evidence["outputs"]["servedModelName"]
+    assert httpx.get(f"{url}/health").status_code == 200
+    assert [model["id"] for model in httpx.get(f"{url}/v1/models").json()["data"]] == [name]
+    body = {"model": name, "prompt": "Kubernetes is", "max_tokens": 16, "temperature": 0}
+    first = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()
+    assert first["choices"][0]["text"] == evidence["answer"]["text"], "greedy decoding repeats itself"
+    unknown = httpx.post(f"{url}/v1/completions", json={**body, "model": "other"}, timeout=60)
+    assert unknown.status_code == 404
+
+
+def test_the_pod_reads_the_weights_that_lie_on_disk(served: Platform) -> None:
+    evidence = summary(served.checkout)
+    listed = served.kubectl(
+        *("-n", evidence["outputs"]["namespace"], "exec", evidence["pod"]["name"], "-c", "kserve-container"),
+        *("--", "sh", "-c", "cd /mnt/models/ && busybox sha256sum model.safetensors config.json"),
+    )
+    folder = served.checkout.folder / "modelcar/data/tiny-qwen2"
+    on_disk = subprocess.run(
+        ["sha256sum", "model.safetensors", "config.json"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert listed == on_disk
+
+
+def test_the_pod_cannot_reach_a_hub(served: Platform) -> None:
+    evidence = summary(served.checkout)
+    script = "busybox wget -T 3 -q -O- http://198.51.100.1/ 2>&1; echo status $?"
+    said = served.kubectl(
+        *("-n", evidence["outputs"]["namespace"], "exec", evidence["pod"]["name"], "-c", "kserve-container"),
+        *("--", "sh", "-c", script),
+    )
+    assert "unreachable" in said
+    assert "status 1" in said
+
+
+def test_a_second_make_up_changes_nothing_and_is_quick(served: Platform) -> None:
+    before = summary(served.checkout)
+    started = time.monotonic()
+    output = served.checkout.make("up").stdout
+    seconds = time.monotonic() - started
+    assert "unchanged" in output
+    assert not re.search(r"\d+ (created|updated|replaced|deleted)", output)
+    assert summary(served.checkout)["pod"]["name"] == before["pod"]["name"], "the pod was left alone"
+    assert seconds < 30
+
+
+def test_status_shows_every_process(served: Platform) -> None:
+    shown = served.checkout.make("status").stdout
+    for name in ("registry", "buildkitd", "etcd", "kube-apiserver", "kubelet", "containerd", "kserve"):
+        assert re.search(rf"^{name}\s+ready\s+\d+", shown, re.MULTILINE), shown
+
+
+def traces(folder: Path) -> dict[str, list[str]]:
+    """Return what a platform of this checkout could leave: processes, mounts, links, routes, cgroups."""
+
+    def lines(*command: str) -> list[str]:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    return {
+        "processes": [
+            line for line in lines("ps", "-eo", "args") if str(folder) in line and "pytest" not in line
+        ],
+        "mounts": [line for line in lines("mount") if str(folder) in line],
+        "links": [line for line in lines("ip", "-brief", "link") if line.startswith("modelcar")],
+        "routes": [line for line in lines("ip", "route") if "modelcar" in line],
+        "cgroups": [str(path) for path in Path("/sys/fs/cgroup").glob("**/k8s.io")],
+    }
+
+
+def test_down_leaves_nothing_and_up_brings_the_model_back(served: Platform) -> None:
+    others = traces(Path("/nonexistent"))["links"]
+    checkout = served.checkout
+    before = summary(checkout)["outputs"]["modelDigest"]
+    supervisor = int((checkout.folder / ".local/local/pids/supervisor.pid").read_text())
+    checkout.make("down")
+    assert not Path(f"/proc/{supervisor}").exists()
+    left = traces(checkout.folder)
+    assert left["processes"] == []
+    assert left["mounts"] == []
+    assert len(left["links"]) == len(others) - 1
+    checkout.make("up")
+    assert summary(checkout)["outputs"]["modelDigest"] == before
+
+
+def test_down_after_a_crash_leaves_nothing(served: Platform) -> None:
+    checkout = served.checkout
+    supervisor = int((checkout.folder / ".local/local/pids/supervisor.pid").read_text())
+    subprocess.run(["kill", "-9", str(supervisor)], check=True)
+    checkout.make("down")
+    left = traces(checkout.folder)
+    assert left["processes"] == []
+    assert left["mounts"] == []
+    checkout.make("platform")

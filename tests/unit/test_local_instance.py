@@ -1,0 +1,90 @@
+"""Slots, paths, the settings of two checkouts on one machine, and what make up tells a user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from local import instance, pki, plan, up
+from modelcar.errors import InputError
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MODELCAR_STATE", str(tmp_path / "s"))
+    return tmp_path / "s"
+
+
+def test_a_platform_keeps_its_slot(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instance, "slot_is_free", lambda slot: slot > 2)
+    first = instance.load("local")
+    assert first.slot == 3
+    first.state.mkdir(parents=True)
+    (first.state / "slot").write_text("3")
+    monkeypatch.setattr(instance, "slot_is_free", lambda slot: True)
+    assert instance.load("local") == first, "a restart must not move the registry's address"
+
+
+def test_all_slots_taken(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instance, "slot_is_free", lambda slot: False)
+    with pytest.raises(InputError, match=r"(?s)all taken.*make down"):
+        instance.load("local")
+
+
+def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELCAR_STATE", str(tmp_path / ("x" * 90)))
+    with pytest.raises(InputError, match=r"(?s)MODELCAR_STATE.*shorter folder"):
+        instance.load("local")
+
+
+def test_keys_are_private_and_certificates_chain_to_one_ca(state: Path) -> None:
+    made = instance.Instance("local", 0, state)
+    state.mkdir()
+    pki.write_pki(made)
+    authority = x509.load_pem_x509_certificate((made.pki / "ca.crt").read_bytes())
+    for path in made.pki.glob("*.crt"):
+        x509.load_pem_x509_certificate(path.read_bytes()).verify_directly_issued_by(authority)
+    for path in [*made.pki.glob("*.key"), made.kubeconfig]:
+        assert path.stat().st_mode & 0o077 == 0, f"{path.name} is readable by others"
+    before = (made.pki / "admin.crt").read_bytes()
+    pki.write_pki(made)
+    assert (made.pki / "admin.crt").read_bytes() == before, "a restart keeps the keys"
+
+
+def test_one_of_the_two_settings_alone_is_refused() -> None:
+    assert up.has_own_cluster({}) is False
+    assert up.has_own_cluster({"kubeContext": "kind-kind", "registry": "localhost:5001/m"}) is True
+    with pytest.raises(InputError, match=r"(?s)modelcar:registry: not set.*both.*pulumi config set"):
+        up.has_own_cluster({"kubeContext": "kind-kind"})
+    with pytest.raises(InputError, match="modelcar:kubeContext: not set"):
+        up.has_own_cluster({"registry": "localhost:5001/m"})
+
+
+def test_the_plan_orders_every_process(state: Path) -> None:
+    import json
+
+    from local.tools import Toolbox
+
+    made = instance.Instance("local", 5, state)
+    state.mkdir()
+    pki.write_pki(made)
+    names = ["docker-registry", "buildkitd", "runc", "etcd", "kube-apiserver", "kube-controller-manager"]
+    names += [
+        "kube-scheduler",
+        "kserve-manager",
+        "containerd",
+        "containerd-shim-runc-v2",
+        "bridge",
+        "kubelet",
+        "ip",
+    ]
+    tools = Toolbox({name: Path("/bin") / name for name in names}, "", Path("/kserve"))
+    written = json.loads(plan.write_plan(made, tools, "198.18.5.2:5000/b@sha256:0").read_text())
+    services = {service["name"]: service["after"] for service in written["services"]}
+    for after in services.values():
+        assert all(name in services or name.startswith("file:") for name in after)
+    assert "198.18.5.2:5000/b@sha256:0" in (state / "containerd.toml").read_text(), (
+        "the sandbox image is pinned"
+    )

@@ -1,0 +1,135 @@
+"""Tools: found, built once, and refused with the reason and the fix."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from local import tools
+from modelcar.errors import InputError
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MODELCAR_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def program(folder: Path, name: str, script: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+PULUMI = next(tool for tool in tools.TOOLS if tool.name == "pulumi")
+KUBELET = next(tool for tool in tools.TOOLS if tool.name == "kubelet")
+
+
+def test_a_program_on_path_is_used(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = program(tmp_path / "bin", "pulumi", "exit 0")
+    monkeypatch.setenv("PATH", str(own.parent))
+    lines: list[str] = []
+    assert tools._find_or_build(PULUMI, lines.append) == own
+    assert lines == [], "nothing was built"
+
+
+def test_a_tool_is_built_once_and_again_when_its_pins_change(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = tmp_path / "count"
+    script = f'echo x >> {count}; while [ "$1" != -o ]; do shift; done; echo built > "$2"'
+    program(tmp_path / "bin", "go", script)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr(tools, "BUILD_DISK_BYTES", 0)
+    lines: list[str] = []
+    first = tools._find_or_build(KUBELET, lines.append)
+    assert tools._find_or_build(KUBELET, lines.append) == first
+    assert count.read_text().count("x") == 1
+    assert [line.split()[0] for line in lines] == ["building", "built"]
+    stamp = cache / "tools" / "stamps" / "kubelet"
+    stamp.write_text("other pins")
+    tools._find_or_build(KUBELET, lines.append)
+    assert count.read_text().count("x") == 2
+
+
+def test_without_go_the_error_names_what_to_install(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"(?s)go: not on PATH.*Go 1\.26 or newer.*install Go"):
+        tools._find_or_build(KUBELET, print)
+
+
+def test_a_full_disk_is_refused_with_both_figures(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path / "bin", "go", "exit 0")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(tools, "BUILD_DISK_BYTES", 2**60)
+    with pytest.raises(InputError, match=r"(?s)free disk at .*GiB.*allowed: 1073741824 GiB.*MODELCAR_CACHE"):
+        tools._find_or_build(KUBELET, print)
+
+
+def test_a_failed_build_shows_what_go_said(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path / "bin", "go", "echo 'proxy: no such module' >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr(tools, "BUILD_DISK_BYTES", 0)
+    with pytest.raises(InputError, match="no such module"):
+        tools._find_or_build(KUBELET, print)
+
+
+def test_missing_debian_parts_are_named_with_the_command(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELCAR_NO_INSTALL", "1")
+    monkeypatch.setattr(tools, "_find_debian", lambda program, root: None)
+    expected = (
+        r"(?s)etcd-server.*MODELCAR_NO_INSTALL.*apt-get install -y --no-install-recommends .*etcd-server"
+    )
+    with pytest.raises(InputError, match=expected):
+        tools._debian_parts(print)
+
+
+def test_only_missing_stand_ins_are_on_the_path(cache: Path) -> None:
+    folder = tools._standin_folder(["pulumi-language-python", "pulumi-resource-kubernetes"])
+    assert {link.name for link in folder.iterdir()} == {
+        "pulumi-language-python",
+        "pulumi-resource-kubernetes",
+    }
+    assert all(os.access(link, os.X_OK) for link in folder.iterdir())
+    tools._standin_folder(["pulumi-language-python"])
+    assert {link.name for link in folder.iterdir()} == {"pulumi-language-python"}
+
+
+def test_an_official_plugin_keeps_its_stand_in_away(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pulumi = program(tmp_path / "bin", "pulumi", "exit 1")
+    program(tmp_path / "bin", "pulumi-language-python", "exit 0")
+    home = tmp_path / "home"
+    (home / "plugins" / f"resource-kubernetes-v{tools.KUBERNETES_PLUGIN_VERSION}").mkdir(parents=True)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("PULUMI_HOME", str(home))
+    assert tools._missing_plugins(pulumi) == ()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path))
+    monkeypatch.setattr("socket.getaddrinfo", _unreachable)
+    lone = program(tmp_path / "lone", "pulumi", "exit 1")
+    assert tools._missing_plugins(lone) == ("pulumi-language-python", "pulumi-resource-kubernetes")
+
+
+def _unreachable(*_: object) -> None:
+    raise OSError("no such host")
+
+
+def test_an_ordinary_user_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(InputError, match=r"(?s)uid 1000.*root on Linux.*sudo make up.*modelcar:kubeContext"):
+        tools._require_linux_root()

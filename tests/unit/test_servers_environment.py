@@ -1,0 +1,192 @@
+"""Installing a model server's environment: once, whole, and readable by the pod's user."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from local import servers
+from local.servers import environment
+from modelcar.errors import InputError
+
+LOCKS = Path(environment.__file__).parent
+KINDS = ["vllm", "transformers"]
+
+FAKE_UV = """#!/bin/sh
+echo "$PWD $*" >> "{log}"
+case "$1" in
+  cache) echo "{folder}" ;;
+  venv)
+    for dir; do :; done  # the last argument
+    mkdir -p "$dir/bin" "$dir/lib"
+    printf '#!/bin/sh\\nexit 0\\n' > "$dir/bin/python3"; chmod 700 "$dir/bin/python3" ;;
+  pip)
+    if [ -e "{folder}/broken" ]; then echo 'error: connection reset' >&2; exit 2; fi
+    venv=$(dirname "$(dirname "$4")")
+    echo secret > "$venv/lib/module.py"; chmod 600 "$venv/lib/module.py"; chmod 700 "$venv/lib" ;;
+esac
+"""
+
+
+class FakeUv:
+    """A uv that records its calls, and fails to install while `broken` exists."""
+
+    def __init__(self, folder: Path) -> None:
+        self.program, self.log, self.broken = folder / "uv", folder / "log", folder / "broken"
+        self.program.write_text(FAKE_UV.format(log=self.log, folder=folder))
+        self.program.chmod(0o755)
+
+    def calls(self, verb: str) -> list[str]:
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [line for line in lines if line.split()[1] == verb]
+
+
+@pytest.fixture
+def uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeUv:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(0, 0, 100 * 2**30))
+    return FakeUv(tmp_path)
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def install(
+    uv: FakeUv, cache: Path, kind: str = "transformers"
+) -> tuple[servers.ServerEnvironment, list[str]]:
+    lines: list[str] = []
+    return servers.ensure(kind, cache, uv.program, lines.append), lines
+
+
+def test_installs_once_and_says_so(uv: FakeUv, tmp_path: Path) -> None:
+    first, said = install(uv, tmp_path / "cache")
+    assert [line.split(":")[0] for line in said] == ["transformers 5.23.0"] * 3
+    second, said = install(uv, tmp_path / "cache")
+    assert said == []
+    assert first == second
+    assert len(uv.calls("pip")) == 1
+
+
+def test_packages_are_checked_by_hash_and_no_project_takes_part(uv: FakeUv, tmp_path: Path) -> None:
+    install(uv, tmp_path / "cache")
+    (call,) = uv.calls("pip")
+    assert call.startswith("/ pip sync ")  # run from / : uv reads the settings of a project it is run in
+    assert "--require-hashes" in call
+    assert str(LOCKS / "transformers.lock") in call
+
+
+def test_an_installation_that_failed_is_made_again(uv: FakeUv, tmp_path: Path) -> None:
+    uv.broken.touch()
+    with pytest.raises(InputError, match="connection reset") as caught:
+        install(uv, tmp_path / "cache")
+    assert "run the command again" in caught.value.problems[0].fix
+    uv.broken.unlink()
+    server, said = install(uv, tmp_path / "cache")
+    assert any("interrupted" in line for line in said)
+    assert server.python.exists()
+
+
+def test_a_changed_lock_installs_again(uv: FakeUv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(uv, tmp_path / "cache")
+    elsewhere = tmp_path / "locks"
+    shutil.copytree(LOCKS, elsewhere)
+    (elsewhere / "transformers.lock").write_text("other==1\n")
+    monkeypatch.setattr(environment, "HERE", elsewhere)
+    install(uv, tmp_path / "cache")
+    assert len(uv.calls("pip")) == 2
+
+
+def test_an_environment_that_does_not_load_is_not_taken_for_installed(uv: FakeUv, tmp_path: Path) -> None:
+    good = uv.program.read_text()
+    uv.program.write_text(good.replace("exit 0", "echo libgomp.so.1 is missing >\\&2; exit 1"))
+    with pytest.raises(InputError, match="does not load on this machine"):
+        install(uv, tmp_path / "cache")
+    uv.program.write_text(good)
+    install(uv, tmp_path / "cache")
+    assert len(uv.calls("pip")) == 2
+
+
+def test_every_user_can_read_the_files_also_from_a_strict_cache(uv: FakeUv, tmp_path: Path) -> None:
+    server, _ = install(uv, tmp_path / "cache")
+    folder = server.python.parent.parent
+    for path in [folder, *folder.rglob("*")]:
+        mode = path.stat().st_mode
+        assert mode & stat.S_IROTH, path
+        assert mode & stat.S_IXOTH or not path.is_dir(), path
+    assert server.python.stat().st_mode & stat.S_IXOTH
+
+
+def test_a_full_disk_is_refused_before_anything_is_installed(
+    uv: FakeUv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(0, 0, 2 * 2**30))
+    with pytest.raises(InputError, match=r"free disk at .*: 2\.0 GiB") as caught:
+        install(uv, tmp_path / "cache", "vllm")
+    assert caught.value.problems[0].allowed == "5.5 GiB to install vLLM 0.23.0"
+    assert not uv.calls("venv")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_pod_is_told_everything(uv: FakeUv, tmp_path: Path, kind: str) -> None:
+    server, _ = install(uv, tmp_path / "cache", kind)
+    folder = tmp_path / "cache" / "servers"
+    assert server.command[0] == str(server.python)
+    assert str(server.python).startswith(str(folder))
+    assert server.env["HF_HUB_OFFLINE"] == server.env["TRANSFORMERS_OFFLINE"] == "1"
+    assert any(str(server.python).startswith(f"{path}/") for path in server.host_paths)
+    assert any(f"{environment.base_python()}".startswith(f"{path}/") for path in server.host_paths)
+    for path in server.host_paths:
+        assert Path(path).is_dir()
+        assert not any(path.startswith(f"{other}/") for other in server.host_paths)
+    if kind == "vllm":
+        assert server.command[1:] == ["-m", "vllm.entrypoints.openai.api_server"]
+        assert (server.python.parent / "lscpu").exists()
+    else:
+        assert Path(server.command[1]).read_bytes() == (LOCKS / "transformers_server.py").read_bytes()
+
+
+def test_our_server_is_refreshed_without_a_new_installation(uv: FakeUv, tmp_path: Path) -> None:
+    server, _ = install(uv, tmp_path / "cache")
+    script = Path(server.command[1])
+    script.write_text("old")
+    install(uv, tmp_path / "cache")
+    assert script.read_text() != "old"
+    assert len(uv.calls("pip")) == 1
+
+
+def test_auto_has_to_be_resolved_first(uv: FakeUv, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="MODELCAR_SERVER"):
+        install(uv, tmp_path, "llama")
+    with pytest.raises(ValueError, match="choose"):
+        install(uv, tmp_path, "auto")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lock_pins_everything_by_hash_and_names_no_host(kind: str) -> None:
+    text = (LOCKS / f"{kind}.lock").read_text()
+    entries = re.split(r"\n(?=\S)", text.strip())
+    assert len(entries) > 40
+    for entry in entries:
+        assert re.match(r"[a-z0-9.-]+==\S+ ", entry), entry
+        assert "--hash=sha256:" in entry, entry
+    assert "://" not in text
+    assert "index" not in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lock_leaves_out_what_only_gpus_need(kind: str) -> None:
+    text = (LOCKS / f"{kind}.lock").read_text()
+    excluded = [line for line in (LOCKS / "excludes.txt").read_text().splitlines() if line[0] != "#"]
+    assert excluded
+    assert not [name for name in excluded if re.search(rf"^{re.escape(name)}==", text, re.MULTILINE)]
+
+
+def test_both_locks_agree_so_that_the_second_one_takes_no_more_disk() -> None:
+    torch, found = [], re.compile(r"^(?:torch|transformers|nvidia-[a-z0-9-]+)==\S+", re.MULTILINE)
+    for kind in KINDS:
+        torch.append(set(found.findall((LOCKS / f"{kind}.lock").read_text())))
+    assert torch[1] <= torch[0]
