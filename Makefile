@@ -62,6 +62,10 @@ clean: env ## stop it and remove its data and the local stack's state
 pulumi: env ## run pulumi: make pulumi ARGS="preview --stack local"
 	@$(LOCAL) pulumi $(ARGS)
 
+.PHONY: pin
+pin: env ## resolve a tag to its digest: make pin IMAGE=vllm/vllm-openai:v0.23.0
+	@$(LOCAL) pin $(IMAGE)
+
 .PHONY: check
 check: env ## static checks: format, lint, types, the lock
 	@$(PYTHON) -m ruff format --check .

@@ -5,17 +5,20 @@ from pathlib import Path
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from components import reachability
 from components import settings as stack
 from components.model_service import ModelService, ModelServiceArgs
 from components.modelcar_image import ModelcarImage, ModelcarImageArgs
 from modelcar.errors import InputError
 
-PROJECT = Path(__file__).resolve().parent
+PROJECT = Path(__file__).absolute().parent
 
 
 def main() -> None:
     """Declare the stack's resources; everything is checked before the first one."""
     settings = stack.from_pulumi(PROJECT)
+    if settings.check_reachable and not pulumi.runtime.is_dry_run():
+        reachability.require(settings)
 
     cluster = kubernetes.Provider(
         "cluster",

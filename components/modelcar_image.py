@@ -15,6 +15,8 @@ from modelcar.weights import read_weights
 
 #: Folder of the Dockerfile; its .dockerignore keeps everything else out: the weights have their own way in.
 BUILD_CONTEXT = Path("modelcar")
+#: Folder of the layouts below the project; each is as large as its model's weights.
+LAYOUTS = Path(".cache/layouts")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class ModelcarImageArgs:
     builder: str | None = None
     insecure: bool = False
     project: Path = Path()
-    layouts: Path = Path(".cache/layouts")
+    layouts: Path = LAYOUTS
 
 
 class ModelcarImage(pulumi.ComponentResource):

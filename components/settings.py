@@ -133,6 +133,7 @@ class Settings(BaseModel):
     registry_insecure: bool = Field(False, alias="registryInsecure")
     base_image: BaseImage = Field(alias="baseImage")
     builder: str | None = None
+    check_reachable: bool = Field(True, alias="checkReachable")
 
     # the cluster
     kubeconfig: str | None = None

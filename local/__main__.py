@@ -1,4 +1,4 @@
-"""Command line of the local stack: `python -m local up|platform|down|clean|status|env|logs|pulumi`."""
+"""Command line of the local stack: `python -m local up|platform|down|clean|status|env|pulumi|pin`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-from local import platform, stack, up
+from local import own_cluster, platform, stack, up
 from local.instance import Instance, load, state_root
 from local.tools import collect
 from modelcar.errors import InputError
@@ -53,19 +53,28 @@ def _status(instance: Instance, _: argparse.Namespace) -> int:
 
 
 def _env(instance: Instance, _: argparse.Namespace) -> int:
-    tools = collect(lambda line: print(line, file=sys.stderr))
-    variables = {**stack.environment(instance, tools), "KUBECONFIG": str(instance.kubeconfig)}
+    own = own_cluster.is_chosen(up.stack_settings())
+    tools = collect(lambda line: print(line, file=sys.stderr), embedded=not own)
+    variables = stack.environment(instance, tools)
+    if not own:
+        variables["KUBECONFIG"] = str(instance.kubeconfig)
     for name, value in variables.items():
         up.say(f"export {name}={shlex.quote(value)}")
     return 0
 
 
 def _pulumi(instance: Instance, arguments: argparse.Namespace) -> int:
-    embedded = not up.has_own_cluster(up.stack_settings())
+    embedded = not own_cluster.is_chosen(up.stack_settings())
     tools = collect(up.indented, embedded=embedded)
     command = [tools["pulumi"], *arguments.arguments]
     environment = {**os.environ, **stack.environment(instance, tools)}
     return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _pin(_: Instance, arguments: argparse.Namespace) -> int:
+    tools = collect(lambda line: print(line, file=sys.stderr), embedded=False)
+    up.say(own_cluster.pinned(arguments.image, tools))
+    return 0
 
 
 COMMANDS = {
@@ -76,6 +85,7 @@ COMMANDS = {
     "status": (_status, "show each process"),
     "env": (_env, 'print the variables for plain commands: eval "$(python -m local env)"'),
     "pulumi": (_pulumi, "run a pulumi command with the right environment"),
+    "pin": (_pin, "resolve an image's tag to its digest, for settings that take images by digest"),
 }
 
 
@@ -88,6 +98,8 @@ def main() -> int:
         command = commands.add_parser(name, help=text)
         if name == "pulumi":
             command.add_argument("arguments", nargs=argparse.REMAINDER)
+        if name == "pin":
+            command.add_argument("image", help="IMAGE:TAG")
     arguments = parser.parse_args()
     try:
         return COMMANDS[arguments.command][0](load(arguments.name), arguments)

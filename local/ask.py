@@ -5,12 +5,15 @@ from __future__ import annotations
 import datetime
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 from kubernetes import config
 from kubernetes.client import CoreV1Api
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
 
 PROMPT = "Kubernetes is"
 
@@ -41,19 +44,29 @@ class Answer:
 
 
 def core_api(kubeconfig: str | None, context: str | None) -> CoreV1Api:
-    """Return a client for the cluster that the stack deploys to."""
+    """Return a client for the cluster that the stack deploys to.
+
+    Raises:
+        LookupError: there is no such kubeconfig or context.
+    """
     make: Any = config.new_client_from_config  # untyped in the client library
-    return CoreV1Api(make(config_file=kubeconfig, context=context))
+    try:
+        return CoreV1Api(make(config_file=kubeconfig, context=context))
+    except config.ConfigException as error:
+        raise LookupError(f"kubeconfig {kubeconfig or '(the default one)'}: {error}") from None
 
 
 def served_pod(api: CoreV1Api, namespace: str, service: str) -> ServedPod:
     """Return the newest ready pod of an InferenceService.
 
     Raises:
-        LookupError: no pod of it is ready.
+        LookupError: no pod of it is ready, or the API server cannot be asked.
     """
     selector = f"serving.kserve.io/inferenceservice={service}"
-    response: Any = api.list_namespaced_pod(namespace, label_selector=selector, _preload_content=False)
+    try:
+        response: Any = api.list_namespaced_pod(namespace, label_selector=selector, _preload_content=False)
+    except (ApiException, HTTPError) as error:
+        raise LookupError(f"the API server does not answer: {error}") from None
     pods: list[dict[str, Any]] = json.loads(response.data)["items"]
     ready = [pod for pod in pods if _ready_since(pod) and "deletionTimestamp" not in pod["metadata"]]
     if not ready:
@@ -62,6 +75,42 @@ def served_pod(api: CoreV1Api, namespace: str, service: str) -> ServedPod:
             f"no ready pod of InferenceService {namespace}/{service}: {states or 'there is no pod'}"
         )
     return _describe(max(ready, key=lambda pod: str(pod["metadata"]["creationTimestamp"])))
+
+
+def await_served(
+    api: CoreV1Api, namespace: str, service: str, answers: Callable[[ServedPod], bool], seconds: float
+) -> ServedPod:
+    """Wait until a ready pod of an InferenceService also answers, and return it.
+
+    A node that has just come back still shows what was true before it went: "ready" alone proves nothing.
+
+    Args:
+        answers: says whether the pod's server answers now.
+        seconds: patience.
+
+    Raises:
+        LookupError: no pod is ready, or none answers, after that time.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            pod = served_pod(api, namespace, service)
+            if answers(pod):
+                return pod
+            failure = LookupError(f"pod {namespace}/{pod.name} is ready, but its server does not answer")
+        except LookupError as error:
+            failure = error
+        if time.monotonic() > deadline:
+            raise failure
+        time.sleep(0.5)
+
+
+def is_healthy(base_url: str) -> bool:
+    """Tell whether the model server says that it can serve (`/health`)."""
+    try:
+        return httpx.get(f"{base_url}/health", timeout=5).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
 
 
 def _describe(pod: dict[str, Any]) -> ServedPod:
@@ -98,10 +147,15 @@ def ask(base_url: str, model: str, prompt: str = PROMPT, max_tokens: int = 16) -
     """Send one completion request (OpenAI's `/v1/completions`) and return the answer.
 
     Raises:
-        httpx.HTTPError: the server refused or cannot be reached.
+        LookupError: the server refused or cannot be reached.
     """
     started = time.monotonic()
     body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
-    response = httpx.post(f"{base_url}/v1/completions", json=body, timeout=120).raise_for_status()
+    try:
+        response = httpx.post(f"{base_url}/v1/completions", json=body, timeout=120)
+    except httpx.HTTPError as error:
+        raise LookupError(f"{base_url}/v1/completions: {error}") from None
+    if response.is_error:
+        raise LookupError(f"{base_url}/v1/completions: {response.status_code} {response.text[:500]}")
     document = response.json()
     return Answer(document["choices"][0]["text"], document["model"], time.monotonic() - started)

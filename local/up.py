@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,29 @@ from typing import Any
 import psutil
 import yaml
 
-from components.settings import RESERVED_ENV
-from local import ask, platform, servers, stack
+from components.modelcar_image import LAYOUTS
+from components.settings import RESERVED_ENV, Settings
+from local import ask, own_cluster, platform, servers, stack
 from local.instance import PROJECT, Instance, cache_root
 from local.plan import TOOL_IMAGE
 from local.tools import Toolbox, collect
 from modelcar.errors import refuse
+from modelcar.layout import missing_bytes
+from modelcar.oci_layout import require_space
 from modelcar.tiny_model import make_tiny_model
+from modelcar.weights import read_weights
+
+#: Patience for a server whose node has just come back; a new one was waited for by `pulumi up`.
+SERVER_SECONDS = 300.0
+
+#: Where the weights of an image come to lie on this machine, each as large as the weights.
+COPIES = (
+    "its OCI layout",
+    "BuildKit's store",
+    "the registry",
+    "the node's image",
+    "the node's unpacked image",
+)
 
 TINY_MODEL = PROJECT / "modelcar" / "data" / "tiny-qwen2"
 
@@ -62,34 +76,18 @@ def stack_settings() -> dict[str, Any]:
     return {key.removeprefix("modelcar:"): value for key, value in config.items()}
 
 
-def has_own_cluster(settings: dict[str, Any]) -> bool:
-    """Tell whether the stack points at the user's own cluster and registry.
-
-    Raises:
-        InputError: only one of the two is set.
-    """
-    cluster = bool(settings.get("kubeContext") or settings.get("kubeconfig"))
-    registry = bool(settings.get("registry"))
-    if cluster == registry:
-        return cluster
-    missing = "modelcar:registry" if cluster else "modelcar:kubeContext"
-    raise refuse(
-        missing,
-        "not set, while " + ("modelcar:kubeContext" if cluster else "modelcar:registry") + " is",
-        allowed="both (your own cluster and registry), or neither (the embedded platform)",
-        fix=f"pulumi config set {missing} …   (stack {stack.STACK})",
-    )
-
-
 def prepare(instance: Instance, phases: Phases) -> tuple[Toolbox, bool]:
     """Make ready all that `pulumi up` needs: tools, platform, model server and model."""
     settings = stack_settings()
-    own_cluster = has_own_cluster(settings)
+    own = own_cluster.is_chosen(settings)
     with phases.time("tools"):
-        tools = collect(indented, embedded=not own_cluster)
+        tools = collect(indented, embedded=not own)
         for name in tools.standins:
             indented(f"NOTE: the official {name} is not on this machine; a stand-in of this project serves")
-    if not own_cluster:
+    if own:
+        with phases.time("your cluster"):
+            own_cluster.write_settings(instance, tools, settings, indented)
+    else:
         with phases.time("platform"):
             platform.up(instance, tools, indented)
         with phases.time("model server"):
@@ -97,7 +95,23 @@ def prepare(instance: Instance, phases: Phases) -> tuple[Toolbox, bool]:
     if PROJECT / str(settings.get("weights", "")) == TINY_MODEL:
         with phases.time("model"):
             make_tiny_model(TINY_MODEL)
-    return tools, own_cluster
+    if not own:
+        require_disk(instance, settings)
+    return tools, own
+
+
+def require_disk(instance: Instance, settings: dict[str, Any]) -> None:
+    """Refuse weights whose copies would fill the disk: everything between folder and pod is on this machine.
+
+    Raises:
+        InputError: the weights are unfit, or the disk has too little room.
+    """
+    fields = Settings.model_fields
+    weights = read_weights(PROJECT / str(settings.get("weights", fields["weights"].default)))
+    name = str(settings.get("imageName", fields["image_name"].default))
+    missing = missing_bytes(weights, PROJECT / LAYOUTS / name)
+    if missing:
+        require_space(instance.state, missing * len(COPIES), f"{len(COPIES)} copies: {', '.join(COPIES)}")
 
 
 def write_platform_settings(instance: Instance) -> None:
@@ -143,7 +157,7 @@ def up(instance: Instance) -> None:
         InputError, PlatformError, PulumiError: with a message that is meant for the user.
     """
     phases = Phases()
-    tools, own_cluster = prepare(instance, phases)
+    tools, own = prepare(instance, phases)
     with phases.time("pulumi up"):
         stack.select(instance, tools)
         for line in stack.recover(instance, tools):
@@ -151,56 +165,33 @@ def up(instance: Instance) -> None:
         stack.pulumi(instance, tools, "up", "--yes", "--skip-preview", "--stack", stack.STACK)
     outputs = stack.outputs(instance, tools)
     settings = stack_settings()
-    kubeconfig = settings.get("kubeconfig") if own_cluster else str(instance.kubeconfig)
-    api = ask.core_api(kubeconfig, settings.get("kubeContext"))
-    pod = ask.served_pod(api, outputs["namespace"], outputs["serviceName"])
-    with (
-        phases.time("request"),
-        reach(pod, outputs["namespace"], kubeconfig, settings, tools, own_cluster) as url,
-    ):
+    kubeconfig, context = settings.get("kubeconfig"), settings.get("kubeContext")
+    if not own:
+        kubeconfig = str(instance.kubeconfig)
+    namespace, service = outputs["namespace"], outputs["serviceName"]
+
+    def reached(pod: ask.ServedPod) -> AbstractContextManager[str]:
+        if own:
+            return own_cluster.forwarded(pod, namespace, kubeconfig, context, tools)
+        return nullcontext(f"http://{pod.address}:{pod.port}")
+
+    def answers(pod: ask.ServedPod) -> bool:
+        with reached(pod) as url:
+            return ask.is_healthy(url)
+
+    with phases.time("server"):
+        api = ask.core_api(kubeconfig, context)
+        pod = ask.await_served(api, namespace, service, answers, SERVER_SECONDS)
+    with phases.time("request"), reached(pod) as url:
         answer = ask.ask(url, outputs["servedModelName"])
-    print_summary(outputs, pod, answer, url, phases)
+    endpoint = f"kubectl -n {namespace} port-forward pod/{pod.name} {pod.port}" if own else url
+    print_summary(outputs, pod, answer, endpoint, phases)
     evidence = {"outputs": outputs, "answer": asdict(answer), "pod": asdict(pod), "seconds": phases.seconds}
     (instance.state / "summary.json").write_text(json.dumps(evidence, indent=1) + "\n")
 
 
-@contextmanager
-def reach(
-    pod: ask.ServedPod,
-    namespace: str,
-    kubeconfig: str | None,
-    settings: dict[str, Any],
-    tools: Toolbox,
-    own_cluster: bool,
-) -> Iterator[str]:
-    """Yield a URL of the model server: the pod's own address, or a port forwarded to it."""
-    if not own_cluster:
-        yield f"http://{pod.address}:{pod.port}"
-        return
-    command = [tools["kubectl"], "--namespace", namespace]
-    command += ["--kubeconfig", kubeconfig] if kubeconfig else []
-    command += ["--context", settings["kubeContext"]] if settings.get("kubeContext") else []
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    forward = subprocess.Popen(
-        [*command, "port-forward", f"pod/{pod.name}", f"{port}:{pod.port}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        first = forward.stdout.readline() if forward.stdout else ""
-        if not first.startswith("Forwarding"):
-            raise platform.PlatformError(f"kubectl port-forward: {first.strip()}")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        forward.terminate()
-        forward.wait()
-
-
 def print_summary(
-    outputs: dict[str, Any], pod: ask.ServedPod, answer: ask.Answer, url: str, phases: Phases
+    outputs: dict[str, Any], pod: ask.ServedPod, answer: ask.Answer, endpoint: str, phases: Phases
 ) -> None:
     """Print what was served, from where, and how long each phase took."""
     offline = ", ".join(
@@ -213,7 +204,7 @@ def print_summary(
         ("digest", outputs["modelDigest"]),
         ("storage URI", outputs["storageUri"]),
         ("service", f"{outputs['namespace']}/{outputs['serviceName']}"),
-        ("endpoint", f"{url}/v1/completions"),
+        ("endpoint", f"{endpoint}/v1/completions" if "://" in endpoint else endpoint),
         ("pod", f"{pod.name}, uid {pod.user}, ready {pod.ready - pod.created:.0f} s after it was made"),
         ("injected", f"init containers {list(pod.init_containers)}, sidecars {list(pod.sidecars)}"),
         ("", f"shared process namespace {pod.shares_processes}, weights at /mnt/models, {offline}"),

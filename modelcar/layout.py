@@ -31,7 +31,7 @@ from modelcar.oci_layout import (
 )
 from modelcar.weights import WeightFile, Weights
 
-__all__ = ["LARGE_FILE", "MAX_LAYERS", "Layer", "Layout", "write_layout"]
+__all__ = ["LARGE_FILE", "MAX_LAYERS", "Layer", "Layout", "missing_bytes", "write_layout"]
 
 #: Folder in the image that KServe links the model from.
 MODELS = "models"
@@ -94,6 +94,18 @@ def write_layout(
         layout = store.publish(layers, architecture, {})
         record.forget_others()
         return layout
+
+
+def missing_bytes(weights: Weights, destination: Path, *, large_file: int = LARGE_FILE) -> int:
+    """Return how many bytes `write_layout` would have to write, without writing any of them.
+
+    Raises:
+        InputError: the destination holds something else.
+    """
+    groups = group_files(weights.files, large_file)
+    with open_store(destination) as store:
+        record = _Record(store)
+        return sum(_layer_size(group) for group in groups if record.layer(group) is None)
 
 
 def group_files(files: Sequence[WeightFile], large_file: int) -> list[tuple[WeightFile, ...]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from local import instance, pki, plan, up
+from local import instance, own_cluster, pki, plan
 from modelcar.errors import InputError
 
 
@@ -54,12 +54,12 @@ def test_keys_are_private_and_certificates_chain_to_one_ca(state: Path) -> None:
 
 
 def test_one_of_the_two_settings_alone_is_refused() -> None:
-    assert up.has_own_cluster({}) is False
-    assert up.has_own_cluster({"kubeContext": "kind-kind", "registry": "localhost:5001/m"}) is True
+    assert own_cluster.is_chosen({}) is False
+    assert own_cluster.is_chosen({"kubeContext": "kind-kind", "registry": "localhost:5001/m"}) is True
     with pytest.raises(InputError, match=r"(?s)modelcar:registry: not set.*both.*pulumi config set"):
-        up.has_own_cluster({"kubeContext": "kind-kind"})
+        own_cluster.is_chosen({"kubeContext": "kind-kind"})
     with pytest.raises(InputError, match="modelcar:kubeContext: not set"):
-        up.has_own_cluster({"registry": "localhost:5001/m"})
+        own_cluster.is_chosen({"registry": "localhost:5001/m"})
 
 
 def test_the_plan_orders_every_process(state: Path) -> None:

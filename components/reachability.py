@@ -1,0 +1,111 @@
+"""Find out that the registry or the API server is out of reach before anything is built.
+
+Without this, a build of many gigabytes runs to its end before its push fails, or is pushed before the
+service is refused. A preview builds nothing, so it asks nobody and works without network.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import yaml
+
+from components.settings import NAMESPACE, Settings
+from modelcar.errors import InputError, Problem
+
+#: Seconds for one connection.
+TIMEOUT = 5.0
+
+
+def require(settings: Settings, kubeconfig_default: str | None = None) -> None:
+    """Connect to the registry and to the API server once each.
+
+    Args:
+        kubeconfig_default: stands for KUBECONFIG, for tests.
+
+    Raises:
+        InputError: one or both do not accept a connection, or there is no such context.
+    """
+    default = kubeconfig_default if kubeconfig_default is not None else os.environ.get("KUBECONFIG", "")
+    problems = [_registry(settings), _api_server(settings, default)]
+    found = [problem for problem in problems if problem is not None]
+    if found:
+        raise InputError(found)
+
+
+def _registry(settings: Settings) -> Problem | None:
+    host, _, port = settings.registry.partition("/")[0].partition(":")
+    scheme = "http" if settings.registry_insecure else "https"
+    # Docker Hub's name in references is not the name of its registry.
+    host = "registry-1.docker.io" if host in {"docker.io", "index.docker.io"} else host
+    reason = _refusal(scheme, host, int(port) if port else {"http": 80, "https": 443}[scheme])
+    if reason is None:
+        return None
+    return Problem(
+        f"{NAMESPACE}:registry",
+        f"{settings.registry}: {host} cannot be reached ({reason})",
+        "a registry that accepts connections from here, for the push",
+        "start it or check its name and the network; where only the builder can reach it, "
+        f"`pulumi config set {NAMESPACE}:checkReachable false`",
+    )
+
+
+def _api_server(settings: Settings, default: str) -> Problem | None:
+    key = f"{NAMESPACE}:kubeContext" if settings.kube_context else f"{NAMESPACE}:kubeconfig"
+    config = _read_kubeconfig(settings.kubeconfig, default)
+    if config is None:
+        return None  # inside a cluster, or none at all: the provider says so
+    name = settings.kube_context or config.get("current-context")
+    contexts = {entry["name"]: entry.get("context") or {} for entry in config.get("contexts") or []}
+    if name not in contexts:
+        allowed = "one of " + (", ".join(sorted(contexts)) or "the contexts of a kubeconfig, which has none")
+        return Problem(
+            key, f"there is no context {name!r} in the kubeconfig", allowed, "choose one of these, or log in"
+        )
+    clusters = {entry["name"]: entry.get("cluster") or {} for entry in config.get("clusters") or []}
+    cluster = clusters.get(contexts[name].get("cluster"), {})
+    server = urlsplit(str(cluster.get("server", "")))
+    if not server.hostname or "proxy-url" in cluster:
+        return None
+    reason = _refusal(server.scheme, server.hostname, server.port or 443)
+    if reason is None:
+        return None
+    return Problem(
+        key,
+        f"the API server {server.geturl()} cannot be reached ({reason})",
+        "a cluster that accepts connections from here",
+        "start it (`make platform` for the embedded one), or choose another context",
+    )
+
+
+def _read_kubeconfig(setting: str | None, default: str) -> dict[str, Any] | None:
+    """Return the kubeconfig: the setting's file or text, else the default files; None where there is none."""
+    if setting and ("\n" in setting or setting.lstrip().startswith("{")):
+        return _mapping(setting)
+    paths = [setting] if setting else [*filter(None, default.split(os.pathsep)), "~/.kube/config"]
+    for path in paths:
+        file = Path(path).expanduser()
+        if file.is_file():
+            return _mapping(file.read_text())
+    return None
+
+
+def _mapping(text: str) -> dict[str, Any] | None:
+    document = yaml.safe_load(text)
+    return document if isinstance(document, dict) else None
+
+
+def _refusal(scheme: str, host: str, port: int) -> str | None:
+    """Return why no connection can be made; None where it can, or where a proxy stands between."""
+    if scheme in getproxies() and not proxy_bypass(host):
+        return None
+    try:
+        socket.create_connection((host, port), TIMEOUT).close()
+    except OSError as error:
+        return error.strerror or str(error) or type(error).__name__
+    return None

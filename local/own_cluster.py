@@ -1,0 +1,132 @@
+"""The user's own cluster and registry in place of the embedded platform (kind, for example)."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from local import stack
+from local.ask import ServedPod
+from local.instance import Instance
+from local.tools import Progress, Toolbox
+from modelcar.errors import refuse
+
+#: A base for modelcars where public registries can be reached: sh, ln, sleep and ls, and little else.
+BASE_IMAGE = (
+    "docker.io/library/busybox:1.37.0-musl"
+    "@sha256:222ad6d973c0d198014546a65cd02c5fdedcc172123c5b4c2bf0af636550bd94"
+)
+#: The runbook's engine in its official CPU image; its tag is resolved to a digest before anything is served.
+SERVER_TAG = "docker.io/vllm/vllm-openai-cpu:v0.23.0"
+SERVER_ARGS = ["--dtype=float32", "--max-model-len=auto", "--enforce-eager"]
+
+
+def is_chosen(settings: dict[str, Any]) -> bool:
+    """Tell whether the stack's own settings point at a cluster and a registry of the user's.
+
+    Raises:
+        InputError: only one of the two is set.
+    """
+    cluster = bool(settings.get("kubeContext") or settings.get("kubeconfig"))
+    registry = bool(settings.get("registry"))
+    if cluster == registry:
+        return cluster
+    missing = "modelcar:registry" if cluster else "modelcar:kubeContext"
+    raise refuse(
+        missing,
+        "not set, while " + ("modelcar:kubeContext" if cluster else "modelcar:registry") + " is",
+        allowed="both (your own cluster and registry), or neither (the embedded platform)",
+        fix=f"pulumi config set {missing} …   (stack {stack.STACK})",
+    )
+
+
+def write_settings(instance: Instance, tools: Toolbox, settings: dict[str, Any], progress: Progress) -> None:
+    """Write defaults for what the stack does not set itself: base image, builder, server.
+
+    Raises:
+        InputError: the server's image cannot be resolved, or no builder can be made.
+    """
+    defaults: dict[str, Any] = {"baseImage": BASE_IMAGE, "cpu": "500m", "cpuLimit": "4", "memory": "4Gi"}
+    if "serverImage" not in settings:
+        defaults |= {"serverImage": pinned(SERVER_TAG, tools), "serverArgs": SERVER_ARGS}
+    if "builder" not in settings:
+        defaults["builder"] = _builder(instance, tools)
+    instance.state.mkdir(parents=True, exist_ok=True)
+    instance.settings_file.write_text(json.dumps(defaults, indent=1) + "\n")
+    progress(
+        f"cluster {settings.get('kubeContext') or settings['kubeconfig']}, registry {settings['registry']}"
+    )
+
+
+def pinned(image: str, tools: Toolbox) -> str:
+    """Resolve an image's tag and return IMAGE@sha256:…, with the credentials that docker has.
+
+    Raises:
+        InputError: the registry does not have it or cannot be reached.
+    """
+    command = [tools["buildx"], "imagetools", "inspect", image, "--format", "{{.Manifest.Digest}}"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise refuse(
+            image,
+            result.stderr.strip().removeprefix("ERROR: ") or f"exit status {result.returncode}",
+            allowed="an image that its registry has and that this machine may read",
+            fix="check the name and the network (docker login for a private registry); or set it by digest "
+            "yourself: pulumi config set modelcar:serverImage IMAGE@sha256:…",
+        )
+    return f"{image}@{result.stdout.strip()}"
+
+
+def _builder(instance: Instance, tools: Toolbox) -> str:
+    """Make a builder that takes OCI layouts as contexts and sees a registry on localhost."""
+    environment = {**os.environ, "BUILDX_CONFIG": str(instance.buildx_config)}
+    shown = [tools["buildx"], "inspect", instance.builder]
+    if subprocess.run(shown, env=environment, capture_output=True, check=False).returncode == 0:
+        return instance.builder
+    create = [tools["buildx"], "create", "--name", instance.builder]
+    create += ["--driver", "docker-container", "--driver-opt", "network=host"]
+    result = subprocess.run(create, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise refuse(
+            "modelcar:builder",
+            f"not set, and none can be made: {result.stderr.strip()}",
+            allowed="the name of a buildx builder (driver docker-container, kubernetes or remote)",
+            fix="start Docker, or: pulumi config set modelcar:builder NAME",
+        )
+    return instance.builder
+
+
+@contextmanager
+def forwarded(
+    pod: ServedPod, namespace: str, kubeconfig: str | None, context: str | None, tools: Toolbox
+) -> Iterator[str]:
+    """Yield a URL of the model server through a port forwarded to its pod.
+
+    Raises:
+        LookupError: kubectl cannot forward it.
+    """
+    command = [tools["kubectl"], "--namespace", namespace]
+    command += ["--kubeconfig", kubeconfig] if kubeconfig else []
+    command += ["--context", context] if context else []
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    forward = subprocess.Popen(
+        [*command, "port-forward", f"pod/{pod.name}", f"{port}:{pod.port}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        first = forward.stdout.readline() if forward.stdout else ""
+        if not first.startswith("Forwarding"):
+            raise LookupError(f"kubectl port-forward: {first.strip()}")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        forward.terminate()
+        forward.wait()
