@@ -20,14 +20,6 @@ def main() -> None:
     if settings.check_reachable and not pulumi.runtime.is_dry_run():
         reachability.require(settings)
 
-    cluster = kubernetes.Provider(
-        "cluster",
-        kubeconfig=settings.kubeconfig,
-        context=settings.kube_context,
-        enable_server_side_apply=True,
-    )
-    in_cluster = pulumi.ResourceOptions(provider=cluster)
-
     image = ModelcarImage(
         settings.image_name,
         ModelcarImageArgs(
@@ -40,6 +32,14 @@ def main() -> None:
             project=PROJECT,
         ),
     )
+
+    cluster = kubernetes.Provider(
+        "cluster",
+        kubeconfig=settings.kubeconfig,
+        context=settings.kube_context,
+        enable_server_side_apply=True,
+    )
+    in_cluster = pulumi.ResourceOptions(provider=cluster)
     if settings.create_namespace:
         namespace = kubernetes.core.v1.Namespace(
             settings.namespace, metadata={"name": settings.namespace}, opts=in_cluster

@@ -71,9 +71,9 @@ class ModelcarImage(pulumi.ComponentResource):
         self, name: str, args: ModelcarImageArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         """Stage the weights and declare the image."""
-        super().__init__("modelcar:kserve:ModelcarImage", name, None, opts)
         weights = read_weights(args.project / args.weights)
         layout = write_layout(weights, args.project / args.layouts / args.name)
+        super().__init__("modelcar:kserve:ModelcarImage", name, None, opts)
         # Relative paths: another checkout's preview must not show a change where there is none.
         layout_folder = args.layouts / args.name
         contexts = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -84,13 +83,12 @@ def pinned(image: str, tools: Toolbox) -> str:
 
 def _builder(instance: Instance, tools: Toolbox) -> str:
     """Make a builder that takes OCI layouts as contexts and sees a registry on localhost."""
-    environment = {**os.environ, "BUILDX_CONFIG": str(instance.buildx_config)}
     shown = [tools["buildx"], "inspect", instance.builder]
-    if subprocess.run(shown, env=environment, capture_output=True, check=False).returncode == 0:
+    if subprocess.run(shown, capture_output=True, check=False).returncode == 0:
         return instance.builder
     create = [tools["buildx"], "create", "--name", instance.builder]
     create += ["--driver", "docker-container", "--driver-opt", "network=host"]
-    result = subprocess.run(create, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(create, capture_output=True, text=True, check=False)
     if result.returncode:
         raise refuse(
             "modelcar:builder",

@@ -30,10 +30,11 @@ def environment(instance: Instance, tools: Toolbox) -> dict[str, str]:
     """
     variables = {
         "PATH": tools.path,
-        "BUILDX_CONFIG": str(instance.buildx_config),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_AUTOMATION_API_SKIP_VERSION_CHECK": "true",
     }
+    if tools.embedded:
+        variables["BUILDX_CONFIG"] = str(instance.buildx_config)  # the platform's builder, not the user's
     if "PULUMI_BACKEND_URL" not in os.environ:
         backend = state_root() / "pulumi"
         backend.mkdir(parents=True, exist_ok=True)

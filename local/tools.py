@@ -102,12 +102,16 @@ DEBIAN_PARTS = (
 
 @dataclass(frozen=True)
 class Toolbox:
-    """Where each program is, and the PATH under which Pulumi finds its plugins."""
+    """Where each program is, and the PATH under which Pulumi finds its plugins.
+
+    embedded: for the embedded platform; False where cluster, registry and builder are the user's own.
+    """
 
     programs: dict[str, Path]
     path: str
     kserve: Path
     standins: tuple[str, ...] = field(default=())
+    embedded: bool = True
 
     def __getitem__(self, name: str) -> str:
         """Return the path of a program."""
@@ -138,7 +142,7 @@ def collect(progress: Progress, *, embedded: bool = True) -> Toolbox:
     # Last on PATH: an official program always wins over its stand-in.
     standin_folder = _standin_folder(standins)
     path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", ""), str(standin_folder)])
-    return Toolbox({**debian, **built}, path, kserve, standins)
+    return Toolbox({**debian, **built}, path, kserve, standins, embedded)
 
 
 def tools_folder() -> Path:

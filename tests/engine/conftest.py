@@ -63,6 +63,11 @@ class Project:
         outputs: dict[str, Any] = json.loads(self.pulumi("stack", "output", "--json").stdout)
         return outputs
 
+    def resources(self) -> list[str]:
+        """Return the types of the resources in the stack's state."""
+        state = json.loads(self.pulumi("stack", "export").stdout)
+        return [resource["type"] for resource in state["deployment"].get("resources", [])]
+
     def change_weights(self, seed: int) -> None:
         """Put other weights of the same shape in the folder."""
         make_tiny_model(self.weights.with_name(f"seed-{seed}"), seed=seed)
