@@ -26,12 +26,14 @@ def _platform(instance: Instance, _: argparse.Namespace) -> int:
 
 
 def _down(instance: Instance, _: argparse.Namespace) -> int:
+    for name in stack.stop_orphans(instance):
+        up.say(f"stopped {name}, left by a run that was killed")
     platform.down(instance, up.say)
     return 0
 
 
-def _clean(instance: Instance, _: argparse.Namespace) -> int:
-    platform.down(instance, up.say)
+def _clean(instance: Instance, arguments: argparse.Namespace) -> int:
+    _down(instance, arguments)
     shutil.rmtree(instance.state, ignore_errors=True)
     shutil.rmtree(state_root() / "pulumi", ignore_errors=True)
     up.say(f"removed {instance.state} and the stack's state; tools stay in the cache")

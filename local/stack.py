@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from local.instance import PROJECT, Instance, state_root
 from local.tools import Toolbox
 
 STACK = "local"
+
+#: Marks every process of a Pulumi run with the platform it works for.
+RUN_MARK = "MODELCAR_RUN"
 
 
 class PulumiError(Exception):
@@ -30,6 +34,7 @@ def environment(instance: Instance, tools: Toolbox) -> dict[str, str]:
     """
     variables = {
         "PATH": tools.path,
+        RUN_MARK: str(instance.state),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_AUTOMATION_API_SKIP_VERSION_CHECK": "true",
     }
@@ -77,6 +82,8 @@ def recover(instance: Instance, tools: Toolbox) -> list[str]:
         A line for the user for each thing done. Locks of live processes are left alone.
     """
     done = []
+    if orphans := stop_orphans(instance):
+        done.append(f"stopped what a killed run left running: {', '.join(orphans)}")
     for path in (state_root() / "pulumi").glob(f".pulumi/locks/organization/*/{STACK}/*.json"):
         lock = json.loads(path.read_text())
         if lock["hostname"] == socket.gethostname() and not psutil.pid_exists(lock["pid"]):
@@ -91,6 +98,33 @@ def recover(instance: Instance, tools: Toolbox) -> list[str]:
             "cleared operations that a run did not see the end of: pulumi refresh --clear-pending-creates"
         )
     return done
+
+
+def stop_orphans(instance: Instance) -> list[str]:
+    """Stop plugins of this platform's runs whose engine was killed, and return their names.
+
+    An engine that ends in any other way ends its plugins itself. A plugin that works has an engine with the
+    same mark as its parent.
+    """
+    stopped = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if not _is_marked(process, instance):
+                continue
+            command = " ".join(process.cmdline()[:3])
+            plugin = next((part for part in ("pulumi-resource-", "standins") if part in command), None)
+            parent = process.parent()
+            if plugin and (parent is None or not _is_marked(parent, instance)):
+                process.kill()
+                stopped.append(f"{process.name()} (pid {process.pid})")
+    return stopped
+
+
+def _is_marked(process: psutil.Process, instance: Instance) -> bool:
+    try:
+        return bool(process.environ().get(RUN_MARK) == str(instance.state))
+    except psutil.Error:
+        return False
 
 
 def outputs(instance: Instance, tools: Toolbox) -> dict[str, Any]:

@@ -7,9 +7,22 @@ import os
 import signal
 import subprocess
 
+import psutil
 import yaml
 
 from tests.conftest import Platform
+
+
+def plugins(folder: str) -> list[str]:
+    """Return the command lines of Pulumi plugins that work for this checkout."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("MODELCAR_RUN", "").startswith(folder):
+                found.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue
+    return found
 
 
 def test_a_killed_up_is_followed_by_one_that_succeeds(platform: Platform) -> None:
@@ -37,6 +50,7 @@ def test_a_killed_up_is_followed_by_one_that_succeeds(platform: Platform) -> Non
         assert "released the lock of a run that was killed" in output
         evidence = json.loads((checkout.folder / ".local/local/summary.json").read_text())
         assert evidence["outputs"]["serviceName"] == "renamed"
+        assert plugins(str(checkout.folder)) == [], "no plugin outlives its engine"
         assert evidence["answer"]["text"]
         there = platform.kubectl("get", "inferenceservices", "-A", "-o", "name").split()
         assert "inferenceservice.serving.kserve.io/qwen-oci" not in there, "the renamed one is gone"
