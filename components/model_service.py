@@ -6,6 +6,7 @@ mounted, `shareProcessNamespace`, and the link /mnt/models. The server's contain
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -172,7 +173,7 @@ def container(settings: Settings) -> dict[str, Any]:
             "httpGet": health,
             "periodSeconds": PROBE_PERIOD,
             "timeoutSeconds": PROBE_PERIOD,
-            "failureThreshold": max(1, settings.start_timeout_seconds // PROBE_PERIOD),
+            "failureThreshold": math.ceil(settings.start_timeout_seconds / PROBE_PERIOD),
         },
         "readinessProbe": {"httpGet": health, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 3},
         "livenessProbe": {

@@ -162,4 +162,4 @@ def known_digest(digest: pulumi.Output[str]) -> pulumi.Output[str]:
 
 def unknown() -> pulumi.Output[str]:
     """Return an output whose value is not known yet."""
-    return pulumi.Output.from_input(pulumi.runtime.rpc.UNKNOWN).apply(str)
+    return pulumi.Output.from_input(pulumi.output.UNKNOWN)  # type: ignore[arg-type]

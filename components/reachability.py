@@ -21,6 +21,8 @@ from modelcar.errors import InputError, Problem
 #: Seconds for one connection.
 TIMEOUT = 5.0
 
+_PORTS = {"http": 80, "https": 443}
+
 
 def require(settings: Settings, kubeconfig_default: str | None = None) -> None:
     """Connect to the registry and to the API server once each.
@@ -43,7 +45,7 @@ def _registry(settings: Settings) -> Problem | None:
     scheme = "http" if settings.registry_insecure else "https"
     # Docker Hub's name in references is not the name of its registry.
     host = "registry-1.docker.io" if host in {"docker.io", "index.docker.io"} else host
-    reason = _refusal(scheme, host, int(port) if port else {"http": 80, "https": 443}[scheme])
+    reason = _refusal(scheme, host, int(port) if port else _PORTS[scheme])
     if reason is None:
         return None
     return Problem(
@@ -57,22 +59,31 @@ def _registry(settings: Settings) -> Problem | None:
 
 def _api_server(settings: Settings, default: str) -> Problem | None:
     key = f"{NAMESPACE}:kubeContext" if settings.kube_context else f"{NAMESPACE}:kubeconfig"
-    config = _read_kubeconfig(settings.kubeconfig, default)
+    try:
+        config = _read_kubeconfig(settings.kubeconfig, default)
+    except (OSError, yaml.YAMLError) as error:
+        return Problem(
+            f"{NAMESPACE}:kubeconfig",
+            f"cannot be read: {str(error).splitlines()[0]}",
+            "the path of a kubeconfig, or its text",
+            "correct the path, or log in to the cluster again",
+        )
     if config is None:
         return None  # inside a cluster, or none at all: the provider says so
     name = settings.kube_context or config.get("current-context")
-    contexts = {entry["name"]: entry.get("context") or {} for entry in config.get("contexts") or []}
+    # The first entry of a name wins.
+    contexts = {entry["name"]: entry.get("context") or {} for entry in reversed(config.get("contexts") or [])}
     if name not in contexts:
         allowed = "one of " + (", ".join(sorted(contexts)) or "the contexts of a kubeconfig, which has none")
         return Problem(
             key, f"there is no context {name!r} in the kubeconfig", allowed, "choose one of these, or log in"
         )
-    clusters = {entry["name"]: entry.get("cluster") or {} for entry in config.get("clusters") or []}
+    clusters = {entry["name"]: entry.get("cluster") or {} for entry in reversed(config.get("clusters") or [])}
     cluster = clusters.get(contexts[name].get("cluster"), {})
     server = urlsplit(str(cluster.get("server", "")))
     if not server.hostname or "proxy-url" in cluster:
         return None
-    reason = _refusal(server.scheme, server.hostname, server.port or 443)
+    reason = _refusal(server.scheme, server.hostname, server.port or _PORTS.get(server.scheme, 443))
     if reason is None:
         return None
     return Problem(
@@ -84,20 +95,30 @@ def _api_server(settings: Settings, default: str) -> Problem | None:
 
 
 def _read_kubeconfig(setting: str | None, default: str) -> dict[str, Any] | None:
-    """Return the kubeconfig: the setting's file or text, else the default files; None where there is none."""
-    if setting and ("\n" in setting or setting.lstrip().startswith("{")):
-        return _mapping(setting)
-    paths = [setting] if setting else [*filter(None, default.split(os.pathsep)), "~/.kube/config"]
-    for path in paths:
-        file = Path(path).expanduser()
-        if file.is_file():
-            return _mapping(file.read_text())
-    return None
+    """Return the kubeconfig: the setting's text or file, else the default files; None where there is none.
+
+    Raises:
+        OSError, yaml.YAMLError: it cannot be read.
+    """
+    if setting:
+        is_text = "\n" in setting or setting.lstrip().startswith("{")
+        return _mapping(setting if is_text else Path(setting).expanduser().read_text())
+    # As kubectl does: all files count, and the first one that says something wins.
+    named = [Path(path).expanduser() for path in default.split(os.pathsep) if path]
+    files = [path for path in named or [Path("~/.kube/config").expanduser()] if path.is_file()]
+    merged: dict[str, Any] = {"contexts": [], "clusters": []}
+    for document in (_mapping(path.read_text()) for path in files):
+        for key in ("contexts", "clusters"):
+            merged[key] += document.get(key) or []
+        merged.setdefault("current-context", document.get("current-context"))
+    return merged if files else None
 
 
-def _mapping(text: str) -> dict[str, Any] | None:
+def _mapping(text: str) -> dict[str, Any]:
     document = yaml.safe_load(text)
-    return document if isinstance(document, dict) else None
+    if not isinstance(document, dict):
+        raise yaml.YAMLError("it holds no kubeconfig")
+    return document
 
 
 def _refusal(scheme: str, host: str, port: int) -> str | None:

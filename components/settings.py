@@ -9,168 +9,93 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pulumi
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
 
-from components import oci
-from modelcar.errors import InputError, Problem, refuse
+from components.checks import CHECKS, NAMESPACE, RESERVED_ENV, problem
+from components.fields import (
+    BaseImage,
+    ImageName,
+    Label,
+    PinnedImage,
+    Refused,
+    Registry,
+    ServiceName,
+    quantity,
+    quantity_field,
+)
+from modelcar.errors import InputError, Problem
 
-NAMESPACE = "modelcar"
-
-#: Set by the program on the server; a stack that could unset them could reach a model hub at run time.
-RESERVED_ENV = frozenset({"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HOME", "STORAGE_URI"})
-
-#: KServe fills an unset request with this much; a smaller limit then makes the Deployment invalid.
-QUANTITY = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)(?P<unit>m|[kMGTPE]|[KMGTPE]i)?")
-UNITS = {"m": 1e-3, "k": 1e3, **{u: 1000.0 ** (i + 2) for i, u in enumerate("MGTPE")}}
-UNITS |= {f"{u}i": 1024.0 ** (i + 1) for i, u in enumerate("KMGTPE")}
-
-
-class Refused(ValueError):
-    """A value that is not allowed; carries what is allowed and the fix."""
-
-    def __init__(self, why: str, allowed: str, fix: str) -> None:
-        """Say why, what is allowed instead, and how to get there."""
-        super().__init__(why)
-        self.why, self.allowed, self.fix = why, allowed, fix
-
-
-def _matches(pattern: re.Pattern[str], why: str, allowed: str, fix: str) -> BeforeValidator:
-    def check(value: Any) -> Any:
-        if not isinstance(value, str) or not pattern.fullmatch(value):
-            raise Refused(why, allowed, fix)
-        return value
-
-    return BeforeValidator(check)
-
-
-def _pinned(value: Any) -> Any:
-    if isinstance(value, str) and oci.PINNED.fullmatch(value):
-        return value
-    if isinstance(value, str) and "@" not in value:
-        why = "names an image by tag, which somebody else's push can change"
-        fix = f"take the digest of it: docker buildx imagetools inspect {value}"
-        raise Refused(why, "IMAGE@sha256:<64 hexadecimal digits>", fix)
-    raise Refused(
-        "not an image by digest", "IMAGE@sha256:<64 hexadecimal digits>", "copy it as the registry shows it"
-    )
-
-
-def _base(value: Any) -> Any:
-    return value if isinstance(value, str) and oci.LAYOUT.fullmatch(value) else _pinned(value)
-
-
-def _registry(value: Any) -> Any:
-    allowed, fix = (
-        "HOST[:PORT]/PATH, in lower case, without scheme and tag",
-        "for example europe-docker.pkg.dev/PROJECT/REPO",
-    )
-    if not isinstance(value, str) or not oci.REGISTRY.fullmatch(value):
-        why = "has a scheme" if isinstance(value, str) and "://" in value else "not a place in a registry"
-        raise Refused(why, allowed, fix)
-    return value
-
-
-def quantity(text: str) -> float:
-    """Return a Kubernetes quantity (`500m`, `16Gi`) as a number of its base unit.
-
-    Raises:
-        ValueError: it is not one.
-    """
-    found = QUANTITY.fullmatch(text)
-    if not found:
-        raise ValueError(f"not a Kubernetes quantity: {text!r}")
-    return float(found["number"]) * UNITS.get(found["unit"] or "", 1.0)
-
-
-def _quantity(example: str) -> BeforeValidator:
-    def check(value: Any) -> Any:
-        text = str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-        if not isinstance(text, str) or not QUANTITY.fullmatch(text) or quantity(text) <= 0:
-            raise Refused(
-                "not a Kubernetes quantity above zero", f"for example {example}", "use Ki, Mi, Gi or m"
-            )
-        return text
-
-    return BeforeValidator(check)
-
-
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_SERVICE = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # KServe's validating webhook: IsvcNameFmt
-_LABEL_FIX = "use lower-case letters, digits and '-', starting and ending with a letter or digit"
-
-ImageName = Annotated[
-    str,
-    _matches(oci.NAME, "not a repository name", "lower case, digits, and single . _ - between", _LABEL_FIX),
+__all__ = [
+    "KEYS",
+    "NAMESPACE",
+    "PLATFORM_FILE",
+    "RESERVED_ENV",
+    "Settings",
+    "from_pulumi",
+    "load",
+    "quantity",
 ]
-ServiceName = Annotated[
-    str,
-    _matches(
-        _SERVICE, "KServe refuses this name", f"a match of {_SERVICE.pattern}", "start with a letter; no dots"
-    ),
-]
-Label = Annotated[
-    str, _matches(_LABEL, "Kubernetes refuses this name", f"a match of {_LABEL.pattern}", _LABEL_FIX)
-]
-PinnedImage = Annotated[str, BeforeValidator(_pinned)]
-BaseImage = Annotated[str, BeforeValidator(_base)]
-Registry = Annotated[str, BeforeValidator(_registry)]
+
+#: Key of the stack that is not a setting of the program itself.
+PLATFORM_FILE = "platformFile"
 
 
 class Settings(BaseModel):
     """What one stack is told; see `Pulumi.yaml` for the same keys with their defaults."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
 
     # the image
-    image_name: ImageName = Field("qwen2.5-0.5b", alias="imageName")
-    weights: str = "modelcar/data/qwen2.5-0.5b"
+    image_name: ImageName = "qwen2.5-0.5b"
+    weights: str = Field("modelcar/data/qwen2.5-0.5b", min_length=1)
     registry: Registry
-    registry_insecure: bool = Field(False, alias="registryInsecure")
-    base_image: BaseImage = Field(alias="baseImage")
+    registry_insecure: bool = False
+    base_image: BaseImage
     builder: str | None = None
-    check_reachable: bool = Field(True, alias="checkReachable")
+    check_reachable: bool = True
 
     # the cluster
     kubeconfig: str | None = None
-    kube_context: str | None = Field(None, alias="kubeContext")
+    kube_context: str | None = None
     namespace: Label = "kserve-demo"
-    create_namespace: bool = Field(True, alias="createNamespace")
-    deployment_mode: Literal["Standard", "Knative"] = Field("Standard", alias="deploymentMode")
+    create_namespace: bool = True
+    deployment_mode: Literal["Standard", "Knative"] = "Standard"
 
     # the service
-    service_name: ServiceName = Field("qwen-oci", alias="serviceName")
-    served_model_name: str = Field("", alias="servedModelName")
+    service_name: ServiceName = "qwen-oci"
+    served_model_name: str = ""
     placement: Literal["servingRuntime", "storageUriEnv", "storageUris"] = "servingRuntime"
     rollout: Literal["auto", "Recreate", "RollingUpdate"] = "auto"
-    min_replicas: int = Field(1, alias="minReplicas", ge=0, le=1000)
-    max_replicas: int = Field(1, alias="maxReplicas", ge=1, le=1000)
-    await_ready: bool = Field(True, alias="awaitReady")
-    start_timeout_seconds: int = Field(1800, alias="startTimeoutSeconds", ge=10, le=86400)
+    min_replicas: int = Field(1, ge=0, le=1000)
+    max_replicas: int = Field(1, ge=1, le=1000)
+    await_ready: bool = True
+    start_timeout_seconds: int = Field(1800, ge=10, le=86400)
 
     # the model server
-    server_image: PinnedImage = Field(alias="serverImage")
+    server_image: PinnedImage
     server_command: tuple[str, ...] = Field(
-        ("python3", "-m", "vllm.entrypoints.openai.api_server"), alias="serverCommand", min_length=1
+        ("python3", "-m", "vllm.entrypoints.openai.api_server"), min_length=1
     )
-    server_args: tuple[str, ...] = Field((), alias="serverArgs")
-    server_env: tuple[str, ...] = Field((), alias="serverEnv")
-    server_host_paths: tuple[str, ...] = Field((), alias="serverHostPaths")
-    server_port: int = Field(8080, alias="serverPort", ge=1024, le=65535)
-    cpu: Annotated[str, _quantity("4 or 500m")] = "4"
-    cpu_limit: Annotated[str, _quantity("4 or 500m")] | None = Field(None, alias="cpuLimit")
-    memory: Annotated[str, _quantity("16Gi")] = "16Gi"
-    shared_memory: Annotated[str, _quantity("2Gi")] = Field("2Gi", alias="sharedMemory")
-    gpu_count: int = Field(1, alias="gpuCount", ge=0, le=16)
+    server_args: tuple[str, ...] = ()
+    server_env: tuple[str, ...] = ()
+    server_host_paths: tuple[str, ...] = ()
+    server_port: int = Field(8080, ge=1024, le=65535)
+    cpu: Annotated[str, quantity_field("4 or 500m")] = "4"
+    cpu_limit: Annotated[str, quantity_field("4 or 500m")] | None = None
+    memory: Annotated[str, quantity_field("16Gi")] = "16Gi"
+    shared_memory: Annotated[str, quantity_field("2Gi")] = "2Gi"
+    gpu_count: int = Field(1, ge=0, le=16)
 
     @model_validator(mode="after")
     def _together(self) -> Settings:
         """Check what no field can know alone; every finding is reported."""
-        problems = [problem for check in CHECKS if (problem := check(self)) is not None]
+        problems = [found for check in CHECKS if (found := check(self)) is not None]
         if problems:
             raise _Together(problems)
         return self
@@ -187,107 +112,23 @@ class _Together(ValueError):
         self.problems = problems
 
 
-def _problem(key: str, value: object, allowed: str, fix: str) -> Problem:
-    return Problem(f"{NAMESPACE}:{key}", str(value), allowed, fix)
+KEYS = {str(field.alias): field for field in Settings.model_fields.values()}
 
+#: Stand for a required setting that is wrong or missing while the others are checked together.
+_PLACEHOLDERS = {
+    "registry": "placeholder.invalid/models",
+    "baseImage": "placeholder@sha256:" + "0" * 64,
+    "serverImage": "placeholder@sha256:" + "0" * 64,
+}
 
-def _hostname(settings: Settings) -> Problem | None:
-    # KServe names hosts `<name>-predictor-<namespace>`, each a DNS label (RFC 1123).
-    label = f"{settings.service_name}-predictor-{settings.namespace}"
-    if len(label) <= 63:
-        return None
-    value = f"{settings.service_name} gives the host label {label} ({len(label)} characters)"
-    return _problem("serviceName", value, "63 characters at most", "shorten serviceName or namespace")
+#: Keys whose values may hold secrets; they are never shown.
+_HIDDEN = frozenset({"serverEnv"})
 
-
-def _replicas(settings: Settings) -> Problem | None:
-    if settings.max_replicas < max(settings.min_replicas, 1):
-        value = f"{settings.max_replicas}, below minReplicas {settings.min_replicas}"
-        return _problem(
-            "maxReplicas", value, "at least minReplicas", "raise maxReplicas or lower minReplicas"
-        )
-    return None
-
-
-def _cpu(settings: Settings) -> Problem | None:
-    if settings.cpu_limit and quantity(settings.cpu_limit) < quantity(settings.cpu):
-        value = f"{settings.cpu_limit}, below the request modelcar:cpu {settings.cpu}"
-        return _problem("cpuLimit", value, "at least modelcar:cpu", "raise cpuLimit or lower cpu")
-    return None
-
-
-def _rollout(settings: Settings) -> Problem | None:
-    if settings.rollout != "auto" and settings.deployment_mode != "Standard":
-        value = (
-            f"{settings.rollout} in deployment mode {settings.deployment_mode}, which has its own revisions"
-        )
-        return _problem("rollout", value, "auto there", "remove modelcar:rollout")
-    return None
-
-
-def _scale_to_zero(settings: Settings) -> Problem | None:
-    if settings.min_replicas == 0 and settings.deployment_mode == "Standard":
-        value = "0 in deployment mode Standard, where the HorizontalPodAutoscaler makes it 1"
-        return _problem("minReplicas", value, "1 or more, or deploymentMode Knative", "set minReplicas to 1")
-    return None
-
-
-def _storage_uris(settings: Settings) -> Problem | None:
-    if settings.placement == "storageUris" and settings.deployment_mode != "Standard":
-        value = f"storageUris in deployment mode {settings.deployment_mode}"
-        fix = "use servingRuntime, which works in every mode"
-        return _problem("placement", value, "servingRuntime or storageUriEnv there", fix)
-    return None
-
-
-def _environment(settings: Settings) -> Problem | None:
-    for entry in settings.server_env:
-        name, separator, _ = entry.partition("=")
-        if not separator or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            return _problem(
-                "serverEnv", f"an entry named {name[:40]!r}", "NAME=VALUE entries", "write NAME=VALUE"
-            )
-        if name in RESERVED_ENV:
-            fix = "remove the entry: the program sets it"
-            return _problem(
-                "serverEnv", f"{name} is set", f"any name but {', '.join(sorted(RESERVED_ENV))}", fix
-            )
-    return None
-
-
-def _host_paths(settings: Settings) -> Problem | None:
-    for path in settings.server_host_paths:
-        if not path.startswith("/") or ".." in Path(path).parts or path == "/":
-            return _problem("serverHostPaths", path, "absolute paths below /", "give the folder's full path")
-    if settings.server_host_paths and settings.gpu_count:
-        value = f"{len(settings.server_host_paths)} folders on a stack with GPUs"
-        fix = "put the server into serverImage instead"
-        return _problem("serverHostPaths", value, "[] but on the local stack", fix)
-    return None
-
-
-def _templates(settings: Settings) -> Problem | None:
-    # KServe runs a ServingRuntime's container through Go templates ({{.Name}}).
-    for argument in (*settings.server_command, *settings.server_args):
-        if "{{" in argument:
-            return _problem("serverArgs", argument, "no '{{', which KServe expands", "write the value itself")
-    return None
-
-
-CHECKS = (
-    _hostname,
-    _replicas,
-    _cpu,
-    _rollout,
-    _scale_to_zero,
-    _storage_uris,
-    _environment,
-    _host_paths,
-    _templates,
-)
-
-#: Keys of the stack that are not settings of the program itself.
-PLATFORM_FILE = "platformFile"
+_REQUIRED = {
+    "registry": "HOST[:PORT]/PATH that modelcars are pushed to",
+    "baseImage": "a small image with sh, ln, sleep and ls (busybox), by digest",
+    "serverImage": "the model server's image, by digest",
+}
 
 
 def load(config: Mapping[str, str], project: Path) -> Settings:
@@ -303,14 +144,17 @@ def load(config: Mapping[str, str], project: Path) -> Settings:
     prefix = f"{NAMESPACE}:"
     own = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
     problems = _unknown_keys(own)
-    known = {key: value for key, value in own.items() if key in KEYS}
-    values = _platform_defaults(own.get(PLATFORM_FILE), project) | {
-        key: _parsed(key, value) for key, value in known.items()
-    }
+    defaults, missing_platform = _platform_defaults(own.get(PLATFORM_FILE), project)
+    values = defaults | {key: _parsed(key, value) for key, value in own.items() if key in KEYS}
+    if missing_platform:
+        problems.append(missing_platform)
+        # What the file would have offered is not another mistake.
+        values = _PLACEHOLDERS | values
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        raise InputError([*problems, *_problems(error)]) from None
+        problems += _explain(error, values)
+        raise InputError(problems) from None
     if problems:
         raise InputError(problems)
     return settings
@@ -327,21 +171,18 @@ def from_pulumi(project: Path) -> Settings:
     return load(values, project)
 
 
-KEYS = {field.alias or name: field for name, field in Settings.model_fields.items()}
-
-
 def _unknown_keys(own: Mapping[str, str]) -> list[Problem]:
+    names = sorted([*KEYS, PLATFORM_FILE])
     problems = []
-    names = [*KEYS, PLATFORM_FILE]
-    for key in own.keys() - set(names):
+    for key in sorted(own.keys() - set(names)):
         close = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
         fix = (
             f"did you mean {NAMESPACE}:{close[0]}?"
             if close
             else "remove it; the keys are listed in Pulumi.yaml"
         )
-        problems.append(_problem(key, "unknown key", ", ".join(sorted(names)), fix))
-    return sorted(problems, key=lambda problem: problem.key)
+        problems.append(problem(key, "unknown key", ", ".join(names), fix))
+    return problems
 
 
 def _parsed(key: str, text: str) -> Any:
@@ -355,54 +196,60 @@ def _parsed(key: str, text: str) -> Any:
     return text
 
 
-def _platform_defaults(name: str | None, project: Path) -> dict[str, Any]:
+def _platform_defaults(name: str | None, project: Path) -> tuple[dict[str, Any], Problem | None]:
     """Return what the embedded platform says of this machine; the stack's own keys win over it."""
     if not name:
-        return {}
-    path = project / name
-    key = f"{NAMESPACE}:{PLATFORM_FILE}"
+        return {}, None
+    allowed, fix = "the JSON object that the embedded platform writes", "run `make platform` (or `make up`)"
     try:
-        values = json.loads(path.read_text())
+        values = json.loads((project / name).read_text())
+        found = "" if isinstance(values, dict) else f"{name} holds no JSON object"
     except FileNotFoundError:
-        allowed = "the file that the embedded platform writes"
-        raise refuse(
-            key, f"{name} does not exist", allowed=allowed, fix="run `make platform` (or `make up`)"
-        ) from None
+        found = f"{name} does not exist"
+    except OSError as error:
+        found = f"{name} cannot be read ({error.strerror})"
     except ValueError as error:
-        fix = "run `make platform`, which writes it again"
-        raise refuse(key, f"{name} is not JSON: {error}", allowed="a JSON object", fix=fix) from None
-    return {field: value for field, value in values.items() if field in KEYS}
+        found = f"{name} is not JSON: {error}"
+    if found:
+        return {}, problem(PLATFORM_FILE, found, allowed, fix)
+    return {key: value for key, value in values.items() if key in KEYS}, None
 
 
-def _problems(error: ValidationError) -> list[Problem]:
-    """Put pydantic's findings into this project's words."""
-    problems: list[Problem] = []
-    for found in error.errors():
-        cause = found.get("ctx", {}).get("error")
-        if isinstance(cause, _Together):
-            problems.extend(cause.problems)
-            continue
-        key = str(found["loc"][0]) if found["loc"] else "settings"
-        value = "not set" if found["type"] == "missing" else repr(found["input"])[:120]
-        if isinstance(cause, Refused):
-            problems.append(_problem(key, f"{value}: {cause.why}", cause.allowed, cause.fix))
-        elif found["type"] == "missing":
-            fix = f"pulumi config set {NAMESPACE}:{key} …"
-            problems.append(_problem(key, value, DESCRIPTIONS.get(key, "a value: it has no default"), fix))
-        elif found["type"] == "literal_error":
-            allowed = str(found["ctx"]["expected"])
-            close = difflib.get_close_matches(
-                str(found["input"]), re.findall(r"'([^']+)'", allowed), n=1, cutoff=0.4
+def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[Problem]:
+    """Put pydantic's findings into this project's words, and look behind them for what they hide."""
+    problems = list(_problems(error))
+    wrong = {str(found["loc"][0]) for found in error.errors() if found["loc"]}
+    if wrong:
+        # Settings are checked together only where each alone is right: the wrong ones give way for that.
+        rest = {key: value for key, value in values.items() if key not in wrong}
+        try:
+            Settings.model_validate(
+                {**{key: _PLACEHOLDERS[key] for key in wrong & set(_PLACEHOLDERS)}, **rest}
             )
-            fix = f"did you mean {close[0]}?" if close else "choose one of these"
-            problems.append(_problem(key, value, allowed, fix))
-        else:
-            problems.append(_problem(key, value, found["msg"], f"correct {NAMESPACE}:{key}"))
+        except ValidationError as hidden:
+            problems += _problems(hidden)
     return problems
 
 
-DESCRIPTIONS = {
-    "registry": "HOST[:PORT]/PATH that modelcars are pushed to",
-    "baseImage": "a small image with sh, ln, sleep and ls (busybox), by digest",
-    "serverImage": "the model server's image, by digest",
-}
+def _problems(error: ValidationError) -> Iterator[Problem]:
+    for found in error.errors():
+        cause = found.get("ctx", {}).get("error")
+        if isinstance(cause, _Together):
+            yield from cause.problems
+            continue
+        key = str(found["loc"][0]) if found["loc"] else "settings"
+        hidden = key in _HIDDEN
+        shown = "not shown: it may hold secrets" if hidden else repr(found["input"])[:120]
+        if isinstance(cause, Refused):
+            yield problem(key, f"{shown}: {cause.why}", cause.allowed, cause.fix)
+        elif found["type"] == "missing":
+            fix = f"pulumi config set {NAMESPACE}:{key} …"
+            yield problem(key, "not set", _REQUIRED.get(key, "a value: it has no default"), fix)
+        elif found["type"] == "literal_error":
+            allowed = str(found["ctx"]["expected"])
+            choices = re.findall(r"'([^']+)'", allowed)
+            close = difflib.get_close_matches(str(found["input"]), choices, n=1, cutoff=0.4)
+            fix = f"did you mean {close[0]}?" if close else "choose one of these"
+            yield problem(key, shown, allowed, fix)
+        else:
+            yield problem(key, shown, found["msg"], f"correct {NAMESPACE}:{key}")

@@ -1,0 +1,144 @@
+"""What no setting can know alone: settings that do not go together."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from components import oci
+from components.fields import quantity
+from modelcar.errors import Problem
+
+if TYPE_CHECKING:
+    from components.settings import Settings
+
+NAMESPACE = "modelcar"
+
+#: Set by the program on the server; a stack that could unset them could reach a model hub at run time.
+RESERVED_ENV = frozenset({"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HOME", "STORAGE_URI"})
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def problem(key: str, value: object, allowed: str, fix: str) -> Problem:
+    """Return a problem with one of the stack's own keys."""
+    return Problem(f"{NAMESPACE}:{key}", str(value), allowed, fix)
+
+
+def _repository(settings: Settings) -> Problem | None:
+    # A registry counts everything below its host.
+    path = f"{settings.registry.partition('/')[2]}/{settings.image_name}"
+    if len(path) <= oci.LONGEST_NAME:
+        return None
+    value = f"{settings.image_name[:40]}… gives a repository name of {len(path)} characters"
+    return problem(
+        "imageName", value, f"{oci.LONGEST_NAME} characters with the registry's path", "shorten it"
+    )
+
+
+def _hostname(settings: Settings) -> Problem | None:
+    # KServe names hosts `<name>-predictor-<namespace>`, each a DNS label (RFC 1123).
+    label = f"{settings.service_name}-predictor-{settings.namespace}"
+    if len(label) <= 63:
+        return None
+    value = f"{settings.service_name} gives the host label {label} ({len(label)} characters)"
+    return problem("serviceName", value, "63 characters at most", "shorten serviceName or namespace")
+
+
+def _replicas(settings: Settings) -> Problem | None:
+    if settings.max_replicas < max(settings.min_replicas, 1):
+        value = f"{settings.max_replicas}, below minReplicas {settings.min_replicas}"
+        return problem("maxReplicas", value, "at least minReplicas", "raise maxReplicas or lower minReplicas")
+    return None
+
+
+def _cpu(settings: Settings) -> Problem | None:
+    if settings.cpu_limit and quantity(settings.cpu_limit) < quantity(settings.cpu):
+        value = f"{settings.cpu_limit}, below the request modelcar:cpu {settings.cpu}"
+        return problem("cpuLimit", value, "at least modelcar:cpu", "raise cpuLimit or lower cpu")
+    return None
+
+
+def _rollout(settings: Settings) -> Problem | None:
+    if settings.rollout != "auto" and settings.deployment_mode != "Standard":
+        value = (
+            f"{settings.rollout} in deployment mode {settings.deployment_mode}, which has its own revisions"
+        )
+        return problem("rollout", value, "auto there", "remove modelcar:rollout")
+    return None
+
+
+def _scale_to_zero(settings: Settings) -> Problem | None:
+    if settings.min_replicas == 0 and settings.deployment_mode == "Standard":
+        value = "0 in deployment mode Standard, where the HorizontalPodAutoscaler makes it 1"
+        return problem("minReplicas", value, "1 or more, or deploymentMode Knative", "set minReplicas to 1")
+    return None
+
+
+def _storage_uris(settings: Settings) -> Problem | None:
+    if settings.placement == "storageUris" and settings.deployment_mode != "Standard":
+        value = f"storageUris in deployment mode {settings.deployment_mode}"
+        fix = "use servingRuntime, which works in every mode"
+        return problem("placement", value, "servingRuntime or storageUriEnv there", fix)
+    return None
+
+
+def _environment(settings: Settings) -> Problem | None:
+    for number, entry in enumerate(settings.server_env, start=1):
+        name, separator, _ = entry.partition("=")
+        if not separator or not _VARIABLE.fullmatch(name):
+            # What stands there may be a token: it is never shown.
+            value = f"entry {number} is not NAME=VALUE (not shown: it may be a secret)"
+            return problem("serverEnv", value, "NAME=VALUE entries", "write NAME=VALUE")
+        if name in RESERVED_ENV:
+            fix = "remove the entry: the program sets it"
+            allowed = f"any name but {', '.join(sorted(RESERVED_ENV))}"
+            return problem("serverEnv", f"{name} is set", allowed, fix)
+    return None
+
+
+def _host_paths(settings: Settings) -> Problem | None:
+    for path in settings.server_host_paths:
+        below_root = path.startswith("/") and posixpath.normpath(path).strip("/")
+        if not below_root or ".." in PurePosixPath(path).parts:
+            return problem("serverHostPaths", path, "absolute paths below /", "give the folder's full path")
+    if settings.server_host_paths and settings.gpu_count:
+        value = f"{len(settings.server_host_paths)} folders on a stack with GPUs"
+        fix = "put the server into serverImage instead"
+        return problem("serverHostPaths", value, "[] but on the local stack", fix)
+    return None
+
+
+def _templates(settings: Settings) -> Problem | None:
+    # KServe runs a ServingRuntime's whole container through Go templates ({{.Name}}).
+    expanded = {
+        "serverCommand": settings.server_command,
+        "serverArgs": settings.server_args,
+        "servedModelName": (settings.served_model_name,),
+    }
+    allowed, fix = "no '{{', which KServe expands", "write the value itself"
+    for key, texts in expanded.items():
+        for text in texts:
+            if "{{" in text:
+                return problem(key, text, allowed, fix)
+    for entry in settings.server_env:
+        if "{{" in entry:
+            return problem("serverEnv", f"the value of {entry.partition('=')[0]} has '{{{{'", allowed, fix)
+    return None
+
+
+CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
+    _repository,
+    _hostname,
+    _replicas,
+    _cpu,
+    _rollout,
+    _scale_to_zero,
+    _storage_uris,
+    _environment,
+    _host_paths,
+    _templates,
+)

@@ -1,0 +1,110 @@
+"""Types of single settings: each refuses with what is allowed and the fix."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from components import oci
+
+#: A Kubernetes quantity without an exponent (`500m`, `1.5`, `16Gi`).
+QUANTITY = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)(?P<unit>m|[kMGTPE]|[KMGTPE]i)?")
+UNITS = {"m": 1e-3, "k": 1e3, **{u: 1000.0 ** (i + 2) for i, u in enumerate("MGTPE")}}
+UNITS |= {f"{u}i": 1024.0 ** (i + 1) for i, u in enumerate("KMGTPE")}
+
+
+class Refused(ValueError):
+    """A value that is not allowed; carries what is allowed and the fix."""
+
+    def __init__(self, why: str, allowed: str, fix: str) -> None:
+        """Say why, what is allowed instead, and how to get there."""
+        super().__init__(why)
+        self.why, self.allowed, self.fix = why, allowed, fix
+
+
+def matches(pattern: re.Pattern[str], why: str, allowed: str, fix: str) -> BeforeValidator:
+    """Return a validator of texts that match a pattern as a whole."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise Refused(why, allowed, fix)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _pinned(value: Any) -> Any:
+    if isinstance(value, str) and oci.PINNED.fullmatch(value):
+        return value
+    if isinstance(value, str) and "@" not in value:
+        why = "names an image by tag, which somebody else's push can change"
+        fix = f"take the digest of it: docker buildx imagetools inspect {value}"
+        raise Refused(why, "IMAGE@sha256:<64 hexadecimal digits>", fix)
+    raise Refused(
+        "not an image by digest", "IMAGE@sha256:<64 hexadecimal digits>", "copy it as the registry shows it"
+    )
+
+
+def _base(value: Any) -> Any:
+    return value if isinstance(value, str) and oci.LAYOUT.fullmatch(value) else _pinned(value)
+
+
+def _registry(value: Any) -> Any:
+    allowed, fix = (
+        "HOST[:PORT]/PATH, in lower case, without scheme and tag",
+        "for example europe-docker.pkg.dev/PROJECT/REPO",
+    )
+    if not isinstance(value, str) or not oci.REGISTRY.fullmatch(value):
+        why = "has a scheme" if isinstance(value, str) and "://" in value else "not a place in a registry"
+        raise Refused(why, allowed, fix)
+    return value
+
+
+def quantity(text: str) -> float:
+    """Return a Kubernetes quantity (`500m`, `16Gi`) as a number of its base unit.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    found = QUANTITY.fullmatch(text)
+    if not found:
+        raise ValueError(f"not a Kubernetes quantity: {text!r}")
+    return float(found["number"]) * UNITS.get(found["unit"] or "", 1.0)
+
+
+def quantity_field(example: str) -> BeforeValidator:
+    """Return a validator of Kubernetes quantities above zero."""
+
+    def check(value: Any) -> Any:
+        text = str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+        if not isinstance(text, str) or not QUANTITY.fullmatch(text) or quantity(text) <= 0:
+            raise Refused(
+                "not a Kubernetes quantity above zero", f"for example {example}", "use Ki, Mi, Gi or m"
+            )
+        return text
+
+    return BeforeValidator(check)
+
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_SERVICE = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # KServe's validating webhook: IsvcNameFmt
+_LABEL_FIX = "use lower-case letters, digits and '-', starting and ending with a letter or digit"
+
+ImageName = Annotated[
+    str,
+    matches(oci.NAME, "not a repository name", "lower case, digits, and single . _ - between", _LABEL_FIX),
+]
+ServiceName = Annotated[
+    str,
+    matches(
+        _SERVICE, "KServe refuses this name", f"a match of {_SERVICE.pattern}", "start with a letter; no dots"
+    ),
+]
+Label = Annotated[
+    str, matches(_LABEL, "Kubernetes refuses this name", f"a match of {_LABEL.pattern}", _LABEL_FIX)
+]
+PinnedImage = Annotated[str, BeforeValidator(_pinned)]
+BaseImage = Annotated[str, BeforeValidator(_base)]
+Registry = Annotated[str, BeforeValidator(_registry)]

@@ -1,0 +1,699 @@
+"""The two components as the engine gets them: inputs, outputs and relations, in a preview and in an up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import dataclasses
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+from pulumi.runtime import mocks
+from pulumi.runtime.settings import SETTINGS
+from pulumi.runtime.stack import run_pulumi_func
+
+from components import oci, settings
+from components.model_service import ModelService, ModelServiceArgs
+from components.modelcar_image import BUILD_CONTEXT, ModelcarImage, ModelcarImageArgs
+from components.settings import Settings
+from modelcar.errors import InputError
+from modelcar.layout import write_layout
+from modelcar.tiny_model import make_tiny_model
+from modelcar.weights import read_weights
+
+PROGRAM = Path(settings.__file__).parent.parent
+DIGEST = "sha256:" + "b" * 64
+BASE = "docker.io/library/busybox:1.37@sha256:" + "a" * 64
+REGISTRY = "registry.example:5000/models"
+STORAGE_URI = f"oci://{REGISTRY}/tiny@{DIGEST}"
+UNKNOWN = "<unknown>"
+#: What the docker-build provider (0.0.22) shows for an image that a preview has still to build.
+NOT_BUILT = ""
+
+PLACEMENTS = ["servingRuntime", "storageUriEnv", "storageUris"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """One resource as it was registered."""
+
+    type: str
+    urn: str
+    parent: str
+    inputs: dict[str, Any]
+    dependencies: tuple[str, ...]
+
+
+class Monitor(mocks.MockMonitor):
+    """A monitor that keeps what is registered."""
+
+    def __init__(self, digest: str | None) -> None:
+        super().__init__(Provider(digest))
+        self.declared: list[Declared] = []
+
+    def RegisterResource(self, request: Any) -> Any:
+        response = super().RegisterResource(request)  # type: ignore[no-untyped-call]
+        if request.type != "pulumi:pulumi:Stack":
+            inputs = pulumi.runtime.rpc.deserialize_properties(request.object)
+            self.declared.append(
+                Declared(request.type, response.urn, request.parent, inputs, tuple(request.dependencies))
+            )
+        return response
+
+
+class Provider(mocks.Mocks):
+    """Providers that return their inputs, and for an image the digest."""
+
+    def __init__(self, digest: str | None) -> None:
+        self.digest = digest
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
+        built = (
+            {"digest": self.digest}
+            if args.typ == "docker-build:index:Image" and self.digest is not None
+            else {}
+        )
+        return f"{args.name}-id", {**args.inputs, **built}
+
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
+        raise AssertionError(f"no function of a provider is called: {args.token}")
+
+
+@dataclasses.dataclass
+class Engine:
+    """Runs programs with mocks; each in a context of its own, as the mocks are global otherwise."""
+
+    preview: bool
+    declared: list[Declared] = dataclasses.field(default_factory=list)
+
+    def run(
+        self, program: Callable[[], Mapping[str, pulumi.Output[Any]]], digest: str | None = DIGEST
+    ) -> dict[str, Any]:
+        """Run a program and return its outputs' values; `UNKNOWN` where there is none yet."""
+        monitor = Monitor(digest)
+        found: dict[str, Any] = {}
+
+        async def declare() -> None:
+            for name, output in program().items():
+                found[name] = await output.future() if await output.is_known() else UNKNOWN
+
+        async def main() -> None:
+            # Of a program that fails, one error is raised; the loop would print those that follow from it.
+            asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+            SETTINGS.outputs = set()  # set_mocks leaves the one of the program before
+            mocks.set_mocks(monitor.mocks, preview=self.preview, monitor=monitor)
+            await run_pulumi_func(declare)
+
+        contextvars.copy_context().run(asyncio.run, main())
+        self.declared = monitor.declared
+        return found
+
+    def the(self, kind: str) -> Declared:
+        """Return the one resource of a type, by the type's last part."""
+        [found] = [resource for resource in self.declared if resource.type.split(":")[-1] == kind]
+        return found
+
+
+@pytest.fixture(params=[True, False], ids=["preview", "up"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return Engine(preview=request.param)
+
+
+@pytest.fixture
+def up() -> Engine:
+    return Engine(preview=False)
+
+
+# --- the image --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a tiny model, for tests that change neither."""
+    return make_project(tmp_path_factory.mktemp("checkout"))
+
+
+def make_project(project: Path) -> Path:
+    (project / BUILD_CONTEXT).mkdir(parents=True)
+    shutil.copy(PROGRAM / BUILD_CONTEXT / "Dockerfile", project / BUILD_CONTEXT)
+    make_tiny_model(project / "weights")
+    return project
+
+
+def image_args(project: Path, **changes: Any) -> ModelcarImageArgs:
+    args = ModelcarImageArgs(
+        weights=Path("weights"), registry=REGISTRY, name="tiny", base_image=BASE, project=project
+    )
+    return dataclasses.replace(args, **changes)
+
+
+def declare_image(
+    engine: Engine, project: Path, digest: str | None = DIGEST, **changes: Any
+) -> dict[str, Any]:
+    def program() -> dict[str, pulumi.Output[Any]]:
+        image = ModelcarImage("tiny-image", image_args(project, **changes))
+        names = ("digest", "storage_uri", "reference", "weights_digest", "size_bytes")
+        return {name: getattr(image, name) for name in names}
+
+    return engine.run(program, digest)
+
+
+def tag_of(engine: Engine, project: Path, **changes: Any) -> str:
+    reference: str = declare_image(engine, project, **changes)["reference"]
+    return reference.removeprefix(f"{REGISTRY}/tiny:")
+
+
+def exported(engine: Engine) -> dict[str, str]:
+    """Return the options of the image's one export."""
+    [export] = engine.the("Image").inputs["exports"]
+    return dict(option.split("=", 1) for option in export["raw"].split(","))
+
+
+def test_image_is_a_child_of_its_component(engine: Engine, checkout: Path) -> None:
+    declare_image(engine, checkout)
+    component, image = engine.declared
+    assert component.type == "modelcar:kserve:ModelcarImage"
+    assert component.urn.endswith("::tiny-image")
+    assert image.type == "docker-build:index:Image"
+    assert image.parent == component.urn
+    assert image.urn.endswith("modelcar:kserve:ModelcarImage$docker-build:index:Image::tiny-image")
+
+
+def test_weights_and_base_enter_as_named_contexts_by_digest(engine: Engine, checkout: Path) -> None:
+    outputs = declare_image(engine, checkout)
+    context = engine.the("Image").inputs["context"]
+    assert context["location"] == "modelcar"
+    assert {name: named["location"] for name, named in context["named"].items()} == {
+        "base": f"docker-image://{BASE}",
+        "weights": f"oci-layout://.cache/layouts/tiny@{outputs['weights_digest']}",
+    }
+    layout = write_layout(read_weights(checkout / "weights"), checkout / ".cache/layouts/tiny")
+    assert layout.written == 0, "the layout is there already"
+    assert outputs["weights_digest"] == layout.manifest_digest
+    assert outputs["size_bytes"] == layout.total_size
+
+
+def test_base_may_be_a_layout(engine: Engine, checkout: Path) -> None:
+    base = "oci-layout:///srv/base@sha256:" + "a" * 64
+    declare_image(engine, checkout, base_image=base)
+    assert engine.the("Image").inputs["context"]["named"]["base"]["location"] == base
+
+
+def test_image_is_pushed_by_its_export_and_never_compressed(engine: Engine, checkout: Path) -> None:
+    outputs = declare_image(engine, checkout)
+    options = exported(engine)
+    assert options == {
+        "type": "image",
+        "push": "true",
+        "compression": "uncompressed",
+        "oci-mediatypes": "true",
+        "rewrite-timestamp": "true",
+        "name": outputs["reference"],
+    }
+    assert engine.the("Image").inputs["push"] is False, "a second push would be the provider's own, with gzip"
+
+
+def test_build_is_the_same_each_time_and_not_made_for_a_preview(engine: Engine, checkout: Path) -> None:
+    declare_image(engine, checkout)
+    inputs = engine.the("Image").inputs
+    assert inputs["buildArgs"] == {"SOURCE_DATE_EPOCH": "0"}
+    assert inputs["buildOnPreview"] is False
+
+
+def test_insecure_registry_is_said_to_the_exporter_alone(up: Engine, checkout: Path) -> None:
+    secure = tag_of(up, checkout)
+    assert "registry.insecure" not in exported(up)
+    assert tag_of(up, checkout, insecure=True) == secure, "the image is the same"
+    assert exported(up)["registry.insecure"] == "true"
+
+
+def test_builder_is_the_default_one_where_none_is_named(up: Engine, checkout: Path) -> None:
+    declare_image(up, checkout)
+    assert "builder" not in up.the("Image").inputs
+    declare_image(up, checkout, builder="mine")
+    assert up.the("Image").inputs["builder"] == {"name": "mine"}
+
+
+def test_nothing_of_the_machine_or_the_time_is_an_input(up: Engine, checkout: Path, tmp_path: Path) -> None:
+    declare_image(up, checkout)
+    first = up.the("Image").inputs
+    declare_image(up, make_project(tmp_path / "elsewhere"))
+    assert up.the("Image").inputs == first
+    declare_image(up, checkout)
+    assert up.the("Image").inputs == first
+
+
+def test_other_weights_are_another_image(engine: Engine, tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    before = declare_image(engine, project)
+    first = engine.the("Image").inputs
+    make_tiny_model(project / "weights", seed=1)
+    after = declare_image(engine, project)
+    assert before["weights_digest"] != after["weights_digest"]
+    assert before["reference"] != after["reference"]
+    assert (
+        engine.the("Image")
+        .inputs["context"]["named"]["weights"]["location"]
+        .endswith(after["weights_digest"])
+    )
+    assert first["context"]["named"]["weights"]["location"].endswith(before["weights_digest"])
+
+
+def test_tag_names_the_content(up: Engine, tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    tags = [tag_of(up, project)]
+    tags.append(tag_of(up, project, base_image="busybox@sha256:" + "c" * 64))
+    dockerfile = project / BUILD_CONTEXT / "Dockerfile"
+    dockerfile.write_text(dockerfile.read_text() + "LABEL a=b\n")
+    tags.append(tag_of(up, project))
+    make_tiny_model(project / "weights", seed=1)
+    tags.append(tag_of(up, project))
+    assert len(set(tags)) == 4
+    assert all(re.fullmatch("[0-9a-f]{16}", tag) for tag in tags)
+
+
+def test_tag_does_not_depend_on_where_the_base_comes_from(up: Engine, checkout: Path) -> None:
+    mirror = BASE.replace("docker.io/library", "mirror.example/hub")
+    assert tag_of(up, checkout, base_image=mirror) == tag_of(up, checkout)
+
+
+def test_known_digest_is_pinned_in_the_storage_uri(engine: Engine, checkout: Path) -> None:
+    outputs = declare_image(engine, checkout)
+    assert outputs["digest"] == DIGEST
+    assert outputs["storage_uri"] == f"oci://registry.example:5000/models/tiny@{DIGEST}"
+
+
+# `unknown()` makes an output of rpc.UNKNOWN, which is the wire's text for it and so a *known* value here;
+# oci.storage_uri then raises, and every preview of a changed image fails. pulumi.output.UNKNOWN is meant.
+not_known_yet = pytest.mark.parametrize(
+    "digest",
+    [
+        None,
+        pytest.param(NOT_BUILT),
+    ],
+)
+
+
+@not_known_yet
+def test_digest_that_a_preview_does_not_know_never_becomes_a_uri(checkout: Path, digest: str | None) -> None:
+    outputs = declare_image(Engine(preview=True), checkout, digest=digest)
+    assert (outputs["digest"], outputs["storage_uri"]) == (UNKNOWN, UNKNOWN)
+    assert oci.is_digest(outputs["weights_digest"])
+    assert outputs["reference"].startswith(f"{REGISTRY}/tiny:")
+
+
+@not_known_yet
+def test_service_of_an_image_that_is_not_built_yet_is_previewed_without_a_uri(
+    checkout: Path, placement: str, digest: str | None
+) -> None:
+    preview = Engine(preview=True)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        image = ModelcarImage("tiny-image", image_args(checkout))
+        service = ModelService("tiny", ModelServiceArgs(image.storage_uri, stack(placement=placement)))
+        return {"name": service.name, "storage_uri": service.storage_uri}
+
+    assert preview.run(program, digest) == {"name": "tiny", "storage_uri": UNKNOWN}
+    assert "oci://" not in str(preview.the("InferenceService").inputs)
+
+
+@pytest.mark.parametrize("digest", [NOT_BUILT, None, "sha256:abc", "latest"])
+def test_up_without_a_digest_fails(up: Engine, checkout: Path, digest: str | None) -> None:
+    with pytest.raises(ValueError, match=rf"returned {digest!r} in place of a digest; nothing was deployed"):
+        declare_image(up, checkout, digest=digest)
+
+
+@pytest.mark.parametrize("digest", ["", "latest", "sha256:" + "b" * 63, "SHA256:" + "b" * 64, DIGEST + "\n"])
+def test_storage_uri_is_by_digest_or_not_at_all(digest: str) -> None:
+    with pytest.raises(ValueError, match="not a sha256 digest"):
+        oci.storage_uri(REGISTRY, "tiny", digest)
+
+
+def test_unfit_weights_declare_nothing(engine: Engine, tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    (project / "weights" / "config.json").unlink()
+    with pytest.raises(InputError, match=r"config\.json"):
+        declare_image(engine, project)
+    assert engine.declared == []
+
+
+# --- the service ------------------------------------------------------------------------------------
+
+
+def stack(**changes: Any) -> Settings:
+    values = {
+        "registry": REGISTRY,
+        "baseImage": BASE,
+        "serverImage": f"docker.io/vllm/vllm-openai:v1@{DIGEST}",
+        "serviceName": "tiny",
+        "namespace": "models",
+    }
+    return Settings.model_validate({**values, **changes})
+
+
+def declare_service(engine: Engine, **changes: Any) -> dict[str, Any]:
+    def program() -> dict[str, pulumi.Output[Any]]:
+        uri = pulumi.Output.from_input(STORAGE_URI)
+        service = ModelService("tiny-service", ModelServiceArgs(uri, stack(**changes)))
+        return {name: getattr(service, name) for name in ("name", "namespace", "storage_uri")}
+
+    return engine.run(program)
+
+
+def predictor(engine: Engine) -> dict[str, Any]:
+    found: dict[str, Any] = engine.the("InferenceService").inputs["spec"]["predictor"]
+    return found
+
+
+def annotated(engine: Engine) -> dict[str, str]:
+    found: dict[str, str] = engine.the("InferenceService").inputs["metadata"]["annotations"]
+    return found
+
+
+def pod(engine: Engine) -> dict[str, Any]:
+    """Return the part of the resources that says what the pod is, wherever the placement puts it."""
+    runtimes = [resource for resource in engine.declared if resource.type.endswith(":ServingRuntime")]
+    found: dict[str, Any] = runtimes[0].inputs["spec"] if runtimes else predictor(engine)
+    return found
+
+
+def server(engine: Engine) -> dict[str, Any]:
+    [container] = pod(engine)["containers"]
+    assert container["name"] == "kserve-container"
+    return dict(container)
+
+
+def variables(engine: Engine) -> dict[str, str]:
+    entries = server(engine)["env"]
+    assert len({entry["name"] for entry in entries}) == len(entries)
+    return {entry["name"]: entry["value"] for entry in entries}
+
+
+@pytest.fixture(params=PLACEMENTS)
+def placement(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def uses_of(value: Any, wanted: str, path: str = "") -> list[str]:
+    """Return where a text stands in a document."""
+    if isinstance(value, dict):
+        return [place for key, inner in value.items() for place in uses_of(inner, wanted, f"{path}.{key}")]
+    if isinstance(value, list):
+        return [place for i, inner in enumerate(value) for place in uses_of(inner, wanted, f"{path}.{i}")]
+    return [path.removeprefix(".")] if wanted in str(value) else []
+
+
+def test_uri_of_a_runtimes_service_is_its_models(engine: Engine) -> None:
+    declare_service(engine)
+    spec = engine.the("InferenceService").inputs["spec"]
+    assert uses_of(spec, "oci://") == ["predictor.model.storageUri"]
+    model = predictor(engine)["model"]
+    assert model["storageUri"] == STORAGE_URI
+    assert model["runtime"] == "tiny"
+    assert "containers" not in predictor(engine), "KServe 0.19 refuses a model beside a container"
+    runtime = engine.the("ServingRuntime").inputs
+    assert uses_of(runtime, "oci://") == []
+    assert runtime["metadata"]["name"] == "tiny"
+    [supported] = runtime["spec"]["supportedModelFormats"]
+    assert {"name": supported["name"], "version": supported["version"]} == model["modelFormat"]
+    assert supported["autoSelect"] is False, "no other service takes the runtime by chance"
+
+
+def test_uri_may_be_an_environment_variable(engine: Engine) -> None:
+    declare_service(engine, placement="storageUriEnv", serverEnv=["A=b"])
+    assert len(uses_of(engine.the("InferenceService").inputs, "oci://")) == 1
+    assert variables(engine)["STORAGE_URI"] == STORAGE_URI
+    assert variables(engine)["A"] == "b"
+    assert "model" not in predictor(engine)
+
+
+def test_uri_may_be_one_of_the_predictors(engine: Engine) -> None:
+    declare_service(engine, placement="storageUris")
+    assert len(uses_of(engine.the("InferenceService").inputs, "oci://")) == 1
+    assert predictor(engine)["storageUris"] == [{"uri": STORAGE_URI, "mountPath": "/mnt/models"}]
+    assert "STORAGE_URI" not in variables(engine)
+    assert "model" not in predictor(engine)
+
+
+def test_a_runtime_is_declared_where_the_placement_needs_one_and_first(engine: Engine) -> None:
+    declare_service(engine)
+    assert [resource.type.split(":")[-1] for resource in engine.declared] == [
+        "ModelService",
+        "ServingRuntime",
+        "InferenceService",
+    ]
+    assert engine.the("ServingRuntime").urn in engine.the("InferenceService").dependencies
+    for placement in ("storageUriEnv", "storageUris"):
+        declare_service(engine, placement=placement)
+        assert [resource.type.split(":")[-1] for resource in engine.declared] == [
+            "ModelService",
+            "InferenceService",
+        ]
+
+
+def test_resources_are_children_of_the_component(engine: Engine, placement: str) -> None:
+    declare_service(engine, placement=placement)
+    component, *children = engine.declared
+    assert component.type == "modelcar:kserve:ModelService"
+    assert component.urn.endswith("::tiny-service")
+    assert children
+    for child in children:
+        assert child.parent == component.urn
+        assert "modelcar:kserve:ModelService$kubernetes:serving.kserve.io/" in child.urn
+        assert child.inputs["metadata"]["namespace"] == "models"
+        assert child.inputs["metadata"]["labels"]["app.kubernetes.io/name"] == "tiny"
+    service = engine.the("InferenceService").inputs
+    assert service["metadata"]["name"] == "tiny"
+    assert (service["apiVersion"], service["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
+
+
+def test_outputs_are_known_in_a_preview_too(engine: Engine) -> None:
+    assert declare_service(engine) == {"name": "tiny", "namespace": "models", "storage_uri": STORAGE_URI}
+
+
+def test_requests_and_limits_are_both_set(engine: Engine, placement: str) -> None:
+    declare_service(engine, placement=placement, cpu="2", memory="3Gi", gpuCount=0)
+    expected = {"cpu": "2", "memory": "3Gi"}
+    assert server(engine)["resources"] == {"requests": expected, "limits": expected}
+    if placement == "servingRuntime":
+        assert predictor(engine)["model"]["resources"] == {"requests": expected, "limits": expected}
+
+
+def test_cpu_limit_may_be_wider_than_the_request(up: Engine) -> None:
+    declare_service(up, cpu="100m", cpuLimit="2")
+    resources = server(up)["resources"]
+    assert (resources["requests"]["cpu"], resources["limits"]["cpu"]) == ("100m", "2")
+    assert predictor(up)["model"]["resources"] == resources
+
+
+def test_gpus_are_requested_limited_and_tolerated(up: Engine, placement: str) -> None:
+    declare_service(up, placement=placement, gpuCount=1)
+    for kind in ("requests", "limits"):
+        assert server(up)["resources"][kind]["nvidia.com/gpu"] == "1"
+        if placement == "servingRuntime":
+            assert predictor(up)["model"]["resources"][kind]["nvidia.com/gpu"] == "1"
+    assert pod(up)["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+
+
+def test_without_gpus_nothing_is_said_of_them(up: Engine, placement: str) -> None:
+    declare_service(up, placement=placement, gpuCount=0)
+    assert all("nvidia.com/gpu" not in str(resource.inputs) for resource in up.declared)
+    assert "tolerations" not in pod(up)
+
+
+def test_server_never_asks_a_hub(up: Engine, placement: str) -> None:
+    declare_service(up, placement=placement, serverEnv=["VLLM_LOGGING_LEVEL=DEBUG", "HF_HOME=/tmp/other"])
+    found = variables(up)
+    assert (found["HF_HUB_OFFLINE"], found["TRANSFORMERS_OFFLINE"]) == ("1", "1")
+    assert found["VLLM_LOGGING_LEVEL"] == "DEBUG"
+    assert found["HF_HOME"] == "/tmp/other"
+
+
+def test_home_caches_and_shared_memory_can_be_written_to(up: Engine, placement: str) -> None:
+    declare_service(up, placement=placement, sharedMemory="3Gi")
+    mounts = {mount["mountPath"]: mount for mount in server(up)["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod(up)["volumes"]}
+    assert set(mounts) == {"/tmp", "/dev/shm"}
+    assert not any(mount.get("readOnly") for mount in mounts.values())
+    assert volumes[mounts["/tmp"]["name"]]["emptyDir"] == {}
+    assert volumes[mounts["/dev/shm"]["name"]]["emptyDir"] == {"medium": "Memory", "sizeLimit": "3Gi"}
+    assert set(volumes) == {mount["name"] for mount in mounts.values()}
+    found = variables(up)
+    assert found["HOME"] == "/tmp"
+    for name in (
+        "HF_HOME",
+        "XDG_CACHE_HOME",
+        "VLLM_CACHE_ROOT",
+        "TRITON_CACHE_DIR",
+        "TORCHINDUCTOR_CACHE_DIR",
+    ):
+        assert Path(found[name]).is_relative_to("/tmp"), name
+
+
+def test_hosts_folders_are_mounted_where_they_are_and_read_only(up: Engine, placement: str) -> None:
+    paths = ["/opt/server", "/usr/lib/python"]
+    declare_service(up, placement=placement, gpuCount=0, serverHostPaths=paths)
+    volumes = {volume["name"]: volume for volume in pod(up)["volumes"]}
+    mounts = [mount for mount in server(up)["volumeMounts"] if mount["mountPath"] in paths]
+    assert len(mounts) == 2
+    for mount in mounts:
+        assert mount["readOnly"] is True
+        assert volumes[mount["name"]]["hostPath"] == {"path": mount["mountPath"], "type": "Directory"}
+
+
+def test_server_runs_as_kserves_user_with_nothing_to_gain(up: Engine, placement: str) -> None:
+    declare_service(up, placement=placement)
+    assert server(up)["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "runAsUser": 1010,
+        "readOnlyRootFilesystem": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert predictor(up)["automountServiceAccountToken"] is False
+
+
+def test_server_gets_model_name_and_port_before_its_own_arguments(up: Engine, placement: str) -> None:
+    declare_service(
+        up,
+        placement=placement,
+        servedModelName="org/Tiny 1",
+        serverPort=9000,
+        serverCommand=["serve", "it"],
+        serverArgs=["--max-model-len=16", "a b"],
+    )
+    found = server(up)
+    assert found["image"] == f"docker.io/vllm/vllm-openai:v1@{DIGEST}"
+    assert found["command"][:2] == ["sh", "-c"]
+    assert found["command"][4:] == ["serve", "it"]
+    assert found["args"] == [
+        *("--model", "/mnt/models", "--served-model-name", "org/Tiny 1", "--port", "9000"),
+        *("--max-model-len=16", "a b"),
+    ]
+    [port] = found["ports"]
+    assert port["containerPort"] == 9000
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert found[probe]["httpGet"] == {"path": "/health", "port": 9000}
+
+
+def test_server_starts_when_the_model_is_there_and_gets_its_arguments_untouched(
+    up: Engine, tmp_path: Path
+) -> None:
+    """The container's own command line, run here with another folder for the model."""
+    declare_service(up, serverCommand=["printf", "<%s>"], serverArgs=["a b", "$HOME", "`x`", "'\"", ""])
+    model, tools = tmp_path / "models", tmp_path / "tools"
+    tools.mkdir()
+    # Each wait brings the sidecar's work one step further: the link, then the files.
+    (tools / "sleep").write_text(
+        f"#!/bin/sh\nif [ -d '{model}' ]; then echo {{}} > '{model}/config.json'; else mkdir '{model}'; fi\n"
+    )
+    (tools / "sleep").chmod(0o755)
+    found = server(up)
+    shell, option, script, *rest = found["command"]
+    assert "/mnt/models/config.json" in script
+    ran = subprocess.run(
+        [shell, option, script.replace("/mnt/models", str(model)), *rest, *found["args"]],
+        env={"PATH": f"{tools}:/usr/bin:/bin", "HOME": "/root"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    *waiting, said = ran.stdout.splitlines()
+    assert waiting == [f"waiting for {model}"] * 2
+    assert said == "".join(f"<{argument}>" for argument in found["args"])
+
+
+def startup_seconds(engine: Engine) -> int:
+    probe = server(engine)["startupProbe"]
+    return int(probe["periodSeconds"] * probe["failureThreshold"])
+
+
+def test_startup_may_take_as_long_as_the_setting_says(up: Engine, placement: str) -> None:
+    for seconds in (10, 600, 1800):
+        declare_service(up, placement=placement, startTimeoutSeconds=seconds)
+        assert seconds <= startup_seconds(up) < seconds + 10
+
+
+@pytest.mark.parametrize("seconds", [11, 1799])
+def test_startup_may_take_as_long_as_an_odd_setting_says(up: Engine, seconds: int) -> None:
+    declare_service(up, startTimeoutSeconds=seconds)
+    assert seconds <= startup_seconds(up) < seconds + 10
+
+
+def test_server_that_runs_is_left_alone_longer_than_one_that_is_asked(up: Engine) -> None:
+    declare_service(up)
+    ready, live = server(up)["readinessProbe"], server(up)["livenessProbe"]
+    assert (
+        ready["periodSeconds"] * ready["failureThreshold"] < live["periodSeconds"] * live["failureThreshold"]
+    )
+    assert live["failureThreshold"] >= 3, "one slow answer does not kill a server that took long to start"
+
+
+@pytest.mark.parametrize(
+    ("changes", "recreate"),
+    [
+        ({"gpuCount": 1}, True),
+        ({"gpuCount": 8}, True),
+        ({"gpuCount": 0}, False),
+        ({"gpuCount": 1, "maxReplicas": 2}, False),
+        ({"gpuCount": 1, "rollout": "RollingUpdate"}, False),
+        ({"gpuCount": 0, "rollout": "Recreate"}, True),
+        ({"gpuCount": 1, "maxReplicas": 2, "rollout": "Recreate"}, True),
+        ({"gpuCount": 1, "deploymentMode": "Knative"}, False),
+    ],
+    ids=str,
+)
+def test_old_pod_goes_first_with_a_single_gpu_or_by_the_setting(
+    up: Engine, changes: dict[str, Any], recreate: bool
+) -> None:
+    declare_service(up, **changes)
+    expected = {"type": "Recreate"} if recreate else None  # KServe's own default is a rolling update
+    assert predictor(up).get("deploymentStrategy") == expected
+
+
+def test_rollout_is_the_predictors_whatever_the_placement(up: Engine, placement: str) -> None:
+    declare_service(up, placement=placement, minReplicas=2, maxReplicas=3, rollout="Recreate")
+    found = predictor(up)
+    assert found["deploymentStrategy"] == {"type": "Recreate"}
+    assert (found["minReplicas"], found["maxReplicas"]) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "autoscaler"),
+    [
+        ({}, "none"),
+        ({"minReplicas": 2, "maxReplicas": 2}, "none"),
+        ({"maxReplicas": 2}, None),
+        ({"deploymentMode": "Knative"}, None),
+    ],
+    ids=str,
+)
+def test_fixed_number_of_pods_has_no_autoscaler(
+    up: Engine, changes: dict[str, Any], autoscaler: str | None
+) -> None:
+    declare_service(up, **changes)
+    assert annotated(up).get("serving.kserve.io/autoscalerClass") == autoscaler
+    assert annotated(up)["serving.kserve.io/deploymentMode"] == changes.get("deploymentMode", "Standard")
+
+
+def test_up_waits_until_the_model_is_served(engine: Engine, placement: str) -> None:
+    declare_service(engine, placement=placement, startTimeoutSeconds=700)
+    found = annotated(engine)
+    assert found["pulumi.com/waitFor"] == "condition=Ready"
+    assert int(found["pulumi.com/timeoutSeconds"]) > startup_seconds(engine)
+    assert "pulumi.com/skipAwait" not in found
+
+
+def test_up_does_not_wait_where_it_is_told_so(engine: Engine) -> None:
+    declare_service(engine, awaitReady=False)
+    found = annotated(engine)
+    assert found["pulumi.com/skipAwait"] == "true"
+    assert not {"pulumi.com/waitFor", "pulumi.com/timeoutSeconds"} & set(found)

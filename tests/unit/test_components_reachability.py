@@ -1,0 +1,350 @@
+"""Registry and API server are connected to before a build, each told by its setting where it is not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components import reachability
+from components.settings import Settings
+from modelcar.errors import InputError, Problem
+
+DIGEST = "sha256:" + "a" * 64
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, and nothing in the environment that changes what is connected to."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    return folder
+
+
+class Listener:
+    """A server that accepts connections and says nothing."""
+
+    def __init__(self) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.socket.settimeout(0)
+        self.address = f"127.0.0.1:{self.socket.getsockname()[1]}"
+
+    def connections(self) -> int:
+        """Count the connections since the last call."""
+        count = 0
+        while True:
+            try:
+                self.socket.accept()[0].close()
+            except BlockingIOError:
+                return count
+            count += 1
+
+
+@pytest.fixture
+def listeners() -> Iterator[tuple[Listener, Listener]]:
+    both = Listener(), Listener()
+    yield both
+    for listener in both:
+        listener.socket.close()
+
+
+@pytest.fixture
+def registry(listeners: tuple[Listener, Listener]) -> Listener:
+    return listeners[0]
+
+
+@pytest.fixture
+def api_server(listeners: tuple[Listener, Listener]) -> Listener:
+    return listeners[1]
+
+
+@pytest.fixture
+def closed() -> Iterator[str]:
+    """An address that nobody listens at: the port is bound, so that no one else gets it meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{bound.getsockname()[1]}"
+
+
+def stack(registry: str, **changes: Any) -> Settings:
+    image = f"busybox@{DIGEST}"
+    values = {"registry": f"{registry}/models", "baseImage": image, "serverImage": image}
+    return Settings.model_validate({**values, **changes})
+
+
+def kubeconfig(*servers: str, current: str = "context-0", **cluster: str) -> str:
+    """Return a kubeconfig with one context for each server."""
+    return yaml.safe_dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": current,
+            "contexts": [
+                {"name": f"context-{number}", "context": {"cluster": f"cluster-{number}", "user": "u"}}
+                for number in range(len(servers))
+            ],
+            "clusters": [
+                {"name": f"cluster-{number}", "cluster": {"server": f"https://{server}", **cluster}}
+                for number, server in enumerate(servers)
+            ],
+        }
+    )
+
+
+def problems(settings: Settings, default: str | None = "") -> list[Problem]:
+    """Return what is wrong, in the order in which it is told."""
+    with pytest.raises(InputError) as caught:
+        reachability.require(settings, default)
+    return list(caught.value.problems)
+
+
+# --- reachable or not -------------------------------------------------------------------------------
+
+
+def test_both_are_connected_to_once(registry: Listener, api_server: Listener) -> None:
+    reachability.require(stack(registry.address, kubeconfig=kubeconfig(api_server.address)), "")
+    assert (registry.connections(), api_server.connections()) == (1, 1)
+
+
+def test_both_problems_are_told_at_once(closed: str) -> None:
+    first, second = problems(stack(closed, kubeconfig=kubeconfig(closed)))
+    assert first.key == "modelcar:registry"
+    assert first.value == f"{closed}/models: 127.0.0.1 cannot be reached (Connection refused)"
+    assert "accepts connections" in first.allowed
+    assert "pulumi config set modelcar:checkReachable false" in first.fix
+    assert second.key == "modelcar:kubeconfig"
+    assert second.value == f"the API server https://{closed} cannot be reached (Connection refused)"
+    assert "accepts connections" in second.allowed
+    assert "make platform" in second.fix
+
+
+def test_each_is_told_alone(registry: Listener, api_server: Listener, closed: str) -> None:
+    [problem] = problems(stack(closed, kubeconfig=kubeconfig(api_server.address)))
+    assert problem.key == "modelcar:registry"
+    assert api_server.connections() == 1
+    [problem] = problems(stack(registry.address, kubeconfig=kubeconfig(closed)))
+    assert problem.key == "modelcar:kubeconfig"
+    assert registry.connections() == 1
+
+
+def test_a_silent_host_is_given_up(monkeypatch: pytest.MonkeyPatch, registry: Listener) -> None:
+    monkeypatch.setattr(reachability, "TIMEOUT", 0.05)
+
+    def silent(address: tuple[str, int], timeout: float) -> socket.socket:
+        assert timeout == 0.05
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", silent)
+    [problem] = problems(stack(registry.address))
+    assert "127.0.0.1 cannot be reached (timed out)" in problem.value
+
+
+def test_a_host_without_an_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(address: tuple[str, int], timeout: float) -> socket.socket:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "create_connection", nowhere)
+    [problem] = problems(stack("registry.invalid"))
+    assert (
+        problem.value
+        == "registry.invalid/models: registry.invalid cannot be reached (Name or service not known)"
+    )
+
+
+def connected(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> list[tuple[str, int]]:
+    """Return what would be connected to, without a network."""
+    found: list[tuple[str, int]] = []
+
+    def note(address: tuple[str, int], timeout: float) -> socket.socket:
+        found.append(address)
+        return socket.socket()
+
+    monkeypatch.setattr(socket, "create_connection", note)
+    reachability.require(settings, "")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("place", "insecure", "address"),
+    [
+        ("europe-docker.pkg.dev/project", False, ("europe-docker.pkg.dev", 443)),
+        ("registry.local", True, ("registry.local", 80)),
+        ("registry.local:5000", False, ("registry.local", 5000)),
+        ("docker.io", False, ("registry-1.docker.io", 443)),
+        ("index.docker.io", False, ("registry-1.docker.io", 443)),
+    ],
+)
+def test_registry_is_where_its_name_says(
+    monkeypatch: pytest.MonkeyPatch, place: str, insecure: bool, address: tuple[str, int]
+) -> None:
+    assert connected(monkeypatch, stack(place, registryInsecure=insecure)) == [address]
+
+
+@pytest.mark.parametrize(
+    ("server", "address"),
+    [
+        ("https://cluster.example", ("cluster.example", 443)),
+        ("https://cluster.example:6443/path", ("cluster.example", 6443)),
+        ("https://[::1]:6443", ("::1", 6443)),
+        pytest.param("http://cluster.example", ("cluster.example", 80)),
+    ],
+)
+def test_api_server_is_where_the_kubeconfig_says(
+    monkeypatch: pytest.MonkeyPatch, server: str, address: tuple[str, int]
+) -> None:
+    text = kubeconfig("placeholder").replace("https://placeholder", server)
+    assert connected(monkeypatch, stack("r.example", kubeconfig=text)) == [("r.example", 443), address]
+
+
+# --- the context ------------------------------------------------------------------------------------
+
+
+def test_context_of_the_setting_is_taken_and_else_the_current_one(
+    registry: Listener, api_server: Listener, closed: str
+) -> None:
+    text = kubeconfig(closed, api_server.address)
+    reachability.require(stack(registry.address, kubeconfig=text, kubeContext="context-1"), "")
+    assert api_server.connections() == 1
+    [problem] = problems(stack(registry.address, kubeconfig=text))
+    assert problem.key == "modelcar:kubeconfig"
+    [problem] = problems(stack(registry.address, kubeconfig=text, kubeContext="context-0"))
+    assert problem.key == "modelcar:kubeContext"
+    assert closed in problem.value
+
+
+def test_unknown_context_lists_those_that_there_are(registry: Listener, api_server: Listener) -> None:
+    text = kubeconfig(api_server.address, api_server.address)
+    [problem] = problems(stack(registry.address, kubeconfig=text, kubeContext="contxt-1"))
+    assert problem.key == "modelcar:kubeContext"
+    assert problem.value == "there is no context 'contxt-1' in the kubeconfig"
+    assert problem.allowed == "one of context-0, context-1"
+    assert "choose one of these" in problem.fix
+    assert api_server.connections() == 0
+
+
+def test_unknown_current_context_is_told_of_the_kubeconfig(registry: Listener) -> None:
+    [problem] = problems(stack(registry.address, kubeconfig=kubeconfig("h.example", current="gone")))
+    assert problem.key == "modelcar:kubeconfig"
+    assert "'gone'" in problem.value
+    assert problem.allowed == "one of context-0"
+
+
+def test_kubeconfig_without_contexts_is_told(registry: Listener) -> None:
+    [problem] = problems(stack(registry.address, kubeconfig="apiVersion: v1\ncontexts: null\n"))
+    assert problem.allowed == "one of the contexts of a kubeconfig, which has none"
+
+
+def test_unknown_context_and_unreachable_registry_are_told_at_once(closed: str) -> None:
+    found = problems(stack(closed, kubeconfig=kubeconfig("h.example"), kubeContext="x"))
+    assert [problem.key for problem in found] == ["modelcar:registry", "modelcar:kubeContext"]
+
+
+# --- where the kubeconfig is ------------------------------------------------------------------------
+
+
+def test_kubeconfig_may_be_text_in_yaml_or_json_or_a_file(
+    registry: Listener, api_server: Listener, home: Path
+) -> None:
+    text = kubeconfig(api_server.address)
+    (home / "config").write_text(text)
+    as_json = json.dumps(yaml.safe_load(text))
+    assert "\n" not in as_json
+    for setting in (text, as_json, f"  {as_json}", str(home / "config"), "~/config"):
+        reachability.require(stack(registry.address, kubeconfig=setting), "")
+        assert api_server.connections() == 1, setting
+
+
+def test_default_is_the_first_file_of_kubeconfig_that_is_there(
+    registry: Listener, api_server: Listener, home: Path, closed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "one").write_text(kubeconfig(api_server.address))
+    (home / ".kube").mkdir()
+    (home / ".kube" / "config").write_text(kubeconfig(closed))
+    paths = os.pathsep.join(["", str(home / "missing"), str(home / "one")])
+    reachability.require(stack(registry.address), paths)
+    assert api_server.connections() == 1
+    monkeypatch.setenv("KUBECONFIG", paths)
+    reachability.require(stack(registry.address))
+    assert api_server.connections() == 1
+
+
+def test_default_of_the_default_is_in_the_home(registry: Listener, home: Path, closed: str) -> None:
+    (home / ".kube").mkdir()
+    (home / ".kube" / "config").write_text(kubeconfig(closed))
+    [problem] = problems(stack(registry.address), None)
+    assert closed in problem.value
+
+
+def test_setting_wins_over_the_default(
+    registry: Listener, api_server: Listener, home: Path, closed: str
+) -> None:
+    (home / "default").write_text(kubeconfig(closed))
+    text = kubeconfig(api_server.address)
+    reachability.require(stack(registry.address, kubeconfig=text), str(home / "default"))
+    assert api_server.connections() == 1
+
+
+def test_no_kubeconfig_at_all_is_no_problem(registry: Listener) -> None:
+    reachability.require(stack(registry.address), "")
+    reachability.require(stack(registry.address, kubeContext="any"), "")
+    assert registry.connections() == 2
+
+
+def test_context_may_be_in_any_file_of_kubeconfig(
+    registry: Listener, api_server: Listener, home: Path, closed: str
+) -> None:
+    (home / "one").write_text(kubeconfig(closed))
+    (home / "two").write_text(kubeconfig(api_server.address).replace("-0", "-of-two"))
+    paths = os.pathsep.join([str(home / "one"), str(home / "two")])
+    reachability.require(stack(registry.address, kubeContext="context-of-two"), paths)
+    assert api_server.connections() == 1
+
+
+def test_kubeconfig_of_the_setting_that_is_not_there_is_told(registry: Listener) -> None:
+    [problem] = problems(stack(registry.address, kubeconfig="/nowhere/config"))
+    assert problem.key == "modelcar:kubeconfig"
+
+
+def test_kubeconfig_that_is_not_yaml_is_told(registry: Listener) -> None:
+    [problem] = problems(stack(registry.address, kubeconfig="contexts: [\n"))
+    assert problem.key == "modelcar:kubeconfig"
+
+
+# --- proxies ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
+def test_proxy_stands_between_so_nothing_is_checked(
+    monkeypatch: pytest.MonkeyPatch, closed: str, name: str
+) -> None:
+    monkeypatch.setenv(name, "http://proxy.example:3128")
+    reachability.require(stack(closed, kubeconfig=kubeconfig(closed)), "")
+
+
+def test_host_that_needs_no_proxy_is_checked(monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
+    assert len(problems(stack(closed, kubeconfig=kubeconfig(closed)))) == 2
+
+
+def test_proxy_of_another_scheme_changes_nothing(monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    assert len(problems(stack(closed, kubeconfig=kubeconfig(closed)))) == 2
+    [problem] = problems(stack(closed, registryInsecure=True, kubeconfig=kubeconfig(closed)))
+    assert problem.key == "modelcar:kubeconfig"
+
+
+def test_cluster_behind_a_proxy_of_its_own_is_not_checked(registry: Listener, closed: str) -> None:
+    text = kubeconfig(closed, **{"proxy-url": "socks5://proxy.example:1080"})
+    reachability.require(stack(registry.address, kubeconfig=text), "")
+    assert registry.connections() == 1

@@ -1,0 +1,622 @@
+"""The stack's settings: defaults, and every mistake told with what is allowed and the fix."""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pulumi
+import pytest
+import yaml
+
+from components import settings
+from components.settings import KEYS, PLATFORM_FILE, Settings
+from modelcar.errors import InputError, Problem
+
+PROJECT_FILE = Path(settings.__file__).parent.parent / "Pulumi.yaml"
+DIGEST = "sha256:" + "a" * 64
+MINIMAL = {
+    "registry": "localhost:5000/models",
+    "baseImage": f"docker.io/library/busybox:1.37@{DIGEST}",
+    "serverImage": f"docker.io/vllm/vllm-openai:v0.23.0@{DIGEST}",
+}
+SECRET = "hf_s3cret"
+
+
+def as_text(value: Any) -> str:
+    """Return a value as Pulumi hands it over: strings as they are, all else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def load(project: Path = Path("/nowhere"), **changes: Any) -> Settings:
+    """Load the minimal stack with changes; a key that is None is left out."""
+    config = {f"modelcar:{key}": as_text(value) for key, value in {**MINIMAL, **changes}.items()}
+    return settings.load({key: value for key, value in config.items() if value != "null"}, project)
+
+
+def problems(project: Path = Path("/nowhere"), **changes: Any) -> list[Problem]:
+    with pytest.raises(InputError) as caught:
+        load(project, **changes)
+    return list(caught.value.problems)
+
+
+def declared() -> dict[str, dict[str, Any]]:
+    config: dict[str, dict[str, Any]] = yaml.safe_load(PROJECT_FILE.read_text())["config"]
+    return {key.removeprefix("modelcar:"): value for key, value in config.items()}
+
+
+# --- what is right ----------------------------------------------------------------------------------
+
+
+def test_three_keys_are_enough() -> None:
+    found = load()
+    assert (found.registry, found.base_image, found.server_image) == tuple(MINIMAL.values())
+    assert (found.cpu, found.cpu_limit, found.memory) == ("4", None, "16Gi")
+    assert found.server_command == ("python3", "-m", "vllm.entrypoints.openai.api_server")
+    assert (found.server_args, found.server_env, found.server_host_paths) == ((), (), ())
+
+
+def test_defaults_are_those_that_the_project_file_declares() -> None:
+    types = {"string": str, "integer": int, "boolean": bool}
+    found = load().model_dump(by_alias=True)
+    for key, declaration in declared().items():
+        default = declaration["default"]
+        assert type(default) is types[declaration["type"]], key
+        if key != PLATFORM_FILE:
+            assert (type(found[key]), found[key]) == (type(default), default), key
+
+
+def test_declared_defaults_handed_over_as_text_change_nothing() -> None:
+    texts = {key: declaration["default"] for key, declaration in declared().items()}
+    assert texts
+    assert load(**texts) == load()
+
+
+def test_each_key_is_declared_or_named_in_the_project_files_comment() -> None:
+    comments = " ".join(re.findall(r"^ *# *(.*)$", PROJECT_FILE.read_text(), re.MULTILINE))
+    [named] = re.findall(r"keys that have no default: ([^.]+)\.", comments)
+    undeclared = set(KEYS) - set(declared())
+    assert set(named.split(", ")) == undeclared
+    assert set(declared()) - set(KEYS) == {PLATFORM_FILE}
+
+
+def test_text_becomes_numbers_flags_and_lists() -> None:
+    found = load(gpuCount="2", awaitReady="false", serverArgs='["--a b", "$c"]', cpu="1.5", memory="900Mi")
+    assert found.gpu_count == 2
+    assert found.await_ready is False
+    assert found.server_args == ("--a b", "$c")
+    assert (found.cpu, found.memory) == ("1.5", "900Mi")
+
+
+def test_strings_that_look_like_json_stay_strings() -> None:
+    found = load(serviceName="true", cpu="4", servedModelName="[1]", imageName="7")
+    assert (found.service_name, found.cpu, found.model_name, found.image_name) == ("true", "4", "[1]", "7")
+
+
+def test_clients_ask_for_the_images_name_where_no_other_is_set() -> None:
+    assert load(imageName="tiny").model_name == "tiny"
+    assert load(imageName="tiny", servedModelName="org/Tiny 1").model_name == "org/Tiny 1"
+
+
+def test_keys_of_other_namespaces_are_not_looked_at() -> None:
+    config = {f"modelcar:{key}": value for key, value in MINIMAL.items()}
+    assert settings.load({**config, "kubernetes:gpuCount": "x", "pulumi:tags": "{"}, Path()) == load()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"minReplicas": 0, "deploymentMode": "Knative"},
+        {"minReplicas": 2, "maxReplicas": 2},
+        {"rollout": "auto", "deploymentMode": "Knative"},
+        {"rollout": "RollingUpdate"},
+        {"placement": "storageUriEnv", "deploymentMode": "Knative"},
+        {"placement": "storageUris"},
+        {"cpu": "500m", "cpuLimit": "0.5"},
+        {"serverEnv": ["A=", "B_1=x=y", "HF_HOME=/tmp/x"]},
+        {"serverHostPaths": ["/opt/a..b"], "gpuCount": 0},
+        {"baseImage": f"oci-layout:///srv/base@{DIGEST}"},
+        {"registry": "europe-docker.pkg.dev/project/repo"},
+        {"serviceName": "a" * 40},  # and "-predictor-kserve-demo": 62 characters
+        {"serverArgs": ["{a}", '{"x": {"y": 1}}']},
+    ],
+    ids=str,
+)
+def test_settings_that_go_together_are_taken(changes: dict[str, Any]) -> None:
+    found = load(**changes).model_dump(by_alias=True, mode="json")
+    assert {key: found[key] for key in changes} == changes
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("4", 4), ("500m", 0.5), ("1.5", 1.5), ("2k", 2e3), ("1M", 1e6), ("1Ki", 1024), ("16Gi", 16 * 2**30)],
+)
+def test_quantities_have_kubernetes_units(text: str, number: float) -> None:
+    assert settings.quantity(text) == number
+
+
+def test_pulumi_hands_over_all_keys_so_that_a_misspelt_one_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("PULUMI_CONFIG", raising=False)
+    config = {f"modelcar:{key}": value for key, value in MINIMAL.items()}
+
+    def run(extra: dict[str, str]) -> Settings:
+        pulumi.runtime.set_all_config({**config, **extra})
+        return settings.from_pulumi(Path())
+
+    assert contextvars.copy_context().run(run, {"modelcar:gpuCount": "3"}).gpu_count == 3
+    with pytest.raises(InputError, match="modelcar:gpuCont: unknown key"):
+        contextvars.copy_context().run(run, {"modelcar:gpuCont": "3"})
+
+
+# --- what is wrong ----------------------------------------------------------------------------------
+
+
+class Wrong(NamedTuple):
+    """One mistake, and a part of each of the four things that are said of it."""
+
+    changes: dict[str, Any]
+    key: str
+    value: str
+    allowed: str
+    fix: str
+
+
+BY_DIGEST = "IMAGE@sha256:<64 hexadecimal digits>"
+PLACE = "HOST[:PORT]/PATH, in lower case, without scheme and tag"
+PLACEMENTS = "'servingRuntime', 'storageUriEnv' or 'storageUris'"
+NOT_SET = "pulumi config set modelcar:"
+
+WRONG = {
+    # keys
+    "other case": Wrong(
+        {"gpucount": 1}, "gpucount", "unknown key", "gpuCount", "did you mean modelcar:gpuCount?"
+    ),
+    "letter lost": Wrong(
+        {"platformFil": "x"}, "platformFil", "unknown", "platformFile", "did you mean modelcar:platformFile?"
+    ),
+    "python's name": Wrong(
+        {"served_model_name": "x"},
+        "served_model_name",
+        "unknown",
+        "servedModelName",
+        "did you mean modelcar:servedModelName?",
+    ),
+    "unheard of": Wrong({"zzz": 1}, "zzz", "unknown key", "registry", "remove it; the keys are listed in"),
+    "no registry": Wrong(
+        {"registry": None}, "registry", "not set", "HOST[:PORT]/PATH", f"{NOT_SET}registry …"
+    ),
+    "no base": Wrong(
+        {"baseImage": None}, "baseImage", "not set", "busybox), by digest", f"{NOT_SET}baseImage …"
+    ),
+    "no server": Wrong(
+        {"serverImage": None}, "serverImage", "not set", "image, by digest", f"{NOT_SET}serverImage …"
+    ),
+    # types
+    "word for int": Wrong({"gpuCount": "one"}, "gpuCount", "'one'", "integer", "correct modelcar:gpuCount"),
+    "fraction": Wrong({"minReplicas": 1.5}, "minReplicas", "1.5", "integer", "modelcar:minReplicas"),
+    "empty int": Wrong({"serverPort": ""}, "serverPort", "''", "integer", "modelcar:serverPort"),
+    "word for bool": Wrong(
+        {"awaitReady": "maybe"}, "awaitReady", "'maybe'", "boolean", "correct modelcar:awaitReady"
+    ),
+    "number for bool": Wrong(
+        {"registryInsecure": 2}, "registryInsecure", "2", "boolean", "modelcar:registryInsecure"
+    ),
+    "word for list": Wrong(
+        {"serverArgs": "--x"}, "serverArgs", "'--x'", "tuple", "correct modelcar:serverArgs"
+    ),
+    "object for list": Wrong(
+        {"serverHostPaths": {"a": 1}}, "serverHostPaths", "{'a': 1}", "tuple", "modelcar:serverHostPaths"
+    ),
+    "number in list": Wrong({"serverArgs": ["a", 1]}, "serverArgs", "1", "string", "modelcar:serverArgs"),
+    "no command": Wrong({"serverCommand": []}, "serverCommand", "[]", "at least 1", "modelcar:serverCommand"),
+    # ranges
+    "negative": Wrong({"gpuCount": -1}, "gpuCount", "-1", "greater than or equal to 0", "modelcar:gpuCount"),
+    "many GPUs": Wrong({"gpuCount": 17}, "gpuCount", "17", "less than or equal to 16", "modelcar:gpuCount"),
+    "no replica": Wrong(
+        {"maxReplicas": 0}, "maxReplicas", "0", "greater than or equal to 1", "modelcar:maxReplicas"
+    ),
+    "root's port": Wrong({"serverPort": 80}, "serverPort", "80", "equal to 1024", "modelcar:serverPort"),
+    "high port": Wrong({"serverPort": 65536}, "serverPort", "65536", "to 65535", "modelcar:serverPort"),
+    "no time": Wrong(
+        {"startTimeoutSeconds": 9}, "startTimeoutSeconds", "9", "equal to 10", "modelcar:startTimeoutSeconds"
+    ),
+    # images
+    "server by tag": Wrong(
+        {"serverImage": "vllm/vllm-openai:v1"},
+        "serverImage",
+        "'vllm/vllm-openai:v1': names an image by tag",
+        BY_DIGEST,
+        "docker buildx imagetools inspect vllm/vllm-openai:v1",
+    ),
+    "base by tag": Wrong(
+        {"baseImage": "busybox"},
+        "baseImage",
+        "'busybox': names an image by tag",
+        BY_DIGEST,
+        "docker buildx imagetools inspect busybox",
+    ),
+    "short digest": Wrong(
+        {"serverImage": "busybox@sha256:abc"},
+        "serverImage",
+        "'busybox@sha256:abc': not an image by digest",
+        BY_DIGEST,
+        "as the registry shows it",
+    ),
+    "upper-case digest": Wrong(
+        {"baseImage": "busybox@sha256:" + "A" * 64}, "baseImage", "not an image by", BY_DIGEST, "copy it"
+    ),
+    "layout as server": Wrong(
+        {"serverImage": f"oci-layout://x@{DIGEST}"}, "serverImage", "not an image by", BY_DIGEST, "copy it"
+    ),
+    "layout by tag": Wrong(
+        {"baseImage": "oci-layout://x:1"}, "baseImage", "by tag", BY_DIGEST, "oci-layout://x:1"
+    ),
+    # the registry
+    "scheme": Wrong(
+        {"registry": "https://h.io/p"},
+        "registry",
+        "'https://h.io/p': has a scheme",
+        PLACE,
+        "europe-docker.pkg.dev",
+    ),
+    "upper case": Wrong(
+        {"registry": "h.io/Models"}, "registry", "'h.io/Models': not a place", PLACE, "for example"
+    ),
+    "no path": Wrong(
+        {"registry": "localhost:5000"}, "registry", "'localhost:5000': not a place", PLACE, "for example"
+    ),
+    "empty path": Wrong({"registry": "h.io/"}, "registry", "'h.io/': not a place", PLACE, "for example"),
+    "with tag": Wrong({"registry": "h.io/p:1"}, "registry", "'h.io/p:1': not a place", PLACE, "for example"),
+    # names
+    "upper-case image": Wrong(
+        {"imageName": "Qwen"}, "imageName", "'Qwen': not a repository name", "lower case", "lower-case"
+    ),
+    "image in a folder": Wrong(
+        {"imageName": "a/b"}, "imageName", "'a/b': not a repository name", "lower case", "lower-case"
+    ),
+    "dots in a row": Wrong(
+        {"imageName": "a..b"}, "imageName", "'a..b': not a repository name", "single .", "lower-case"
+    ),
+    "dotted service": Wrong(
+        {"serviceName": "qwen2.5"},
+        "serviceName",
+        "'qwen2.5': KServe refuses this name",
+        "[a-z]([-a-z0-9]*[a-z0-9])?",
+        "start with a letter; no dots",
+    ),
+    "service with a digit first": Wrong(
+        {"serviceName": "7b"}, "serviceName", "'7b': KServe refuses", "[a-z]", "start with a letter"
+    ),
+    "service with a dash last": Wrong(
+        {"serviceName": "a-"}, "serviceName", "'a-': KServe refuses", "[a-z]", "start with a letter"
+    ),
+    "namespace": Wrong(
+        {"namespace": "my_models"},
+        "namespace",
+        "'my_models': Kubernetes refuses this name",
+        "[a-z0-9]([-a-z0-9]*[a-z0-9])?",
+        "lower-case letters, digits and '-'",
+    ),
+    "namespace with a line's end": Wrong(
+        {"namespace": "models\n"}, "namespace", "Kubernetes refuses", "[a-z0-9]", "lower-case"
+    ),
+    "long host": Wrong(
+        {"serviceName": "a" * 42},
+        "serviceName",
+        "a" * 42 + "-predictor-kserve-demo (64 characters)",
+        "63 characters at most",
+        "shorten serviceName or namespace",
+    ),
+    "long namespace": Wrong(
+        {"namespace": "n" * 60}, "serviceName", "(79 characters)", "63 characters", "shorten serviceName or"
+    ),
+    # replicas and rollout
+    "more at least than at most": Wrong(
+        {"minReplicas": 3, "maxReplicas": 2},
+        "maxReplicas",
+        "2, below minReplicas 3",
+        "at least minReplicas",
+        "raise maxReplicas or lower minReplicas",
+    ),
+    "scale to zero": Wrong(
+        {"minReplicas": 0},
+        "minReplicas",
+        "0 in deployment mode Standard",
+        "1 or more, or deploymentMode Knative",
+        "set minReplicas to 1",
+    ),
+    "rollout in Knative": Wrong(
+        {"rollout": "Recreate", "deploymentMode": "Knative"},
+        "rollout",
+        "Recreate in deployment mode Knative",
+        "auto there",
+        "remove modelcar:rollout",
+    ),
+    "rolling in Knative": Wrong(
+        {"rollout": "RollingUpdate", "deploymentMode": "Knative"},
+        "rollout",
+        "RollingUpdate in deployment mode Knative",
+        "auto",
+        "remove",
+    ),
+    "misspelt rollout": Wrong(
+        {"rollout": "recreate"},
+        "rollout",
+        "'recreate'",
+        "'auto', 'Recreate' or 'RollingUpdate'",
+        "did you mean Recreate?",
+    ),
+    "another mode": Wrong(
+        {"deploymentMode": "RawDeployment"},
+        "deploymentMode",
+        "'RawDeployment'",
+        "'Standard' or 'Knative'",
+        "choose one of these",
+    ),
+    # placement
+    "misspelt placement": Wrong(
+        {"placement": "servingruntime"},
+        "placement",
+        "'servingruntime'",
+        PLACEMENTS,
+        "did you mean servingRuntime?",
+    ),
+    "URIs in Knative": Wrong(
+        {"placement": "storageUris", "deploymentMode": "Knative"},
+        "placement",
+        "storageUris in deployment mode Knative",
+        "servingRuntime or storageUriEnv there",
+        "use servingRuntime",
+    ),
+    # quantities
+    "comma": Wrong({"cpu": "1,5"}, "cpu", "'1,5': not a Kubernetes quantity", "4 or 500m", "use Ki, Mi"),
+    "byte": Wrong({"memory": "16GB"}, "memory", "'16GB': not a Kubernetes quantity", "16Gi", "use Ki, Mi"),
+    "small unit": Wrong(
+        {"sharedMemory": "2gi"}, "sharedMemory", "'2gi': not a Kubernetes quantity", "2Gi", "use Ki"
+    ),
+    "zero": Wrong({"memory": "0Gi"}, "memory", "'0Gi': not a Kubernetes quantity above zero", "16Gi", "Ki"),
+    "no CPU": Wrong({"cpuLimit": "0"}, "cpuLimit", "'0': not a Kubernetes quantity above", "500m", "use"),
+    "less than nothing": Wrong({"cpu": "-1"}, "cpu", "'-1': not a Kubernetes quantity above", "500m", "use"),
+    "limit below request": Wrong(
+        {"cpu": "1", "cpuLimit": "900m"},
+        "cpuLimit",
+        "900m, below the request modelcar:cpu 1",
+        "at least modelcar:cpu",
+        "raise cpuLimit or lower cpu",
+    ),
+    # the server's environment
+    "no value": Wrong(
+        {"serverEnv": ["A=1", "DEBUG"]},
+        "serverEnv",
+        "entry 2 is not",
+        "NAME=VALUE entries",
+        "write NAME=VALUE",
+    ),
+    "bad name": Wrong(
+        {"serverEnv": ["1A=x"]}, "serverEnv", "entry 1 is not", "NAME=VALUE", "write NAME=VALUE"
+    ),
+    "no name": Wrong({"serverEnv": ["=x"]}, "serverEnv", "entry 1 is not", "NAME=VALUE", "write NAME"),
+    **{
+        f"reserved {name}": Wrong(
+            {"serverEnv": ["A=1", f"{name}=0"]},
+            "serverEnv",
+            f"{name} is set",
+            "any name but HF_HUB_OFFLINE, HOME, STORAGE_URI, TRANSFORMERS_OFFLINE",
+            "remove the entry: the program sets it",
+        )
+        for name in ("HF_HUB_OFFLINE", "HOME", "STORAGE_URI", "TRANSFORMERS_OFFLINE")
+    },
+    # the host's folders
+    "relative": Wrong(
+        {"serverHostPaths": ["/a", "b/c"], "gpuCount": 0},
+        "serverHostPaths",
+        "b/c",
+        "absolute paths below /",
+        "give the folder's full path",
+    ),
+    "upwards": Wrong(
+        {"serverHostPaths": ["/a/../etc"], "gpuCount": 0},
+        "serverHostPaths",
+        "/a/../etc",
+        "absolute paths below /",
+        "full path",
+    ),
+    "the whole host": Wrong(
+        {"serverHostPaths": ["/"], "gpuCount": 0}, "serverHostPaths", "/", "absolute paths below /", "full"
+    ),
+    "with GPU": Wrong(
+        {"serverHostPaths": ["/a", "/b"], "gpuCount": 1},
+        "serverHostPaths",
+        "2 folders on a stack with GPUs",
+        "[] but on the local stack",
+        "serverImage instead",
+    ),
+    # templates
+    "template": Wrong(
+        {"serverArgs": ["--a", "x{{.Name}}"]},
+        "serverArgs",
+        "x{{.Name}}",
+        "no '{{', which KServe expands",
+        "write the value itself",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_told_with_what_is_allowed_and_the_fix(case: str) -> None:
+    wrong = WRONG[case]
+    [problem] = problems(**wrong.changes)
+    assert problem.key == f"modelcar:{wrong.key}"
+    assert wrong.value in problem.value
+    assert wrong.allowed in problem.allowed
+    assert wrong.fix in problem.fix
+
+
+def test_repository_name_that_is_too_long_for_registries_is_refused() -> None:
+    [problem] = problems(imageName="a" * 256)
+    assert problem.key == "modelcar:imageName"
+
+
+def test_template_in_the_command_is_told_of_the_command() -> None:
+    [problem] = problems(serverCommand=["serve", "{{.Name}}"])
+    assert problem.key == "modelcar:serverCommand"
+
+
+@pytest.mark.parametrize("changes", [{"serverEnv": ["A={{.Name}}"]}, {"servedModelName": "{{.Name}}"}])
+def test_template_elsewhere_in_the_container_is_refused(changes: dict[str, Any]) -> None:
+    [problem] = problems(**changes)
+    assert problem.key == f"modelcar:{next(iter(changes))}"
+
+
+@pytest.mark.parametrize("root", ["//", "/."])
+def test_the_whole_host_is_refused_however_it_is_written(root: str) -> None:
+    [problem] = problems(serverHostPaths=[root], gpuCount=0)
+    assert problem.key == "modelcar:serverHostPaths"
+
+
+def keys(found: list[Problem]) -> set[str]:
+    return {problem.key.removeprefix("modelcar:") for problem in found}
+
+
+def test_mistakes_of_several_keys_are_told_at_once() -> None:
+    found = problems(registry="https://h/p", serverImage=None, gpuCount="x", zzz=1, placment="x", cpu="1,5")
+    assert keys(found) == {"registry", "serverImage", "gpuCount", "zzz", "placment", "cpu"}
+    assert len(found) == 6
+
+
+def test_settings_that_do_not_go_together_are_told_at_once() -> None:
+    found = problems(
+        serviceName="a" * 50,
+        minReplicas=0,
+        cpuLimit="1",
+        serverEnv=["HOME=/"],
+        serverHostPaths=["/a"],
+        serverArgs=["{{"],
+    )
+    assert keys(found) == {
+        "serviceName",
+        "minReplicas",
+        "cpuLimit",
+        "serverEnv",
+        "serverHostPaths",
+        "serverArgs",
+    }
+    found = problems(deploymentMode="Knative", rollout="Recreate", placement="storageUris", unknown=1)
+    assert keys(found) == {"rollout", "placement", "unknown"}
+
+
+def test_a_wrong_value_does_not_hide_two_others_that_do_not_go_together() -> None:
+    assert keys(problems(gpuCount="x", minReplicas=5)) == {"gpuCount", "maxReplicas"}
+
+
+def test_the_message_has_all_four_parts_of_each_problem() -> None:
+    with pytest.raises(InputError) as caught:
+        load(registry="h.io/P", gpuCount="x")
+    for problem in caught.value.problems:
+        for part in (problem.key, problem.value, f"allowed: {problem.allowed}", f"fix: {problem.fix}"):
+            assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [f"HOME={SECRET}"],
+        [f"1A={SECRET}"],
+        [f"HF-TOKEN={SECRET}"],
+        [f"HF_TOKEN={SECRET}", "B"],
+        [f"={SECRET}"],
+    ],
+)
+def test_no_value_of_an_environment_entry_is_shown(entries: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        load(serverEnv=entries)
+    assert "serverEnv" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        f"HF_TOKEN={SECRET}",
+        {"HF_TOKEN": SECRET},
+        [{"HF_TOKEN": SECRET}],
+        [f"HF_TOKEN: {SECRET}"],
+    ],
+    ids=["string", "object", "object in list", "colon"],
+)
+def test_no_value_of_an_environment_entry_of_the_wrong_shape_is_shown(entries: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        load(serverEnv=entries)
+    assert "serverEnv" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+# --- the platform's file ----------------------------------------------------------------------------
+
+
+def write_platform(project: Path, values: Any) -> Path:
+    (project / "platform.json").write_text(json.dumps(values))
+    return project
+
+
+def test_platforms_values_are_defaults_that_the_stack_wins_over(tmp_path: Path) -> None:
+    values = {"registry": "platform/models", "registryInsecure": True, "serverArgs": ["--p"], "cpu": "100m"}
+    write_platform(tmp_path, {**values, "cpuLimit": "2"})
+    found = load(
+        tmp_path, platformFile="platform.json", registry=None, serverArgs=["--own"], registryInsecure=False
+    )
+    assert (found.registry, found.cpu, found.cpu_limit) == ("platform/models", "100m", "2")
+    assert found.server_args == ("--own",)
+    assert found.registry_insecure is False
+
+
+def test_platforms_file_is_relative_to_the_project_or_absolute(tmp_path: Path) -> None:
+    write_platform(tmp_path, {"gpuCount": 0})
+    assert load(tmp_path, platformFile="platform.json").gpu_count == 0
+    assert load(Path("/nowhere"), platformFile=str(tmp_path / "platform.json")).gpu_count == 0
+    assert load(tmp_path, platformFile="").gpu_count == 1
+
+
+def test_platforms_values_are_checked_as_the_stacks_are(tmp_path: Path) -> None:
+    write_platform(tmp_path, {"registry": "https://h/p", "gpuCount": "many", "cpuLimit": "1,5"})
+    found = problems(tmp_path, platformFile="platform.json", registry=None)
+    assert keys(found) == {"registry", "gpuCount", "cpuLimit"}
+
+
+def test_what_else_the_platforms_file_holds_is_not_a_setting(tmp_path: Path) -> None:
+    write_platform(tmp_path, {"version": 3, "gpu_count": 5})
+    assert load(tmp_path, platformFile="platform.json") == load()
+
+
+def test_missing_platform_file_is_told(tmp_path: Path) -> None:
+    [problem] = problems(tmp_path, platformFile=".local/platform.json")
+    assert problem.key == "modelcar:platformFile"
+    assert problem.value == ".local/platform.json does not exist"
+    assert "embedded platform writes" in problem.allowed
+    assert "make platform" in problem.fix
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"gpuCount: 1", b"\xff\xfe"])
+def test_platform_file_that_is_not_json_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "platform.json").write_bytes(content)
+    [problem] = problems(tmp_path, platformFile="platform.json")
+    assert problem.key == "modelcar:platformFile"
+    assert problem.value.startswith("platform.json is not JSON: ")
+    assert "JSON object" in problem.allowed
+    assert "make platform" in problem.fix
+
+
+@pytest.mark.parametrize("values", [[], None, "x", 5])
+def test_platform_file_that_is_not_an_object_is_told(tmp_path: Path, values: Any) -> None:
+    [problem] = problems(write_platform(tmp_path, values), platformFile="platform.json")
+    assert problem.key == "modelcar:platformFile"
+
+
+def test_platform_file_that_is_a_folder_is_told(tmp_path: Path) -> None:
+    [problem] = problems(tmp_path, platformFile=".")
+    assert problem.key == "modelcar:platformFile"
