@@ -62,6 +62,10 @@ clean: env ## stop it and remove its data and the local stack's state
 pulumi: env ## run pulumi: make pulumi ARGS="preview --stack local"
 	@$(LOCAL) pulumi $(ARGS)
 
+.PHONY: preview
+preview: env ## preview a stack with the policy pack, without any account: make preview STACK=dev
+	@$(LOCAL) preview $(STACK) $(ARGS)
+
 .PHONY: pin
 pin: env ## resolve a tag to its digest: make pin IMAGE=vllm/vllm-openai:v0.23.0
 	@$(LOCAL) pin $(IMAGE)
@@ -72,6 +76,7 @@ check: env ## static checks: format, lint, types, the lock
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -m local.lock --check
+	@$$($(PYTHON) -m local.tools actionlint) .github/workflows/*.yml
 
 .PHONY: test-unit
 test-unit: env ## unit tests (Pulumi mocks; seconds)

@@ -7,8 +7,13 @@ import pulumi_kubernetes as kubernetes
 
 from components import reachability
 from components import settings as stack
+from components.google.cloud import GoogleCloud
+from components.google.cluster import require_adopted
+from components.kserve_platform import KServePlatform, KServePlatformArgs, verify
 from components.model_service import ModelService, ModelServiceArgs
+from components.model_size import model_bytes
 from components.modelcar_image import ModelcarImage, ModelcarImageArgs
+from components.pull_access import PullAccess, PullAccessArgs
 from modelcar.errors import InputError
 
 PROJECT = Path(__file__).absolute().parent
@@ -17,8 +22,13 @@ PROJECT = Path(__file__).absolute().parent
 def main() -> None:
     """Declare the stack's resources; everything is checked before the first one."""
     settings = stack.from_pulumi(PROJECT)
-    if settings.check_reachable and not pulumi.runtime.is_dry_run():
-        reachability.require(settings)
+    size = model_bytes(settings, PROJECT)
+    if settings.google:
+        require_adopted(settings.google)
+    reachable = reachability.check(settings, required=not pulumi.runtime.is_dry_run())
+
+    # The registry, its reader, the cluster and its GPU nodes, where they are Google's.
+    cloud = GoogleCloud("modelcar", settings.google, size) if settings.google else None
 
     image = ModelcarImage(
         settings.image_name,
@@ -30,23 +40,39 @@ def main() -> None:
             builder=settings.builder,
             insecure=settings.registry_insecure,
             project=PROJECT,
+            model_bytes=settings.model_bytes,
         ),
+        pulumi.ResourceOptions(depends_on=[cloud.registry] if cloud else []),
     )
 
+    own_cluster = settings.kubeconfig or settings.kube_context
     cluster = kubernetes.Provider(
         "cluster",
-        kubeconfig=settings.kubeconfig,
+        kubeconfig=cloud.cluster.kubeconfig if cloud and not own_cluster else settings.kubeconfig,
         context=settings.kube_context,
         enable_server_side_apply=True,
     )
     in_cluster = pulumi.ResourceOptions(provider=cluster)
+    needed: list[pulumi.Resource] = [cloud.pool] if cloud else []
+    if settings.kserve.install:
+        arguments = KServePlatformArgs(settings.kserve, settings.deployment_mode)
+        needed.append(KServePlatform("kserve", arguments, in_cluster))
+    elif settings.kserve.verify and reachable:
+        needed.append(verify(settings.kserve, in_cluster))
     if settings.create_namespace:
-        namespace = kubernetes.core.v1.Namespace(
-            settings.namespace, metadata={"name": settings.namespace}, opts=in_cluster
-        )
-        in_cluster = pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=[namespace]))
+        name = settings.namespace
+        needed.append(kubernetes.core.v1.Namespace(name, metadata={"name": name}, opts=in_cluster))
+    in_cluster = pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=needed))
+
+    access = (
+        PullAccess("pull-access", PullAccessArgs.of(settings), in_cluster)
+        if settings.needs_pull_access
+        else None
+    )
     service = ModelService(
-        settings.service_name, ModelServiceArgs(storage_uri=image.storage_uri, settings=settings), in_cluster
+        settings.service_name,
+        ModelServiceArgs(image.storage_uri, settings, access.service_account if access else None),
+        in_cluster,
     )
 
     pulumi.export("modelDigest", image.digest)
@@ -57,6 +83,13 @@ def main() -> None:
     pulumi.export("serviceName", service.name)
     pulumi.export("namespace", service.namespace)
     pulumi.export("servedModelName", settings.model_name)
+    if cloud:
+        pulumi.export("registry", cloud.registry.path)
+        pulumi.export("clusterName", cloud.cluster.name)
+        pulumi.export("clusterLocation", cloud.cluster.location)
+        pulumi.export("nodePool", cloud.pool.name)
+        pulumi.export("nodeDiskGb", cloud.pool.disk_gb)
+        pulumi.export("nodeServiceAccount", cloud.node_account)
 
 
 try:

@@ -130,6 +130,19 @@ def _templates(settings: Settings) -> Problem | None:
     return None
 
 
+def _pull_access(settings: Settings) -> Problem | None:
+    name, password = settings.registry_username, settings.registry_password
+    if bool(name) != bool(password):
+        missing = "registryPassword" if name else "registryUsername"
+        secret = " --secret" if name else ""
+        fix = f"pulumi config set{secret} {NAMESPACE}:{missing} …"
+        return problem(missing, "not set, while the other half is", "both, or neither", fix)
+    if settings.pull_secret and name:
+        value = f"{settings.pull_secret}, beside registryUsername"
+        return problem("pullSecret", value, "an existing secret, or credentials", "remove one of the two")
+    return None
+
+
 CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
     _repository,
     _hostname,
@@ -141,4 +154,5 @@ CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
     _environment,
     _host_paths,
     _templates,
+    _pull_access,
 )

@@ -14,6 +14,7 @@ from typing import Any
 import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
 
+from components.options import child
 from components.settings import Settings
 
 #: KServe mounts the model here, whatever the server.
@@ -34,10 +35,14 @@ PROBE_PERIOD = 5
 
 @dataclass(frozen=True)
 class ModelServiceArgs:
-    """storage_uri: `oci://…@sha256:…`; settings: the stack's, for everything else."""
+    """storage_uri: `oci://…@sha256:…`; settings: the stack's, for everything else.
+
+    service_account: of the pods; the namespace's default one where None.
+    """
 
     storage_uri: pulumi.Input[str]
     settings: Settings
+    service_account: pulumi.Input[str] | None = None
 
 
 class ModelService(pulumi.ComponentResource):
@@ -73,7 +78,7 @@ class ModelService(pulumi.ComponentResource):
                 kind="ServingRuntime",
                 metadata=metadata,
                 spec=serving_runtime(settings),
-                opts=pulumi.ResourceOptions(parent=self),
+                opts=child(self, opts),
             )
             depends_on.append(runtime)
         service = CustomResource(
@@ -81,8 +86,8 @@ class ModelService(pulumi.ComponentResource):
             api_version="serving.kserve.io/v1beta1",
             kind="InferenceService",
             metadata={**metadata, "annotations": service_annotations(settings)},
-            spec={"predictor": predictor(settings, args.storage_uri)},
-            opts=pulumi.ResourceOptions(parent=self, depends_on=depends_on),
+            spec={"predictor": predictor(settings, args.storage_uri, args.service_account)},
+            opts=child(self, opts, *depends_on),
         )
         # Known in a preview, and tied to the service: nobody gets the name before it is served.
         self.name = service.urn.apply(lambda _: settings.service_name)
@@ -122,12 +127,15 @@ def serving_runtime(settings: Settings) -> dict[str, Any]:
     }
 
 
-def predictor(settings: Settings, storage_uri: pulumi.Input[str]) -> dict[str, Any]:
+def predictor(
+    settings: Settings, storage_uri: pulumi.Input[str], service_account: pulumi.Input[str] | None = None
+) -> dict[str, Any]:
     """Return the predictor, with the storage URI where the placement puts it."""
     common = {
         "minReplicas": settings.min_replicas,
         "maxReplicas": settings.max_replicas,
         "automountServiceAccountToken": False,
+        **({"serviceAccountName": service_account} if service_account is not None else {}),
         **strategy(settings),
     }
     if settings.placement == "servingRuntime":

@@ -10,7 +10,8 @@ import pulumi
 import pulumi_docker_build as docker_build
 
 from components import oci
-from modelcar.layout import write_layout
+from components.options import child
+from modelcar.layout import Layout, write_layout
 from modelcar.weights import read_weights
 
 #: Folder of the Dockerfile; its .dockerignore keeps everything else out: the weights have their own way in.
@@ -31,6 +32,7 @@ class ModelcarImageArgs:
     insecure: push over plain HTTP, for a registry on this machine.
     project: the program's folder, to which `weights` is relative.
     layouts: folder for the weights' OCI layouts (as large as the weights).
+    model_bytes: size of the weights; where it is given, a preview does without the weights themselves.
     """
 
     weights: Path
@@ -41,6 +43,7 @@ class ModelcarImageArgs:
     insecure: bool = False
     project: Path = Path()
     layouts: Path = LAYOUTS
+    model_bytes: int | None = None
 
 
 class ModelcarImage(pulumi.ComponentResource):
@@ -71,42 +74,41 @@ class ModelcarImage(pulumi.ComponentResource):
         self, name: str, args: ModelcarImageArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         """Stage the weights and declare the image."""
-        weights = read_weights(args.project / args.weights)
-        layout = write_layout(weights, args.project / args.layouts / args.name)
+        layout = _stage(args)
         super().__init__("modelcar:kserve:ModelcarImage", name, None, opts)
+        digest = pulumi.Output.from_input(layout.manifest_digest) if layout else unknown()
         # Relative paths: another checkout's preview must not show a change where there is none.
-        layout_folder = args.layouts / args.name
-        contexts = {
-            "base": args.base_image
-            if oci.LAYOUT.fullmatch(args.base_image)
-            else f"docker-image://{args.base_image}",
-            "weights": f"oci-layout://{layout_folder}@{layout.manifest_digest}",
-        }
+        folder = args.layouts / args.name
+        is_layout = oci.LAYOUT.fullmatch(args.base_image)
+        base = args.base_image if is_layout else f"docker-image://{args.base_image}"
         export = _export_options(args.insecure)
-        tag = image_tag(
-            contexts["base"], layout.manifest_digest, args.project / BUILD_CONTEXT / "Dockerfile", export
+        dockerfile = args.project / BUILD_CONTEXT / "Dockerfile"
+        reference = digest.apply(
+            lambda found: f"{args.registry}/{args.name}:{image_tag(base, found, dockerfile, export)}"
         )
-        reference = f"{args.registry}/{args.name}:{tag}"
         image = docker_build.Image(
             name,
             context=docker_build.BuildContextArgs(
                 location=str(BUILD_CONTEXT),
                 named={
-                    key: docker_build.ContextArgs(location=location) for key, location in contexts.items()
+                    "base": docker_build.ContextArgs(location=base),
+                    "weights": docker_build.ContextArgs(
+                        location=pulumi.Output.concat("oci-layout://", str(folder), "@", digest)
+                    ),
                 },
             ),
             build_args={"SOURCE_DATE_EPOCH": "0"},
             builder=docker_build.BuilderConfigArgs(name=args.builder) if args.builder else None,
-            exports=[docker_build.ExportArgs(raw=f"{export},name={reference}")],
+            exports=[docker_build.ExportArgs(raw=pulumi.Output.concat(export, ",name=", reference))],
             push=False,  # the export above pushes
             build_on_preview=False,
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=child(self, opts),
         )
         self.digest = known_digest(image.digest)
-        self.storage_uri = self.digest.apply(lambda digest: oci.storage_uri(args.registry, args.name, digest))
-        self.reference = pulumi.Output.from_input(reference)
-        self.weights_digest = pulumi.Output.from_input(layout.manifest_digest)
-        self.size_bytes = pulumi.Output.from_input(layout.total_size)
+        self.storage_uri = self.digest.apply(lambda found: oci.storage_uri(args.registry, args.name, found))
+        self.reference = reference
+        self.weights_digest = digest
+        self.size_bytes = pulumi.Output.from_input(layout.total_size if layout else args.model_bytes or 0)
         self.register_outputs(
             {
                 "digest": self.digest,
@@ -116,6 +118,18 @@ class ModelcarImage(pulumi.ComponentResource):
                 "sizeBytes": self.size_bytes,
             }
         )
+
+
+def _stage(args: ModelcarImageArgs) -> Layout | None:
+    """Write the weights' layout; None in a preview on a machine that does not have them."""
+    folder = args.project / args.weights
+    if args.model_bytes and pulumi.runtime.is_dry_run() and not folder.exists():
+        pulumi.log.warn(
+            f"{args.weights} is not on this machine: the preview cannot tell whether the image changes. "
+            "`pulumi up` needs the weights."
+        )
+        return None
+    return write_layout(read_weights(folder), args.project / args.layouts / args.name)
 
 
 def _export_options(insecure: bool) -> str:

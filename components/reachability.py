@@ -24,6 +24,29 @@ TIMEOUT = 5.0
 _PORTS = {"http": 80, "https": 443}
 
 
+def check(settings: Settings, *, required: bool) -> bool:
+    """Tell whether the cluster can be asked what it runs.
+
+    Args:
+        required: in an `up`, where registry and API server have to be there. False in a preview, which builds
+            nothing and works without network.
+
+    Raises:
+        InputError: as `require`.
+    """
+    default = os.environ.get("KUBECONFIG", "")
+    if required and settings.check_reachable:
+        require(settings, default)
+    if settings.google and _from_google(settings):
+        # Its address is known to Google only; one that this stack creates has nothing in it yet.
+        return required and not settings.google.cluster.create
+    return required or _api_server(settings, default) is None
+
+
+def _from_google(settings: Settings) -> bool:
+    return settings.google is not None and not (settings.kubeconfig or settings.kube_context)
+
+
 def require(settings: Settings, kubeconfig_default: str | None = None) -> None:
     """Connect to the registry and to the API server once each.
 
@@ -58,6 +81,8 @@ def _registry(settings: Settings) -> Problem | None:
 
 
 def _api_server(settings: Settings, default: str) -> Problem | None:
+    if _from_google(settings):
+        return None
     key = f"{NAMESPACE}:kubeContext" if settings.kube_context else f"{NAMESPACE}:kubeconfig"
     try:
         config = _read_kubeconfig(settings.kubeconfig, default)

@@ -11,10 +11,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pulumi
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from components.checks import CHECKS, NAMESPACE, RESERVED_ENV, problem
@@ -29,7 +29,10 @@ from components.fields import (
     quantity,
     quantity_field,
 )
-from modelcar.errors import InputError, Problem
+from components.google.checks import problems as google_problems
+from components.google.settings import GoogleSettings
+from components.kserve_platform import KServeSettings
+from modelcar.errors import InputError, Problem, refuse
 
 __all__ = [
     "KEYS",
@@ -51,9 +54,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
 
+    # Google Cloud: the registry, the cluster and its GPU nodes; a stack without it brings its own
+    google: GoogleSettings | None = None
+
     # the image
     image_name: ImageName = "qwen2.5-0.5b"
     weights: str = Field("modelcar/data/qwen2.5-0.5b", min_length=1)
+    model_size: Annotated[str, quantity_field("1Gi")] | None = None
     registry: Registry
     registry_insecure: bool = False
     base_image: BaseImage
@@ -66,6 +73,12 @@ class Settings(BaseModel):
     namespace: Label = "kserve-demo"
     create_namespace: bool = True
     deployment_mode: Literal["Standard", "Knative"] = "Standard"
+    kserve: KServeSettings = Field(default_factory=lambda: KServeSettings.model_validate({}))
+
+    # how nodes pull from a registry that does not know them by themselves
+    pull_secret: Label | None = None
+    registry_username: str | None = None
+    registry_password: SecretStr | None = None
 
     # the service
     service_name: ServiceName = "qwen-oci"
@@ -92,13 +105,38 @@ class Settings(BaseModel):
     shared_memory: Annotated[str, quantity_field("2Gi")] = "2Gi"
     gpu_count: int = Field(1, ge=0, le=16)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _google_registry(cls, values: Any) -> Any:
+        """The stack's own repository is where images go, unless the stack names another registry."""
+        google = values.get("google") if isinstance(values, dict) else None
+        if isinstance(google, dict) and "registry" not in values:
+            try:
+                registry = GoogleSettings.model_validate(google).registry
+            except ValidationError:
+                registry = _PLACEHOLDERS["registry"]  # what is wrong with google is told, and not this too
+            return {**values, "registry": registry}
+        return values
+
     @model_validator(mode="after")
     def _together(self) -> Settings:
         """Check what no field can know alone; every finding is reported."""
         problems = [found for check in CHECKS if (found := check(self)) is not None]
+        if self.google:
+            problems += google_problems(self, self.google)
         if problems:
             raise _Together(problems)
         return self
+
+    @property
+    def model_bytes(self) -> int | None:
+        """What the model is said to weigh, in bytes; None where the weights themselves have to tell."""
+        return round(quantity(self.model_size)) if self.model_size else None
+
+    @property
+    def needs_pull_access(self) -> bool:
+        """Whether the pods' ServiceAccount has to carry a pull secret."""
+        return bool(self.pull_secret or self.registry_username)
 
     @property
     def model_name(self) -> str:
@@ -121,8 +159,11 @@ _PLACEHOLDERS = {
     "serverImage": "placeholder@sha256:" + "0" * 64,
 }
 
+#: Keys whose values are objects.
+_OBJECTS = frozenset({"google", "kserve"})
+
 #: Keys whose values may hold secrets; they are never shown.
-_HIDDEN = frozenset({"serverEnv"})
+_HIDDEN = frozenset({"serverEnv", "registryPassword"})
 
 _REQUIRED = {
     "registry": "HOST[:PORT]/PATH that modelcars are pushed to",
@@ -168,7 +209,16 @@ def from_pulumi(project: Path) -> Settings:
     """
     # pulumi.Config reads one key at a time; a misspelt key is found only by looking at all of them.
     values = {**pulumi.runtime.config.get_config_env(), **pulumi.runtime.config.CONFIG.get()}
-    return load(values, project)
+    settings = load(values, project)
+    key = f"{NAMESPACE}:registryPassword"
+    if settings.registry_password and not pulumi.runtime.config.is_config_secret(key):
+        raise refuse(
+            key,
+            "stands in the stack's file for everybody to read (not shown)",
+            allowed="a Pulumi secret",
+            fix=f"change the password, then: pulumi config set --secret {key}",
+        )
+    return settings
 
 
 def _unknown_keys(own: Mapping[str, str]) -> list[Problem]:
@@ -188,7 +238,7 @@ def _unknown_keys(own: Mapping[str, str]) -> list[Problem]:
 def _parsed(key: str, text: str) -> Any:
     """Pulumi hands every value over as text: JSON for anything but a string."""
     annotation = str(KEYS[key].annotation)
-    if annotation.startswith("tuple") or annotation in {"<class 'bool'>", "<class 'int'>"}:
+    if key in _OBJECTS or annotation.startswith("tuple") or annotation in {"<class 'bool'>", "<class 'int'>"}:
         try:
             return json.loads(text)
         except ValueError:
@@ -223,12 +273,25 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[Problem]
         # Settings are checked together only where each alone is right: the wrong ones give way for that.
         rest = {key: value for key, value in values.items() if key not in wrong}
         try:
-            Settings.model_validate(
-                {**{key: _PLACEHOLDERS[key] for key in wrong & set(_PLACEHOLDERS)}, **rest}
-            )
+            Settings.model_validate({**_PLACEHOLDERS, **rest})
         except ValidationError as hidden:
             problems += _problems(hidden)
     return problems
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """Return a place in the settings as `pulumi config --path` takes it."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+
+
+def _names(location: tuple[int | str, ...]) -> list[str]:
+    """Return the keys of the section that an unknown key stands in."""
+    model: type[BaseModel] = Settings
+    for part in location[:-1]:
+        field = next(field for field in model.model_fields.values() if field.alias == part)
+        kinds = [field.annotation, *get_args(field.annotation)]
+        model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return sorted(str(field.alias) for field in model.model_fields.values())
 
 
 def _problems(error: ValidationError) -> Iterator[Problem]:
@@ -237,13 +300,19 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
         if isinstance(cause, _Together):
             yield from cause.problems
             continue
-        key = str(found["loc"][0]) if found["loc"] else "settings"
-        hidden = key in _HIDDEN
+        key = _path(found["loc"]) or "settings"
+        hidden = bool(found["loc"]) and found["loc"][0] in _HIDDEN
         shown = "not shown: it may hold secrets" if hidden else repr(found["input"])[:120]
         if isinstance(cause, Refused):
             yield problem(key, f"{shown}: {cause.why}", cause.allowed, cause.fix)
+        elif found["type"] == "extra_forbidden":
+            names = _names(found["loc"])
+            close = difflib.get_close_matches(str(found["loc"][-1]), names, n=1, cutoff=0.6)
+            fix = f"did you mean {close[0]}?" if close else "remove it"
+            yield problem(key, "unknown key", ", ".join(names), fix)
         elif found["type"] == "missing":
-            fix = f"pulumi config set {NAMESPACE}:{key} …"
+            path = "--path " if "." in key else ""
+            fix = f"pulumi config set {path}{NAMESPACE}:{key} …"
             yield problem(key, "not set", _REQUIRED.get(key, "a value: it has no default"), fix)
         elif found["type"] == "literal_error":
             allowed = str(found["ctx"]["expected"])

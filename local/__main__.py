@@ -1,4 +1,4 @@
-"""Command line of the local stack: `python -m local up|platform|down|clean|status|env|pulumi|pin`."""
+"""Command line of the local stack: `python -m local up|platform|down|clean|status|env|pulumi|preview|pin`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-from local import own_cluster, platform, stack, up
+from local import own_cluster, platform, preview, stack, up
 from local.instance import Instance, load, state_root
 from local.tools import collect
 from modelcar.errors import InputError
@@ -73,6 +73,13 @@ def _pulumi(instance: Instance, arguments: argparse.Namespace) -> int:
     return subprocess.run(command, env=environment, check=False).returncode
 
 
+def _preview(instance: Instance, arguments: argparse.Namespace) -> int:
+    tools = collect(up.indented, embedded=False, extra=("helm",), plugins=("kubernetes", "gcp"))
+    for name in tools.standins:
+        up.indented(f"NOTE: the official {name} is not on this machine; a stand-in of this project serves")
+    return preview.preview(instance, tools, arguments.stack, arguments.arguments, up.indented)
+
+
 def _pin(_: Instance, arguments: argparse.Namespace) -> int:
     tools = collect(lambda line: print(line, file=sys.stderr), embedded=False)
     up.say(own_cluster.pinned(arguments.image, tools))
@@ -87,6 +94,7 @@ COMMANDS = {
     "status": (_status, "show each process"),
     "env": (_env, 'print the variables for plain commands: eval "$(python -m local env)"'),
     "pulumi": (_pulumi, "run a pulumi command with the right environment"),
+    "preview": (_preview, "show what `pulumi up` would do to a stack, with the policy pack"),
     "pin": (_pin, "resolve an image's tag to its digest, for settings that take images by digest"),
 }
 
@@ -100,6 +108,9 @@ def main() -> int:
         command = commands.add_parser(name, help=text)
         if name == "pulumi":
             command.add_argument("arguments", nargs=argparse.REMAINDER)
+        if name == "preview":
+            command.add_argument("stack", help="dev, prod or local")
+            command.add_argument("arguments", nargs=argparse.REMAINDER, help="more for `pulumi preview`")
         if name == "pin":
             command.add_argument("image", help="IMAGE:TAG")
     arguments = parser.parse_args()

@@ -2,10 +2,13 @@
 
 A program of the user's own is preferred where its version does not matter to what is tested (the
 Pulumi CLI, its plugins, buildx, Debian's parts). Kubernetes and KServe are always the pinned ones.
+
+`python -m local.tools NAME` finds or builds one program and prints its path.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -18,12 +21,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from local.instance import KSERVE_VERSION, KUBERNETES_VERSION, PROJECT, cache_root
+from local.instance import KSERVE_VERSION, KUBERNETES_VERSION, PROJECT, cache_root, state_root
 from modelcar.errors import InputError, refuse
 
 PULUMI_VERSION = "3.259.0"
 KUBERNETES_PLUGIN_VERSION = "4.34.2"
+GCP_PLUGIN_VERSION = "10.2.0"
 DOCKER_BUILD_VERSION = "0.0.22"
+HELM_VERSION = "3.22.0"
+ACTIONLINT_VERSION = "1.7.12"
 
 #: What the Go module cache and build cache grow to on a first build, measured: 5.5 GiB and 4 GiB.
 BUILD_DISK_BYTES = 10 * 2**30
@@ -76,7 +82,26 @@ TOOLS = (
         )
     ),
     Tool("kserve-manager", KSERVE_VERSION, "kserve", "github.com/kserve/kserve/cmd/manager"),
+    Tool(
+        "helm",
+        HELM_VERSION,
+        "helm",
+        "helm.sh/helm/v3/cmd/helm",
+        f"-X helm.sh/helm/v3/internal/version.version=v{HELM_VERSION}",
+        on_path=("helm",),
+    ),
+    Tool(
+        "actionlint",
+        ACTIONLINT_VERSION,
+        "actionlint",
+        "github.com/rhysd/actionlint/cmd/actionlint",
+        f"-X github.com/rhysd/actionlint.version={ACTIONLINT_VERSION}",
+        on_path=("actionlint",),
+    ),
 )
+
+#: Not part of the local stack: collected only when asked for by name.
+ON_REQUEST = ("helm", "actionlint")
 
 
 @dataclass(frozen=True)
@@ -122,11 +147,20 @@ class Toolbox:
 CLIENT_TOOLS = ("pulumi", "pulumi-resource-docker-build", "buildx", "kubectl")
 
 
-def collect(progress: Progress, *, embedded: bool = True) -> Toolbox:
+def collect(
+    progress: Progress,
+    *,
+    embedded: bool = True,
+    extra: tuple[str, ...] = (),
+    plugins: tuple[str, ...] = ("kubernetes",),
+) -> Toolbox:
     """Find or build every program, with a line of progress for each that took time.
 
     Args:
+        progress: takes the lines.
         embedded: also what the embedded platform runs; False where the user has a cluster and a registry.
+        extra: names out of ON_REQUEST, to be collected too.
+        plugins: names out of PLUGINS, which the stack needs; docker-build always is there.
 
     Raises:
         InputError: parts are missing and cannot be installed, Go is missing, or the disk is too full.
@@ -134,15 +168,47 @@ def collect(progress: Progress, *, embedded: bool = True) -> Toolbox:
     if embedded:
         _require_linux_root()
     debian = _debian_parts(progress) if embedded else {}
-    wanted = [tool for tool in TOOLS if embedded or tool.name in CLIENT_TOOLS]
+    wanted = [tool for tool in TOOLS if _is_wanted(tool.name, embedded=embedded, extra=extra)]
     built = {tool.name: _find_or_build(tool, progress) for tool in wanted}
     kserve = _kserve_manifests(progress) if embedded else tools_folder()
-    standins = _missing_plugins(built["pulumi"])
+    standins = _missing_plugins(built["pulumi"], plugins)
     folders = [built["pulumi"].parent, tools_folder() / "bin"]
     # Last on PATH: an official program always wins over its stand-in.
     standin_folder = _standin_folder(standins)
     path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", ""), str(standin_folder)])
     return Toolbox({**debian, **built}, path, kserve, standins, embedded)
+
+
+def _is_wanted(name: str, *, embedded: bool, extra: tuple[str, ...]) -> bool:
+    if name in ON_REQUEST:
+        return name in extra
+    return embedded or name in CLIENT_TOOLS
+
+
+def find_tool(name: str, progress: Progress) -> Path:
+    """Find or build one program of TOOLS.
+
+    Raises:
+        InputError: there is none of this name, Go is missing, the disk is too full or the build failed.
+    """
+    for tool in TOOLS:
+        if tool.name == name:
+            return _find_or_build(tool, progress)
+    raise refuse(
+        "tool",
+        name,
+        allowed=", ".join(sorted(tool.name for tool in TOOLS)),
+        fix="name one of these",
+    )
+
+
+def kserve_charts(progress: Progress) -> Path:
+    """Return the folder of KServe's own Helm charts, one folder each (`kserve-crd`, `kserve-resources`, …).
+
+    Raises:
+        InputError: they are not in the cache, and KServe's Go module cannot be downloaded.
+    """
+    return _kserve_manifests(progress) / "charts"
 
 
 def tools_folder() -> Path:
@@ -340,11 +406,36 @@ def _require_disk() -> None:
         )
 
 
+#: What is kept of KServe's module: its manifests, and its Helm charts.
+KSERVE_PARTS = ("config", "charts")
+
+
 def _kserve_manifests(progress: Progress) -> Path:
-    """Return KServe's own CRDs, webhooks and configuration, kept beside the tools."""
+    """Return KServe's own CRDs, webhooks, configuration and charts, kept beside the tools."""
     target = tools_folder() / f"kserve-{KSERVE_VERSION}"
-    if target.exists():
+    missing = [part for part in KSERVE_PARTS if not (target / part).exists()]
+    if not missing:
         return target
+    module = _kserve_module()
+    target.mkdir(parents=True, exist_ok=True)
+    for part in missing:
+        # Of this process alone, so that two runs cannot disturb each other.
+        staging = target.with_name(f"{target.name}.{part}.{os.getpid()}.part")
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.copytree(module / part, staging, copy_function=shutil.copyfile)
+        try:
+            staging.rename(target / part)
+        except OSError:
+            shutil.rmtree(staging, ignore_errors=True)
+            if not (target / part).exists():
+                raise
+    progress(f"KServe {KSERVE_VERSION} {' and '.join(missing)} ready")
+    return target
+
+
+def _kserve_module() -> Path:
+    """Download KServe's Go module, unless it is in the module cache, and return its folder."""
+    _require_go(next(tool for tool in TOOLS if tool.module == "kserve"))
     result = subprocess.run(
         ["go", "mod", "download", "-json", f"github.com/kserve/kserve@v{KSERVE_VERSION}"],
         cwd=_module_folder("kserve"),
@@ -359,27 +450,25 @@ def _kserve_manifests(progress: Progress) -> Path:
             allowed="a download from a Go module proxy",
             fix="check that a Go module proxy is reachable (`go env GOPROXY`), then run the command again",
         )
-    module = Path(json.loads(result.stdout)["Dir"])
-    staging = target.with_name(target.name + ".part")
-    shutil.rmtree(staging, ignore_errors=True)
-    shutil.copytree(module / "config", staging / "config", copy_function=shutil.copyfile)
-    staging.rename(target)
-    progress(f"KServe {KSERVE_VERSION} manifests ready")
-    return target
+    return Path(json.loads(result.stdout)["Dir"])
 
 
 # --- Pulumi's plugins ------------------------------------------------------------------------------
 
 
-def _missing_plugins(pulumi: Path) -> tuple[str, ...]:
-    """Say which official plugins are missing and cannot be had, so that a stand-in has to serve."""
-    missing = []
-    if not _which("pulumi-language-python") and not (pulumi.parent / "pulumi-language-python").exists():
-        missing.append("pulumi-language-python")
-    if not _which("pulumi-resource-kubernetes") and not _plugin(
-        "kubernetes", KUBERNETES_PLUGIN_VERSION, pulumi
-    ):
-        missing.append("pulumi-resource-kubernetes")
+#: Official plugins that a stand-in can serve for: name → version.
+PLUGINS = {"kubernetes": KUBERNETES_PLUGIN_VERSION, "gcp": GCP_PLUGIN_VERSION}
+#: Programs that come with the Pulumi CLI.
+BESIDE_PULUMI = ("pulumi-language-python", "pulumi-analyzer-policy-python")
+
+
+def _missing_plugins(pulumi: Path, plugins: Iterable[str] = ("kubernetes",)) -> tuple[str, ...]:
+    """Say which official programs are missing and cannot be had, so that a stand-in has to serve."""
+    missing = [name for name in BESIDE_PULUMI if not _which(name) and not (pulumi.parent / name).exists()]
+    for name in plugins:
+        program = f"pulumi-resource-{name}"
+        if not _which(program) and not _plugin(name, PLUGINS[name], pulumi):
+            missing.append(program)
     return tuple(missing)
 
 
@@ -401,8 +490,8 @@ def _plugin(name: str, version: str, pulumi: Path) -> bool:
 
 
 def _standin_folder(standins: Iterable[str]) -> Path:
-    """A folder that holds only the stand-ins that are needed."""
-    folder = tools_folder() / "standins"
+    """A folder of this checkout's that holds only the stand-ins that are needed."""
+    folder = state_root() / "standins"
     folder.mkdir(parents=True, exist_ok=True)
     wanted = set(standins)
     for link in folder.iterdir():
@@ -416,3 +505,20 @@ def _standin_folder(standins: Iterable[str]) -> Path:
         link.unlink(missing_ok=True)
         link.symlink_to(source)
     return folder
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Find or build one program; print its path, and what it took on standard error."""
+    parser = argparse.ArgumentParser(prog="python -m local.tools", description=main.__doc__)
+    parser.add_argument("name", help=", ".join(sorted(tool.name for tool in TOOLS)))
+    try:
+        found = find_tool(parser.parse_args(arguments).name, lambda line: print(line, file=sys.stderr))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

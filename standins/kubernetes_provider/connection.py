@@ -39,7 +39,7 @@ _USED = {
     "upsertExistingObjects",
     "deleteUnreachable",
 }
-# They concern what the stand-in has none of: deprecation tables, Helm, the identity of a cluster.
+# They concern what the stand-in has none of: deprecation tables, hooks of charts, a cluster's identity.
 _WITHOUT_EFFECT = {"suppressDeprecationWarnings", "suppressHelmHookWarnings", "clusterIdentifier", "version"}
 _FLAGS = {
     "enablePatchForce": "PULUMI_K8S_ENABLE_PATCH_FORCE",

@@ -15,11 +15,10 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 import grpc
-from google.protobuf import any_pb2, empty_pb2, struct_pb2
+from google.protobuf import any_pb2, empty_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
 
 from standins.kubernetes_provider import conditions, diagnosis, differences, naming, properties
@@ -47,6 +46,8 @@ from standins.kubernetes_provider.readiness import (
     is_inference_service,
     readiness,
 )
+from standins.kubernetes_provider.refusals import PartialError, RefusedError
+from standins.kubernetes_provider.releases import Releases, is_release
 from standins.kubernetes_provider.stopping import Stop
 from standins.kubernetes_provider.watching import Outcome, Verdict, Watcher
 from standins.plugin import INFO, WARNING, EngineLog, engine_address, serve
@@ -100,21 +101,6 @@ _CLUSTER_SCOPED = frozenset(
 )
 
 Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-class RefusedError(Exception):
-    """An operation that is not carried out; the message is for the user."""
-
-
-@dataclass
-class PartialError(Exception):
-    """The object exists, but is not ready: the engine keeps it in the state with the reasons."""
-
-    id: str
-    state: dict[str, Any]
-    inputs: struct_pb2.Struct
-    message: str
-    reasons: list[str]
 
 
 def _answering(method: Method) -> Method:
@@ -270,6 +256,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         self, request: provider_pb2.CheckRequest, context: grpc.ServicerContext
     ) -> provider_pb2.CheckResponse:
         """Refuse what the stand-in cannot manage, name the object and put it into its namespace."""
+        if is_release(request.urn):
+            return self._releases().check(request)
         _require_supported(request.urn, request.type)
         news = properties.decode(request.news)
         old_inputs = properties.plain(properties.decode(request.olds))
@@ -305,6 +293,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         self, request: provider_pb2.DiffRequest, context: grpc.ServicerContext
     ) -> provider_pb2.DiffResponse:
         """Compare with what was last seen of the object, cut down to what the old inputs had."""
+        if is_release(request.urn):
+            return self._releases().diff(request)
         wanted = properties.to_object(properties.decode(request.news))
         old_inputs, live = properties.split_state(properties.decode(request.olds))
         if not old_inputs:
@@ -350,6 +340,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         An object that exists already is refused, as the official provider does, unless this very resource
         made it in a run that was interrupted before the state was written.
         """
+        if is_release(request.urn):
+            return self._releases().create(request)
         given = properties.decode(request.properties)
         wanted = properties.to_object(given)
         manager = _field_manager(request.urn, {}, wanted)
@@ -379,6 +371,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
         An object that somebody deleted meanwhile is made again, with a warning.
         """
+        if is_release(request.urn):
+            return self._releases().update(request)
         given = properties.decode(request.news)
         wanted = properties.to_object(given)
         old_state = properties.decode(request.olds)
@@ -426,11 +420,15 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
                 self._say_forgotten(request.urn)
                 return provider_pb2.ReadResponse()
             self._reach()
+        if is_release(request.urn):
+            return self._releases().read(request)
         cluster = self._reach()
         given = properties.decode(request.inputs)
         old_state = properties.decode(request.properties)
         old_inputs, old_live = properties.to_object(given), properties.split_state(old_state)[1]
-        importing = not old_inputs.get("kind") and not old_live.get("kind")
+        # A resource that a program only reads (`.get`) has no inputs in a refresh either.
+        external = not old_inputs.get("kind")
+        importing = external and not old_live.get("kind")
         api_version, kind = _kind(
             request.urn, request.type, old_inputs if old_inputs.get("kind") else old_live
         )
@@ -446,7 +444,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             if error.not_found:
                 return provider_pb2.ReadResponse()
             raise
-        if importing:
+        if external:
             inputs = _importable(live)
         else:
             inputs = differences.prune(live, old_inputs)
@@ -464,6 +462,9 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         """Delete the object and wait until it is gone; one that is gone already is fine."""
         if self._cluster is None and self._settings.flag("deleteUnreachable"):
             self._say_forgotten(request.urn)
+            return empty_pb2.Empty()
+        if is_release(request.urn):
+            self._releases().delete(request)
             return empty_pb2.Empty()
         cluster = self._reach()
         old_inputs, live = properties.split_state(properties.decode(request.properties))
@@ -506,7 +507,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def Invoke(
         self, request: provider_pb2.InvokeRequest, context: grpc.ServicerContext
     ) -> provider_pb2.InvokeResponse:
-        """Refuse: the functions of the provider are about Helm charts, kustomizations and YAML files."""
+        """Refuse: the functions of the provider are about Helm templates, kustomizations and YAML files."""
         _not_implemented(context, f"the function {request.tok}")
 
     def Call(
@@ -522,6 +523,11 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         _not_implemented(context, f"the component {request.type}")
 
     # --- helpers
+
+    def _releases(self) -> Releases:
+        return Releases(
+            self._settings, self._namespace, self._cluster, self._unreachable, self._log, self._stop
+        )
 
     def _reach(self) -> Cluster:
         if self._cluster is None:
@@ -724,8 +730,9 @@ def _require_supported(urn: str, token: str) -> None:
     kind = token.rsplit(":", 1)[-1]
     if kind.endswith("Patch") or kind.endswith("List") or "helm.sh" in token:
         raise RefusedError(
-            f"{token}: the stand-in for pulumi-resource-kubernetes manages single objects only (no Patch, "
-            "List or Helm resources). fix: install the official plugin, or declare the object itself"
+            f"{token}: the stand-in for pulumi-resource-kubernetes manages single objects and Helm "
+            "releases only (no Patch, List or Chart). fix: install the official plugin, or declare the "
+            "object itself"
         )
 
 

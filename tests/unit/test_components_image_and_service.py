@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import dataclasses
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pulumi
 import pytest
-from pulumi.runtime import mocks
-from pulumi.runtime.settings import SETTINGS
-from pulumi.runtime.stack import run_pulumi_func
 
 from components import oci, settings
 from components.model_service import ModelService, ModelServiceArgs
@@ -26,98 +20,16 @@ from modelcar.errors import InputError
 from modelcar.layout import write_layout
 from modelcar.tiny_model import make_tiny_model
 from modelcar.weights import read_weights
+from tests.unit.mocked_engine import DIGEST, UNKNOWN, Engine
 
 PROGRAM = Path(settings.__file__).parent.parent
-DIGEST = "sha256:" + "b" * 64
 BASE = "docker.io/library/busybox:1.37@sha256:" + "a" * 64
 REGISTRY = "registry.example:5000/models"
 STORAGE_URI = f"oci://{REGISTRY}/tiny@{DIGEST}"
-UNKNOWN = "<unknown>"
 #: What the docker-build provider (0.0.22) shows for an image that a preview has still to build.
 NOT_BUILT = ""
 
 PLACEMENTS = ["servingRuntime", "storageUriEnv", "storageUris"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Declared:
-    """One resource as it was registered."""
-
-    type: str
-    urn: str
-    parent: str
-    inputs: dict[str, Any]
-    dependencies: tuple[str, ...]
-
-
-class Monitor(mocks.MockMonitor):
-    """A monitor that keeps what is registered."""
-
-    def __init__(self, digest: str | None) -> None:
-        super().__init__(Provider(digest))
-        self.declared: list[Declared] = []
-
-    def RegisterResource(self, request: Any) -> Any:
-        response = super().RegisterResource(request)  # type: ignore[no-untyped-call]
-        if request.type != "pulumi:pulumi:Stack":
-            inputs = pulumi.runtime.rpc.deserialize_properties(request.object)
-            self.declared.append(
-                Declared(request.type, response.urn, request.parent, inputs, tuple(request.dependencies))
-            )
-        return response
-
-
-class Provider(mocks.Mocks):
-    """Providers that return their inputs, and for an image the digest."""
-
-    def __init__(self, digest: str | None) -> None:
-        self.digest = digest
-
-    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
-        built = (
-            {"digest": self.digest}
-            if args.typ == "docker-build:index:Image" and self.digest is not None
-            else {}
-        )
-        return f"{args.name}-id", {**args.inputs, **built}
-
-    def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
-        raise AssertionError(f"no function of a provider is called: {args.token}")
-
-
-@dataclasses.dataclass
-class Engine:
-    """Runs programs with mocks; each in a context of its own, as the mocks are global otherwise."""
-
-    preview: bool
-    declared: list[Declared] = dataclasses.field(default_factory=list)
-
-    def run(
-        self, program: Callable[[], Mapping[str, pulumi.Output[Any]]], digest: str | None = DIGEST
-    ) -> dict[str, Any]:
-        """Run a program and return its outputs' values; `UNKNOWN` where there is none yet."""
-        monitor = Monitor(digest)
-        found: dict[str, Any] = {}
-
-        async def declare() -> None:
-            for name, output in program().items():
-                found[name] = await output.future() if await output.is_known() else UNKNOWN
-
-        async def main() -> None:
-            # Of a program that fails, one error is raised; the loop would print those that follow from it.
-            asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-            SETTINGS.outputs = set()  # set_mocks leaves the one of the program before
-            mocks.set_mocks(monitor.mocks, preview=self.preview, monitor=monitor)
-            await run_pulumi_func(declare)
-
-        contextvars.copy_context().run(asyncio.run, main())
-        self.declared = monitor.declared
-        return found
-
-    def the(self, kind: str) -> Declared:
-        """Return the one resource of a type, by the type's last part."""
-        [found] = [resource for resource in self.declared if resource.type.split(":")[-1] == kind]
-        return found
 
 
 @pytest.fixture(params=[True, False], ids=["preview", "up"])

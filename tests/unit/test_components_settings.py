@@ -212,7 +212,7 @@ WRONG = {
     "object for list": Wrong(
         {"serverHostPaths": {"a": 1}}, "serverHostPaths", "{'a': 1}", "tuple", "modelcar:serverHostPaths"
     ),
-    "number in list": Wrong({"serverArgs": ["a", 1]}, "serverArgs", "1", "string", "modelcar:serverArgs"),
+    "number in list": Wrong({"serverArgs": ["a", 1]}, "serverArgs[1]", "1", "string", "modelcar:serverArgs"),
     "no command": Wrong({"serverCommand": []}, "serverCommand", "[]", "at least 1", "modelcar:serverCommand"),
     # ranges
     "negative": Wrong({"gpuCount": -1}, "gpuCount", "-1", "greater than or equal to 0", "modelcar:gpuCount"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from local import tools
+from local.instance import KSERVE_VERSION
 from modelcar.errors import InputError
 
 
@@ -113,6 +114,7 @@ def test_an_official_plugin_keeps_its_stand_in_away(
 ) -> None:
     pulumi = program(tmp_path / "bin", "pulumi", "exit 1")
     program(tmp_path / "bin", "pulumi-language-python", "exit 0")
+    program(tmp_path / "bin", "pulumi-analyzer-policy-python", "exit 0")
     home = tmp_path / "home"
     (home / "plugins" / f"resource-kubernetes-v{tools.KUBERNETES_PLUGIN_VERSION}").mkdir(parents=True)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -122,7 +124,12 @@ def test_an_official_plugin_keeps_its_stand_in_away(
     monkeypatch.setenv("PULUMI_HOME", str(tmp_path))
     monkeypatch.setattr("socket.getaddrinfo", _unreachable)
     lone = program(tmp_path / "lone", "pulumi", "exit 1")
-    assert tools._missing_plugins(lone) == ("pulumi-language-python", "pulumi-resource-kubernetes")
+    assert tools._missing_plugins(lone, ("kubernetes", "gcp")) == (
+        "pulumi-language-python",
+        "pulumi-analyzer-policy-python",
+        "pulumi-resource-kubernetes",
+        "pulumi-resource-gcp",
+    )
 
 
 def _unreachable(*_: object) -> None:
@@ -133,3 +140,51 @@ def test_an_ordinary_user_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(InputError, match=r"(?s)uid 1000.*root on Linux.*sudo make up.*modelcar:kubeContext"):
         tools._require_linux_root()
+
+
+def test_helm_and_actionlint_are_no_part_of_the_local_stack() -> None:
+    def wanted(*, embedded: bool, extra: tuple[str, ...] = ()) -> set[str]:
+        return {
+            tool.name for tool in tools.TOOLS if tools._is_wanted(tool.name, embedded=embedded, extra=extra)
+        }
+
+    assert not wanted(embedded=True) & set(tools.ON_REQUEST)
+    assert wanted(embedded=False) == set(tools.CLIENT_TOOLS)
+    assert wanted(embedded=False, extra=("helm",)) == {*tools.CLIENT_TOOLS, "helm"}
+
+
+def test_one_tool_is_found_by_name_and_its_path_printed(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = program(tmp_path / "bin", "helm", "exit 0")
+    monkeypatch.setenv("PATH", str(own.parent))
+    assert tools.main(["helm"]) == 0
+    assert capsys.readouterr().out == f"{own}\n"
+    assert tools.main(["heml"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "tool: heml" in said.err
+    assert "actionlint" in said.err
+
+
+def test_a_cache_without_kserves_charts_is_completed(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "module"
+    for part in ("config", "charts"):
+        (module / part).mkdir(parents=True)
+        (module / part / "file").write_text("new")
+    answer = f'echo \'{{"Dir": "{module}"}}\''
+    program(tmp_path / "bin", "go", answer)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    kept = cache / "tools" / f"kserve-{KSERVE_VERSION}" / "config"
+    kept.mkdir(parents=True)
+    (kept / "file").write_text("old")
+    lines: list[str] = []
+    charts = tools.kserve_charts(lines.append)
+    assert (charts / "file").read_text() == "new"
+    assert (kept / "file").read_text() == "old"
+    assert sorted(path.name for path in charts.parent.iterdir()) == ["charts", "config"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert tools.kserve_charts(lines.append) == charts, "nothing is asked of Go any more"
+    assert len(lines) == 1

@@ -457,7 +457,7 @@ def test_a_wait_that_is_not_understood_is_refused_in_preview(world: World) -> No
     assert "pulumi.com/waitFor: Ready. allowed: condition=TYPE" in told(error)
 
 
-@pytest.mark.parametrize("kind", ["core/v1:NamespacePatch", "core/v1:ConfigMapList", "helm.sh/v3:Release"])
+@pytest.mark.parametrize("kind", ["core/v1:NamespacePatch", "core/v1:ConfigMapList"])
 def test_kinds_that_are_no_single_object_are_refused(world: World, kind: str) -> None:
     with pytest.raises(grpc.RpcError) as error:
         world.stub.Check(provider_pb2.CheckRequest(urn=urn(kind), news=properties.encode(config_map())))
@@ -597,6 +597,13 @@ def test_an_import_takes_everything_that_the_server_did_not_fill_in(world: World
     expected = config_map(a="1")
     expected["metadata"]["annotations"] = {"keep": "x"}
     assert properties.decode(response.inputs) == expected
+
+
+def test_a_refresh_of_what_a_program_only_reads_changes_nothing(world: World) -> None:
+    world.api.put(SETTINGS, config_map(a="1"))
+    first = world.read("demo/settings")
+    again = world.read("demo/settings", properties.decode(first.properties), {})
+    assert (again.inputs, again.properties) == (first.inputs, first.properties)
 
 
 def test_a_delete_waits_until_the_finalizers_are_done(world: World) -> None:

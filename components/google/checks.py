@@ -1,0 +1,146 @@
+"""What Google would refuse, or do otherwise than meant: settings of `modelcar:google` taken together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from components.checks import problem
+from components.fields import quantity
+from components.google import disk, gpus
+from components.google.settings import GoogleSettings
+from modelcar.errors import Problem
+
+if TYPE_CHECKING:
+    from components.settings import Settings
+
+GIB = 2.0**30
+
+
+def problems(settings: Settings, google: GoogleSettings) -> Iterator[Problem]:
+    """Yield every problem of the Google side."""
+    yield from _cluster(google)
+    yield from _machine(settings, google)
+    yield from _zones(google)
+    yield from _counts(settings, google)
+    yield from _disk(settings, google)
+
+
+def _cluster(google: GoogleSettings) -> Iterator[Problem]:
+    cluster = google.cluster
+    if cluster.stack_reference:
+        if cluster.name or cluster.location or cluster.create:
+            value = f"{cluster.stack_reference}, beside name, location or create"
+            fix = "keep stackReference, or name the cluster here"
+            yield problem("google.cluster.stackReference", value, "one way to the cluster", fix)
+    elif not cluster.name:
+        fix = f"pulumi config set --path modelcar:google.cluster.name {'models' if cluster.create else '…'}"
+        yield problem("google.cluster.name", "not set", "the cluster's name, or a stackReference", fix)
+    if google.location and gpus.region_of(google.location) != google.region:
+        value = f"{google.location}, outside of modelcar:google.region {google.region}"
+        allowed = f"{google.region} or a zone of it: pulling images from another region is slow and is billed"
+        yield problem("google.cluster.location", value, allowed, "set region to the cluster's")
+    if cluster.authorized_networks and not cluster.create:
+        yield problem(
+            "google.cluster.authorizedNetworks",
+            ", ".join(cluster.authorized_networks),
+            "a cluster that the stack creates",
+            "change it where the cluster is managed",
+        )
+
+
+def _machine(settings: Settings, google: GoogleSettings) -> Iterator[Problem]:
+    nodes = google.nodes
+    machine = gpus.MACHINES.get(nodes.machine_type)
+    fitting = [name for name, row in gpus.MACHINES.items() if row.gpu == nodes.gpu]
+    key = "google.nodes.machineType"
+    if machine is None or machine.gpu != nodes.gpu:
+        has = "is not known here" if machine is None else f"has {machine.gpu}"
+        value = f"{nodes.machine_type} {has}, and the pool has {nodes.gpu}"
+        yield problem(key, value, ", ".join(fitting), "choose one of these, or another gpu")
+        return
+    if nodes.gpus_per_node not in machine.gpus:
+        counts = " or ".join(map(str, machine.gpus))
+        others = [name for name in fitting if nodes.gpus_per_node in gpus.MACHINES[name].gpus]
+        fix = f"set it to {counts}" + (f", or take {' or '.join(others)}" if others else "")
+        value = f"{nodes.gpus_per_node} on {nodes.machine_type}"
+        yield problem("google.nodes.gpusPerNode", value, counts, fix)
+    cpus = gpus.allocatable_cpus(machine.cpus) - gpus.SYSTEM_PODS_CPU
+    memory = gpus.allocatable_memory(machine.memory) - gpus.SYSTEM_PODS_MEMORY
+    if quantity(settings.cpu) > cpus:
+        value = f"{settings.cpu}, more than {nodes.machine_type} has for pods: it would stay Pending"
+        yield problem("cpu", value, f"at most {cpus:.1f}", "lower cpu, or take a larger machineType")
+    if quantity(settings.memory) / GIB > memory:
+        value = f"{settings.memory}, more than {nodes.machine_type} has for pods: it would stay Pending"
+        yield problem(
+            "memory", value, f"at most {memory:.0f}Gi", "lower memory, or take a larger machineType"
+        )
+
+
+def _zones(google: GoogleSettings) -> Iterator[Problem]:
+    nodes, location = google.nodes, google.location
+    if not nodes.check_zones:
+        return
+    offered = gpus.ZONES[nodes.gpu]
+    here = sorted(zone for zone in offered if gpus.region_of(zone) == google.region)
+    key = "google.nodes.zones" if nodes.zones else "google.region"
+    fix = "choose a zone that has it, or another gpu; set checkZones to false where Google has a new one"
+    allowed = (
+        ", ".join(here)
+        if here
+        else "a region with it: " + ", ".join(sorted({gpus.region_of(z) for z in offered}))
+    )
+    if nodes.zones:
+        for zone in nodes.zones:
+            if gpus.region_of(zone) != google.region:
+                value = f"{zone}, outside of the region {google.region}"
+                yield problem(key, value, allowed, "choose zones of the cluster's region")
+            elif zone not in offered:
+                yield problem(key, f"{zone} has no {nodes.gpu}", allowed, fix)
+    elif location and gpus.is_zone(location) and location not in offered:
+        yield problem("google.cluster.location", f"{location} has no {nodes.gpu}", allowed, fix)
+    elif not here:
+        yield problem(key, f"{google.region} has no {nodes.gpu}", allowed, fix)
+
+
+def _counts(settings: Settings, google: GoogleSettings) -> Iterator[Problem]:
+    nodes = google.nodes
+    if nodes.min_nodes > nodes.max_nodes:
+        value = f"{nodes.min_nodes}, above maxNodes {nodes.max_nodes}"
+        yield problem("google.nodes.minNodes", value, "at most maxNodes", "lower it, or raise maxNodes")
+    if settings.gpu_count < 1:
+        value = f"{settings.gpu_count} on a stack with GPU nodes"
+        yield problem("gpuCount", value, "1 or more", "set it to the GPUs that one pod needs")
+    elif settings.gpu_count > nodes.gpus_per_node:
+        value = f"{settings.gpu_count}, more than one node has ({nodes.gpus_per_node}): it would stay Pending"
+        yield problem(
+            "gpuCount", value, f"at most {nodes.gpus_per_node}", "lower it, or take a larger machine"
+        )
+    else:
+        room = nodes.gpus_per_node // settings.gpu_count * nodes.max_nodes
+        if settings.max_replicas > room:
+            value = f"{settings.max_replicas}, more than {nodes.max_nodes} nodes hold ({room})"
+            yield problem("maxReplicas", value, f"at most {room}", "raise google.nodes.maxNodes, or lower it")
+    if (nodes.provisioning == "reservation") != bool(nodes.reservation):
+        value = nodes.reservation or "not set, while provisioning is reservation"
+        allowed = "the reservation's name, with provisioning reservation; and only then"
+        yield problem("google.nodes.reservation", value, allowed, "set both, or neither")
+    if nodes.disk_type == "hyperdisk-balanced" and not nodes.machine_type.startswith("a3-"):
+        allowed = "pd-balanced or pd-ssd, or an A3 machine"
+        value = f"hyperdisk-balanced on {nodes.machine_type}"
+        yield problem("google.nodes.diskType", value, allowed, "set diskType to pd-balanced")
+
+
+def _disk(settings: Settings, google: GoogleSettings) -> Iterator[Problem]:
+    size = google.nodes.disk_gb
+    if size is None:
+        return
+    needed = disk.need(quantity(settings.model_size)) if settings.model_size else disk.need(0)
+    if size < needed.disk:
+        reason = f"{needed}" if needed.disk > disk.SMALLEST_DISK else f"{disk.SMALLEST_DISK} GB for any model"
+        yield problem(
+            "google.nodes.diskGb",
+            f"{size}: pulling the model would end in ImageGCFailed or eviction for disk pressure",
+            f"at least {needed.disk} ({reason})",
+            f"set it to {needed.disk}, or remove it: it is computed then",
+        )

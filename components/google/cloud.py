@@ -1,0 +1,72 @@
+"""Everything of a stack that is in Google Cloud."""
+
+from __future__ import annotations
+
+import pulumi
+
+from components.google import apis, cluster
+from components.google.node_account import NodeServiceAccount, NodeServiceAccountArgs
+from components.google.node_pool import GpuNodePool, GpuNodePoolArgs
+from components.google.registry import ModelRegistry, ModelRegistryArgs
+from components.google.settings import GoogleSettings
+
+
+class GoogleCloud(pulumi.ComponentResource):
+    """Registry, reader, cluster and GPU nodes of one stack.
+
+    Outputs:
+        registry: the component; images can be pushed once it is there.
+        pool: the component; models can be placed once it is there.
+        cluster: name, location and kubeconfig of the cluster.
+        node_account: e-mail of the nodes' service account.
+    """
+
+    registry: ModelRegistry
+    pool: GpuNodePool
+    cluster: cluster.Cluster
+    node_account: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        google: GoogleSettings,
+        model_bytes: float,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Declare all of it.
+
+        Args:
+            model_bytes: what the nodes' disks are computed from.
+        """
+        super().__init__("modelcar:google:GoogleCloud", name, None, opts)
+        labels = {"managed-by": "pulumi", "app": name, "stack": pulumi.get_stack().lower()}
+        scanning = google.repository.vulnerability_scanning
+        enabled = apis.enable(google.project, scanning=scanning, parent=self) if google.enable_apis else []
+        own = pulumi.ResourceOptions(parent=self, depends_on=enabled)
+
+        if google.nodes.service_account:
+            self.node_account = pulumi.Output.from_input(google.nodes.service_account)
+        else:
+            arguments = NodeServiceAccountArgs(google.project, name, google.nodes.image_streaming)
+            self.node_account = NodeServiceAccount(f"{name}-nodes", arguments, own).email
+        self.registry = ModelRegistry(
+            f"{name}-registry", ModelRegistryArgs(google, self.node_account, labels), own
+        )
+        if google.cluster.create:
+            arguments_ = cluster.NewClusterArgs(google, self.node_account, labels)
+            self.cluster = cluster.NewCluster(str(google.cluster.name), arguments_, own).cluster
+        else:
+            self.cluster = cluster.adopted(google)
+        self.pool = GpuNodePool(
+            f"{name}-gpu",
+            GpuNodePoolArgs(
+                google=google,
+                cluster=self.cluster.name,
+                location=self.cluster.location,
+                service_account=self.node_account,
+                model_bytes=model_bytes,
+                labels=labels,
+            ),
+            own,
+        )
+        self.register_outputs({"registry": self.registry.path, "cluster": self.cluster.name})

@@ -1,0 +1,241 @@
+"""The cluster that models are served on: adopted, or a small one with secure defaults."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+import pulumi_gcp as gcp
+
+from components.google.settings import GoogleSettings
+from components.options import child
+from modelcar.errors import refuse
+
+#: Private addresses of a created cluster: nodes, pods, services.
+NODES_CIDR, PODS_CIDR, SERVICES_CIDR = "10.10.0.0/20", "10.20.0.0/14", "10.24.0.0/20"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the rest of the stack has to know of the cluster. kubeconfig: without any credential in it."""
+
+    name: pulumi.Output[str]
+    location: pulumi.Output[str]
+    kubeconfig: pulumi.Output[str]
+
+
+def require_adopted(google: GoogleSettings) -> None:
+    """Ask Google for the cluster and the repository that the stack adopts.
+
+    Raises:
+        InputError: one of them is not there, or may not be seen.
+    """
+    cluster = google.cluster
+    if cluster.create or cluster.stack_reference or not cluster.name:
+        return
+    place = f"projects/{google.project}/locations/{google.location}"
+    try:
+        gcp.container.get_cluster(name=cluster.name, location=google.location, project=google.project)
+    except Exception as error:  # the SDK raises a bare Exception for whatever the provider says
+        raise refuse(
+            "modelcar:google.cluster.name",
+            f"{place}/clusters/{cluster.name}: {str(error).strip().splitlines()[-1]}",
+            allowed="a cluster that is there, and that these credentials may see",
+            fix="check name, location and project, or set modelcar:google.cluster.create to true",
+        ) from None
+
+
+def adopted(google: GoogleSettings) -> Cluster:
+    """Return the cluster that is there already, by its name or by another stack's outputs."""
+    if google.cluster.stack_reference:
+        reference = pulumi.StackReference(google.cluster.stack_reference)
+        name = reference.require_output("clusterName").apply(str)
+        location = reference.require_output("clusterLocation").apply(str)
+    else:
+        name = pulumi.Output.from_input(str(google.cluster.name))
+        location = pulumi.Output.from_input(str(google.location))
+    found = gcp.container.get_cluster_output(name=name, location=location, project=google.project)
+    authority = found.master_auths.apply(lambda auths: auths[0].cluster_ca_certificate)
+    return Cluster(
+        name, location, kubeconfig(name, found.endpoint.apply(lambda host: f"https://{host}"), authority)
+    )
+
+
+@dataclass(frozen=True)
+class NewClusterArgs:
+    """google: the stack's settings; service_account: e-mail of the nodes' account; labels: for costs."""
+
+    google: GoogleSettings
+    service_account: pulumi.Input[str]
+    labels: dict[str, str]
+
+
+class NewCluster(pulumi.ComponentResource):
+    """A small cluster for somebody who has none.
+
+    Private nodes with a way out through Cloud NAT (for images of public registries), Workload Identity, a
+    release channel, Dataplane V2, and a control plane that is reached by its DNS name, which asks for IAM
+    rights before anything else, or by address from named networks only. Two small nodes run what is not a
+    model. Source: https://cloud.google.com/kubernetes-engine/docs/how-to/hardening-your-cluster
+
+    Outputs:
+        cluster: name, location and kubeconfig; known once the cluster can run pods.
+    """
+
+    cluster: Cluster
+
+    def __init__(self, name: str, args: NewClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Declare network, way out, cluster and system nodes."""
+        super().__init__("modelcar:google:NewCluster", name, None, opts)
+        google, labels = args.google, args.labels
+        own = child(self, opts)
+        network, subnetwork = self._network(name, google, own)
+        created = gcp.container.Cluster(
+            name,
+            **cluster_inputs(google, labels),
+            network=network.id,
+            subnetwork=subnetwork.id,
+            opts=pulumi.ResourceOptions.merge(own, pulumi.ResourceOptions(protect=google.protect)),
+        )
+        system = gcp.container.NodePool(
+            f"{name}-system",
+            project=google.project,
+            cluster=created.id,
+            location=created.location,
+            name="system",
+            initial_node_count=1,
+            autoscaling={"total_min_node_count": 1, "total_max_node_count": 3},
+            management={"auto_repair": True, "auto_upgrade": True},
+            node_config={
+                "machine_type": "e2-standard-4",
+                "image_type": "COS_CONTAINERD",
+                "disk_size_gb": 50,
+                "disk_type": "pd-balanced",
+                "service_account": args.service_account,
+                "oauth_scopes": ["https://www.googleapis.com/auth/cloud-platform"],
+                "workload_metadata_config": {"mode": "GKE_METADATA"},
+                "shielded_instance_config": {"enable_secure_boot": True, "enable_integrity_monitoring": True},
+                "metadata": {"disable-legacy-endpoints": "true"},
+                "resource_labels": labels,
+            },
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["initialNodeCount", "nodeCount"]),
+        )
+        ready = pulumi.Output.all(created.name, system.id).apply(lambda values: str(values[0]))
+        if google.cluster.authorized_networks:
+            server = created.endpoint.apply(lambda host: f"https://{host}")
+            authority = created.master_auth.apply(lambda auth: auth.cluster_ca_certificate or "")
+        else:
+            server = created.control_plane_endpoints_config.apply(_dns_server)
+            authority = pulumi.Output.from_input("")
+        self.cluster = Cluster(ready, created.location, kubeconfig(ready, server, authority))
+        self.register_outputs({"name": ready, "location": created.location})
+
+    def _network(
+        self, name: str, google: GoogleSettings, own: pulumi.ResourceOptions
+    ) -> tuple[gcp.compute.Network, gcp.compute.Subnetwork]:
+        network = gcp.compute.Network(
+            name, project=google.project, name=name, auto_create_subnetworks=False, opts=own
+        )
+        subnetwork = gcp.compute.Subnetwork(
+            name,
+            project=google.project,
+            region=google.region,
+            name=name,
+            network=network.id,
+            ip_cidr_range=NODES_CIDR,
+            private_ip_google_access=True,  # Artifact Registry without leaving Google's network
+            secondary_ip_ranges=[
+                {"range_name": "pods", "ip_cidr_range": PODS_CIDR},
+                {"range_name": "services", "ip_cidr_range": SERVICES_CIDR},
+            ],
+            opts=own,
+        )
+        router = gcp.compute.Router(
+            name, project=google.project, region=google.region, name=name, network=network.id, opts=own
+        )
+        gcp.compute.RouterNat(
+            name,
+            project=google.project,
+            region=google.region,
+            name=name,
+            router=router.name,
+            nat_ip_allocate_option="AUTO_ONLY",
+            source_subnetwork_ip_ranges_to_nat="ALL_SUBNETWORKS_ALL_IP_RANGES",
+            opts=own,
+        )
+        return network, subnetwork
+
+
+def cluster_inputs(google: GoogleSettings, labels: dict[str, str]) -> dict[str, Any]:
+    """Return the inputs of a created cluster, but for its network."""
+    networks = google.cluster.authorized_networks
+    inputs: dict[str, Any] = {
+        "project": google.project,
+        "location": google.location,
+        "name": google.cluster.name,
+        "deletion_protection": google.protect,
+        # GKE cannot make a cluster without nodes; the pool it comes with is removed at once.
+        "remove_default_node_pool": True,
+        "initial_node_count": 1,
+        "networking_mode": "VPC_NATIVE",
+        "datapath_provider": "ADVANCED_DATAPATH",
+        "ip_allocation_policy": {
+            "cluster_secondary_range_name": "pods",
+            "services_secondary_range_name": "services",
+        },
+        "private_cluster_config": {"enable_private_nodes": True},
+        "workload_identity_config": {"workload_pool": f"{google.project}.svc.id.goog"},
+        "release_channel": {"channel": google.cluster.release_channel},
+        "enable_shielded_nodes": True,
+        "enable_legacy_abac": False,
+        "control_plane_endpoints_config": {
+            "dns_endpoint_config": {"allow_external_traffic": not networks},
+            "ip_endpoints_config": {"enabled": bool(networks)},
+        },
+        "security_posture_config": {"mode": "BASIC"},
+        "resource_labels": labels,
+    }
+    if networks:
+        blocks = [{"cidr_block": network, "display_name": "authorized"} for network in networks]
+        inputs["master_authorized_networks_config"] = {"cidr_blocks": blocks}
+    return inputs
+
+
+def _dns_server(endpoints: Any) -> str:
+    return f"https://{endpoints.dns_endpoint_config.endpoint}"
+
+
+def kubeconfig(
+    name: pulumi.Output[str], server: pulumi.Output[str], authority: pulumi.Output[str]
+) -> pulumi.Output[str]:
+    """Return a kubeconfig that asks gcloud's plugin for a token at each use; it holds no secret.
+
+    authority: the CA certificate in base64; empty where the server's certificate is publicly trusted.
+    Source: https://cloud.google.com/kubernetes-engine/docs/how-to/cluster-access-for-kubectl
+    """
+    plugin = {
+        "apiVersion": "client.authentication.k8s.io/v1beta1",
+        "command": "gke-gcloud-auth-plugin",
+        "installHint": "gcloud components install gke-gcloud-auth-plugin",
+        "provideClusterInfo": True,
+    }
+
+    def render(values: dict[str, str]) -> str:
+        name, authority = values["name"], values["authority"]
+        cluster = {"server": values["server"]} | (
+            {"certificate-authority-data": authority} if authority else {}
+        )
+        return json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": name, "cluster": cluster}],
+                "users": [{"name": name, "user": {"exec": plugin}}],
+                "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+                "current-context": name,
+            }
+        )
+
+    return pulumi.Output.all(name=name, server=server, authority=authority).apply(render)

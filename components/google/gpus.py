@@ -1,0 +1,152 @@
+"""Which GPU fits which machine type, what the machine has, and in which zones Google offers it.
+
+Sources, as known on 2026-11-25; Google adds zones and machine types from time to time:
+- machine types: https://cloud.google.com/compute/docs/gpus and
+  https://cloud.google.com/compute/docs/accelerator-optimized-machines
+- zones: https://cloud.google.com/compute/docs/gpus/gpu-regions-zones
+- what GKE keeps of a node: https://cloud.google.com/kubernetes-engine/docs/concepts/plan-node-sizes
+
+A zone that is not in the table is refused, unless `google.nodes.checkZones` is off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine type with its GPUs. gpus: how many may be attached; memory: GiB (Google writes GB)."""
+
+    gpu: str
+    gpus: tuple[int, ...]
+    cpus: int
+    memory: int
+
+
+def _family(gpu: str, *rows: tuple[str, int, int, int]) -> dict[str, Machine]:
+    return {name: Machine(gpu, (gpus,), cpus, memory) for name, gpus, cpus, memory in rows}
+
+
+L4, T4 = "nvidia-l4", "nvidia-tesla-t4"
+A100_40, A100_80 = "nvidia-tesla-a100", "nvidia-a100-80gb"
+H100, H100_MEGA = "nvidia-h100-80gb", "nvidia-h100-mega-80gb"
+
+MACHINES: dict[str, Machine] = {
+    **_family(
+        L4,
+        ("g2-standard-4", 1, 4, 16),
+        ("g2-standard-8", 1, 8, 32),
+        ("g2-standard-12", 1, 12, 48),
+        ("g2-standard-16", 1, 16, 64),
+        ("g2-standard-24", 2, 24, 96),
+        ("g2-standard-32", 1, 32, 128),
+        ("g2-standard-48", 4, 48, 192),
+        ("g2-standard-96", 8, 96, 384),
+    ),
+    **_family(
+        A100_40,
+        ("a2-highgpu-1g", 1, 12, 85),
+        ("a2-highgpu-2g", 2, 24, 170),
+        ("a2-highgpu-4g", 4, 48, 340),
+        ("a2-highgpu-8g", 8, 96, 680),
+        ("a2-megagpu-16g", 16, 96, 1360),
+    ),
+    **_family(
+        A100_80,
+        ("a2-ultragpu-1g", 1, 12, 170),
+        ("a2-ultragpu-2g", 2, 24, 340),
+        ("a2-ultragpu-4g", 4, 48, 680),
+        ("a2-ultragpu-8g", 8, 96, 1360),
+    ),
+    **_family(
+        H100,
+        ("a3-highgpu-1g", 1, 26, 234),
+        ("a3-highgpu-2g", 2, 52, 468),
+        ("a3-highgpu-4g", 4, 104, 936),
+        ("a3-highgpu-8g", 8, 208, 1872),
+    ),
+    **_family(H100_MEGA, ("a3-megagpu-8g", 8, 208, 1872)),
+    # T4s are attached to N1 machines, one, two or four of them, whatever the machine's size up to these.
+    "n1-standard-4": Machine(T4, (1, 2, 4), 4, 15),
+    "n1-standard-8": Machine(T4, (1, 2, 4), 8, 30),
+    "n1-standard-16": Machine(T4, (1, 2, 4), 16, 60),
+    "n1-standard-32": Machine(T4, (2, 4), 32, 120),
+}
+
+GPUS = tuple(dict.fromkeys(machine.gpu for machine in MACHINES.values()))
+
+
+def _zones(text: str) -> frozenset[str]:
+    """`region:abc` stands for the zones region-a, region-b and region-c."""
+    regions = (entry.split(":") for entry in text.split())
+    return frozenset(f"{region}-{letter}" for region, letters in regions for letter in letters)
+
+
+ZONES: dict[str, frozenset[str]] = {
+    L4: _zones(
+        "asia-east1:abc asia-northeast1:abc asia-northeast3:ab asia-south1:abc asia-southeast1:abc "
+        "europe-west1:bc europe-west2:ab europe-west3:ab europe-west4:abc europe-west6:bc me-central2:ac "
+        "northamerica-northeast2:ab us-central1:abc us-east1:bcd us-east4:ac us-west1:abc us-west4:ac"
+    ),
+    T4: _zones(
+        "asia-east1:ac asia-east2:ac asia-northeast1:ac asia-northeast3:bc asia-south1:ab "
+        "asia-southeast1:abc "
+        "asia-southeast2:ab australia-southeast1:ac europe-central2:bc europe-west1:bcd europe-west2:ab "
+        "europe-west3:b europe-west4:abc me-west1:bc northamerica-northeast1:c southamerica-east1:ac "
+        "us-central1:abcf us-east1:cd us-east4:abc us-west1:ab us-west2:bc us-west3:b us-west4:ab"
+    ),
+    A100_40: _zones(
+        "asia-northeast1:ac asia-northeast3:b asia-southeast1:bc europe-west4:ab me-west1:bc "
+        "us-central1:abcf "
+        "us-east1:b us-west1:b us-west3:b us-west4:b"
+    ),
+    A100_80: _zones("asia-southeast1:c europe-west4:a us-central1:ac us-east4:c us-east5:b"),
+    H100: _zones(
+        "asia-northeast1:b asia-southeast1:bc europe-west1:bc europe-west4:bc us-central1:abc us-east4:ab "
+        "us-east5:a us-west1:ab us-west4:a"
+    ),
+    H100_MEGA: _zones(
+        "asia-northeast1:b asia-south1:bc asia-southeast1:bc europe-west1:bc europe-west4:bc us-central1:abc "
+        "us-east4:abc us-east5:a us-west1:ab us-west4:a"
+    ),
+}
+
+
+def region_of(location: str) -> str:
+    """Return the region of a zone, or the region itself."""
+    return location.rsplit("-", 1)[0] if location.count("-") == 2 else location
+
+
+def is_zone(location: str) -> bool:
+    """Tell a zone (`europe-west4-a`) from a region (`europe-west4`)."""
+    return location.count("-") == 2
+
+
+def allocatable_memory(memory: float) -> float:
+    """Return what GKE leaves for pods of a node's memory, in GiB.
+
+    GKE keeps 25 % of the first 4 GiB, 20 % of the next 4, 10 % of the next 8, 6 % of the next 112 and 2 % of
+    the rest, and evicts below 100 MiB.
+    """
+    kept, left = 0.0, memory
+    for step, share in ((4, 0.25), (4, 0.20), (8, 0.10), (112, 0.06), (float("inf"), 0.02)):
+        part = min(left, step)
+        kept += part * share
+        left -= part
+    return memory - kept - 100 / 1024
+
+
+def allocatable_cpus(cpus: int) -> float:
+    """Return what GKE leaves for pods of a node's processors.
+
+    GKE keeps 6 % of the first, 1 % of the second, 0.5 % of the next two and 0.25 % of the rest.
+    """
+    shares = [0.06, 0.01, 0.005, 0.005]
+    kept = sum(shares[:cpus]) + max(cpus - len(shares), 0) * 0.0025
+    return cpus - kept
+
+
+#: What GKE's own DaemonSets request on a GPU node (logging, metrics, networking, device plugin), rounded up.
+SYSTEM_PODS_CPU = 0.5
+SYSTEM_PODS_MEMORY = 1.0

@@ -1,0 +1,86 @@
+"""The service account that GPU nodes run as."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_gcp as gcp
+
+from components.options import child
+
+#: Logs and metrics, and no more: https://cloud.google.com/kubernetes-engine/docs/how-to/service-accounts
+NODE_ROLE = "roles/container.defaultNodeServiceAccount"
+#: Image streaming asks the Service Usage API:
+#: https://cloud.google.com/kubernetes-engine/docs/how-to/image-streaming#requirements
+STREAMING_ROLE = "roles/serviceusage.serviceUsageConsumer"
+#: https://cloud.google.com/iam/docs/service-accounts-create
+SHORTEST_ID, LONGEST_ID = 6, 30
+
+
+@dataclass(frozen=True)
+class NodeServiceAccountArgs:
+    """project: its project; purpose: names it; image_streaming: whether nodes stream images."""
+
+    project: str
+    purpose: str
+    image_streaming: bool = False
+
+
+class NodeServiceAccount(pulumi.ComponentResource):
+    """A service account with the least that a GKE node needs; without keys.
+
+    Outputs:
+        email: what node pools and grants name it by; known once it has its roles.
+    """
+
+    email: pulumi.Output[str]
+
+    def __init__(
+        self, name: str, args: NodeServiceAccountArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        """Declare the account and its roles."""
+        super().__init__("modelcar:google:NodeServiceAccount", name, None, opts)
+        own = child(self, opts)
+        account = gcp.serviceaccount.Account(
+            name,
+            project=args.project,
+            account_id=account_id(args.purpose),
+            display_name=f"GKE nodes of {args.purpose}",
+            opts=own,
+        )
+        roles = [NODE_ROLE, STREAMING_ROLE] if args.image_streaming else [NODE_ROLE]
+        grants = [
+            gcp.projects.IAMMember(
+                f"{name}-{role.partition('.')[2]}",
+                project=args.project,
+                role=role,
+                member=account.email.apply(lambda email: f"serviceAccount:{email}"),
+                opts=own,
+            )
+            for role in roles
+        ]
+        # A node that starts before its roles are granted cannot report itself.
+        self.email = pulumi.Output.all(account.email, *(grant.id for grant in grants)).apply(
+            lambda values: str(values[0])
+        )
+        self.register_outputs({"email": self.email})
+
+
+def account_id(purpose: str) -> str:
+    """Return an account id of 6 to 30 characters that stays unique when it has to be cut.
+
+    The end of a cut name is replaced by a hash of the whole, so that two long names stay two.
+    """
+    wanted = f"{purpose}-nodes".lower()
+    wanted = "".join(
+        character if character.isascii() and character.isalnum() else "-" for character in wanted
+    )
+    wanted = wanted.strip("-")
+    if not wanted[0].isalpha():
+        wanted = f"n-{wanted}"
+    if len(wanted) <= LONGEST_ID:
+        return wanted
+    digest = hashlib.sha256(purpose.encode()).hexdigest()[:6]
+    return f"{wanted[: LONGEST_ID - 7].rstrip('-')}-{digest}"

@@ -1,0 +1,119 @@
+"""The pool of GPU nodes that serve models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_gcp as gcp
+
+from components.google import disk
+from components.google.settings import GoogleSettings
+from components.options import child
+
+#: The taint that GKE puts on nodes with GPUs by itself, and the pods' toleration answers:
+#: https://cloud.google.com/kubernetes-engine/docs/how-to/gpus#create-gpu-pool-auto-drivers
+GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NO_SCHEDULE"}
+
+#: Access is limited by IAM roles, not by scopes:
+#: https://cloud.google.com/kubernetes-engine/docs/how-to/access-scopes
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+
+
+@dataclass(frozen=True)
+class GpuNodePoolArgs:
+    """google: the stack's settings; cluster: id or name; service_account: e-mail; model_bytes: for the disk.
+
+    location: of the cluster.
+    """
+
+    google: GoogleSettings
+    cluster: pulumi.Input[str]
+    location: pulumi.Input[str]
+    service_account: pulumi.Input[str]
+    model_bytes: float
+    labels: dict[str, str]
+
+
+class GpuNodePool(pulumi.ComponentResource):
+    """Nodes with GPUs, from none to as many as the settings allow, on disks that hold the model.
+
+    Outputs:
+        name: of the node pool.
+        disk_gb: size of each node's boot disk.
+    """
+
+    name: pulumi.Output[str]
+    disk_gb: int
+
+    def __init__(self, name: str, args: GpuNodePoolArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Declare the pool."""
+        super().__init__("modelcar:google:GpuNodePool", name, None, opts)
+        nodes = args.google.nodes
+        self.disk_gb = nodes.disk_gb or disk.need(args.model_bytes).disk
+        pool = gcp.container.NodePool(
+            name,
+            project=args.google.project,
+            cluster=args.cluster,
+            location=args.location,
+            name=nodes.name,
+            node_locations=list(args.google.zones),
+            initial_node_count=0,
+            autoscaling=gcp.container.NodePoolAutoscalingArgs(
+                total_min_node_count=nodes.min_nodes,
+                total_max_node_count=nodes.max_nodes,
+                # Wherever a GPU can be had; BALANCED would wait for the zone whose turn it is.
+                location_policy="ANY",
+            ),
+            management=gcp.container.NodePoolManagementArgs(auto_repair=True, auto_upgrade=True),
+            # Without surge: a second GPU is often not to be had, and a pool of one would never be upgraded.
+            upgrade_settings=gcp.container.NodePoolUpgradeSettingsArgs(
+                strategy="SURGE", max_surge=0, max_unavailable=1
+            ),
+            node_config=node_config(args, self.disk_gb),
+            opts=pulumi.ResourceOptions.merge(
+                child(self, opts),
+                # The autoscaler owns the number of nodes.
+                pulumi.ResourceOptions(ignore_changes=["initialNodeCount", "nodeCount"]),
+            ),
+        )
+        self.name = pool.name
+        self.register_outputs({"name": self.name, "diskGb": self.disk_gb})
+
+
+def node_config(args: GpuNodePoolArgs, disk_gb: int) -> gcp.container.NodePoolNodeConfigArgs:
+    """Return what each node is."""
+    nodes, container = args.google.nodes, gcp.container
+    accelerator = container.NodePoolNodeConfigGuestAcceleratorArgs(
+        type=nodes.gpu,
+        count=nodes.gpus_per_node,
+        gpu_driver_installation_config=container.NodePoolNodeConfigGuestAcceleratorGpuDriverInstallationConfigArgs(
+            gpu_driver_version=nodes.driver
+        ),
+    )
+    reservation = container.NodePoolNodeConfigReservationAffinityArgs(
+        consume_reservation_type="SPECIFIC_RESERVATION",
+        key="compute.googleapis.com/reservation-name",
+        values=[nodes.reservation or ""],
+    )
+    return container.NodePoolNodeConfigArgs(
+        machine_type=nodes.machine_type,
+        image_type="COS_CONTAINERD",
+        disk_size_gb=disk_gb,
+        disk_type=nodes.disk_type,
+        service_account=args.service_account,
+        oauth_scopes=[SCOPE],
+        guest_accelerators=[accelerator],
+        taints=[container.NodePoolNodeConfigTaintArgs(**GPU_TAINT)],
+        spot=nodes.spot,
+        reservation_affinity=reservation if nodes.reservation else None,
+        workload_metadata_config=container.NodePoolNodeConfigWorkloadMetadataConfigArgs(mode="GKE_METADATA"),
+        shielded_instance_config=container.NodePoolNodeConfigShieldedInstanceConfigArgs(
+            enable_secure_boot=True, enable_integrity_monitoring=True
+        ),
+        gvnic=container.NodePoolNodeConfigGvnicArgs(enabled=True),
+        gcfs_config=container.NodePoolNodeConfigGcfsConfigArgs(enabled=nodes.image_streaming),
+        metadata={"disable-legacy-endpoints": "true"},
+        labels={"modelcar.dev/gpu": nodes.gpu},
+        resource_labels=args.labels,
+    )

@@ -1,0 +1,214 @@
+"""Typed settings of the Google Cloud side (`modelcar:google`)."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_network
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from components.fields import Refused, matches
+from components.google import gpus
+from components.google.disk import LARGEST_DISK
+
+_LOWER = "lower-case letters, digits and '-', starting with a letter and not ending with '-'"
+
+#: https://cloud.google.com/resource-manager/docs/creating-managing-projects
+Project = Annotated[
+    str,
+    matches(
+        re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]"),
+        "not a project id",
+        f"6 to 30 {_LOWER}",
+        "take the id (not the name or the number) as `gcloud projects list` shows it",
+    ),
+]
+Region = Annotated[
+    str,
+    matches(
+        re.compile(r"[a-z]+-[a-z]+[0-9]{1,2}"),
+        "not a region",
+        "a region such as europe-west4",
+        "choose one of `gcloud compute regions list`",
+    ),
+]
+Location = Annotated[
+    str,
+    matches(
+        re.compile(r"[a-z]+-[a-z]+[0-9]{1,2}(-[a-z])?"),
+        "neither a region nor a zone",
+        "a region such as europe-west4, or a zone such as europe-west4-a",
+        "choose one of `gcloud compute zones list`",
+    ),
+]
+Zone = Annotated[
+    str,
+    matches(
+        re.compile(r"[a-z]+-[a-z]+[0-9]{1,2}-[a-z]"),
+        "not a zone",
+        "a zone such as europe-west4-a",
+        "choose one of `gcloud compute zones list`",
+    ),
+]
+#: https://cloud.google.com/artifact-registry/docs/reference/rest/v1/projects.locations.repositories
+RepositoryId = Annotated[
+    str,
+    matches(
+        re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?"),
+        "not a repository id",
+        f"up to 63 {_LOWER}",
+        "rename it",
+    ),
+]
+#: https://cloud.google.com/kubernetes-engine/docs/reference/rest/v1/projects.locations.clusters
+ResourceName = Annotated[
+    str,
+    matches(
+        re.compile(r"(?!goog)[a-z]([-a-z0-9]{0,38}[a-z0-9])?"),
+        "GKE refuses this name",
+        f"up to 40 {_LOWER}, and not beginning with goog",
+        "rename it",
+    ),
+]
+#: https://cloud.google.com/iam/docs/service-accounts-create
+ServiceAccountEmail = Annotated[
+    str,
+    matches(
+        re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]@[a-z][a-z0-9-]{4,28}[a-z0-9]\.iam\.gserviceaccount\.com"),
+        "not the e-mail of a service account of one's own (Compute Engine's default one has too many rights)",
+        "NAME@PROJECT.iam.gserviceaccount.com",
+        "take it from `gcloud iam service-accounts list`, or leave it out and one is created",
+    ),
+]
+
+
+def _network(text: str) -> str:
+    try:
+        network = ip_network(text)
+    except ValueError as error:
+        raise Refused(str(error), "a network such as 203.0.113.0/24", "write ADDRESS/BITS") from None
+    if network.prefixlen == 0:
+        raise Refused("opens the control plane to everybody", "a narrower network", "name your own addresses")
+    return text
+
+
+Network = Annotated[str, AfterValidator(_network)]
+
+
+class Section(BaseModel):
+    """One group of settings; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
+
+
+class RepositorySettings(Section):
+    """The Artifact Registry repository.
+
+    existing: adopt one that is there, instead of creating it.
+    untagged_days: untagged images are deleted after so many days; tagged ones never are.
+    """
+
+    name: RepositoryId = "modelcars"
+    existing: bool = False
+    untagged_days: int = Field(30, ge=1, le=3650)
+    vulnerability_scanning: bool = True
+
+
+class ClusterSettings(Section):
+    """The cluster: adopted by name and location, or by a StackReference, or created.
+
+    stack_reference: ORG/PROJECT/STACK whose outputs `clusterName` and `clusterLocation` name the cluster.
+    authorized_networks: who may reach a created cluster's control plane by address; where empty, it is
+        reached by its DNS name only, which asks for IAM rights before anything else.
+    """
+
+    name: ResourceName | None = None
+    location: Location | None = None
+    create: bool = False
+    stack_reference: (
+        Annotated[
+            str,
+            matches(
+                re.compile(r"[^/\s]+/[^/\s]+/[^/\s]+"),
+                "not a stack",
+                "ORGANIZATION/PROJECT/STACK",
+                "see `pulumi stack ls`",
+            ),
+        ]
+        | None
+    ) = None
+    release_channel: Literal["RAPID", "REGULAR", "STABLE", "EXTENDED"] = "REGULAR"
+    authorized_networks: tuple[Network, ...] = ()
+
+
+class NodeSettings(Section):
+    """The pool of GPU nodes.
+
+    zones: where nodes may be; all zones of the cluster's region that have the GPU where empty.
+    min_nodes, max_nodes: of the whole pool, over all zones.
+    provisioning: `spot` can be taken away at any time, at a fraction of the price.
+    reservation: name of the reservation, for provisioning `reservation`.
+    disk_gb: size of the boot disk; computed from the model's size where not set.
+    image_streaming: start pods before their image is pulled whole; a modelcar reads all of it anyway.
+    """
+
+    name: ResourceName = "gpu"
+    gpu: Literal[gpus.GPUS]  # type: ignore[valid-type]
+    gpus_per_node: int = Field(1, ge=1, le=16)
+    machine_type: str
+    zones: tuple[Zone, ...] = ()
+    check_zones: bool = True
+    min_nodes: int = Field(0, ge=0, le=1000)
+    max_nodes: int = Field(1, ge=1, le=1000)
+    provisioning: Literal["spot", "on-demand", "reservation"] = "on-demand"
+    reservation: ResourceName | None = None
+    disk_gb: int | None = Field(None, ge=10, le=LARGEST_DISK)
+    disk_type: Literal["pd-balanced", "pd-ssd", "hyperdisk-balanced"] = "pd-balanced"
+    driver: Literal["DEFAULT", "LATEST"] = "DEFAULT"
+    image_streaming: bool = False
+    service_account: ServiceAccountEmail | None = None
+
+    @property
+    def spot(self) -> bool:
+        """Whether nodes are spot VMs."""
+        return self.provisioning == "spot"
+
+
+class GoogleSettings(Section):
+    """All of `modelcar:google`.
+
+    protect: refuse to delete the repository and the cluster; for production.
+    enable_apis: switch on the APIs that the stack needs.
+    """
+
+    project: Project
+    region: Region
+    protect: bool = False
+    enable_apis: bool = True
+    repository: RepositorySettings = Field(default_factory=lambda: RepositorySettings.model_validate({}))
+    cluster: ClusterSettings
+    nodes: NodeSettings
+
+    @property
+    def location(self) -> str | None:
+        """Where the cluster is; None where a stack reference tells."""
+        if self.cluster.stack_reference:
+            return None
+        return self.cluster.location or self.region
+
+    @property
+    def registry(self) -> str:
+        """The repository as images name it."""
+        return f"{self.region}-docker.pkg.dev/{self.project}/{self.repository.name}"
+
+    @property
+    def zones(self) -> tuple[str, ...]:
+        """Zones of the GPU nodes: the ones that are set, else all of the location that have the GPU."""
+        if self.nodes.zones:
+            return self.nodes.zones
+        location = self.location or self.region
+        if gpus.is_zone(location):
+            return (location,)
+        return tuple(sorted(z for z in gpus.ZONES[self.nodes.gpu] if gpus.region_of(z) == location))

@@ -1,0 +1,42 @@
+"""How large the model is, for disks and for previews on machines that do not have its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pulumi
+
+from components.checks import problem
+from components.google import disk
+from components.settings import Settings
+from modelcar.errors import InputError
+from modelcar.weights import read_weights
+
+#: Tokenizers and configuration come on top of what a model is said to weigh.
+TOLERANCE = 1.05
+
+
+def model_bytes(settings: Settings, project: Path) -> int:
+    """Return the size of the weights in bytes: as they lie on disk, or as the setting says in a preview.
+
+    Raises:
+        InputError: the weights are unfit or missing, larger than the setting says, or too large for the disk
+            of the GPU nodes.
+    """
+    folder = project / settings.weights
+    said = settings.model_bytes
+    if said and pulumi.runtime.is_dry_run() and not folder.exists():
+        return said
+    size = read_weights(folder).total_size
+    problems = []
+    if said and size > said * TOLERANCE:
+        value = f"{settings.model_size}, and {settings.weights} has {size / 2**30:.2f} GiB"
+        problems.append(problem("modelSize", value, "at least the weights' size", "correct it, or remove it"))
+    nodes = settings.google.nodes if settings.google else None
+    if nodes and nodes.disk_gb and nodes.disk_gb < (needed := disk.need(size)).disk:
+        value = f"{nodes.disk_gb}, too small for {settings.weights}: its first pull would end in eviction"
+        fix = f"set it to {needed.disk}, or remove it: it is computed then"
+        problems.append(problem("google.nodes.diskGb", value, f"at least {needed.disk} ({needed})", fix))
+    if problems:
+        raise InputError(problems)
+    return size

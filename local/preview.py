@@ -1,0 +1,84 @@
+"""`make preview STACK=dev`: what `pulumi up` would do, with the policy pack, on a machine without an account.
+
+Where a Pulumi backend is set up (PULUMI_BACKEND_URL or PULUMI_ACCESS_TOKEN), its stack is previewed as it is.
+Otherwise there is no state to compare with, and everything shows as to be created; that runs in a folder of
+its own, so that the stack's committed file stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from local.instance import PROJECT, Instance, state_root
+from local.stack import environment
+from local.tools import Progress, Toolbox
+from modelcar.errors import refuse
+
+#: What a program needs of the project.
+PARTS = (
+    "Pulumi.yaml",
+    "__main__.py",
+    "components",
+    "modelcar",
+    "policy",
+    "standins",
+    "pyproject.toml",
+    ".venv",
+)
+
+
+def preview(
+    instance: Instance, tools: Toolbox, stack: str, arguments: Sequence[str], progress: Progress
+) -> int:
+    """Preview a stack and return Pulumi's exit status.
+
+    Raises:
+        InputError: the project has no such stack.
+    """
+    config = PROJECT / f"Pulumi.{stack}.yaml"
+    if not config.exists():
+        known = sorted(path.name.split(".")[1] for path in PROJECT.glob("Pulumi.*.yaml"))
+        raise refuse(
+            "STACK",
+            f"{stack!r}: there is no {config.name}",
+            allowed=", ".join(known),
+            fix="choose one of these, or copy Pulumi.dev.yaml to a file of that name and change it",
+        )
+    variables = {**os.environ, **environment(instance, tools)}
+    folder = PROJECT
+    if not {"PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN"} & os.environ.keys():
+        folder = _scratch(stack, config)
+        backend = folder / ".state"
+        backend.mkdir()
+        variables |= {"PULUMI_BACKEND_URL": backend.as_uri(), "PULUMI_CONFIG_PASSPHRASE": ""}
+        variables["MODELCAR_GCP_STANDIN"] = str(folder / "google.json")
+        progress(f"no Pulumi backend is set up: {stack} is previewed as a stack that has nothing yet")
+        _run(tools, folder, variables, "stack", "init", stack, quiet=True)
+    command = ["preview", "--stack", stack, "--policy-pack", str(PROJECT / "policy"), *arguments]
+    return _run(tools, folder, variables, *command)
+
+
+def _scratch(stack: str, config: Path) -> Path:
+    """Make a folder with the program and a copy of the stack's file."""
+    folder = state_root() / "preview" / stack
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for part in PARTS:
+        (folder / part).symlink_to(PROJECT / part)
+    shutil.copy(config, folder)
+    return folder
+
+
+def _run(
+    tools: Toolbox, folder: Path, variables: dict[str, str], *arguments: str, quiet: bool = False
+) -> int:
+    command = [tools["pulumi"], *arguments, "--non-interactive"]
+    result = subprocess.run(command, cwd=folder, env=variables, capture_output=quiet, text=True, check=False)
+    if quiet and result.returncode:
+        print(result.stdout, result.stderr, sep="\n", file=sys.stderr)
+    return result.returncode

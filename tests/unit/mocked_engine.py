@@ -1,0 +1,117 @@
+"""An engine of mocks that keeps what a program declares, for the tests of components."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pulumi
+from pulumi.runtime import mocks
+from pulumi.runtime.settings import SETTINGS
+from pulumi.runtime.stack import run_pulumi_func
+
+DIGEST = "sha256:" + "b" * 64
+UNKNOWN = "<unknown>"
+
+#: What providers make up for some types, beside the inputs that they return.
+OUTPUTS: dict[str, dict[str, Any]] = {
+    "gcp:serviceaccount/account:Account": {"email": "nodes@my-project.iam.gserviceaccount.com"},
+    "gcp:container/cluster:Cluster": {
+        "endpoint": "192.0.2.1",
+        "masterAuth": {"clusterCaCertificate": "Q0E="},
+        "controlPlaneEndpointsConfig": {"dnsEndpointConfig": {"endpoint": "models.gke.goog"}},
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """One resource as it was registered."""
+
+    type: str
+    urn: str
+    parent: str
+    inputs: dict[str, Any]
+    dependencies: tuple[str, ...]
+    protect: bool = False
+
+
+class Monitor(mocks.MockMonitor):
+    """A monitor that keeps what is registered."""
+
+    def __init__(self, digest: str | None) -> None:
+        super().__init__(Provider(digest))
+        self.declared: list[Declared] = []
+
+    def RegisterResource(self, request: Any) -> Any:
+        response = super().RegisterResource(request)  # type: ignore[no-untyped-call]
+        if request.type != "pulumi:pulumi:Stack":
+            inputs = pulumi.runtime.rpc.deserialize_properties(request.object)
+            self.declared.append(
+                Declared(
+                    request.type,
+                    response.urn,
+                    request.parent,
+                    inputs,
+                    tuple(request.dependencies),
+                    request.protect,
+                )
+            )
+        return response
+
+
+class Provider(mocks.Mocks):
+    """Providers that return their inputs, and for an image the digest."""
+
+    def __init__(self, digest: str | None) -> None:
+        self.digest = digest
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
+        built = (
+            {"digest": self.digest}
+            if args.typ == "docker-build:index:Image" and self.digest is not None
+            else {}
+        )
+        made = OUTPUTS.get(args.typ, dict[str, Any]())
+        return f"{args.name}-id", {**args.inputs, **made, **built}
+
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
+        raise AssertionError(f"no function of a provider is called: {args.token}")
+
+
+@dataclasses.dataclass
+class Engine:
+    """Runs programs with mocks; each in a context of its own, as the mocks are global otherwise."""
+
+    preview: bool
+    declared: list[Declared] = dataclasses.field(default_factory=list)
+
+    def run(
+        self, program: Callable[[], Mapping[str, pulumi.Output[Any]]], digest: str | None = DIGEST
+    ) -> dict[str, Any]:
+        """Run a program and return its outputs' values; `UNKNOWN` where there is none yet."""
+        monitor = Monitor(digest)
+        found: dict[str, Any] = {}
+
+        async def declare() -> None:
+            for name, output in program().items():
+                found[name] = await output.future() if await output.is_known() else UNKNOWN
+
+        async def main() -> None:
+            # Of a program that fails, one error is raised; the loop would print those that follow from it.
+            asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+            SETTINGS.outputs = set()  # set_mocks leaves the one of the program before
+            mocks.set_mocks(monitor.mocks, preview=self.preview, monitor=monitor)
+            await run_pulumi_func(declare)
+
+        contextvars.copy_context().run(asyncio.run, main())
+        self.declared = monitor.declared
+        return found
+
+    def the(self, kind: str) -> Declared:
+        """Return the one resource of a type, by the type's last part."""
+        [found] = [resource for resource in self.declared if resource.type.split(":")[-1] == kind]
+        return found

@@ -1,0 +1,178 @@
+"""What the Google side declares, by mocks: least privilege, safe defaults, and the tree a reviewer reads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pulumi
+import pytest
+
+from components.google.cloud import GoogleCloud
+from components.model_service import tolerations
+from tests.unit.mocked_engine import Engine
+from tests.unit.test_google_settings import CLUSTER, NODES, dev, load
+
+ACCOUNT = "nodes@my-project.iam.gserviceaccount.com"
+
+
+@pytest.fixture
+def up() -> Engine:
+    return Engine(preview=False)
+
+
+def declare(
+    engine: Engine, changes: dict[str, Any] | None = None, model_bytes: float = 1e9
+) -> dict[str, Any]:
+    """Declare the dev stack's Google side with changes; return its outputs."""
+    google = load(dev(**(changes or {}))).google
+    assert google
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        cloud = GoogleCloud("modelcar", google, model_bytes)
+        return {
+            "registry": cloud.registry.path,
+            "kubeconfig": cloud.cluster.kubeconfig,
+            "account": cloud.node_account,
+            "disk": pulumi.Output.from_input(cloud.pool.disk_gb),
+        }
+
+    return engine.run(program)
+
+
+def all_of(engine: Engine, kind: str) -> list[dict[str, Any]]:
+    return [found.inputs for found in engine.declared if found.type.split(":")[-1] == kind]
+
+
+def gpu_pool(engine: Engine) -> dict[str, Any]:
+    [pool] = [pool for pool in all_of(engine, "NodePool") if pool["name"] == "gpu"]
+    return pool
+
+
+def test_nodes_may_read_this_repository_and_no_other(up: Engine) -> None:
+    outputs = declare(up)
+    [grant] = all_of(up, "RepositoryIamMember")
+    assert grant["role"] == "roles/artifactregistry.reader"
+    assert grant["member"] == f"serviceAccount:{ACCOUNT}"
+    assert grant["repository"] == "modelcars-dev"
+    wide = [member["role"] for member in all_of(up, "IAMMember")]
+    assert wide == ["roles/container.defaultNodeServiceAccount"], "nothing wider in the whole project"
+    assert outputs["registry"] == "europe-west4-docker.pkg.dev/my-project/modelcars-dev"
+
+
+def test_image_streaming_asks_for_one_more_role(up: Engine) -> None:
+    declare(up, {NODES + "imageStreaming": True})
+    roles = {member["role"] for member in all_of(up, "IAMMember")}
+    assert "roles/serviceusage.serviceUsageConsumer" in roles
+    assert gpu_pool(up)["nodeConfig"]["gcfsConfig"] == {"enabled": True}
+
+
+def test_an_account_that_is_there_gets_the_grant_and_no_roles(up: Engine) -> None:
+    email = "existing@my-project.iam.gserviceaccount.com"
+    declare(up, {NODES + "serviceAccount": email})
+    assert all_of(up, "Account") == []
+    assert all_of(up, "IAMMember") == []
+    [grant] = all_of(up, "RepositoryIamMember")
+    assert grant["member"] == f"serviceAccount:{email}"
+    assert gpu_pool(up)["nodeConfig"]["serviceAccount"] == email
+
+
+def test_a_cleanup_can_only_delete_images_without_a_tag(up: Engine) -> None:
+    declare(up)
+    [repository] = all_of(up, "Repository")
+    assert repository["dockerConfig"] == {"immutableTags": True}
+    deleting = [policy for policy in repository["cleanupPolicies"] if policy["action"] == "DELETE"]
+    assert [policy["condition"] for policy in deleting] == [{"tagState": "UNTAGGED", "olderThan": "604800s"}]
+    keeping = [policy for policy in repository["cleanupPolicies"] if policy["action"] == "KEEP"]
+    assert [policy["condition"] for policy in keeping] == [{"tagState": "TAGGED"}]
+
+
+def test_a_pool_that_can_be_empty_and_a_disk_that_holds_the_model(up: Engine) -> None:
+    outputs = declare(up)
+    pool = gpu_pool(up)
+    config = pool["nodeConfig"]
+    assert pool["autoscaling"] == {"totalMinNodeCount": 0, "totalMaxNodeCount": 1, "locationPolicy": "ANY"}
+    assert pool["initialNodeCount"] == 0
+    assert pool["upgradeSettings"] == {"strategy": "SURGE", "maxSurge": 0, "maxUnavailable": 1}
+    assert (config["diskSizeGb"], config["diskType"]) == (200, "pd-balanced")
+    assert outputs["disk"] == 200
+    assert config["spot"] is True
+    assert config["workloadMetadataConfig"] == {"mode": "GKE_METADATA"}
+    assert config["shieldedInstanceConfig"] == {"enableSecureBoot": True, "enableIntegrityMonitoring": True}
+    assert config["guestAccelerators"] == [
+        {"type": "nvidia-l4", "count": 1, "gpuDriverInstallationConfig": {"gpuDriverVersion": "DEFAULT"}}
+    ]
+
+
+def test_a_larger_model_gets_a_larger_disk(up: Engine) -> None:
+    declare(up, model_bytes=140e9)
+    assert gpu_pool(up)["nodeConfig"]["diskSizeGb"] == 750
+
+
+def test_taint_and_toleration_go_together(up: Engine) -> None:
+    declare(up)
+    [taint] = gpu_pool(up)["nodeConfig"]["taints"]
+    [toleration] = tolerations(load(dev()))["tolerations"]
+    assert taint == {"key": "nvidia.com/gpu", "value": "present", "effect": "NO_SCHEDULE"}
+    assert toleration["key"] == taint["key"]
+    assert (toleration["operator"], toleration["effect"]) == ("Exists", "NoSchedule")
+
+
+def test_a_reservation_is_used_by_its_name(up: Engine) -> None:
+    declare(up, {NODES + "provisioning": "reservation", NODES + "reservation": "r1"})
+    config = gpu_pool(up)["nodeConfig"]
+    assert config["spot"] is False
+    assert config["reservationAffinity"]["values"] == ["r1"]
+
+
+def test_a_new_cluster_is_closed_by_default(up: Engine) -> None:
+    outputs = declare(up)
+    [cluster] = all_of(up, "Cluster")
+    assert cluster["privateClusterConfig"] == {"enablePrivateNodes": True}
+    endpoints = cluster["controlPlaneEndpointsConfig"]
+    assert endpoints["ipEndpointsConfig"] == {"enabled": False}
+    assert endpoints["dnsEndpointConfig"] == {"allowExternalTraffic": True}
+    assert cluster["workloadIdentityConfig"] == {"workloadPool": "my-project.svc.id.goog"}
+    assert cluster["removeDefaultNodePool"] is True
+    config = json.loads(outputs["kubeconfig"])
+    assert config["clusters"][0]["cluster"] == {"server": "https://models.gke.goog"}
+    assert config["users"][0]["user"]["exec"]["command"] == "gke-gcloud-auth-plugin"
+    assert set(config["users"][0]["user"]) == {"exec"}, "no credential in it"
+
+
+def test_named_networks_reach_the_control_plane_by_address(up: Engine) -> None:
+    outputs = declare(up, {CLUSTER + "authorizedNetworks": ["192.0.2.0/24"]})
+    [cluster] = all_of(up, "Cluster")
+    blocks = cluster["masterAuthorizedNetworksConfig"]["cidrBlocks"]
+    assert [block["cidrBlock"] for block in blocks] == ["192.0.2.0/24"]
+    shown = json.loads(outputs["kubeconfig"])["clusters"][0]["cluster"]
+    assert shown == {"server": "https://192.0.2.1", "certificate-authority-data": "Q0E="}
+
+
+@pytest.mark.parametrize("protect", [True, False])
+def test_production_cannot_be_deleted_by_mistake(up: Engine, protect: bool) -> None:
+    declare(up, {"google.protect": protect})
+    [cluster] = all_of(up, "Cluster")
+    assert cluster["deletionProtection"] is protect
+    protected = {found.type.split(":")[-1] for found in up.declared if found.protect}
+    assert protected == ({"Cluster", "Repository"} if protect else set())
+
+
+def test_apis_come_first_and_stay(up: Engine) -> None:
+    declare(up)
+    services = all_of(up, "Service")
+    assert {service["service"].split(".")[0] for service in services} >= {"container", "artifactregistry"}
+    assert all(service["disableOnDestroy"] is False for service in services)
+    apis = {found.urn for found in up.declared if found.type.endswith(":Service")}
+    for kind in ("Repository", "Network", "Account"):
+        assert apis <= set(up.the(kind).dependencies), f"{kind} waits for the APIs"
+
+
+def test_the_tree_names_the_parts_of_the_design(up: Engine) -> None:
+    declare(up)
+    parts = {found.type for found in up.declared if found.type.startswith("modelcar:google:")}
+    assert {part.rsplit(":", 1)[1] for part in parts} == {
+        *("GoogleCloud", "ModelRegistry", "NodeServiceAccount", "NewCluster", "GpuNodePool"),
+    }
+    urns = {found.urn for found in up.declared}
+    assert all(found.parent in urns for found in up.declared if found.type != "modelcar:google:GoogleCloud")

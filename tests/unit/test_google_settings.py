@@ -1,0 +1,317 @@
+"""Settings of the Google side: what is refused, with which words, and all of it at once."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components import settings
+from components.google import disk, gpus
+from components.google.node_account import account_id
+from modelcar.errors import InputError, Problem
+
+PROJECT = Path(__file__).resolve().parents[2]
+STACKS = ["dev", "prod"]
+
+
+def stack_config(name: str) -> dict[str, Any]:
+    """Return a committed stack's configuration as Pulumi hands it over, objects still as objects."""
+    config: dict[str, Any] = yaml.safe_load((PROJECT / f"Pulumi.{name}.yaml").read_text())["config"]
+    return config
+
+
+def load(config: dict[str, Any]) -> settings.Settings:
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+    return settings.load(texts, PROJECT)
+
+
+def dev(**changes: Any) -> dict[str, Any]:
+    """Return the dev stack with changes; a key `a.b.c` reaches into objects, and None removes."""
+    config = copy.deepcopy(stack_config("dev"))
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        target: Any = config
+        for number, part in enumerate(parents):
+            target = target.setdefault(f"modelcar:{part}" if number == 0 else part, {})
+        last = last if parents else f"modelcar:{last}"
+        if value is None:
+            target.pop(last, None)
+        else:
+            target[last] = value
+    return config
+
+
+def problems(**changes: Any) -> tuple[Problem, ...]:
+    with pytest.raises(InputError) as caught:
+        load(dev(**changes))
+    return caught.value.problems
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_the_committed_stacks_are_right(name: str) -> None:
+    loaded = load(stack_config(name))
+    assert loaded.google
+    assert loaded.registry == loaded.google.registry
+    assert loaded.google.zones, "there is a zone with that GPU"
+
+
+def test_environments_differ_where_they_should() -> None:
+    one, other = (load(stack_config(name)) for name in STACKS)
+    assert one.google
+    assert other.google
+    assert (one.google.protect, other.google.protect) == (False, True)
+    assert (one.google.nodes.spot, other.google.nodes.spot) == (True, False)
+    assert one.google.nodes.min_nodes == 0
+    assert other.min_replicas > one.min_replicas
+    assert other.google.repository.untagged_days > one.google.repository.untagged_days
+
+
+NODES = "google.nodes."
+CLUSTER = "google.cluster."
+#: What is changed in the dev stack → key, part of the value shown, part of what is allowed.
+WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
+    "project number": ({"google.project": "123456789012"}, "google.project", "123456789012", "6 to 30"),
+    "project name": ({"google.project": "My Project"}, "google.project", "My Project", "lower-case"),
+    "project too short": ({"google.project": "abc"}, "google.project", "abc", "6 to 30"),
+    "no project": ({"google.project": None}, "google.project", "not set", ""),
+    "region is a zone": ({"google.region": "europe-west4-b"}, "google.region", "europe-west4-b", "a region"),
+    "region misspelt": ({"google.region": "europe_west4"}, "google.region", "europe_west4", "a region"),
+    "region without the GPU": (
+        {"google.region": "europe-north1", CLUSTER + "location": None},
+        "google.region",
+        "europe-north1 has no nvidia-l4",
+        "a region with it",
+    ),
+    "zone without the GPU": (
+        {NODES + "gpu": "nvidia-a100-80gb", NODES + "machineType": "a2-ultragpu-1g"},
+        CLUSTER + "location",
+        "europe-west4-b has no nvidia-a100-80gb",
+        "europe-west4-a",
+    ),
+    "nodes in a zone without the GPU": (
+        {"google.region": "us-east1", CLUSTER + "location": "us-east1-b", NODES + "zones": ["us-east1-a"]},
+        NODES + "zones",
+        "us-east1-a has no nvidia-l4",
+        "us-east1-b",
+    ),
+    "nodes in another region": (
+        {NODES + "zones": ["us-east1-b"]},
+        NODES + "zones",
+        "us-east1-b, outside",
+        "",
+    ),
+    "zone is a region": ({NODES + "zones": ["europe-west4"]}, NODES + "zones[0]", "europe-west4", "a zone"),
+    "cluster elsewhere": (
+        {CLUSTER + "location": "us-central1-a"},
+        CLUSTER + "location",
+        "us-central1-a, outside",
+        "europe-west4",
+    ),
+    "disk too small for any model": ({NODES + "diskGb": 100}, NODES + "diskGb", "100", "at least 200"),
+    "disk too small for this model": (
+        {NODES + "diskGb": 300, "modelSize": "140Gi"},
+        NODES + "diskGb",
+        "300",
+        "at least 790",
+    ),
+    "disk larger than Google has": ({NODES + "diskGb": 70000}, NODES + "diskGb", "70000", "65536"),
+    "machine without GPUs": (
+        {NODES + "machineType": "e2-standard-8"},
+        NODES + "machineType",
+        "e2-standard-8 is not known",
+        "g2-standard-4",
+    ),
+    "machine with another GPU": (
+        {NODES + "machineType": "a2-highgpu-1g"},
+        NODES + "machineType",
+        "a2-highgpu-1g has nvidia-tesla-a100",
+        "g2-standard-4",
+    ),
+    "count that the machine has not": (
+        {NODES + "gpusPerNode": 2},
+        NODES + "gpusPerNode",
+        "2 on g2-standard-8",
+        "1",
+    ),
+    "no such GPU": ({NODES + "gpu": "nvidia-l5"}, NODES + "gpu", "nvidia-l5", "nvidia-l4"),
+    "min above max": ({NODES + "minNodes": 3}, NODES + "minNodes", "3, above maxNodes 1", "at most"),
+    "negative": ({NODES + "minNodes": -1}, NODES + "minNodes", "-1", ""),
+    "no nodes at all": ({NODES + "maxNodes": 0}, NODES + "maxNodes", "0", ""),
+    "more replicas than GPUs": ({"maxReplicas": 2}, "maxReplicas", "2, more than 1 nodes hold", "at most 1"),
+    "more GPUs than a node has": ({"gpuCount": 2}, "gpuCount", "2, more than one node has", "at most 1"),
+    "no GPU in the pod": ({"gpuCount": 0}, "gpuCount", "0 on a stack with GPU nodes", "1 or more"),
+    "more CPU than a node has": ({"cpu": "8"}, "cpu", "8, more than g2-standard-8 has", "at most 7"),
+    "more memory than a node has": ({"memory": "32Gi"}, "memory", "32Gi, more than", "at most 2"),
+    "provisioning misspelt": ({NODES + "provisioning": "sport"}, NODES + "provisioning", "sport", "spot"),
+    "reservation without a name": (
+        {NODES + "provisioning": "reservation"},
+        NODES + "reservation",
+        "not set",
+        "the reservation's name",
+    ),
+    "reservation beside spot": ({NODES + "reservation": "r1"}, NODES + "reservation", "r1", "only then"),
+    "disk type that the machine refuses": (
+        {NODES + "diskType": "hyperdisk-balanced"},
+        NODES + "diskType",
+        "hyperdisk-balanced on g2",
+        "pd-balanced",
+    ),
+    "disk type misspelt": ({NODES + "diskType": "pd-standart"}, NODES + "diskType", "pd-standart", "pd-ssd"),
+    "reserved name": ({CLUSTER + "name": "google-models"}, CLUSTER + "name", "google-models", "goog"),
+    "name in capitals": ({NODES + "name": "GPU"}, NODES + "name", "GPU", "lower-case"),
+    "name too long": ({CLUSTER + "name": "m" * 41}, CLUSTER + "name", "mmm", "up to 40"),
+    "repository in capitals": ({"google.repository.name": "Models"}, "google.repository.name", "Models", ""),
+    "cluster without a name": ({CLUSTER + "name": None}, CLUSTER + "name", "not set", "stackReference"),
+    "two ways to the cluster": (
+        {CLUSTER + "stackReference": "org/clusters/dev"},
+        CLUSTER + "stackReference",
+        "beside name",
+        "one way",
+    ),
+    "no stack": (
+        {CLUSTER + "stackReference": "clusters"},
+        CLUSTER + "stackReference",
+        "clusters",
+        "ORGANIZATION",
+    ),
+    "networks of a cluster that is not ours": (
+        {CLUSTER + "create": False, CLUSTER + "authorizedNetworks": ["192.0.2.0/24"]},
+        CLUSTER + "authorizedNetworks",
+        "192.0.2.0/24",
+        "creates",
+    ),
+    "everybody": (
+        {CLUSTER + "authorizedNetworks": ["0.0.0.0/0"]},
+        CLUSTER + "authorizedNetworks[0]",
+        "",
+        "narrower",
+    ),
+    "no network": (
+        {CLUSTER + "authorizedNetworks": ["10.0.0.1/8"]},
+        CLUSTER + "authorizedNetworks[0]",
+        "",
+        "/24",
+    ),
+    "malformed account": (
+        {NODES + "serviceAccount": "nodes@my-project"},
+        NODES + "serviceAccount",
+        "nodes@my-project",
+        "iam.gserviceaccount.com",
+    ),
+    "default account": (
+        {NODES + "serviceAccount": "123456-compute@developer.gserviceaccount.com"},
+        NODES + "serviceAccount",
+        "123456-compute",
+        "NAME@PROJECT",
+    ),
+    "driver misspelt": ({NODES + "driver": "NEWEST"}, NODES + "driver", "NEWEST", "LATEST"),
+    "unknown key": ({NODES + "machinType": "x"}, NODES + "machinType", "unknown key", "machineType"),
+    "wrong type": ({"google.protect": "maybe"}, "google.protect", "maybe", "boolean"),
+    "retention of nothing": (
+        {"google.repository.untaggedDays": 0},
+        "google.repository.untaggedDays",
+        "0",
+        "",
+    ),
+    "KServe without its v": ({"kserve.version": "0.19.0"}, "kserve.version", "0.19.0", ""),
+    "modelcar as root": ({"kserve.modelcarUid": 0}, "kserve.modelcarUid", "0", ""),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_google_would_refuse_is_refused_before(case: str) -> None:
+    changes, key, value, allowed = WRONG[case]
+    found = {problem.key.removeprefix("modelcar:"): problem for problem in problems(**changes)}
+    assert set(found) == {key}
+    assert value in found[key].value
+    assert allowed in found[key].allowed
+    assert found[key].fix
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    changes = {
+        NODES + "gpusPerNode": 2,
+        NODES + "minNodes": 5,
+        "google.region": "x",
+        "serviceName": "0",
+        "typo": "1",
+    }
+    keys = {problem.key.removeprefix("modelcar:") for problem in problems(**changes)}
+    assert {"google.region", "serviceName", "typo"} <= keys
+
+
+#: The same stack elsewhere and on other GPUs, as the how-to shows them.
+ELSEWHERE: dict[str, dict[str, Any]] = {
+    "L4 in Tokyo": {"google.region": "asia-northeast1", CLUSTER + "location": "asia-northeast1-a"},
+    "A100 40 GB in Iowa": {
+        "google.region": "us-central1",
+        CLUSTER + "location": "us-central1",
+        NODES + "gpu": "nvidia-tesla-a100",
+        NODES + "machineType": "a2-highgpu-1g",
+    },
+    "A100 80 GB": {
+        CLUSTER + "location": "europe-west4-a",
+        NODES + "gpu": "nvidia-a100-80gb",
+        NODES + "machineType": "a2-ultragpu-1g",
+    },
+    "eight H100 for 70 billion parameters": {
+        NODES + "gpu": "nvidia-h100-80gb",
+        NODES + "gpusPerNode": 8,
+        NODES + "machineType": "a3-highgpu-8g",
+        "gpuCount": 8,
+        "modelSize": "140Gi",
+    },
+    "T4 in Belgium": {
+        "google.region": "europe-west1",
+        CLUSTER + "location": "europe-west1-b",
+        NODES + "gpu": "nvidia-tesla-t4",
+        NODES + "machineType": "n1-standard-8",
+    },
+}
+
+
+@pytest.mark.parametrize("case", ELSEWHERE)
+def test_other_regions_and_gpus_are_a_few_settings_away(case: str) -> None:
+    loaded = load(dev(**ELSEWHERE[case]))
+    assert loaded.google
+    assert all(gpus.region_of(zone) == loaded.google.region for zone in loaded.google.zones)
+    assert loaded.google.zones
+
+
+def test_every_machine_of_the_table_is_known_by_its_name() -> None:
+    for name, machine in gpus.MACHINES.items():
+        assert machine.gpu in gpus.ZONES, name
+        suffix = name.rsplit("-", 1)[1]
+        if suffix.endswith("g"):
+            assert machine.gpus == (int(suffix[:-1]),), "the name says how many GPUs it has"
+
+
+def test_the_disk_follows_the_model() -> None:
+    assert disk.need(0).disk == 200
+    assert disk.need(1e9).disk == 200
+    large = disk.need(140e9)
+    assert large.used == 20 + 30 + 20 + 4 * 140
+    assert large.used <= 0.85 * large.disk < large.used + 10
+    assert disk.need(280e9).disk > large.disk
+
+
+@pytest.mark.parametrize(("memory", "left"), [(4, 2.9), (16, 13.3), (32, 28.3), (128, 118.6)])
+def test_what_gke_keeps_of_a_node(memory: int, left: float) -> None:
+    assert gpus.allocatable_memory(memory) == pytest.approx(left, abs=0.1)
+
+
+def test_account_ids_fit_and_stay_apart() -> None:
+    assert account_id("models") == "models-nodes"
+    long = [account_id(f"a-very-long-name-of-a-team-and-its-models-{end}") for end in ("one", "two")]
+    assert len(set(long)) == 2
+    for made in [*long, account_id("7b"), account_id("Ünïcode"), account_id("x")]:
+        assert 6 <= len(made) <= 30
+        assert made[0].isalpha()
+        assert made[-1].isalnum()
+        assert made == made.lower()
+        assert made.isascii()
