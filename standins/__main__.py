@@ -1,4 +1,4 @@
-"""Entry of the two launchers in `bin/`: `python standins language-python|resource-kubernetes [ARGS]`."""
+"""Entry of the launchers in `bin/`: `python standins NAME [ARGS]`, NAME as in the launcher's own name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 def _skip_sdk() -> None:
     """Let the SDK's generated gRPC modules be imported without the SDK around them.
 
-    Importing all of `pulumi` takes 0.4 s, for each of the two stand-ins in every command, and a plugin
+    Importing all of `pulumi` takes 0.4 s, for each of the stand-ins in every command, and a plugin
     process uses nothing of it (programs run in processes of their own).
     """
     found = importlib.util.find_spec("pulumi")
@@ -39,7 +39,12 @@ def main(arguments: list[str]) -> int:
         from standins.kubernetes_provider.provider import main as provider
 
         return provider(rest)
-    print(f"standins: {name!r} is neither language-python nor resource-kubernetes", file=sys.stderr)
+    if name == "resource-gcp":
+        from standins.gcp_provider.provider import main as gcp_provider
+
+        return gcp_provider(rest)
+    known = "language-python, resource-kubernetes or resource-gcp"
+    print(f"standins: {name!r} is not one of {known}", file=sys.stderr)
     return 2
 
 
