@@ -1,9 +1,10 @@
 """Stand-in for `pulumi-language-python`, the language host that the Pulumi engine runs Python programs with.
 
 It implements the part of `pulumirpc.LanguageRuntime` that `pulumi` needs for a project that exists:
-run a program, say which plugins it needs, describe the interpreter and its packages. Each run starts a
-fresh interpreter (`program_runner.py`), so that no module of an earlier run is left. What it does not do
-(run Python plugins and policy packs, generate code) ends in an error that says so.
+run a program, say which plugins it needs, describe the interpreter and its packages, run a policy pack.
+Each run starts a fresh interpreter (`program_runner.py`, `policy_host.py`), so that no module of an earlier
+run is left. What it does not do (run providers written in Python, generate code) ends in an error that says
+so.
 """
 
 # ruff: noqa: ARG002 (the service definition fixes the parameters of every method)
@@ -13,13 +14,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import queue
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import grpc
 from google.protobuf import empty_pb2
@@ -34,6 +36,7 @@ NOTICE = (
 )
 PYTHON_VARIABLE = "PULUMI_STANDIN_PYTHON"
 RUNNER = Path(__file__).with_name("program_runner.py")
+PACK_RUNNER = Path(__file__).with_name("policy_host.py")
 # Seconds for a program to end once it was asked to.
 PROGRAM_STOP_GRACE = 3.0
 
@@ -226,6 +229,45 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
             return language_pb2.RunResponse(error=f"Program exited with non-zero exit code: {code}")
         return language_pb2.RunResponse()
 
+    def RunPlugin(
+        self, request: language_pb2.RunPluginRequest, context: grpc.ServicerContext
+    ) -> Iterator[language_pb2.RunPluginResponse]:
+        """Run a policy pack until the engine ends the call; other plugins need the official host."""
+        if request.kind != "analyzer":
+            _refuse(context, f"run a plugin of the kind {request.kind!r} written in Python")
+        self._log.say_once(NOTICE, severity=WARNING)
+        folder = request.info.program_directory
+        reading_end, writing_end = os.pipe()
+        try:
+            with self._lock:
+                if self._stopping:
+                    return
+                pack = subprocess.Popen(
+                    [
+                        self._python(request.info),
+                        "-u",
+                        str(PACK_RUNNER),
+                        str(reading_end),
+                        folder,
+                        *request.args,
+                    ],
+                    cwd=request.pwd or folder,
+                    env=dict(entry.split("=", 1) for entry in request.env if "=" in entry) or None,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    pass_fds=[reading_end],
+                )
+                self._programs.add(pack)
+            if not context.add_callback(pack.terminate):
+                pack.terminate()
+            yield from _output(pack)
+            with self._lock:
+                self._programs.discard(pack)
+        finally:
+            os.close(reading_end)
+            os.close(writing_end)
+
     def Cancel(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """End the program that runs."""
         self.stop()
@@ -245,13 +287,6 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
                 program.kill()
 
     # --- what this host does not do
-
-    def RunPlugin(
-        self, request: language_pb2.RunPluginRequest, context: grpc.ServicerContext
-    ) -> Iterator[language_pb2.RunPluginResponse]:
-        """Refuse: plugins and policy packs written in Python need the official host."""
-        _refuse(context, "run a plugin or policy pack written in Python")
-        yield language_pb2.RunPluginResponse()
 
     def GenerateProgram(
         self, request: language_pb2.GenerateProgramRequest, context: grpc.ServicerContext
@@ -312,6 +347,28 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
             for plugin in self._packages(info, context)["plugins"]
             if plugin.get("resource")
         ]
+
+
+def _output(process: subprocess.Popen[bytes]) -> Iterator[language_pb2.RunPluginResponse]:
+    """Yield what a process writes as it comes, then its exit code."""
+    lines: queue.Queue[language_pb2.RunPluginResponse | None] = queue.Queue()
+
+    def read(stream: IO[bytes], is_error: bool) -> None:
+        for line in stream:
+            lines.put(
+                language_pb2.RunPluginResponse(stderr=line)
+                if is_error
+                else language_pb2.RunPluginResponse(stdout=line)
+            )
+        lines.put(None)
+
+    streams = (process.stdout, process.stderr)
+    for stream in streams:
+        threading.Thread(target=read, args=[stream, stream is process.stderr], daemon=True).start()
+    for _ in streams:
+        while (response := lines.get()) is not None:
+            yield response
+    yield language_pb2.RunPluginResponse(exitcode=process.wait())
 
 
 def _refuse(context: grpc.ServicerContext, what: str) -> NoReturn:

@@ -1,0 +1,63 @@
+"""Who gets which role, out of every kind of Google IAM resource (gcp provider 10.2)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from policy.rule import Resource
+from policy.values import UNKNOWN, at, entries
+
+#: Scopes above a single resource, with the words for messages.
+WIDE_SCOPES = {"projects": "project", "folder": "folder", "organizations": "organization"}
+PUBLIC = ("allUsers", "allAuthenticatedUsers")
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A role (may be UNKNOWN) for members (known ones only), and the properties that say so."""
+
+    role: Any
+    members: tuple[str, ...]
+    role_path: str
+    members_path: str
+
+
+def scope(resource: Resource) -> str:
+    """Return the module of a gcp resource: `projects`, `artifactregistry`, …; "" for other providers."""
+    package, _, rest = resource.type.partition(":")
+    return rest.partition("/")[0] if package == "gcp" else ""
+
+
+def grants(resource: Resource) -> Iterator[Grant]:
+    """Yield the grants of an IamMember, IamBinding or IamPolicy resource, whatever it is for."""
+    if not scope(resource):
+        return
+    kind = resource.kind.lower()
+    if kind.endswith("iammember"):
+        yield Grant(resource.at("role"), _texts([resource.at("member")]), "role", "member")
+    elif kind.endswith("iambinding"):
+        yield Grant(resource.at("role"), _texts(resource.at("members")), "role", "members")
+    elif kind.endswith("iampolicy") and isinstance(policy := resource.at("policyData"), str):
+        yield from _in_policy(policy)
+
+
+def _in_policy(text: str) -> Iterator[Grant]:
+    try:
+        bindings = at(json.loads(text), "bindings")
+    except ValueError:
+        return  # the provider refuses it
+    for number, binding in entries(bindings):
+        path = f"policyData: bindings[{number}]"
+        yield Grant(at(binding, "role"), _texts(at(binding, "members")), f"{path}.role", f"{path}.members")
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    return tuple(value for _, value in entries(values) if isinstance(value, str))
+
+
+def is_known(role: Any) -> bool:
+    """Tell whether a role can be compared."""
+    return role is not UNKNOWN and isinstance(role, str)
