@@ -66,6 +66,14 @@ pulumi: env ## run pulumi: make pulumi ARGS="preview --stack local"
 preview: env ## preview a stack with the policy pack, without any account: make preview STACK=dev
 	@$(LOCAL) preview $(STACK) $(ARGS)
 
+.PHONY: deploy
+deploy: env ## run `pulumi up` on a stack of your backend, with the policy pack: make deploy STACK=dev
+	@$(LOCAL) deploy $(STACK) $(ARGS)
+
+.PHONY: drift
+drift: env ## tell whether somebody changed a stack past the program: make drift STACK=dev
+	@$(LOCAL) drift $(STACK) $(ARGS)
+
 .PHONY: pin
 pin: env ## resolve a tag to its digest: make pin IMAGE=vllm/vllm-openai:v0.23.0
 	@$(LOCAL) pin $(IMAGE)

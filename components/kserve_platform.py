@@ -101,7 +101,7 @@ class KServePlatform(pulumi.ComponentResource):
 def values(settings: KServeSettings, mode: str) -> dict[str, Any]:
     """Return the values of KServe's chart `kserve-resources` (v0.19).
 
-    In Standard mode no Ingress is made: a model is reached inside the cluster until somebody decides otherwise.
+    In Standard mode no Ingress is made: a model is reached inside the cluster only, until somebody decides.
     """
     closed = mode == "Standard"
     return {

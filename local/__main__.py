@@ -1,4 +1,4 @@
-"""Command line of the local stack: `python -m local up|platform|down|clean|status|env|pulumi|preview|pin`."""
+"""Command line of the local stack: `python -m local up|platform|down|clean|status|env|pulumi|…`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 
 from local import own_cluster, platform, preview, stack, up
 from local.instance import Instance, load, state_root
-from local.tools import collect
+from local.tools import Toolbox, collect
 from modelcar.errors import InputError
 
 
@@ -73,11 +73,30 @@ def _pulumi(instance: Instance, arguments: argparse.Namespace) -> int:
     return subprocess.run(command, env=environment, check=False).returncode
 
 
-def _preview(instance: Instance, arguments: argparse.Namespace) -> int:
+def _cloud_tools() -> Toolbox:
     tools = collect(up.indented, embedded=False, extra=("helm",), plugins=("kubernetes", "gcp"))
-    for name in tools.standins:
-        up.indented(f"NOTE: the official {name} is not on this machine; a stand-in of this project serves")
-    return preview.preview(instance, tools, arguments.stack, arguments.arguments, up.indented)
+    if tools.standins:
+        up.indented(
+            f"NOTE: not on this machine, so stand-ins of this project serve: {', '.join(tools.standins)}"
+        )
+    return tools
+
+
+def _preview(instance: Instance, arguments: argparse.Namespace) -> int:
+    more = arguments.arguments
+    return preview.preview(instance, _cloud_tools(), arguments.stack, more, up.indented)
+
+
+def _deploy(instance: Instance, arguments: argparse.Namespace) -> int:
+    return preview.on_backend(
+        instance, _cloud_tools(), arguments.stack, [*preview.DEPLOY, *arguments.arguments]
+    )
+
+
+def _drift(instance: Instance, arguments: argparse.Namespace) -> int:
+    return preview.on_backend(
+        instance, _cloud_tools(), arguments.stack, [*preview.DRIFT, *arguments.arguments]
+    )
 
 
 def _pin(_: Instance, arguments: argparse.Namespace) -> int:
@@ -95,6 +114,8 @@ COMMANDS = {
     "env": (_env, 'print the variables for plain commands: eval "$(python -m local env)"'),
     "pulumi": (_pulumi, "run a pulumi command with the right environment"),
     "preview": (_preview, "show what `pulumi up` would do to a stack, with the policy pack"),
+    "deploy": (_deploy, "run `pulumi up` on a stack, with the policy pack"),
+    "drift": (_drift, "tell whether somebody changed a stack's resources past the program"),
     "pin": (_pin, "resolve an image's tag to its digest, for settings that take images by digest"),
 }
 
@@ -108,9 +129,9 @@ def main() -> int:
         command = commands.add_parser(name, help=text)
         if name == "pulumi":
             command.add_argument("arguments", nargs=argparse.REMAINDER)
-        if name == "preview":
-            command.add_argument("stack", help="dev, prod or local")
-            command.add_argument("arguments", nargs=argparse.REMAINDER, help="more for `pulumi preview`")
+        if name in {"preview", "deploy", "drift"}:
+            command.add_argument("stack", help="dev or prod")
+            command.add_argument("arguments", nargs=argparse.REMAINDER, help="more for pulumi")
         if name == "pin":
             command.add_argument("image", help="IMAGE:TAG")
     arguments = parser.parse_args()

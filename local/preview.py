@@ -19,6 +19,9 @@ from local.stack import environment
 from local.tools import Progress, Toolbox
 from modelcar.errors import refuse
 
+#: Variables that say which backend keeps the state.
+BACKENDS = frozenset({"PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN"})
+
 #: What a program needs of the project.
 PARTS = (
     "Pulumi.yaml",
@@ -51,7 +54,7 @@ def preview(
         )
     variables = {**os.environ, **environment(instance, tools)}
     folder = PROJECT
-    if not {"PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN"} & os.environ.keys():
+    if not BACKENDS & os.environ.keys():
         folder = _scratch(stack, config)
         backend = folder / ".state"
         backend.mkdir()
@@ -61,6 +64,31 @@ def preview(
         _run(tools, folder, variables, "stack", "init", stack, quiet=True)
     command = ["preview", "--stack", stack, "--policy-pack", str(PROJECT / "policy"), *arguments]
     return _run(tools, folder, variables, *command)
+
+
+def on_backend(instance: Instance, tools: Toolbox, stack: str, arguments: Sequence[str]) -> int:
+    """Run a Pulumi command on a stack of the backend that is set up, with the policy pack.
+
+    Raises:
+        InputError: no backend is set up.
+    """
+    if not BACKENDS & os.environ.keys():
+        raise refuse(
+            "PULUMI_BACKEND_URL",
+            "not set, and neither is PULUMI_ACCESS_TOKEN",
+            allowed="a backend that keeps the stack's state for everybody who deploys it",
+            fix="for example: export PULUMI_BACKEND_URL=gs://BUCKET (docs/google-cloud.md)",
+        )
+    variables = {**os.environ, **environment(instance, tools)}
+    command = [*arguments, "--stack", stack, "--policy-pack", str(PROJECT / "policy")]
+    return _run(tools, PROJECT, variables, *command)
+
+
+#: `pulumi up`, as main and a release run it. With its preview: policies that look at the whole stack would
+#: otherwise speak only after everything has been made.
+DEPLOY = ("up", "--yes")
+#: What somebody changed past the program; any difference is an error.
+DRIFT = ("preview", "--refresh", "--expect-no-changes")
 
 
 def _scratch(stack: str, config: Path) -> Path:

@@ -458,13 +458,14 @@ def _kserve_module() -> Path:
 
 #: Official plugins that a stand-in can serve for: name → version.
 PLUGINS = {"kubernetes": KUBERNETES_PLUGIN_VERSION, "gcp": GCP_PLUGIN_VERSION}
-#: Programs that come with the Pulumi CLI.
-BESIDE_PULUMI = ("pulumi-language-python", "pulumi-analyzer-policy-python")
+#: Comes with the Pulumi CLI.
+LANGUAGE_HOST = "pulumi-language-python"
 
 
 def _missing_plugins(pulumi: Path, plugins: Iterable[str] = ("kubernetes",)) -> tuple[str, ...]:
     """Say which official programs are missing and cannot be had, so that a stand-in has to serve."""
-    missing = [name for name in BESIDE_PULUMI if not _which(name) and not (pulumi.parent / name).exists()]
+    has_host = _which(LANGUAGE_HOST) or (pulumi.parent / LANGUAGE_HOST).exists()
+    missing = [] if has_host else [LANGUAGE_HOST]
     for name in plugins:
         program = f"pulumi-resource-{name}"
         if not _which(program) and not _plugin(name, PLUGINS[name], pulumi):

@@ -115,5 +115,6 @@ def node_config(args: GpuNodePoolArgs, disk_gb: int) -> gcp.container.NodePoolNo
         gcfs_config=container.NodePoolNodeConfigGcfsConfigArgs(enabled=nodes.image_streaming),
         metadata={"disable-legacy-endpoints": "true"},
         labels={"modelcar.dev/gpu": nodes.gpu},
-        resource_labels=args.labels,
+        # The policy pack holds the disk to this.
+        resource_labels={**args.labels, "modelcar-disk-need-gb": str(disk.need(args.model_bytes).disk)},
     )

@@ -6,7 +6,7 @@ import json
 import subprocess
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Project:
     namespace: str
     platform: Platform
     config: dict[str, Any]
+    variables: dict[str, str] = field(default_factory=dict)
 
     def configure(self, **changes: Any) -> None:
         """Change settings of the stack; None removes one."""
@@ -43,7 +44,7 @@ class Project:
         result = subprocess.run(
             ["pulumi", *arguments, "--stack", "test", "--non-interactive"],
             cwd=self.folder,
-            env=self.platform.pulumi_env(self.folder),
+            env=self.platform.pulumi_env(self.folder) | self.variables,
             capture_output=True,
             text=True,
             check=False,

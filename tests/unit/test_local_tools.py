@@ -114,7 +114,6 @@ def test_an_official_plugin_keeps_its_stand_in_away(
 ) -> None:
     pulumi = program(tmp_path / "bin", "pulumi", "exit 1")
     program(tmp_path / "bin", "pulumi-language-python", "exit 0")
-    program(tmp_path / "bin", "pulumi-analyzer-policy-python", "exit 0")
     home = tmp_path / "home"
     (home / "plugins" / f"resource-kubernetes-v{tools.KUBERNETES_PLUGIN_VERSION}").mkdir(parents=True)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -126,7 +125,6 @@ def test_an_official_plugin_keeps_its_stand_in_away(
     lone = program(tmp_path / "lone", "pulumi", "exit 1")
     assert tools._missing_plugins(lone, ("kubernetes", "gcp")) == (
         "pulumi-language-python",
-        "pulumi-analyzer-policy-python",
         "pulumi-resource-kubernetes",
         "pulumi-resource-gcp",
     )

@@ -1,0 +1,138 @@
+"""The whole dev stack by the real engine: Google's side against the stand-in, the rest on the real platform.
+
+The image goes to the platform's registry, and Kubernetes parts to its cluster, whose node is given a GPU in
+name. No Google project could be had, so the stand-in is as far as this goes; with the official plugin on the
+machine these tests are skipped: they would create real things.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import PROJECT
+from tests.engine.conftest import Project
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("pulumi-resource-gcp") is not None, reason="the official gcp plugin would reach Google"
+)
+
+DESIGN_CARD = {
+    "modelcar:google:ModelRegistry": "gcp:artifactregistry/repository:Repository",
+    "modelcar:google:GpuNodePool": "gcp:container/nodePool:NodePool",
+    "modelcar:kserve:ModelcarImage": "docker-build:index:Image",
+    "modelcar:kserve:ModelService": "kubernetes:serving.kserve.io/v1beta1:InferenceService",
+}
+
+
+@pytest.fixture
+def dev(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The dev stack with the registry, cluster and server of the platform in place of Google's."""
+    config = yaml.safe_load((PROJECT / "Pulumi.dev.yaml").read_text())["config"]
+    settings = project.platform.settings
+    project.config = {key.removeprefix("modelcar:"): value for key, value in config.items()} | {
+        **{
+            key: settings[key]
+            for key in ("registry", "registryInsecure", "builder", "baseImage", "kubeconfig")
+        },
+        **{key: project.config[key] for key in ("weights", "imageName", "serviceName", "namespace")},
+        **{
+            key: project.config[key]
+            for key in ("serverCommand", "serverArgs", "cpu", "memory", "sharedMemory")
+        },
+        "serverImage": settings["serverImage"],
+        "startTimeoutSeconds": 120,
+        "kserve": {"install": False},
+    }
+    project.configure()
+    project.variables["MODELCAR_GCP_STANDIN"] = str(project.folder / "google.json")
+    project.variables["PATH"] = f"{project.platform.shell['PATH']}:{PROJECT / 'standins' / 'bin'}"
+    node = ("node", "modelcar")
+    gpu = json.dumps({"status": {"capacity": {"nvidia.com/gpu": "1"}}})
+    project.platform.kubectl("patch", *node, "--subresource=status", "--type=merge", "-p", gpu)
+    return project
+
+
+def in_google(project: Project) -> dict[str, Any]:
+    """Return what the stand-in's Google has, by resource name."""
+    path = Path(project.variables["MODELCAR_GCP_STANDIN"])
+    found: dict[str, Any] = json.loads(path.read_text())["resources"]
+    return found
+
+
+def types(steps: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """Return the operations on each type."""
+    found: dict[str, set[str]] = {}
+    for step in steps:
+        found.setdefault(step["urn"].split("::")[2].split("$")[-1], set()).add(step["op"])
+    return found
+
+
+def test_the_dev_stack_lives_and_dies(dev: Project) -> None:
+    first = dev.preview()
+    chains = {step["urn"].split("::")[2] for step in first}
+    for component, resource in DESIGN_CARD.items():
+        assert any(component in chain and chain.endswith(resource) for chain in chains), component
+    assert any("ModelRegistry$gcp:artifactregistry/repositoryIamMember" in chain for chain in chains)
+    assert {op for ops in types(first).values() for op in ops} == {"create"}
+
+    outputs = dev.up()
+    assert re.fullmatch(r"oci://\S+@sha256:[0-9a-f]{64}", outputs["storageUri"])
+    assert outputs["nodePool"] == "gpu"
+    assert outputs["nodeDiskGb"] == 200
+    names = "\n".join(in_google(dev))
+    for part in ("repositories/modelcars-dev", "clusters/models-dev", "nodePools/gpu"):
+        assert part in names
+
+    assert dev.preview() == []
+    dev.pulumi("up", "--yes", "--expect-no-changes")
+    dev.pulumi("refresh", "--yes", "--expect-no-changes")
+
+    dev.change_weights(seed=3)
+    changed = types(dev.preview())
+    assert changed["docker-build:index:Image"] == {"update"}
+    assert changed["kubernetes:serving.kserve.io/v1beta1:InferenceService"] == {"update"}
+    assert not any(kind.startswith("gcp:") for kind in changed), "new weights change nothing in Google"
+    assert dev.up()["modelDigest"] != outputs["modelDigest"]
+
+    google = dev.config["google"]
+    dev.configure(google={**google, "nodes": {**google["nodes"], "maxNodes": 2}})
+    assert types(dev.preview()) == {"gcp:container/nodePool:NodePool": {"update"}}
+    dev.configure(google={**google, "nodes": {**google["nodes"], "provisioning": "on-demand"}})
+    assert "replace" in types(dev.preview())["gcp:container/nodePool:NodePool"], "spot is fixed for a pool"
+    dev.configure(google=google)
+
+    dev.pulumi("destroy", "--yes")
+    left = {name for name in in_google(dev) if "/services/" not in name and "googleapis.com" not in name}
+    assert left == set(), "the APIs stay on, and nothing else"
+
+
+def test_a_protected_stack_is_not_destroyed(dev: Project) -> None:
+    dev.configure(google={**dev.config["google"], "protect": True})
+    dev.up()
+    refused = dev.pulumi("destroy", "--yes", check=False)
+    assert refused.returncode
+    assert "protected" in refused.stdout + refused.stderr
+    assert any("repositories/modelcars-dev" in name for name in in_google(dev))
+    dev.pulumi("state", "unprotect", "--all", "--yes")
+    dev.configure(google={**dev.config["google"], "protect": False})
+    dev.up()
+
+
+def test_an_adopted_cluster_that_is_not_there_is_refused_before_anything_is_declared(dev: Project) -> None:
+    google = dev.config["google"]
+    dev.configure(google={**google, "cluster": {"name": "absent", "location": "europe-west4-b"}})
+    result = dev.pulumi("preview", check=False)
+    said = result.stdout + result.stderr
+    assert result.returncode
+    assert (
+        "modelcar:google.cluster.name: projects/my-project/locations/europe-west4-b/clusters/absent" in said
+    )
+    assert "modelcar:google.cluster.create" in said
+    assert "Traceback" not in said
