@@ -92,4 +92,5 @@ test-unit: env ## unit tests (Pulumi mocks; seconds)
 
 .PHONY: test
 test: check ## every test: static, unit, engine (real CLI), local (real cluster)
+	@$(LOCAL) tools
 	@UV=$(abspath $(UV)) $(PYTHON) -m pytest tests

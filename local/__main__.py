@@ -20,6 +20,13 @@ def _up(instance: Instance, _: argparse.Namespace) -> int:
     return 0
 
 
+def _tools(_: Instance, __: argparse.Namespace) -> int:
+    up.say("── tools")
+    collect(up.indented, extra=("helm",), plugins=("kubernetes", "gcp"))
+    up.model_server()
+    return 0
+
+
 def _platform(instance: Instance, _: argparse.Namespace) -> int:
     up.prepare(instance, up.Phases())
     return 0
@@ -107,6 +114,7 @@ def _pin(_: Instance, arguments: argparse.Namespace) -> int:
 
 COMMANDS = {
     "up": (_up, "serve the model: tools, platform, image, service, one request"),
+    "tools": (_tools, "find or build everything that `up` and the tests run"),
     "platform": (_platform, "all of that but Pulumi's part"),
     "down": (_down, "stop the platform; its data stay"),
     "clean": (_clean, "stop it and remove its data and the stack's state"),

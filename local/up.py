@@ -116,11 +116,7 @@ def require_disk(instance: Instance, settings: dict[str, Any]) -> None:
 
 def write_platform_settings(instance: Instance) -> None:
     """Write the settings that belong to this machine, which the program takes as its defaults."""
-    wanted = os.environ.get("MODELCAR_SERVER", "auto")
-    free_memory, free_disk = psutil.virtual_memory().available, shutil.disk_usage(cache_root()).free
-    kind, reason = servers.choose(wanted, free_memory, free_disk, cache=cache_root())
-    indented(f"model server: {kind} ({reason})")
-    server = servers.ensure(kind, cache_root(), uv_program(), indented)
+    server = model_server()
     base = json.loads((instance.state / "base" / "index.json").read_text())["manifests"][0]["digest"]
     settings = {
         "registry": f"{instance.registry}/models",
@@ -140,6 +136,15 @@ def write_platform_settings(instance: Instance) -> None:
         "memory": server.memory,
     }
     instance.settings_file.write_text(json.dumps(settings, indent=1) + "\n")
+
+
+def model_server() -> servers.ServerEnvironment:
+    """Choose the model server that fits this machine, say why, and install it where it is not yet."""
+    wanted = os.environ.get("MODELCAR_SERVER", "auto")
+    free_memory, free_disk = psutil.virtual_memory().available, shutil.disk_usage(cache_root()).free
+    kind, reason = servers.choose(wanted, free_memory, free_disk, cache=cache_root())
+    indented(f"model server: {kind} ({reason})")
+    return servers.ensure(kind, cache_root(), uv_program(), indented)
 
 
 def uv_program() -> Path:

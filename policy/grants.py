@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from policy.rule import Resource
+from policy.rule import Config, Finding, Resource
 from policy.values import UNKNOWN, at, entries
 
 #: Scopes above a single resource, with the words for messages.
@@ -61,3 +61,15 @@ def _texts(values: Any) -> tuple[str, ...]:
 def is_known(role: Any) -> bool:
     """Tell whether a role can be compared."""
     return role is not UNKNOWN and isinstance(role, str)
+
+
+def finds_public(where: str, fix: str) -> Callable[[Resource, Config], Iterator[Finding]]:
+    """Return a search for grants to everybody on resources of one module (`artifactregistry`, …)."""
+
+    def find(resource: Resource, _config: Config) -> Iterator[Finding]:
+        if scope(resource) == where:
+            for grant in grants(resource):
+                for member in sorted(set(grant.members) & set(PUBLIC)):
+                    yield Finding(grant.members_path, member, fix)
+
+    return find

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pulumi
 import pulumi_gcp as gcp
 
+from components.checks import problem
 from components.google.settings import GoogleSettings
 from components.options import child
-from modelcar.errors import refuse
+from modelcar.errors import InputError, Problem
 
 #: Private addresses of a created cluster: nodes, pods, services.
 NODES_CIDR, PODS_CIDR, SERVICES_CIDR = "10.10.0.0/20", "10.20.0.0/14", "10.24.0.0/20"
@@ -27,24 +29,40 @@ class Cluster:
 
 
 def require_adopted(google: GoogleSettings) -> None:
-    """Ask Google for the cluster and the repository that the stack adopts.
+    """Ask Google for what the stack adopts: cluster, repository and nodes' service account.
 
     Raises:
-        InputError: one of them is not there, or may not be seen.
+        InputError: with all of them that are not there, or may not be seen.
     """
-    cluster = google.cluster
-    if cluster.create or cluster.stack_reference or not cluster.name:
-        return
-    place = f"projects/{google.project}/locations/{google.location}"
+    cluster, repository, account = google.cluster, google.repository, google.nodes.service_account
+    problems = []
+    if not (cluster.create or cluster.stack_reference):
+        place = f"projects/{google.project}/locations/{google.location}/clusters/{cluster.name}"
+        arguments = {"name": cluster.name, "location": google.location, "project": google.project}
+        fix = "check name, location and project, or set modelcar:google.cluster.create to true"
+        problems += _missing("cluster.name", place, fix, gcp.container.get_cluster, arguments)
+    if repository.existing:
+        place = f"projects/{google.project}/locations/{google.region}/repositories/{repository.name}"
+        arguments = {"repository_id": repository.name, "location": google.region, "project": google.project}
+        fix = "check name, region and project, or set modelcar:google.repository.existing to false"
+        problems += _missing("repository.name", place, fix, gcp.artifactregistry.get_repository, arguments)
+    if account:
+        arguments = {"account_id": account, "project": google.project}
+        fix = "check it, or remove it: an account is created then"
+        problems += _missing("nodes.serviceAccount", account, fix, gcp.serviceaccount.get_account, arguments)
+    if problems:
+        raise InputError(problems)
+
+
+def _missing(
+    key: str, place: str, fix: str, look: Callable[..., Any], arguments: dict[str, Any]
+) -> list[Problem]:
     try:
-        gcp.container.get_cluster(name=cluster.name, location=google.location, project=google.project)
+        look(**arguments)
     except Exception as error:  # the SDK raises a bare Exception for whatever the provider says
-        raise refuse(
-            "modelcar:google.cluster.name",
-            f"{place}/clusters/{cluster.name}: {str(error).strip().splitlines()[-1]}",
-            allowed="a cluster that is there, and that these credentials may see",
-            fix="check name, location and project, or set modelcar:google.cluster.create to true",
-        ) from None
+        said = str(error).strip().splitlines()[-1]
+        return [problem(f"google.{key}", f"{place}: {said}", "one that is there, and may be seen", fix)]
+    return []
 
 
 def adopted(google: GoogleSettings) -> Cluster:

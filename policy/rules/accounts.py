@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from policy.grants import PUBLIC, WIDE_SCOPES, grants, scope
+from policy.grants import WIDE_SCOPES, finds_public, grants, scope
 from policy.nodes import nodes
 from policy.rule import Config, Finding, Resource, Rule
 from policy.values import UNKNOWN
@@ -45,18 +45,11 @@ def _find_basic_roles(resource: Resource, _config: Config) -> Iterator[Finding]:
             )
 
 
-def _find_public(resource: Resource, _config: Config) -> Iterator[Finding]:
-    if scope(resource) != "serviceaccount":
-        return
-    for grant in grants(resource):
-        for member in grant.members:
-            if member in PUBLIC:
-                yield Finding(
-                    grant.members_path,
-                    member,
-                    "name who may use the account, such as "
-                    "serviceAccount:PROJECT.svc.id.goog[NAMESPACE/NAME] for Workload Identity",
-                )
+_find_public = finds_public(
+    "serviceaccount",
+    "name who may use the account, such as "
+    "serviceAccount:PROJECT.svc.id.goog[NAMESPACE/NAME] for Workload Identity",
+)
 
 
 def _find_keys(resource: Resource, _config: Config) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policy.grants import PUBLIC, WIDE_SCOPES, grants, is_known, scope
+from policy.grants import WIDE_SCOPES, finds_public, grants, is_known, scope
 from policy.rule import Config, Finding, Resource, Rule
 
 
@@ -22,17 +22,10 @@ def _find_wide(resource: Resource, _config: Config) -> Iterator[Finding]:
             )
 
 
-def _find_public(resource: Resource, _config: Config) -> Iterator[Finding]:
-    if scope(resource) != "artifactregistry":
-        return
-    for grant in grants(resource):
-        for member in grant.members:
-            if member in PUBLIC:
-                yield Finding(
-                    grant.members_path,
-                    member,
-                    "name who pulls, such as serviceAccount:NODES@PROJECT.iam.gserviceaccount.com",
-                )
+_find_public = finds_public(
+    "artifactregistry",
+    "name who pulls, such as serviceAccount:NODES@PROJECT.iam.gserviceaccount.com",
+)
 
 
 REGISTRY_ROLES = Rule(

@@ -9,13 +9,12 @@ does, so that a preview shows what there only `up` would.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import grpc
 from google.protobuf import empty_pb2
-from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
+from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
 from standins.gcp_provider import functions, made_up, naming, operations, outputs
 from standins.gcp_provider.answers import (
@@ -38,6 +37,7 @@ from standins.gcp_provider.rules import check_inputs
 from standins.gcp_provider.settings import check_settings, settings_from
 from standins.kubernetes_provider import properties
 from standins.plugin import WARNING, EngineLog, engine_address, serve
+from standins.provider import StandInProvider
 
 NOTICE = (
     "Using a STAND-IN for pulumi-resource-gcp, because the official plugin is not there: NOTHING is created "
@@ -45,40 +45,19 @@ NOTICE = (
 )
 
 
-class Provider(provider_pb2_grpc.ResourceProviderServicer):
+class Provider(StandInProvider):
     """The service. One instance serves one provider resource of one engine."""
+
+    NAME = "gcp"
+    VERSION = VERSION
 
     def __init__(self, log: EngineLog, cloud: Cloud | None = None) -> None:
         """Log: to the engine that started this process; cloud: the file, by default the environment's."""
-        self._log = log
+        super().__init__(log)
         self._cloud = cloud or Cloud()
         self._settings = settings_from({})
 
     # --- the plugin and its configuration
-
-    def Handshake(
-        self, request: provider_pb2.ProviderHandshakeRequest, context: grpc.ServicerContext
-    ) -> provider_pb2.ProviderHandshakeResponse:
-        """Take the engine's address and say which kinds of values are understood."""
-        self._log.connect(request.engine_address)
-        return provider_pb2.ProviderHandshakeResponse(
-            accept_secrets=True, accept_outputs=False, supports_autonaming_configuration=True
-        )
-
-    def Attach(self, request: plugin_pb2.PluginAttach, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        """Take the address of an engine that attaches to a running provider."""
-        self._log.connect(request.address)
-        return empty_pb2.Empty()
-
-    def GetPluginInfo(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> plugin_pb2.PluginInfo:
-        """The version of the official plugin that this one stands in for."""
-        return plugin_pb2.PluginInfo(version=VERSION)
-
-    def GetSchema(
-        self, request: provider_pb2.GetSchemaRequest, context: grpc.ServicerContext
-    ) -> provider_pb2.GetSchemaResponse:
-        """A schema without resources: enough to say who we are, not to generate code from."""
-        return provider_pb2.GetSchemaResponse(schema=json.dumps({"name": "gcp", "version": VERSION}))
 
     @answering
     def CheckConfig(

@@ -11,7 +11,6 @@ Where the two differ on purpose, the method says so.
 from __future__ import annotations
 
 import functools
-import json
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 from google.protobuf import any_pb2, empty_pb2
-from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
+from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc, status_pb2
 
 from standins.kubernetes_provider import conditions, diagnosis, differences, naming, properties
 from standins.kubernetes_provider.cluster import (
@@ -51,6 +50,7 @@ from standins.kubernetes_provider.releases import Releases, is_release
 from standins.kubernetes_provider.stopping import Stop
 from standins.kubernetes_provider.watching import Outcome, Verdict, Watcher
 from standins.plugin import INFO, WARNING, EngineLog, engine_address, serve
+from standins.provider import StandInProvider
 
 VERSION = "4.34.2"
 NOTICE = (
@@ -142,12 +142,15 @@ def _abort_partially(context: grpc.ServicerContext, error: PartialError) -> NoRe
     raise AssertionError("abort always raises")
 
 
-class Provider(provider_pb2_grpc.ResourceProviderServicer):
+class Provider(StandInProvider):
     """The service. One instance serves one provider resource of one engine."""
+
+    NAME = "kubernetes"
+    VERSION = VERSION
 
     def __init__(self, log: EngineLog) -> None:
         """Log: to the engine that started this process."""
-        self._log = log
+        super().__init__(log)
         self._stop = Stop()
         self._settings = settings_from({})
         self._cluster: Cluster | None = None
@@ -156,30 +159,6 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         self._unreachable = "the provider was not configured"
 
     # --- the plugin and its configuration
-
-    def Handshake(
-        self, request: provider_pb2.ProviderHandshakeRequest, context: grpc.ServicerContext
-    ) -> provider_pb2.ProviderHandshakeResponse:
-        """Take the engine's address and say which kinds of values are understood."""
-        self._log.connect(request.engine_address)
-        return provider_pb2.ProviderHandshakeResponse(
-            accept_secrets=True, accept_outputs=False, supports_autonaming_configuration=True
-        )
-
-    def Attach(self, request: plugin_pb2.PluginAttach, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        """Take the address of an engine that attaches to a running provider."""
-        self._log.connect(request.address)
-        return empty_pb2.Empty()
-
-    def GetPluginInfo(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> plugin_pb2.PluginInfo:
-        """The version of the official plugin that this one stands in for."""
-        return plugin_pb2.PluginInfo(version=VERSION)
-
-    def GetSchema(
-        self, request: provider_pb2.GetSchemaRequest, context: grpc.ServicerContext
-    ) -> provider_pb2.GetSchemaResponse:
-        """A schema without resources: enough to say who we are, not to generate code from."""
-        return provider_pb2.GetSchemaResponse(schema=json.dumps({"name": "kubernetes", "version": VERSION}))
 
     @_answering
     def CheckConfig(

@@ -125,14 +125,42 @@ def test_a_protected_stack_is_not_destroyed(dev: Project) -> None:
     dev.up()
 
 
-def test_an_adopted_cluster_that_is_not_there_is_refused_before_anything_is_declared(dev: Project) -> None:
+def test_what_is_adopted_and_not_there_is_refused_before_anything_is_declared(dev: Project) -> None:
     google = dev.config["google"]
-    dev.configure(google={**google, "cluster": {"name": "absent", "location": "europe-west4-b"}})
+    account = "absent@my-project.iam.gserviceaccount.com"
+    dev.configure(
+        google={
+            **google,
+            "cluster": {"name": "absent", "location": "europe-west4-b"},
+            "repository": {"name": "absent", "existing": True},
+            "nodes": {**google["nodes"], "serviceAccount": account},
+        }
+    )
     result = dev.pulumi("preview", check=False)
     said = result.stdout + result.stderr
+    place = "projects/my-project/locations/europe-west4"
     assert result.returncode
-    assert (
-        "modelcar:google.cluster.name: projects/my-project/locations/europe-west4-b/clusters/absent" in said
-    )
-    assert "modelcar:google.cluster.create" in said
+    assert f"modelcar:google.cluster.name: {place}-b/clusters/absent" in said
+    assert f"modelcar:google.repository.name: {place}/repositories/absent" in said
+    assert f"modelcar:google.nodes.serviceAccount: {account}" in said
+    assert "fix: " in said
     assert "Traceback" not in said
+
+
+def test_a_kserve_with_modelcar_off_fails_the_preview(dev: Project) -> None:
+    kubectl = dev.platform.kubectl
+    here = ("-n", "kserve", "configmap/inferenceservice-config")
+    before = kubectl("get", *here, "-o", "jsonpath={.data.storageInitializer}")
+
+    def patch(text: str) -> None:
+        kubectl("patch", *here, "--type=merge", "-p", json.dumps({"data": {"storageInitializer": text}}))
+
+    patch(json.dumps({**json.loads(before), "enableModelcar": False}))
+    try:
+        result = dev.pulumi("preview", check=False)
+        assert result.returncode
+        assert "storageInitializer.enableModelcar is False" in result.stdout + result.stderr
+        assert "kserve.storage.enableModelcar=true" in result.stdout + result.stderr
+    finally:
+        patch(before)
+    dev.pulumi("preview")
