@@ -74,6 +74,10 @@ deploy: env ## run `pulumi up` on a stack of your backend, with the policy pack:
 drift: env ## tell whether somebody changed a stack past the program: make drift STACK=dev
 	@$(LOCAL) drift $(STACK) $(ARGS)
 
+.PHONY: rehearse
+rehearse: env ## do what the workflows do to dev, on this machine and without an account
+	@$(LOCAL) rehearse
+
 .PHONY: pin
 pin: env ## resolve a tag to its digest: make pin IMAGE=vllm/vllm-openai:v0.23.0
 	@$(LOCAL) pin $(IMAGE)

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-from local import own_cluster, platform, preview, stack, up
+from local import own_cluster, platform, preview, rehearse, stack, up
 from local.instance import Instance, load, state_root
 from local.tools import Toolbox, collect
 from modelcar.errors import InputError
@@ -106,6 +106,13 @@ def _drift(instance: Instance, arguments: argparse.Namespace) -> int:
     )
 
 
+def _rehearse(instance: Instance, _: argparse.Namespace) -> int:
+    up.prepare(instance, up.Phases())
+    tools = collect(up.indented, extra=("helm",), plugins=("kubernetes", "gcp"))
+    rehearse.rehearse(instance, tools, up.say)
+    return 0
+
+
 def _pin(_: Instance, arguments: argparse.Namespace) -> int:
     tools = collect(lambda line: print(line, file=sys.stderr), embedded=False)
     up.say(own_cluster.pinned(arguments.image, tools))
@@ -124,8 +131,13 @@ COMMANDS = {
     "preview": (_preview, "show what `pulumi up` would do to a stack, with the policy pack"),
     "deploy": (_deploy, "run `pulumi up` on a stack, with the policy pack"),
     "drift": (_drift, "tell whether somebody changed a stack's resources past the program"),
+    "rehearse": (_rehearse, "do what the workflows do to dev, on this machine"),
     "pin": (_pin, "resolve an image's tag to its digest, for settings that take images by digest"),
 }
+
+
+#: Whatever a user can cause; said in words.
+EXPECTED = (InputError, platform.PlatformError, stack.PulumiError, rehearse.RehearsalError, LookupError)
 
 
 def main() -> int:
@@ -145,7 +157,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         return COMMANDS[arguments.command][0](load(arguments.name), arguments)
-    except (InputError, platform.PlatformError, stack.PulumiError, LookupError) as error:
+    except EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

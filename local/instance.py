@@ -115,6 +115,14 @@ def cache_root() -> Path:
     return Path(os.environ.get("MODELCAR_CACHE", PROJECT / ".cache")).resolve()
 
 
+def link_owner(link: str) -> str | None:
+    """Return whose a link is: the state folder of its platform, "" where nobody says; None: no such link."""
+    try:
+        return (Path("/sys/class/net") / link / "ifalias").read_text().strip()
+    except OSError:
+        return None
+
+
 def slot_is_free(slot: int) -> bool:
     """Tell whether no platform's link holds the slot."""
     return not Path(f"/sys/class/net/modelcar{slot}").exists()

@@ -18,7 +18,7 @@ import psutil
 import yaml
 
 from local import kserve
-from local.instance import PROJECT, Instance
+from local.instance import PROJECT, Instance, link_owner
 from local.oci_push import push_layout
 from local.pki import NODE, write_pki
 from local.plan import CRDS_READY, TOOL_IMAGE, TOOL_IMAGE_READY, write_plan
@@ -103,7 +103,7 @@ def down(instance: Instance, progress: Progress) -> None:
 def clean_leftovers(instance: Instance, tools: Toolbox | None) -> None:
     """Remove what outlives the namespaces, or a crash: the link, empty cgroups, pid files, cover folders."""
     ip = tools["ip"] if tools else shutil.which("ip") or "/sbin/ip"
-    if Path(f"/sys/class/net/{instance.link}").exists():
+    if link_owner(instance.link) == str(instance.state):  # never another checkout's
         # The kernel removes it a moment after the last process; deleting it at once is not an error.
         subprocess.run([ip, "link", "delete", instance.link], capture_output=True, check=False)
     for hierarchy in Path("/sys/fs/cgroup").glob("**/k8s.io"):
@@ -157,6 +157,7 @@ def _link(instance: Instance, tools: Toolbox, pid: int) -> None:
     pair = [ip, "link", "add", instance.link, "type", "veth", "peer", "name", "eth0", "netns", str(pid)]
     commands = [
         pair,
+        [ip, "link", "set", instance.link, "alias", str(instance.state)],
         [ip, "address", "add", f"{instance.host_address}/30", "dev", instance.link],
         [ip, "link", "set", instance.link, "up"],
         [ip, "route", "add", instance.pod_cidr, "via", instance.address, "dev", instance.link],
@@ -170,6 +171,14 @@ def _link(instance: Instance, tools: Toolbox, pid: int) -> None:
 
 def _require_free_addresses(instance: Instance, tools: Toolbox) -> None:
     """Refuse to shadow a network that this machine already reaches some other way."""
+    owner = link_owner(instance.link)
+    if owner is not None:
+        raise refuse(
+            f"network link {instance.link}",
+            f"in use by the platform of {owner or 'somebody else'}",
+            allowed="a link of this platform's own: its addresses are in its certificates and image names",
+            fix="run `make down` in that checkout; or `make clean` here, which takes another link next time",
+        )
     for network in (f"{instance.address}/32", instance.pod_cidr):
         command = [tools["ip"], "-json", "route", "show", "root", network]
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout

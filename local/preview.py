@@ -61,9 +61,9 @@ def preview(
         variables |= {"PULUMI_BACKEND_URL": backend.as_uri(), "PULUMI_CONFIG_PASSPHRASE": ""}
         variables["MODELCAR_GCP_STANDIN"] = str(folder / "google.json")
         progress(f"no Pulumi backend is set up: {stack} is previewed as a stack that has nothing yet")
-        _run(tools, folder, variables, "stack", "init", stack, quiet=True)
-    command = ["preview", "--stack", stack, "--policy-pack", str(PROJECT / "policy"), *arguments]
-    return _run(tools, folder, variables, *command)
+        run(tools, folder, variables, "stack", "init", stack, quiet=True)
+    command = [*PREVIEW, "--stack", stack, "--policy-pack", str(PROJECT / "policy"), *arguments]
+    return run(tools, folder, variables, *command)
 
 
 def on_backend(instance: Instance, tools: Toolbox, stack: str, arguments: Sequence[str]) -> int:
@@ -81,9 +81,11 @@ def on_backend(instance: Instance, tools: Toolbox, stack: str, arguments: Sequen
         )
     variables = {**os.environ, **environment(instance, tools)}
     command = [*arguments, "--stack", stack, "--policy-pack", str(PROJECT / "policy")]
-    return _run(tools, PROJECT, variables, *command)
+    return run(tools, PROJECT, variables, *command)
 
 
+#: What `up` would do, as a pull request shows it.
+PREVIEW = ("preview",)
 #: `pulumi up`, as main and a release run it. With its preview: policies that look at the whole stack would
 #: otherwise speak only after everything has been made.
 DEPLOY = ("up", "--yes")
@@ -102,9 +104,8 @@ def _scratch(stack: str, config: Path) -> Path:
     return folder
 
 
-def _run(
-    tools: Toolbox, folder: Path, variables: dict[str, str], *arguments: str, quiet: bool = False
-) -> int:
+def run(tools: Toolbox, folder: Path, variables: dict[str, str], *arguments: str, quiet: bool = False) -> int:
+    """Run Pulumi in a folder and return its exit status; a quiet run is shown only where it fails."""
     command = [tools["pulumi"], *arguments, "--non-interactive"]
     result = subprocess.run(command, cwd=folder, env=variables, capture_output=quiet, text=True, check=False)
     if quiet and result.returncode:

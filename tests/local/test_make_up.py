@@ -110,6 +110,19 @@ def test_status_shows_every_process(served: Platform) -> None:
         assert re.search(rf"^{name}\s+ready\s+\d+", shown, re.MULTILINE), shown
 
 
+def test_a_platform_on_the_same_link_is_refused_and_harms_nobody(served: Platform, tmp_path: Path) -> None:
+    own = served.checkout.folder / ".local" / "local" / "slot"
+    state = tmp_path / "other"
+    (state / "local").mkdir(parents=True)
+    (state / "local" / "slot").write_text(own.read_text())
+    refused = served.checkout.make("platform", check=False, MODELCAR_STATE=str(state))
+    assert refused.returncode
+    assert f"in use by the platform of {own.parent}" in refused.stderr
+    assert "make clean" in refused.stderr
+    served.checkout.make("down", MODELCAR_STATE=str(state))
+    assert "modelcar" in served.kubectl("get", "nodes"), "this platform is still there"
+
+
 def traces(folder: Path) -> dict[str, list[str]]:
     """Return what a platform of this checkout could leave: processes, mounts, links, routes, cgroups."""
 

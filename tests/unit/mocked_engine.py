@@ -18,11 +18,24 @@ UNKNOWN = "<unknown>"
 
 #: What providers make up for some types, beside the inputs that they return.
 OUTPUTS: dict[str, dict[str, Any]] = {
+    "pulumi:pulumi:StackReference": {
+        "outputs": {"clusterName": "shared", "clusterLocation": "europe-west4"},
+        "secretOutputNames": [],
+    },
     "gcp:serviceaccount/account:Account": {"email": "nodes@my-project.iam.gserviceaccount.com"},
     "gcp:container/cluster:Cluster": {
         "endpoint": "192.0.2.1",
         "masterAuth": {"clusterCaCertificate": "Q0E="},
         "controlPlaneEndpointsConfig": {"dnsEndpointConfig": {"endpoint": "models.gke.goog"}},
+    },
+}
+
+
+#: What functions of providers answer.
+ANSWERS: dict[str, dict[Any, Any]] = {
+    "gcp:container/getCluster:getCluster": {
+        "endpoint": "192.0.2.9",
+        "masterAuths": [{"clusterCaCertificate": "Q0E="}],
     },
 }
 
@@ -79,7 +92,9 @@ class Provider(mocks.Mocks):
         return f"{args.name}-id", {**args.inputs, **made, **built}
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
-        raise AssertionError(f"no function of a provider is called: {args.token}")
+        if args.token in ANSWERS:
+            return ANSWERS[args.token], []
+        raise AssertionError(f"no such function of a provider is called: {args.token}")
 
 
 @dataclasses.dataclass

@@ -176,3 +176,30 @@ def test_the_tree_names_the_parts_of_the_design(up: Engine) -> None:
     }
     urns = {found.urn for found in up.declared}
     assert all(found.parent in urns for found in up.declared if found.type != "modelcar:google:GoogleCloud")
+
+
+ADOPTED: dict[str, dict[str, Any]] = {
+    "by name": {CLUSTER + "create": False, CLUSTER + "name": "shared", CLUSTER + "location": "europe-west4"},
+    "by another stack": {
+        **{CLUSTER + key: None for key in ("create", "name", "location")},
+        CLUSTER + "stackReference": "org/clusters/dev",
+    },
+}
+
+
+@pytest.mark.parametrize("how", ADOPTED)
+def test_a_cluster_that_is_there_gets_a_pool_and_nothing_else(up: Engine, how: str) -> None:
+    outputs = declare(up, ADOPTED[how])
+    assert not all_of(up, "Cluster")
+    assert not all_of(up, "Network")
+    pool = gpu_pool(up)
+    assert (pool["cluster"], pool["location"]) == ("shared", "europe-west4")
+    shown = json.loads(outputs["kubeconfig"])["clusters"][0]["cluster"]
+    assert shown == {"server": "https://192.0.2.9", "certificate-authority-data": "Q0E="}
+
+
+def test_a_repository_that_is_there_is_left_as_it_is(up: Engine) -> None:
+    declare(up, {"google.repository.existing": True, "google.repository.name": "shared"})
+    assert not all_of(up, "Repository"), "it is read, and not managed"
+    [grant] = all_of(up, "RepositoryIamMember")
+    assert grant["role"] == "roles/artifactregistry.reader"

@@ -1,0 +1,116 @@
+"""`make rehearse`: what the workflows do to `dev`, here, one after the other.
+
+The commands are the workflows' own. The registry, cluster and server are the embedded platform's, whose node
+is given a GPU in name; Google is the stand-in's file. Needs no account and changes nothing outside this
+machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from local import platform, preview
+from local.instance import PROJECT, Instance, state_root
+from local.pki import NODE
+from local.stack import environment
+from local.tools import Progress, Toolbox
+from modelcar.tiny_model import make_tiny_model
+
+STACK = "dev"
+#: What of the embedded platform takes the place of Google's registry and cluster.
+PLATFORM_KEYS = ("registry", "registryInsecure", "builder", "baseImage", "serverImage", "kubeconfig")
+#: A server that needs no GPU: it serves the model's files, and a page for the probes.
+SERVER = "mkdir -p /tmp/www && echo ok >/tmp/www/health && ln -sfn /mnt/models /tmp/www/models && "
+SERVER += "exec httpd -f -p 8080 -h /tmp/www"
+
+
+class RehearsalError(Exception):
+    """A step did not end as it should."""
+
+
+def rehearse(instance: Instance, tools: Toolbox, progress: Progress) -> None:
+    """Run every step; the platform has to be up.
+
+    Raises:
+        RehearsalError: a step ended otherwise than the workflow expects.
+    """
+    if "pulumi-resource-gcp" not in tools.standins:
+        raise RehearsalError("the official gcp plugin is on this machine: it would reach Google")
+    project = _Project(instance, tools, progress)
+    project.make()
+    try:
+        project.step("pull request: preview of dev", preview.PREVIEW)
+        project.step("main: deploy dev", preview.DEPLOY)
+        project.step("every night: no drift", preview.DRIFT)
+        patch = json.dumps({"spec": {"predictor": {"maxReplicas": 3}}})
+        service = ("inferenceservice", project.config["serviceName"], "-n", project.config["namespace"])
+        platform.kubectl(instance, tools, "patch", *service, "--type=merge", "-p", patch)
+        project.step("every night: somebody changed the service by hand", preview.DRIFT, fails=True)
+        project.step("main: deploy dev again, which puts it right", ("up", "--yes", "--refresh"))
+        project.step("every night: no drift any more", preview.DRIFT)
+    finally:
+        project.step("clean up", ("destroy", "--yes"), policies=False)
+
+
+class _Project:
+    """The program in a folder of its own, with a backend of its own."""
+
+    def __init__(self, instance: Instance, tools: Toolbox, progress: Progress) -> None:
+        self.instance, self.tools, self.progress = instance, tools, progress
+        self.folder = state_root() / "rehearsal"
+        self.config: dict[str, Any] = {}
+        self.variables: dict[str, str] = {}
+
+    def make(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        for part in preview.PARTS:
+            (self.folder / part).symlink_to(PROJECT / part)
+        offered = json.loads(self.instance.settings_file.read_text())
+        weights = make_tiny_model(self.folder / "weights")
+        document = yaml.safe_load((PROJECT / f"Pulumi.{STACK}.yaml").read_text())
+        config = {key.removeprefix("modelcar:"): value for key, value in document["config"].items()}
+        self.config = config | {key: offered[key] for key in PLATFORM_KEYS}
+        self.config |= {
+            "weights": str(weights),
+            "imageName": "rehearsal",
+            "namespace": "rehearsal",
+            "serverCommand": ["sh", "-c", SERVER, "server"],
+            "serverArgs": [],
+            "cpu": "100m",
+            "memory": "64Mi",
+            "sharedMemory": "16Mi",
+            "kserve": {"install": False},
+        }
+        text = yaml.safe_dump({"config": {f"modelcar:{key}": value for key, value in self.config.items()}})
+        (self.folder / f"Pulumi.{STACK}.yaml").write_text(text)
+        backend = self.folder / ".state"
+        backend.mkdir()
+        self.variables = {
+            **os.environ,
+            **environment(self.instance, self.tools),
+            "PULUMI_BACKEND_URL": backend.as_uri(),
+            "PULUMI_CONFIG_PASSPHRASE": "",
+            "MODELCAR_GCP_STANDIN": str(self.folder / "google.json"),
+        }
+        gpu = json.dumps({"status": {"capacity": {"nvidia.com/gpu": "1"}}})
+        arguments = ("patch", "node", NODE, "--subresource=status", "--type=merge", "-p", gpu)
+        platform.kubectl(self.instance, self.tools, *arguments)
+        preview.run(self.tools, self.folder, self.variables, "stack", "init", STACK, quiet=True)
+
+    def step(
+        self, title: str, command: tuple[str, ...], *, fails: bool = False, policies: bool = True
+    ) -> None:
+        self.progress(f"── {title}: pulumi {' '.join(command)}")
+        pack = ("--policy-pack", str(Path(PROJECT) / "policy")) if policies else ()
+        arguments = (*command, "--stack", STACK, *pack)
+        failed = preview.run(self.tools, self.folder, self.variables, *arguments) != 0
+        if failed != fails:
+            raise RehearsalError(f"{title}: it should have {'failed' if fails else 'succeeded'}")
+        self.progress(f"   as it should: {'refused' if failed else 'done'}")
