@@ -59,7 +59,7 @@ clean: env ## stop it and remove its data and the local stack's state
 	@$(LOCAL) clean
 
 .PHONY: pulumi
-pulumi: env ## run pulumi: make pulumi ARGS="preview --stack local"
+pulumi: env ## run pulumi on the local stack: make pulumi ARGS="preview --stack local"
 	@$(LOCAL) pulumi $(ARGS)
 
 .PHONY: preview
@@ -83,7 +83,7 @@ pin: env ## resolve a tag to its digest: make pin IMAGE=vllm/vllm-openai:v0.23.0
 	@$(LOCAL) pin $(IMAGE)
 
 .PHONY: check
-check: env ## static checks: format, lint, types, the lock
+check: env ## static checks: format, lint, types, the lock, the workflows
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy

@@ -55,11 +55,9 @@ def preview(
     variables = {**os.environ, **environment(instance, tools)}
     folder = PROJECT
     if not BACKENDS & os.environ.keys():
-        folder = _scratch(stack, config)
-        backend = folder / ".state"
-        backend.mkdir()
-        variables |= {"PULUMI_BACKEND_URL": backend.as_uri(), "PULUMI_CONFIG_PASSPHRASE": ""}
-        variables["MODELCAR_GCP_STANDIN"] = str(folder / "google.json")
+        folder = scratch_project(f"preview-{stack}")
+        shutil.copy(config, folder)
+        variables |= scratch_variables(folder)
         progress(f"no Pulumi backend is set up: {stack} is previewed as a stack that has nothing yet")
         run(tools, folder, variables, "stack", "init", stack, quiet=True)
     command = [*PREVIEW, "--stack", stack, "--policy-pack", str(PROJECT / "policy"), *arguments]
@@ -93,15 +91,23 @@ DEPLOY = ("up", "--yes")
 DRIFT = ("preview", "--refresh", "--expect-no-changes")
 
 
-def _scratch(stack: str, config: Path) -> Path:
-    """Make a folder with the program and a copy of the stack's file."""
-    folder = state_root() / "preview" / stack
+def scratch_project(name: str) -> Path:
+    """Make a folder with links to the program and an empty backend (`.state`), anew; return it."""
+    folder = state_root() / name
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    (folder / ".state").mkdir(parents=True)
     for part in PARTS:
         (folder / part).symlink_to(PROJECT / part)
-    shutil.copy(config, folder)
     return folder
+
+
+def scratch_variables(folder: Path) -> dict[str, str]:
+    """Return the variables that keep all of a run's state in such a folder, Google's stand-in included."""
+    return {
+        "PULUMI_BACKEND_URL": (folder / ".state").as_uri(),
+        "PULUMI_CONFIG_PASSPHRASE": "",
+        "MODELCAR_GCP_STANDIN": str(folder / "google.json"),
+    }
 
 
 def run(tools: Toolbox, folder: Path, variables: dict[str, str], *arguments: str, quiet: bool = False) -> int:

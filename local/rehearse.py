@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from local import platform, preview
-from local.instance import PROJECT, Instance, state_root
+from local.instance import PROJECT, Instance
 from local.pki import NODE
 from local.stack import environment
 from local.tools import Progress, Toolbox
@@ -63,15 +61,11 @@ class _Project:
 
     def __init__(self, instance: Instance, tools: Toolbox, progress: Progress) -> None:
         self.instance, self.tools, self.progress = instance, tools, progress
-        self.folder = state_root() / "rehearsal"
+        self.folder = preview.scratch_project("rehearsal")
         self.config: dict[str, Any] = {}
         self.variables: dict[str, str] = {}
 
     def make(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        for part in preview.PARTS:
-            (self.folder / part).symlink_to(PROJECT / part)
         offered = json.loads(self.instance.settings_file.read_text())
         weights = make_tiny_model(self.folder / "weights")
         document = yaml.safe_load((PROJECT / f"Pulumi.{STACK}.yaml").read_text())
@@ -90,15 +84,8 @@ class _Project:
         }
         text = yaml.safe_dump({"config": {f"modelcar:{key}": value for key, value in self.config.items()}})
         (self.folder / f"Pulumi.{STACK}.yaml").write_text(text)
-        backend = self.folder / ".state"
-        backend.mkdir()
-        self.variables = {
-            **os.environ,
-            **environment(self.instance, self.tools),
-            "PULUMI_BACKEND_URL": backend.as_uri(),
-            "PULUMI_CONFIG_PASSPHRASE": "",
-            "MODELCAR_GCP_STANDIN": str(self.folder / "google.json"),
-        }
+        own = environment(self.instance, self.tools)
+        self.variables = {**os.environ, **own, **preview.scratch_variables(self.folder)}
         gpu = json.dumps({"status": {"capacity": {"nvidia.com/gpu": "1"}}})
         arguments = ("patch", "node", NODE, "--subresource=status", "--type=merge", "-p", gpu)
         platform.kubectl(self.instance, self.tools, *arguments)
@@ -108,7 +95,7 @@ class _Project:
         self, title: str, command: tuple[str, ...], *, fails: bool = False, policies: bool = True
     ) -> None:
         self.progress(f"── {title}: pulumi {' '.join(command)}")
-        pack = ("--policy-pack", str(Path(PROJECT) / "policy")) if policies else ()
+        pack = ("--policy-pack", str(PROJECT / "policy")) if policies else ()
         arguments = (*command, "--stack", STACK, *pack)
         failed = preview.run(self.tools, self.folder, self.variables, *arguments) != 0
         if failed != fails:

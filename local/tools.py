@@ -13,20 +13,19 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from local.instance import KSERVE_VERSION, KUBERNETES_VERSION, PROJECT, cache_root, state_root
+from local.debian import debian_parts
+from local.instance import KSERVE_VERSION, KUBERNETES_VERSION, PROJECT, cache_root
+from local.plugins import missing_plugins, standin_folder
 from modelcar.errors import InputError, refuse
 
 PULUMI_VERSION = "3.259.0"
-KUBERNETES_PLUGIN_VERSION = "4.34.2"
-GCP_PLUGIN_VERSION = "10.2.0"
 DOCKER_BUILD_VERSION = "0.0.22"
 HELM_VERSION = "3.22.0"
 ACTIONLINT_VERSION = "1.7.12"
@@ -105,27 +104,6 @@ ON_REQUEST = ("helm", "actionlint")
 
 
 @dataclass(frozen=True)
-class DebianPart:
-    """A program from a Debian package. `program` is looked up on PATH and in the folders of Debian."""
-
-    program: str
-    package: str
-
-
-DEBIAN_PARTS = (
-    DebianPart("etcd", "etcd-server"),
-    DebianPart("docker-registry", "docker-registry"),
-    DebianPart("containerd", "containerd"),
-    DebianPart("containerd-shim-runc-v2", "containerd"),
-    DebianPart("runc", "runc"),
-    DebianPart("bridge", "containernetworking-plugins"),
-    DebianPart("busybox", "busybox-static"),
-    DebianPart("ip", "iproute2"),
-    DebianPart("unshare", "util-linux"),
-)
-
-
-@dataclass(frozen=True)
 class Toolbox:
     """Where each program is, and the PATH under which Pulumi finds its plugins.
 
@@ -167,15 +145,15 @@ def collect(
     """
     if embedded:
         _require_linux_root()
-    debian = _debian_parts(progress) if embedded else {}
+    debian = debian_parts(tools_folder() / "debian", progress) if embedded else {}
     wanted = [tool for tool in TOOLS if _is_wanted(tool.name, embedded=embedded, extra=extra)]
     built = {tool.name: _find_or_build(tool, progress) for tool in wanted}
     kserve = _kserve_manifests(progress) if embedded else tools_folder()
-    standins = _missing_plugins(built["pulumi"], plugins)
+    standins = missing_plugins(built["pulumi"], _which, plugins)
     folders = [built["pulumi"].parent, tools_folder() / "bin"]
     # Last on PATH: an official program always wins over its stand-in.
-    standin_folder = _standin_folder(standins)
-    path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", ""), str(standin_folder)])
+    own_path = os.environ.get("PATH", "")
+    path = os.pathsep.join([*map(str, folders), own_path, str(standin_folder(standins))])
     return Toolbox({**debian, **built}, path, kserve, standins, embedded)
 
 
@@ -228,96 +206,6 @@ def _require_linux_root() -> None:
         )
 
 
-# --- Debian packages -------------------------------------------------------------------------------
-
-
-def _debian_parts(progress: Progress) -> dict[str, Path]:
-    """Find Debian's parts; unpack missing ones into the cache, so that no system service is started."""
-    root = tools_folder() / "debian"
-    found = {part.program: _find_debian(part.program, root) for part in DEBIAN_PARTS}
-    missing = sorted({part.package for part in DEBIAN_PARTS if found[part.program] is None})
-    if missing:
-        started = time.monotonic()
-        _unpack_debian(missing, root)
-        found = {part.program: _find_debian(part.program, root) for part in DEBIAN_PARTS}
-        progress(f"Debian parts ({', '.join(missing)}) unpacked in {time.monotonic() - started:.0f} s")
-    still_missing = sorted({part.package for part in DEBIAN_PARTS if found[part.program] is None})
-    if still_missing:
-        raise _cannot_install(still_missing, "not in the packages that were unpacked")
-    programs = {name: path for name, path in found.items() if path is not None}
-    _require_shared_libraries(programs)
-    return programs
-
-
-def _find_debian(program: str, root: Path) -> Path | None:
-    folders = ["usr/bin", "usr/sbin", "bin", "sbin", "usr/lib/cni"]
-    if program == "bridge":  # a CNI plug-in; iproute2 has a program of the same name
-        candidates = [Path("/usr/lib/cni/bridge"), Path("/opt/cni/bin/bridge"), root / "usr/lib/cni/bridge"]
-        return next((path for path in candidates if path.exists()), None)
-    if program == "busybox":
-        candidates = [root / "bin/busybox", root / "usr/bin/busybox", Path("/bin/busybox")]
-        return next((path for path in candidates if path.exists() and _is_static(path)), None)
-    on_path = shutil.which(program)
-    if on_path:
-        return Path(on_path)
-    local = [root / folder / program for folder in folders]
-    system = [Path("/") / folder / program for folder in folders]
-    return next((path for path in [*local, *system] if path.exists()), None)
-
-
-def _is_static(path: Path) -> bool:
-    """A static program has no interpreter segment (PT_INTERP), which names the dynamic loader."""
-    with path.open("rb") as file:
-        return b"/ld-linux" not in file.read(4096) and b"/ld-musl" not in path.read_bytes()[:4096]
-
-
-def _unpack_debian(packages: list[str], root: Path) -> None:
-    if os.environ.get("MODELCAR_NO_INSTALL"):
-        raise _cannot_install(packages, "MODELCAR_NO_INSTALL is set")
-    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        raise _cannot_install(packages, "this machine has no apt-get")
-    root.mkdir(parents=True, exist_ok=True)
-    downloads = root / "packages"
-    downloads.mkdir(exist_ok=True)
-    _own_by_sandbox_user(downloads)
-    fetch = ["apt-get", "download", *packages]
-    result = subprocess.run(fetch, cwd=downloads, capture_output=True, text=True, check=False)
-    if result.returncode:
-        update = subprocess.run(["apt-get", "update"], capture_output=True, text=True, check=False)
-        result = subprocess.run(fetch, cwd=downloads, capture_output=True, text=True, check=False)
-        if result.returncode:
-            reason = (result.stderr or update.stderr).strip().splitlines()
-            raise _cannot_install(packages, reason[-1] if reason else "apt-get download failed")
-    for archive in sorted(downloads.glob("*.deb")):
-        subprocess.run(["dpkg-deb", "-x", str(archive), str(root)], check=True)
-    shutil.rmtree(downloads)
-
-
-def _own_by_sandbox_user(folder: Path) -> None:
-    """apt downloads as the user _apt where it can; without this it only warns."""
-    try:
-        shutil.chown(folder, "_apt")
-    except (LookupError, PermissionError):
-        return
-
-
-def _require_shared_libraries(programs: dict[str, Path]) -> None:
-    """An unpacked package brings no libraries: name those that the machine lacks."""
-    runc = programs["runc"]
-    result = subprocess.run([str(runc), "--version"], capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise _cannot_install(["libseccomp2"], f"{runc} does not start: {result.stderr.strip()}")
-
-
-def _cannot_install(packages: list[str], reason: str) -> InputError:
-    return refuse(
-        "Debian packages " + ", ".join(packages),
-        f"missing ({reason})",
-        allowed="these programs on PATH: " + ", ".join(part.program for part in DEBIAN_PARTS),
-        fix=f"sudo apt-get update && sudo apt-get install -y --no-install-recommends {' '.join(packages)}",
-    )
-
-
 # --- Go modules ------------------------------------------------------------------------------------
 
 
@@ -362,12 +250,15 @@ def _find_or_build(tool: Tool, progress: Progress) -> Path:
 
 
 def _which(name: str) -> Path | None:
-    """Look on PATH, but not at what we built ourselves: that is checked against its pins."""
+    """Look on PATH, but not at ours: what we built is checked against its pins, and a stand-in is none."""
     found = shutil.which(name)
     if not found:
         return None
-    ours = tools_folder() / "bin"
-    return None if Path(found).parent == ours else Path(found)
+    path = Path(found)
+    built = path.parent == tools_folder() / "bin"
+    # Also another checkout's: a shell may have its environment.
+    standin = path.resolve().parts[-3:-1] == ("standins", "bin")
+    return None if built or standin else path
 
 
 def _module_folder(module: str) -> Path:
@@ -451,61 +342,6 @@ def _kserve_module() -> Path:
             fix="check that a Go module proxy is reachable (`go env GOPROXY`), then run the command again",
         )
     return Path(json.loads(result.stdout)["Dir"])
-
-
-# --- Pulumi's plugins ------------------------------------------------------------------------------
-
-
-#: Official plugins that a stand-in can serve for: name → version.
-PLUGINS = {"kubernetes": KUBERNETES_PLUGIN_VERSION, "gcp": GCP_PLUGIN_VERSION}
-#: Comes with the Pulumi CLI.
-LANGUAGE_HOST = "pulumi-language-python"
-
-
-def _missing_plugins(pulumi: Path, plugins: Iterable[str] = ("kubernetes",)) -> tuple[str, ...]:
-    """Say which official programs are missing and cannot be had, so that a stand-in has to serve."""
-    has_host = _which(LANGUAGE_HOST) or (pulumi.parent / LANGUAGE_HOST).exists()
-    missing = [] if has_host else [LANGUAGE_HOST]
-    for name in plugins:
-        program = f"pulumi-resource-{name}"
-        if not _which(program) and not _plugin(name, PLUGINS[name], pulumi):
-            missing.append(program)
-    return tuple(missing)
-
-
-def _plugin(name: str, version: str, pulumi: Path) -> bool:
-    home = Path(os.environ.get("PULUMI_HOME", Path.home() / ".pulumi"))
-    if (home / "plugins" / f"resource-{name}-v{version}").is_dir():
-        return True
-    try:
-        socket.getaddrinfo("get.pulumi.com", 443)
-    except OSError:
-        return False  # no way to Pulumi's downloads from here
-    result = subprocess.run(
-        [str(pulumi), "plugin", "install", "resource", name, version],
-        env={**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"},
-        capture_output=True,
-        check=False,
-    )
-    return result.returncode == 0
-
-
-def _standin_folder(standins: Iterable[str]) -> Path:
-    """A folder of this checkout's that holds only the stand-ins that are needed."""
-    folder = state_root() / "standins"
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = set(standins)
-    for link in folder.iterdir():
-        if link.name not in wanted:
-            link.unlink()
-    for name in wanted:
-        link = folder / name
-        source = PROJECT / "standins" / "bin" / name
-        if link.is_symlink() and link.readlink() == source:
-            continue
-        link.unlink(missing_ok=True)
-        link.symlink_to(source)
-    return folder
 
 
 def main(arguments: list[str] | None = None) -> int:

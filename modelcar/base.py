@@ -23,70 +23,13 @@ from modelcar.oci_layout import (
 )
 
 #: Programs of the image, links to BusyBox: what KServe needs, and what one looks around with.
-APPLETS = (
-    *(
-        "awk",
-        "base64",
-        "cat",
-        "chmod",
-        "cp",
-        "cut",
-        "date",
-        "dd",
-        "df",
-        "dirname",
-        "du",
-        "echo",
-        "env",
-        "expr",
-    ),
-    *(
-        "false",
-        "find",
-        "grep",
-        "head",
-        "hostname",
-        "httpd",
-        "id",
-        "kill",
-        "ln",
-        "ls",
-        "md5sum",
-        "mkdir",
-        "mount",
-    ),
-    *(
-        "mv",
-        "nc",
-        "nslookup",
-        "od",
-        "printf",
-        "ps",
-        "pwd",
-        "readlink",
-        "realpath",
-        "rm",
-        "rmdir",
-        "sed",
-        "seq",
-    ),
-    *(
-        "sh",
-        "sha256sum",
-        "sleep",
-        "sort",
-        "stat",
-        "tail",
-        "tar",
-        "tee",
-        "test",
-        "timeout",
-        "touch",
-        "tr",
-        "true",
-    ),
-    *("tty", "uname", "uniq", "wc", "wget", "whoami", "xargs"),
+_APPLETS = (
+    "awk base64 cat chmod cp cut date dd df dirname du echo env expr false find grep head hostname httpd "
+    "id kill ln ls md5sum mkdir mount mv nc nslookup od printf ps pwd readlink realpath rm rmdir sed seq "
+    "sh sha256sum sleep sort stat tail tar tee test timeout touch tr true tty uname uniq wc wget whoami "
+    "xargs"
 )
+APPLETS = tuple(_APPLETS.split())
 
 #: What the image does by itself: nothing, for ever. As a pod's first process it also collects orphans.
 KEEP_RUNNING = ("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done")

@@ -1,4 +1,4 @@
-"""What both stand-ins share: being a plugin process of the Pulumi engine.
+"""What all stand-ins share: being a plugin process of the Pulumi engine.
 
 The engine starts a plugin with its own address as the last argument, reads one line (a port) from the
 plugin's standard output, and then speaks gRPC to that port. It ends the plugin with SIGINT, and kills it

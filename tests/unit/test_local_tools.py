@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from local import tools
+from local import debian, plugins, tools
 from local.instance import KSERVE_VERSION
 from modelcar.errors import InputError
 
@@ -16,6 +16,7 @@ from modelcar.errors import InputError
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MODELCAR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MODELCAR_STATE", str(tmp_path / "state"))
     return tmp_path / "cache"
 
 
@@ -90,22 +91,22 @@ def test_missing_debian_parts_are_named_with_the_command(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODELCAR_NO_INSTALL", "1")
-    monkeypatch.setattr(tools, "_find_debian", lambda program, root: None)
+    monkeypatch.setattr(debian, "_find_debian", lambda program, root: None)
     expected = (
         r"(?s)etcd-server.*MODELCAR_NO_INSTALL.*apt-get install -y --no-install-recommends .*etcd-server"
     )
     with pytest.raises(InputError, match=expected):
-        tools._debian_parts(print)
+        debian.debian_parts(tmp_path, print)
 
 
 def test_only_missing_stand_ins_are_on_the_path(cache: Path) -> None:
-    folder = tools._standin_folder(["pulumi-language-python", "pulumi-resource-kubernetes"])
+    folder = plugins.standin_folder(["pulumi-language-python", "pulumi-resource-kubernetes"])
     assert {link.name for link in folder.iterdir()} == {
         "pulumi-language-python",
         "pulumi-resource-kubernetes",
     }
     assert all(os.access(link, os.X_OK) for link in folder.iterdir())
-    tools._standin_folder(["pulumi-language-python"])
+    plugins.standin_folder(["pulumi-language-python"])
     assert {link.name for link in folder.iterdir()} == {"pulumi-language-python"}
 
 
@@ -115,19 +116,29 @@ def test_an_official_plugin_keeps_its_stand_in_away(
     pulumi = program(tmp_path / "bin", "pulumi", "exit 1")
     program(tmp_path / "bin", "pulumi-language-python", "exit 0")
     home = tmp_path / "home"
-    (home / "plugins" / f"resource-kubernetes-v{tools.KUBERNETES_PLUGIN_VERSION}").mkdir(parents=True)
+    (home / "plugins" / f"resource-kubernetes-v{plugins.KUBERNETES_PLUGIN_VERSION}").mkdir(parents=True)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("PULUMI_HOME", str(home))
-    assert tools._missing_plugins(pulumi) == ()
+    assert plugins.missing_plugins(pulumi, tools._which) == ()
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PULUMI_HOME", str(tmp_path))
     monkeypatch.setattr("socket.getaddrinfo", _unreachable)
     lone = program(tmp_path / "lone", "pulumi", "exit 1")
-    assert tools._missing_plugins(lone, ("kubernetes", "gcp")) == (
+    assert plugins.missing_plugins(lone, tools._which, ("kubernetes", "gcp")) == (
         "pulumi-language-python",
         "pulumi-resource-kubernetes",
         "pulumi-resource-gcp",
     )
+
+
+def test_a_stand_in_on_the_path_is_not_taken_for_the_official_program(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = plugins.standin_folder(["pulumi-language-python"])
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setattr("socket.getaddrinfo", _unreachable)
+    lone = program(tmp_path / "lone", "pulumi", "exit 1")
+    assert "pulumi-language-python" in plugins.missing_plugins(lone, tools._which)
 
 
 def _unreachable(*_: object) -> None:

@@ -1,0 +1,126 @@
+"""Programs that come from Debian packages: found on the machine, or unpacked beside the built tools."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelcar.errors import InputError, refuse
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DebianPart:
+    """A program from a Debian package. `program` is looked up on PATH and in the folders of Debian."""
+
+    program: str
+    package: str
+
+
+DEBIAN_PARTS = (
+    DebianPart("etcd", "etcd-server"),
+    DebianPart("docker-registry", "docker-registry"),
+    DebianPart("containerd", "containerd"),
+    DebianPart("containerd-shim-runc-v2", "containerd"),
+    DebianPart("runc", "runc"),
+    DebianPart("bridge", "containernetworking-plugins"),
+    DebianPart("busybox", "busybox-static"),
+    DebianPart("ip", "iproute2"),
+    DebianPart("unshare", "util-linux"),
+)
+
+
+def debian_parts(root: Path, progress: Progress) -> dict[str, Path]:
+    """Find Debian's parts; unpack missing ones into a folder, so that no system service is started.
+
+    Raises:
+        InputError: parts are missing and cannot be unpacked here; with the command that installs them.
+    """
+    found = {part.program: _find_debian(part.program, root) for part in DEBIAN_PARTS}
+    missing = sorted({part.package for part in DEBIAN_PARTS if found[part.program] is None})
+    if missing:
+        started = time.monotonic()
+        _unpack_debian(missing, root)
+        found = {part.program: _find_debian(part.program, root) for part in DEBIAN_PARTS}
+        progress(f"Debian parts ({', '.join(missing)}) unpacked in {time.monotonic() - started:.0f} s")
+    still_missing = sorted({part.package for part in DEBIAN_PARTS if found[part.program] is None})
+    if still_missing:
+        raise _cannot_install(still_missing, "not in the packages that were unpacked")
+    programs = {name: path for name, path in found.items() if path is not None}
+    _require_shared_libraries(programs)
+    return programs
+
+
+def _find_debian(program: str, root: Path) -> Path | None:
+    folders = ["usr/bin", "usr/sbin", "bin", "sbin", "usr/lib/cni"]
+    if program == "bridge":  # a CNI plug-in; iproute2 has a program of the same name
+        candidates = [Path("/usr/lib/cni/bridge"), Path("/opt/cni/bin/bridge"), root / "usr/lib/cni/bridge"]
+        return next((path for path in candidates if path.exists()), None)
+    if program == "busybox":
+        candidates = [root / "bin/busybox", root / "usr/bin/busybox", Path("/bin/busybox")]
+        return next((path for path in candidates if path.exists() and _is_static(path)), None)
+    on_path = shutil.which(program)
+    if on_path:
+        return Path(on_path)
+    local = [root / folder / program for folder in folders]
+    system = [Path("/") / folder / program for folder in folders]
+    return next((path for path in [*local, *system] if path.exists()), None)
+
+
+def _is_static(path: Path) -> bool:
+    """A static program has no interpreter segment (PT_INTERP), which names the dynamic loader."""
+    with path.open("rb") as file:
+        return b"/ld-linux" not in file.read(4096) and b"/ld-musl" not in path.read_bytes()[:4096]
+
+
+def _unpack_debian(packages: list[str], root: Path) -> None:
+    if os.environ.get("MODELCAR_NO_INSTALL"):
+        raise _cannot_install(packages, "MODELCAR_NO_INSTALL is set")
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        raise _cannot_install(packages, "this machine has no apt-get")
+    root.mkdir(parents=True, exist_ok=True)
+    downloads = root / "packages"
+    downloads.mkdir(exist_ok=True)
+    _own_by_sandbox_user(downloads)
+    fetch = ["apt-get", "download", *packages]
+    result = subprocess.run(fetch, cwd=downloads, capture_output=True, text=True, check=False)
+    if result.returncode:
+        update = subprocess.run(["apt-get", "update"], capture_output=True, text=True, check=False)
+        result = subprocess.run(fetch, cwd=downloads, capture_output=True, text=True, check=False)
+        if result.returncode:
+            reason = (result.stderr or update.stderr).strip().splitlines()
+            raise _cannot_install(packages, reason[-1] if reason else "apt-get download failed")
+    for archive in sorted(downloads.glob("*.deb")):
+        subprocess.run(["dpkg-deb", "-x", str(archive), str(root)], check=True)
+    shutil.rmtree(downloads)
+
+
+def _own_by_sandbox_user(folder: Path) -> None:
+    """apt downloads as the user _apt where it can; without this it only warns."""
+    try:
+        shutil.chown(folder, "_apt")
+    except (LookupError, PermissionError):
+        return
+
+
+def _require_shared_libraries(programs: dict[str, Path]) -> None:
+    """An unpacked package brings no libraries: name those that the machine lacks."""
+    runc = programs["runc"]
+    result = subprocess.run([str(runc), "--version"], capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise _cannot_install(["libseccomp2"], f"{runc} does not start: {result.stderr.strip()}")
+
+
+def _cannot_install(packages: list[str], reason: str) -> InputError:
+    return refuse(
+        "Debian packages " + ", ".join(packages),
+        f"missing ({reason})",
+        allowed="these programs on PATH: " + ", ".join(part.program for part in DEBIAN_PARTS),
+        fix=f"sudo apt-get update && sudo apt-get install -y --no-install-recommends {' '.join(packages)}",
+    )
