@@ -19,6 +19,11 @@ from modelcar.errors import InputError, Problem
 NODES_CIDR, PODS_CIDR, SERVICES_CIDR = "10.10.0.0/20", "10.20.0.0/14", "10.24.0.0/20"
 
 
+#: Access is limited by IAM roles, not by scopes:
+#: https://cloud.google.com/kubernetes-engine/docs/how-to/access-scopes
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+
+
 @dataclass(frozen=True)
 class Cluster:
     """What the rest of the stack has to know of the cluster. kubeconfig: without any credential in it."""
@@ -115,7 +120,12 @@ class NewCluster(pulumi.ComponentResource):
             **cluster_inputs(google, labels),
             network=network.id,
             subnetwork=subnetwork.id,
-            opts=pulumi.ResourceOptions.merge(own, pulumi.ResourceOptions(protect=google.protect)),
+            # Of the pool that is removed at once; otherwise it would run as Compute Engine's default
+            # account, which many organisations have switched off.
+            node_config={"service_account": args.service_account, "oauth_scopes": [SCOPE]},
+            opts=pulumi.ResourceOptions.merge(
+                own, pulumi.ResourceOptions(protect=google.protect, ignore_changes=["nodeConfig"])
+            ),
         )
         system = gcp.container.NodePool(
             f"{name}-system",
@@ -132,7 +142,7 @@ class NewCluster(pulumi.ComponentResource):
                 "disk_size_gb": 50,
                 "disk_type": "pd-balanced",
                 "service_account": args.service_account,
-                "oauth_scopes": ["https://www.googleapis.com/auth/cloud-platform"],
+                "oauth_scopes": [SCOPE],
                 "workload_metadata_config": {"mode": "GKE_METADATA"},
                 "shielded_instance_config": {"enable_secure_boot": True, "enable_integrity_monitoring": True},
                 "metadata": {"disable-legacy-endpoints": "true"},

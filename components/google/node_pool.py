@@ -8,16 +8,13 @@ import pulumi
 import pulumi_gcp as gcp
 
 from components.google import disk
+from components.google.cluster import SCOPE
 from components.google.settings import GoogleSettings
 from components.options import child
 
 #: The taint that GKE puts on nodes with GPUs by itself, and the pods' toleration answers:
 #: https://cloud.google.com/kubernetes-engine/docs/how-to/gpus#create-gpu-pool-auto-drivers
 GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NO_SCHEDULE"}
-
-#: Access is limited by IAM roles, not by scopes:
-#: https://cloud.google.com/kubernetes-engine/docs/how-to/access-scopes
-SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
 @dataclass(frozen=True)

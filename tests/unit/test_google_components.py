@@ -134,6 +134,7 @@ def test_a_new_cluster_is_closed_by_default(up: Engine) -> None:
     assert endpoints["dnsEndpointConfig"] == {"allowExternalTraffic": True}
     assert cluster["workloadIdentityConfig"] == {"workloadPool": "my-project.svc.id.goog"}
     assert cluster["removeDefaultNodePool"] is True
+    assert cluster["nodeConfig"]["serviceAccount"] == ACCOUNT, "not even for a moment the default account"
     config = json.loads(outputs["kubeconfig"])
     assert config["clusters"][0]["cluster"] == {"server": "https://models.gke.goog"}
     assert config["users"][0]["user"]["exec"]["command"] == "gke-gcloud-auth-plugin"
