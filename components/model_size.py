@@ -8,6 +8,7 @@ import pulumi
 
 from components.checks import problem
 from components.google import disk
+from components.google.checks import small_disk
 from components.settings import Settings
 from modelcar.errors import InputError
 from modelcar.weights import read_weights
@@ -32,11 +33,8 @@ def model_bytes(settings: Settings, project: Path) -> int:
     if said and size > said * TOLERANCE:
         value = f"{settings.model_size}, and {settings.weights} has {size / 2**30:.2f} GiB"
         problems.append(problem("modelSize", value, "at least the weights' size", "correct it, or remove it"))
-    nodes = settings.google.nodes if settings.google else None
-    if nodes and nodes.disk_gb and nodes.disk_gb < (needed := disk.need(size)).disk:
-        value = f"{nodes.disk_gb}, too small for {settings.weights}: its first pull would end in eviction"
-        fix = f"set it to {needed.disk}, or remove it: it is computed then"
-        problems.append(problem("google.nodes.diskGb", value, f"at least {needed.disk} ({needed})", fix))
+    if settings.google:
+        problems += small_disk(settings.google, disk.need(size))
     if problems:
         raise InputError(problems)
     return size

@@ -132,11 +132,13 @@ def _counts(settings: Settings, google: GoogleSettings) -> Iterator[Problem]:
 
 
 def _disk(settings: Settings, google: GoogleSettings) -> Iterator[Problem]:
+    yield from small_disk(google, disk.need(settings.model_bytes or 0))
+
+
+def small_disk(google: GoogleSettings, needed: disk.DiskNeed) -> Iterator[Problem]:
+    """Yield the problem of a disk that was set by hand and is smaller than what it has to hold."""
     size = google.nodes.disk_gb
-    if size is None:
-        return
-    needed = disk.need(quantity(settings.model_size)) if settings.model_size else disk.need(0)
-    if size < needed.disk:
+    if size is not None and size < needed.disk:
         reason = f"{needed}" if needed.disk > disk.SMALLEST_DISK else f"{disk.SMALLEST_DISK} GB for any model"
         yield problem(
             "google.nodes.diskGb",

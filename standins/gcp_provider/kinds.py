@@ -15,6 +15,20 @@ _REPOSITORY: Final = "projects/{project}/locations/{location}/repositories/{repo
 _CLUSTER: Final = "projects/{project}/locations/{location}/clusters/{cluster}"
 _GRANT: Final = ("member", "role", "condition", "project", "location", "repository")
 
+#: What of nodes the provider changes without replacing their pool.
+_NODES_IN_PLACE = (
+    "nodeConfig.diskSizeGb",
+    "nodeConfig.diskType",
+    "nodeConfig.machineType",
+    "nodeConfig.labels",
+    "nodeConfig.taints",
+    "nodeConfig.tags",
+    "nodeConfig.resourceLabels",
+    "nodeConfig.imageType",
+    "nodeConfig.workloadMetadataConfig",
+    "nodeConfig.gcfsConfig",
+)
+
 KINDS: Final = {
     kind.token: kind
     for kind in (
@@ -166,18 +180,7 @@ KINDS: Final = {
                 "privateClusterConfig.masterIpv4CidrBlock",
                 "nodeConfig",
             ),
-            in_place=(
-                "nodeConfig.diskSizeGb",
-                "nodeConfig.diskType",
-                "nodeConfig.machineType",
-                "nodeConfig.labels",
-                "nodeConfig.taints",
-                "nodeConfig.tags",
-                "nodeConfig.resourceLabels",
-                "nodeConfig.imageType",
-                "nodeConfig.workloadMetadataConfig",
-                "nodeConfig.gcfsConfig",
-            ),
+            in_place=_NODES_IN_PLACE,
             parents={
                 "network": _NETWORK,
                 "subnetwork": "projects/{project}/regions/{region}/subnetworks/{subnetwork}",
@@ -206,18 +209,9 @@ KINDS: Final = {
                 "nodeConfig",
             ),
             in_place=(
-                "nodeConfig.diskSizeGb",
-                "nodeConfig.diskType",
-                "nodeConfig.machineType",
-                "nodeConfig.labels",
-                "nodeConfig.taints",
-                "nodeConfig.tags",
-                "nodeConfig.resourceLabels",
-                "nodeConfig.imageType",
+                *_NODES_IN_PLACE,
                 "nodeConfig.kubeletConfig",
                 "nodeConfig.linuxNodeConfig",
-                "nodeConfig.workloadMetadataConfig",
-                "nodeConfig.gcfsConfig",
                 "nodeConfig.gvnic",
                 "nodeConfig.fastSocket",
                 "nodeConfig.loggingVariant",
