@@ -16,7 +16,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from local.servers.choice import MARKER, RELEASES, choose, environment_folder
@@ -40,8 +40,6 @@ class ServerEnvironment:
     host_paths: folders of the host to mount read-only at the same path: the environment, the Python that
         it was made with, and the C libraries.
     memory: Kubernetes quantity that the tiny model runs in, used as request and limit.
-    cpu: Kubernetes quantity, request and limit.
-    start_seconds: how long a start may take on a slow machine with nothing in the page cache.
     """
 
     kind: str
@@ -51,8 +49,6 @@ class ServerEnvironment:
     env: dict[str, str]
     host_paths: list[str]
     memory: str
-    cpu: str
-    start_seconds: int = field(default=300)
 
 
 def ensure(kind: str, cache: Path, uv: Path, progress: Progress) -> ServerEnvironment:
@@ -340,8 +336,6 @@ def _describe(kind: str, folder: Path) -> ServerEnvironment:
             env=_server_env(kind, folder),
             host_paths=host_paths(folder),
             memory="3Gi",
-            cpu="1",
-            start_seconds=300,
         )
     return ServerEnvironment(
         kind=kind,
@@ -351,6 +345,4 @@ def _describe(kind: str, folder: Path) -> ServerEnvironment:
         env=_server_env(kind, folder),
         host_paths=host_paths(folder),
         memory="1Gi",
-        cpu="1",
-        start_seconds=120,
     )
