@@ -1,32 +1,39 @@
-"""Command line for weights: `python -m modelcar tiny DEST`, `check FOLDER`, `layout FOLDER DEST`."""
+"""Command line for models: `python -m modelcar lock|fetch|verify|diff|digest|check|tiny|base …`."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from modelcar.errors import InputError
-from modelcar.layout import LARGE_FILE, write_layout
+from modelcar import fetching, lock_diff, locking
+from modelcar.base import BASE_LOCK, LOCKED_ARCHITECTURES, lock_base, read_base
+from modelcar.errors import InputError, refuse
+from modelcar.image import modelcar_image
+from modelcar.layer_format import LARGE_FILE
+from modelcar.lock import COMPRESSIONS, Lock, lock_path, read_lock
+from modelcar.oci_layout import replace_file
+from modelcar.paths import printable
+from modelcar.progress import amount, bar
 from modelcar.tiny_model import make_tiny_model
-from modelcar.weights import Weights, read_weights
+from modelcar.weights import read_weights
 
-_UNITS = ("KiB", "MiB", "GiB", "TiB")
+#: Folder that models, locks and layouts are below.
+PROJECT = Path(__file__).absolute().parent.parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 for the machine's errors, 2 for bad input."""
+    """Run one command and return its exit code.
+
+    0; 1 for differences and the machine's errors; 2 for bad input; 130 when it was stopped.
+    """
     options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int | None] = options.run
     try:
-        if options.command == "tiny":
-            _say(str(make_tiny_model(options.destination, seed=options.seed)))
-        elif options.command == "check":
-            _check(read_weights(options.folder))
-        else:
-            _layout(options.folder, options.destination, options.architecture)
+        return run(options) or 0
     except InputError as error:
         count = len(error.problems)
         print(f"{count} problem{'s' * (count != 1)} with the input:\n{error}", file=sys.stderr)
@@ -37,68 +44,230 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; running the same command again continues", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m modelcar", description="Check and pack model weights.")
+    parser = argparse.ArgumentParser(prog="python -m modelcar", description="Lock, fetch and check models.")
+    parser.add_argument("--project", type=Path, default=PROJECT, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
+    lock = commands.add_parser("lock", help="resolve a model, pack it, and write its lock")
+    lock.set_defaults(run=_lock)
+    lock.add_argument("name", metavar="NAME", help="of the model; modelcar/models/NAME/model.lock is written")
+    source = lock.add_mutually_exclusive_group()
+    source.add_argument("--hub", metavar="OWNER/NAME", help="repository of a model hub")
+    source.add_argument("--folder", metavar="PATH", help="folder with config.json, safetensors, a tokenizer")
+    lock.add_argument("--revision", help="branch, tag or commit of the repository (default: main)")
+    lock.add_argument("--allow", action="append", metavar="PATTERN", help="take only these files; repeatable")
+    lock.add_argument("--ignore", action="append", metavar="PATTERN", help="leave these out; repeatable")
+    lock.add_argument("--license", help="SPDX identifier, where the hub does not say the right one")
+    lock.add_argument("--compression", choices=COMPRESSIONS, help="of the layers (default: none)")
+    lock.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        default=None,
+        help="take pickled weights: loading runs code",
+    )
+    _fetch_options(lock)
+
+    fetch = commands.add_parser("fetch", help="bring a locked model onto this machine; resumes")
+    fetch.set_defaults(run=_fetch)
+    fetch.add_argument("name", metavar="NAME", help="of the model")
+    fetch.add_argument(
+        "--architecture", default="amd64", choices=LOCKED_ARCHITECTURES, help="of the image (default: amd64)"
+    )
+    _fetch_options(fetch)
+
+    verify = commands.add_parser("verify", help="read a fetched model again and compare it with its lock")
+    verify.set_defaults(run=_verify)
+    verify.add_argument("name", metavar="NAME", help="of the model")
+
+    difference = commands.add_parser("diff", help="compare two locks; exit code 1 where they differ")
+    difference.set_defaults(run=_diff)
+    difference.add_argument("old", metavar="OLD", help="name of a model, or path of a lock")
+    difference.add_argument("new", metavar="NEW", help="name of a model, or path of a lock")
+
+    digest = commands.add_parser("digest", help="tell the image's digest, without the weights")
+    digest.set_defaults(run=_digest)
+    digest.add_argument("name", metavar="NAME", help="name of a model, or path of a lock")
+    digest.add_argument(
+        "--architecture", default="amd64", choices=LOCKED_ARCHITECTURES, help="of the image (default: amd64)"
+    )
+
+    check = commands.add_parser("check", help="say what is in a folder of weights, and what is wrong with it")
+    check.set_defaults(run=_check)
+    check.add_argument("folder", type=Path, metavar="FOLDER", help="folder with config.json and safetensors")
+
     tiny = commands.add_parser("tiny", help="make a tiny Qwen2 model with random weights")
+    tiny.set_defaults(run=_tiny)
     tiny.add_argument("destination", type=Path, metavar="DEST", help="folder to make")
     tiny.add_argument("--seed", type=int, default=0, help="of the random weights (default: 0)")
 
-    check = commands.add_parser("check", help="say what is in a folder of weights, and what is wrong with it")
-    check.add_argument("folder", type=Path, metavar="FOLDER", help="folder with config.json and safetensors")
-
-    layout = commands.add_parser("layout", help="write weights as an OCI image layout")
-    layout.add_argument("folder", type=Path, metavar="FOLDER", help="folder with config.json and safetensors")
-    layout.add_argument("destination", type=Path, metavar="DEST", help="folder of the layout")
-    layout.add_argument("--architecture", default="amd64", help="OCI name of the processor (default: amd64)")
+    base = commands.add_parser("base", help="pin another release of the programs beside the weights")
+    base.set_defaults(run=_base)
+    base.add_argument("release", metavar="RELEASE", help="of Debian's busybox-static")
     return parser
+
+
+def _fetch_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--endpoint", metavar="URL", help="of the hub or a mirror (default: HF_ENDPOINT)")
+    parser.add_argument("--jobs", type=_jobs, metavar="N", help="files at a time (default: 4, of a folder 2)")
+
+
+def _jobs(text: str) -> int:
+    if text.isdigit() and 0 < int(text) <= 64:
+        return int(text)
+    raise argparse.ArgumentTypeError("a number from 1 to 64")
 
 
 def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _amount(size: float) -> str:
-    """Return a size in bytes for people to read."""
-    if size < 1024:
-        return f"{size:.0f} B"
-    power = min(int(math.log2(size)) // 10, len(_UNITS))
-    return f"{size / 1024**power:.1f} {_UNITS[power - 1]}"
+def _note(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
-def _check(weights: Weights) -> None:
+def _tiny(options: argparse.Namespace) -> None:
+    _say(str(make_tiny_model(options.destination, seed=options.seed)))
+
+
+def _check(options: argparse.Namespace) -> None:
+    weights = read_weights(options.folder)
     config = weights.config
     width = max(len(file.path) for file in weights.files)
     for file in weights.files:
         own = "own layer" if file.size >= LARGE_FILE else ""
-        _say(f"{file.path:<{width}}  {_amount(file.size):>10}  {own}".rstrip())
-    _say(f"{'in all':<{width}}  {_amount(weights.total_size):>10}  {len(weights.files)} files")
+        _say(f"{file.path:<{width}}  {amount(file.size):>10}  {own}".rstrip())
+    _say(f"{'in all':<{width}}  {amount(weights.total_size):>10}  {len(weights.files)} files")
     name = ", ".join(config.architectures) or config.model_type
     _say(f"{name}, {weights.parameters:,} parameters, {config.dtype or 'type of the numbers not said'}")
 
 
-def _layout(folder: Path, destination: Path, architecture: str) -> None:
-    weights = read_weights(folder)
+def _lock(options: argparse.Namespace) -> None:
+    project: Path = options.project
+    name = locking.check_name(options.name)
+    description = _description(options)
+    resolved = locking.resolve(description, project, endpoint=options.endpoint)
+    for path, why in resolved.skipped:
+        _note(f"left out: {printable(path)} ({why})")
+    former = _former(lock_path(project, name))
+    total = sum(resolved.files.sizes.values())
     started = time.monotonic()
-    on_terminal = sys.stderr.isatty()
+    with bar(f"lock {name}", total) as progress:
+        lock, written = locking.lock_model(
+            name, description, resolved, project, progress=progress, jobs=options.jobs
+        )
+    locking.write_description(project, name, description)
+    _summary(lock, written, time.monotonic() - started)
+    for warning in locking.warnings(lock):
+        _note(f"warning: {warning}")
+    if former:
+        for line in lock_diff.describe(lock_diff.diff(former, lock)):
+            _say(line)
+    _say(f"{lock_path(project, name)}: commit it; every preview then shows this digest")
+    _say(modelcar_image(lock, read_base("amd64")).digest)
 
-    def report(written: int, needed: int) -> None:
-        if on_terminal:
-            print(f"\r{_amount(written)} of {_amount(needed)} written", end="", file=sys.stderr, flush=True)
 
-    layout = write_layout(weights, destination, architecture=architecture, report=report)
-    if on_terminal and layout.written:
-        print(file=sys.stderr)
-    for layer in layout.layers:
-        more = f" and {len(layer.files) - 1} more" if len(layer.files) > 1 else ""
-        _say(f"{layer.digest}  {_amount(layer.size):>10}  {layer.files[0]}{more}")
-    seconds = time.monotonic() - started
-    _say(f"{_amount(layout.written)} of {_amount(layout.total_size)} written in {seconds:.2f} s")
-    _say(layout.context)
+def _description(options: argparse.Namespace) -> locking.Description:
+    """Return what is to be locked: as it is kept, and as the command line says otherwise."""
+    path = locking.description_path(options.project, options.name)
+    if options.hub:
+        description = locking.Description(hub=options.hub)
+    elif options.folder:
+        description = locking.Description(folder=_relative(options.project, options.folder))
+    else:
+        description = locking.read_description(path)
+    if options.revision and description.folder:
+        raise refuse("--revision", options.revision, allowed="with a hub's repository", fix="leave it out")
+    said = {
+        "revision": options.revision,
+        "allow": tuple(options.allow) if options.allow else None,
+        "ignore": tuple(options.ignore) if options.ignore else None,
+        "license": options.license,
+        "compression": options.compression,
+        "allow_pickle": options.allow_pickle,
+    }
+    return replace(description, **{key: value for key, value in said.items() if value is not None})
+
+
+def _relative(project: Path, folder: str) -> str:
+    """Return a folder as it is kept in a lock: below the project, it is the same in every checkout."""
+    path = Path(folder).absolute()
+    return str(path.relative_to(project)) if path.is_relative_to(project) else str(path)
+
+
+def _former(path: Path) -> Lock | None:
+    try:
+        return read_lock(path)
+    except InputError:
+        return None
+
+
+def _summary(lock: Lock, written: int, seconds: float) -> None:
+    width = max(len(_files(layer.files)) for layer in lock.layers)
+    for layer in lock.layers:
+        _say(f"{_files(layer.files):<{width}}  {amount(layer.size):>10}  {layer.digest}")
+    _say(
+        f"{len(lock.files)} files, {amount(lock.total_size)}, license {lock.license or 'not said'}; "
+        f"{amount(written)} written in {seconds:.1f} s"
+    )
+
+
+def _files(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return printable(paths[0]) + more
+
+
+def _locked(options: argparse.Namespace, name: str) -> Lock:
+    path = Path(name)
+    return read_lock(path if path.name.endswith(".lock") else lock_path(options.project, name))
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    lock = _locked(options, options.name)
+    destination = locking.layout_path(options.project, lock.name)
+    missing = fetching.missing_bytes(lock, destination)
+    started = time.monotonic()
+    base = read_base(options.architecture)
+    with bar(f"fetch {lock.name}", missing) as progress:
+        fetched = fetching.fetch(
+            lock,
+            base,
+            options.project,
+            destination,
+            endpoint=options.endpoint,
+            progress=progress,
+            jobs=options.jobs,
+        )
+    _say(f"{amount(fetched.written)} fetched in {time.monotonic() - started:.1f} s, as the lock says")
+    _say(fetched.layout.context)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    lock = _locked(options, options.name)
+    with bar(f"verify {lock.name}", lock.layers_size) as progress:
+        problems = fetching.verify(lock, locking.layout_path(options.project, lock.name), progress=progress)
+    for problem in problems:
+        _note(str(problem))
+    _say(f"{len(lock.layers) - len(problems)} of {len(lock.layers)} layers are as the lock says")
+    return 1 if problems else 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    found = lock_diff.diff(_locked(options, options.old), _locked(options, options.new))
+    for line in lock_diff.describe(found):
+        _say(line)
+    return 1 if found else 0
+
+
+def _digest(options: argparse.Namespace) -> None:
+    _say(modelcar_image(_locked(options, options.name), read_base(options.architecture)).digest)
+
+
+def _base(options: argparse.Namespace) -> None:
+    replace_file(BASE_LOCK, lock_base(options.release))
+    _say(f"{BASE_LOCK}: commit it; the digest of every image changes")
 
 
 if __name__ == "__main__":

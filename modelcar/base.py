@@ -1,26 +1,29 @@
-"""A minimal base image from a static BusyBox, for stacks that reach no public registry.
+"""The base of every modelcar: one layer with BusyBox, which has the programs that KServe runs from the image.
 
-KServe runs `sh`, `ln`, `ls` and `sleep` from the modelcar and passes its command as container *args*: the
-image needs those programs, and no ENTRYPOINT.
+KServe's init container and sidecar need `sh`, `ln`, `sleep` and `ls`. The program is Debian's static BusyBox,
+pinned in base.lock by digest, so that the layer has one digest everywhere and no image has to be pulled.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
 import struct
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
+from modelcar import strict_yaml
 from modelcar.errors import refuse
-from modelcar.oci_layout import (
-    END_OF_TAR,
-    FOLDER_MODE,
-    Layout,
-    open_store,
-    require_space,
-    tar_header,
-    tar_padding,
-)
+from modelcar.layer_format import END_OF_TAR, FOLDER_MODE, tar_header, tar_padding
+from modelcar.manifest import LAYER_TYPES, ImageLayer, make_image, sha256_digest
+from modelcar.oci_layout import Layout, LayoutStore, open_store, replace_file, require_space
+
+BASE_LOCK = Path(__file__).parent / "base.lock"
 
 #: Programs of the image, links to BusyBox: what KServe needs, and what one looks around with.
 _APPLETS = (
@@ -38,12 +41,187 @@ KEEP_RUNNING = ("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 3600 & wait $
 ARCHITECTURES = {62: "amd64", 183: "arm64", 40: "arm", 243: "riscv64", 22: "s390x", 21: "ppc64le"}
 _PROGRAM_INTERPRETER = 3
 
+#: Architectures that base.lock has: those of Google's GPU machines.
+LOCKED_ARCHITECTURES = ("amd64", "arm64")
+
 #: Bytes. A static BusyBox has one or two MiB.
 LARGEST_BUSYBOX = 64 * 2**20
 
 
+@dataclass(frozen=True)
+class BaseLayer:
+    """The layer of the programs. size: bytes."""
+
+    digest: str
+    size: int
+    files: tuple[str, ...] = ("bin/busybox",)
+
+
+@dataclass(frozen=True)
+class Base:
+    """What base.lock says for one architecture.
+
+    program: sha256 of BusyBox. package: sha256 of the Debian package. urls: where the package is.
+    """
+
+    architecture: str
+    release: str
+    program: str
+    package: str
+    urls: tuple[str, ...]
+    layer: BaseLayer
+
+
+def read_base(architecture: str) -> Base:
+    """Return the base for a processor (OCI name, such as amd64).
+
+    Raises:
+        InputError: base.lock has none for it.
+    """
+    document = strict_yaml.read(BASE_LOCK, "the file as committed", "git checkout modelcar/base.lock")
+    entries = document["architectures"]
+    if architecture not in entries:
+        raise refuse(
+            "architecture",
+            architecture,
+            allowed=" or ".join(sorted(entries)),
+            fix="choose one of these; `python -m modelcar base` writes base.lock for others",
+        )
+    entry = entries[architecture]
+    return Base(
+        architecture,
+        document["release"],
+        entry["program"],
+        entry["package"],
+        tuple(entry["urls"]),
+        BaseLayer(entry["layer"]["digest"], entry["layer"]["size"]),
+    )
+
+
+def add_base_layer(store: LayoutStore, base: Base) -> None:
+    """Put the base's layer into a layout, unless it is there.
+
+    Raises:
+        InputError: BusyBox is neither on this machine nor to be downloaded.
+    """
+    if store.has(base.layer.digest, base.layer.size):
+        return
+    content = busybox_layer(_program(base))
+    if sha256_digest(content) != base.layer.digest:
+        raise refuse(
+            str(BASE_LOCK),
+            f"the layer of {base.architecture} comes out as {sha256_digest(content)}",
+            allowed=base.layer.digest,
+            fix="run `python -m modelcar base`, and commit base.lock: every image's digest changes",
+        )
+    store.add(base.layer.digest, content)
+
+
+def busybox_layer(program: bytes) -> bytes:
+    """Return the layer with this BusyBox: /bin/busybox with its links, and /tmp."""
+    return b"".join(_entries(program))
+
+
+def lock_base(release: str) -> bytes:
+    """Return the text of base.lock for a release of Debian's busybox-static, from its packages.
+
+    Args:
+        release: as Debian writes it, such as 1:1.35.0-4+deb12u1+b1.
+
+    Raises:
+        InputError: a package cannot be downloaded, or holds no static BusyBox.
+    """
+    lines = [
+        "# The programs beside the weights: Debian's busybox-static (GPL-2.0), by digest.",
+        "# Written by `python -m modelcar base RELEASE`. A change here changes the digest of every image.",
+        "version: 1",
+        f"release: {release}",
+        "architectures:",
+    ]
+    for architecture in LOCKED_ARCHITECTURES:
+        name = f"busybox-static_{release.split(':')[-1]}_{architecture}.deb"
+        url = f"https://deb.debian.org/debian/pool/main/b/busybox/{name}"
+        package = _download([url])
+        program = program_of(package)
+        layer = busybox_layer(program)
+        # Debian's archive of all that ever was names files by SHA-1; what is taken is checked by SHA-256.
+        archived = hashlib.sha1(package, usedforsecurity=False).hexdigest()
+        lines += [
+            f"  {architecture}:",
+            f"    program: {hashlib.sha256(program).hexdigest()}",
+            f"    package: {hashlib.sha256(package).hexdigest()}",
+            "    urls:",
+            f"      - {url}",
+            f"      - https://snapshot.debian.org/file/{archived}",
+            f"    layer: {{digest: {sha256_digest(layer)}, size: {len(layer)}}}",
+        ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def program_of(package: bytes) -> bytes:
+    """Return bin/busybox out of a Debian package (deb(5): an ar archive with data.tar.xz).
+
+    Raises:
+        InputError: it is no such package.
+    """
+    position = 8
+    while package.startswith(b"!<arch>\n") and position + 60 <= len(package):
+        header = package[position : position + 60]
+        size = int(header[48:58])
+        start = position + 60
+        if header.startswith(b"data.tar"):
+            with tarfile.open(fileobj=io.BytesIO(package[start : start + size])) as data:
+                for name in ("./bin/busybox", "./usr/bin/busybox"):
+                    if name in data.getnames() and (file := data.extractfile(name)):
+                        return file.read()
+        position = start + size + size % 2
+    raise refuse(
+        "busybox-static",
+        "no Debian package with bin/busybox",
+        allowed="the package that base.lock names",
+        fix="try again later, or from another network",
+    )
+
+
+def _program(base: Base) -> bytes:
+    """Return the pinned BusyBox: from this machine where it has the very same, else from its package."""
+    cache = Path(os.environ.get("MODELCAR_CACHE") or BASE_LOCK.parent.parent / ".cache")
+    kept = cache / "base" / base.program
+    for path in (kept, cache / "tools/debian/bin/busybox", Path("/bin/busybox"), Path("/usr/bin/busybox")):
+        try:
+            program = path.read_bytes() if path.stat().st_size <= LARGEST_BUSYBOX else b""
+        except OSError:
+            continue
+        if hashlib.sha256(program).hexdigest() == base.program:
+            return program
+    program = program_of(_download(base.urls, base.package))
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(kept, program)
+    return program
+
+
+def _download(urls: Iterable[str], sha256: str | None = None) -> bytes:
+    """Return a small file from the first of these addresses that has it, with this digest."""
+    failures = []
+    for url in urls:
+        try:
+            response = httpx.get(url, follow_redirects=True, timeout=30).raise_for_status()
+        except httpx.HTTPError as error:
+            failures.append(f"{url}: {error}")
+            continue
+        if sha256 in {None, hashlib.sha256(response.content).hexdigest()}:
+            return response.content
+        failures.append(f"{url}: other content than base.lock says")
+    raise refuse(
+        "the base's package",
+        "; ".join(failures),
+        allowed=f"sha256 {sha256}" if sha256 else "a package that can be downloaded",
+        fix="connect to the internet once, or install the same release of Debian's busybox-static",
+    )
+
+
 def write_base_layout(busybox: Path, destination: Path) -> Layout:
-    """Write the base image as an OCI layout: /bin/busybox with its links, and /tmp.
+    """Write an image of a BusyBox alone as an OCI layout.
 
     Its default command runs on, so that it also serves as a pod's sandbox image.
 
@@ -57,10 +235,12 @@ def write_base_layout(busybox: Path, destination: Path) -> Layout:
     program, architecture = _static_busybox(busybox)
     with open_store(destination) as store:
         require_space(store.path, len(program) + 2**20, "the base image")
-        chunks = list(_entries(program))
-        layer = store.add_layer(chunks, ["bin/busybox"])
-        config = {"Cmd": list(KEEP_RUNNING), "Env": ["PATH=/bin"], "WorkingDir": "/"}
-        return store.publish([layer], architecture, config)
+        content = busybox_layer(program)
+        digest = sha256_digest(content)
+        store.add(digest, content)
+        layer = ImageLayer(digest, len(content), digest, LAYER_TYPES["none"], "modelcar: bin/busybox")
+        config = {"Env": ["PATH=/bin"], "Cmd": list(KEEP_RUNNING), "WorkingDir": "/"}
+        return store.publish(make_image([layer], architecture, config))
 
 
 def _entries(program: bytes) -> Iterator[bytes]:

@@ -2,85 +2,43 @@
 
 Layout, manifest and media types follow the OCI image specification 1.1. A layout is complete once its
 index.json names the image, and that file is replaced last: whoever dies in mid-write leaves the former
-image, or none, never half of one. Bytes on disk depend on the image's contents only.
+image, or none, never half of one.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
-import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modelcar.errors import refuse
+from modelcar.manifest import CREATED_BY, MANIFEST_TYPE, Image, to_json
 
-MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
-CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
-LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
-EPOCH = "1970-01-01T00:00:00Z"
-
-#: Begins the history of every image made here; by it a layout is known to be ours.
-CREATED_BY = "modelcar"
-
-FOLDER_MODE = 0o755
-END_OF_TAR = b"\0" * (2 * tarfile.BLOCKSIZE)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer. Being uncompressed, its digest is its diff ID too.
-
-    size: bytes. files: paths as in the source folder.
-    """
-
-    digest: str
-    size: int
-    files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A complete OCI image layout on disk, with one image.
-
-    total_size: bytes of layers, configuration and manifest.
-    written: bytes of layers that had to be written this time; 0 where nothing had changed.
-    """
+    """A complete OCI image layout on disk, with one image."""
 
     path: Path
-    manifest_digest: str
-    layers: tuple[Layer, ...]
-    total_size: int
-    written: int = field(default=0, compare=False)
+    image: Image
 
     @property
     def context(self) -> str:
         """The layout as buildx and the docker-build provider take it for a named context."""
-        return f"oci-layout://{self.path.absolute()}@{self.manifest_digest}"
+        return context_of(self.path.absolute(), self.image.digest)
 
 
-def tar_header(
-    name: str, mode: int, *, size: int = 0, kind: bytes = tarfile.REGTYPE, link: str = ""
-) -> bytes:
-    """Return the header of one tar entry: owner root, time 0.
-
-    PAX holds what the old header cannot: long names, names beyond ASCII, 8 GiB and more.
-    """
-    entry = tarfile.TarInfo(name)
-    entry.mode, entry.size, entry.type, entry.linkname = mode, size, kind, link
-    return entry.tobuf(tarfile.PAX_FORMAT)
-
-
-def tar_padding(size: int) -> bytes:
-    """Return what follows an entry's content of `size` bytes."""
-    return b"\0" * (-size % tarfile.BLOCKSIZE)
+def context_of(path: Path, digest: str) -> str:
+    """Return a layout's image as buildx and the docker-build provider take it for a named context."""
+    return f"oci-layout://{path}@{digest}"
 
 
 class LayoutStore:
@@ -89,81 +47,68 @@ class LayoutStore:
     def __init__(self, path: Path) -> None:
         """Take the folder over; the caller holds the lock."""
         self.path = path
-        self.written = 0
+        self.ingest = path / "ingest"
         self._blobs = path / "blobs" / "sha256"
-        self._ingest = path / "ingest"
-        shutil.rmtree(self._ingest, ignore_errors=True)  # a killed writer's; the lock says it is gone
         replace_file(path / "oci-layout", to_json({"imageLayoutVersion": "1.0.0"}))
         self._blobs.mkdir(parents=True, exist_ok=True)
+        self.ingest.mkdir(exist_ok=True)
 
     def blob(self, digest: str) -> Path:
         """Return where a blob is kept."""
         return self._blobs / digest.removeprefix("sha256:")
 
-    def add_layer(self, chunks: Iterable[bytes | memoryview], files: Sequence[str]) -> Layer:
-        """Write one uncompressed layer; hashed as it is written, in one pass.
+    def has(self, digest: str, size: int) -> bool:
+        """Tell whether a blob is there in its full size (bytes). It was hashed when it was written."""
+        try:
+            return self.blob(digest).stat().st_size == size
+        except FileNotFoundError:
+            return False
 
-        Not synced to disk, which would double the time: what a power cut loses leaves a shorter file,
-        and `Layer.size` is compared before a blob is used again.
+    def adopt(self, part: Path, digest: str) -> None:
+        """Make a finished file of `ingest` a blob.
+
+        Not synced to disk, which would double the time: what a power cut loses leaves a shorter file, and
+        the size is compared before a blob is used again; BuildKit hashes what it takes.
         """
-        hasher = hashlib.sha256()
-        size = 0
-        self._ingest.mkdir(exist_ok=True)
-        part = self._ingest / "layer"
-        with part.open("wb", buffering=0) as target:
-            for chunk in chunks:
-                hasher.update(chunk)
-                size += len(chunk)
-                view = memoryview(chunk)
-                while view:
-                    view = view[target.write(view) :]
-        layer = Layer(f"sha256:{hasher.hexdigest()}", size, tuple(files))
         part.chmod(0o644)
-        part.replace(self.blob(layer.digest))
-        self.written += size
-        return layer
+        part.replace(self.blob(digest))
 
-    def publish(self, layers: Sequence[Layer], architecture: str, config: dict[str, Any]) -> Layout:
-        """Make the image of these layers the layout's only one, and delete what it does not need.
-
-        Args:
-            layers: already in the layout, bottom first.
-            architecture: OCI name of the processor, such as amd64.
-            config: the `config` part of the image's configuration (Env, Cmd and so on).
-        """
-        configuration = {
-            "architecture": architecture,
-            "config": config,
-            "created": EPOCH,
-            "history": [{"created": EPOCH, "created_by": _created_by(layer)} for layer in layers],
-            "os": "linux",
-            "rootfs": {"diff_ids": [layer.digest for layer in layers], "type": "layers"},
-        }
-        described = self._add_json(configuration, CONFIG_TYPE)
-        manifest = {
-            "config": described,
-            "layers": [_descriptor(LAYER_TYPE, layer.digest, layer.size) for layer in layers],
-            "mediaType": MANIFEST_TYPE,
-            "schemaVersion": 2,
-        }
-        published = self._add_json(manifest, MANIFEST_TYPE)
-        index = {"manifests": [published], "mediaType": INDEX_TYPE, "schemaVersion": 2}
-        replace_file(self.path / "index.json", to_json(index))
-        self._remove_all_but({described["digest"], published["digest"], *(layer.digest for layer in layers)})
-        sizes = [described["size"], published["size"], *(layer.size for layer in layers)]
-        return Layout(self.path, str(published["digest"]), tuple(layers), sum(sizes), self.written)
-
-    def _add_json(self, document: dict[str, Any], media_type: str) -> dict[str, Any]:
-        content = to_json(document)
-        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    def add(self, digest: str, content: bytes) -> None:
+        """Write a small blob."""
         replace_file(self.blob(digest), content)
-        return _descriptor(media_type, digest, len(content))
 
-    def _remove_all_but(self, digests: set[str]) -> None:
+    def published(self) -> str | None:
+        """Return the digest of the image that the layout holds, None where there is none."""
+        try:
+            index = json.loads((self.path / "index.json").read_bytes())
+            return str(index["manifests"][0]["digest"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+    def publish(self, image: Image) -> Layout:
+        """Make an image the layout's only one, and delete the blobs that it does not need.
+
+        Parts of unfinished downloads stay.
+
+        Raises:
+            AssertionError: a layer is not in the layout.
+        """
+        for layer in image.layers:
+            if not self.has(layer.digest, layer.size):
+                raise AssertionError(f"{layer.digest} is not in {self.path}")
+        self.add(image.config_digest, image.config)
+        self.add(image.digest, image.manifest)
+        described = {"digest": image.digest, "mediaType": MANIFEST_TYPE, "size": len(image.manifest)}
+        index = {"manifests": [described], "mediaType": INDEX_TYPE, "schemaVersion": 2}
+        replace_file(self.path / "index.json", to_json(index))
+        self._remove_all_but([image.config_digest, image.digest, *(layer.digest for layer in image.layers)])
+        return Layout(self.path, image)
+
+    def _remove_all_but(self, digests: Iterable[str]) -> None:
+        kept = {digest.removeprefix("sha256:") for digest in digests}
         for path in self._blobs.iterdir():
-            if f"sha256:{path.name}" not in digests:
+            if path.name not in kept:
                 path.unlink()
-        shutil.rmtree(self._ingest, ignore_errors=True)
 
 
 @contextmanager
@@ -222,20 +167,6 @@ def replace_file(path: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def to_json(document: object) -> bytes:
-    """Return JSON that is the same whenever the document is: its digest is what counts."""
-    return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
-
-
-def _descriptor(media_type: str, digest: str, size: int) -> dict[str, Any]:
-    return {"digest": digest, "mediaType": media_type, "size": size}
-
-
-def _created_by(layer: Layer) -> str:
-    first, more = layer.files[0], len(layer.files) - 1
-    return f"{CREATED_BY}: {first}" + (f" and {more} more" if more else "")
-
-
 def _refuse_foreign(path: Path) -> None:
     """Blobs that an index does not name are deleted, so somebody else's layout is not touched."""
     if not path.exists() and not path.is_symlink():
@@ -259,9 +190,14 @@ def _is_ours(path: Path) -> bool:
             return (path / "oci-layout").exists()  # a first write that did not end
         described = json.loads((path / "index.json").read_bytes())["manifests"][0]
         for part in ("config", None):
-            document = json.loads((path / "blobs" / described["digest"].replace(":", "/")).read_bytes())
+            document = _blob_json(path, described)
             if part:
                 described = document[part]
         return bool(document["history"][0]["created_by"].startswith(CREATED_BY))
     except (OSError, ValueError, LookupError, TypeError):
         return False
+
+
+def _blob_json(path: Path, described: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((path / "blobs" / described["digest"].replace(":", "/")).read_bytes())
+    return found

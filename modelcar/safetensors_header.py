@@ -38,16 +38,22 @@ class Header:
     dtypes: frozenset[str]
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, offset: int = 0, size: int | None = None) -> Header:
     """Read and check the header of one file. Reads the header's bytes only, at most MAX_HEADER.
+
+    Args:
+        path: the file, or one that holds it.
+        offset: bytes before it.
+        size: its bytes; None for all that there are.
 
     Raises:
         HeaderError: the file is not a whole safetensors file.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(0)
+        if size is None:
+            size = file.seek(0, 2) - offset
+        file.seek(offset)
         if size < 8:
             raise HeaderError(f"{size} bytes, too short for the header's length (8 bytes)")
         length = int.from_bytes(file.read(8), "little")

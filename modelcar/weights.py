@@ -12,13 +12,13 @@ import json
 import os
 import re
 import stat
-import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from modelcar.errors import InputError, Problem
+from modelcar.paths import fault_of_name, printable, same_but_for_case
 from modelcar.safetensors_header import MAX_HEADER, Header, HeaderError, read_header
 
 #: What a download leaves behind that is no part of the model.
@@ -42,8 +42,6 @@ TOKENIZERS = (
 MAX_JSON = 64 * 2**20
 
 _NUMBERED = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.safetensors")
-#: Unicode categories that a name may not hold: control, surrogate (bytes that are not UTF-8), line ends.
-_BAD_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,7 @@ class WeightFile:
     path: relative to the folder, with `/`.
     source: the file itself, links followed.
     size: bytes. mtime_ns, ctime_ns: nanoseconds since 1970. inode: which file of the disk it is.
+    offset: bytes of `source` before the file's content, where it lies in a layer.
     """
 
     path: str
@@ -61,6 +60,7 @@ class WeightFile:
     mtime_ns: int
     ctime_ns: int
     inode: int
+    offset: int = 0
 
     @classmethod
     def of(cls, path: str, source: Path, status: os.stat_result) -> WeightFile:
@@ -95,25 +95,46 @@ class Weights:
     parameters: int
 
 
-def read_weights(folder: Path) -> Weights:
+def read_weights(folder: Path, *, allow_pickle: bool = False) -> Weights:
     """Check a folder of weights and return what is in it.
 
     Takes milliseconds whatever the model's size: of large files only the header is read.
+
+    Args:
+        folder: with the model's files.
+        allow_pickle: take pickled weights too, which can run any code when they are loaded.
 
     Raises:
         InputError: with everything that is wrong with the folder.
     """
     folder = folder.absolute()
     _check_folder(folder)
-    reader = _Reader(folder)
+    reader = _Reader(folder, allow_pickle)
     reader.read()
-    if reader.problems:
-        raise InputError(reader.problems)
-    files = tuple(sorted(reader.files.values(), key=lambda file: file.path))
-    parameters = sum(header.numbers for header in reader.headers.values())
-    if reader.config is None:
-        raise AssertionError("a folder without config.json is a problem")
-    return Weights(folder, files, sum(file.size for file in files), reader.config, parameters)
+    return reader.result()
+
+
+def check_packed(files: Mapping[str, WeightFile], shown: Path, *, allow_pickle: bool = False) -> Weights:
+    """Check weights that lie in layers, as `read_weights` does those in a folder.
+
+    Args:
+        files: by path in the model, each with the layer and offset that it lies at.
+        shown: stands for the folder in messages.
+        allow_pickle: as in `read_weights`.
+
+    Raises:
+        InputError: with everything that is wrong with them.
+    """
+    reader = _Reader(shown, allow_pickle)
+    reader.files.update(files)
+    reader.check()
+    return reader.result()
+
+
+def _content(file: WeightFile) -> bytes:
+    with file.source.open("rb") as source:
+        source.seek(file.offset)
+        return source.read(file.size)
 
 
 def _check_folder(folder: Path) -> None:
@@ -136,8 +157,9 @@ def _check_folder(folder: Path) -> None:
 class _Reader:
     """Collects files and problems; one use each."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, allow_pickle: bool) -> None:
         self.folder = folder
+        self.allow_pickle = allow_pickle
         self.files: dict[str, WeightFile] = {}
         self.headers: dict[str, Header] = {}
         self.config: ModelConfig | None = None
@@ -149,15 +171,25 @@ class _Reader:
     def read(self) -> None:
         for path, entry in self._walk(self.folder, ""):
             self._take(path, entry)
+        self.check()
+
+    def check(self) -> None:
         self._check_case()
         self._check_config()
         self._check_safetensors()
         self._check_tokenizer()
 
+    def result(self) -> Weights:
+        if self.problems:
+            raise InputError(self.problems)
+        files = tuple(sorted(self.files.values(), key=lambda file: file.path))
+        parameters = sum(header.numbers for header in self.headers.values())
+        if self.config is None:
+            raise AssertionError("weights without config.json are a problem")
+        return Weights(self.folder, files, sum(file.size for file in files), self.config, parameters)
+
     def _problem(self, path: str, value: str, allowed: str, fix: str) -> None:
-        # A name may hold what a terminal would act on.
-        shown = "".join(repr(c)[1:-1] if unicodedata.category(c) in _BAD_CATEGORIES else c for c in path)
-        self.problems.append(Problem(str(self.folder / shown), value, allowed, fix))
+        self.problems.append(Problem(str(self.folder / printable(path)), value, allowed, fix))
 
     def _walk(self, folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
         try:
@@ -197,22 +229,13 @@ class _Reader:
     def _take(self, path: str, entry: os.DirEntry[str]) -> None:
         """Take one file in, or say why not."""
         name = entry.name
-        if any(unicodedata.category(character) in _BAD_CATEGORIES for character in path):
-            self._problem(
-                path,
-                "a name with a control character, or one that is not UTF-8",
-                "printable names, spaces included",
-                "rename it",
-            )
-        elif name.startswith(".wh."):
-            self._problem(
-                path, "a name that deletes a file in an image layer", "names without .wh.", "rename it"
-            )
+        if fault := fault_of_name(path):
+            self._problem(path, *fault)
         elif name.endswith(UNFINISHED_SUFFIXES):
             self._unfinished(path)
         elif name in SKIPPED_FILES or name.endswith(SKIPPED_SUFFIXES):
             return
-        elif name.lower().endswith(PICKLE_SUFFIXES):
+        elif name.lower().endswith(PICKLE_SUFFIXES) and not self.allow_pickle:
             self._problem(
                 path,
                 "pickled weights: loading them can run any code that their author put in",
@@ -261,18 +284,13 @@ class _Reader:
 
     def _check_case(self) -> None:
         """Two names that differ in case only become one on file systems that ignore case."""
-        seen: dict[str, str] = {}
-        for file in sorted(self.files):
-            for path in [*(str(parent) for parent in PurePosixPath(file).parents), file]:
-                other = seen.setdefault(unicodedata.normalize("NFC", path).casefold(), path)
-                if other != path:
-                    self._problem(
-                        path,
-                        f"the same name as {other} but for case or the way accents are written",
-                        "names that stay different where case is ignored",
-                        "rename or remove one of the two",
-                    )
-                    seen[unicodedata.normalize("NFC", path).casefold()] = path
+        for path, other in same_but_for_case(self.files):
+            self._problem(
+                path,
+                f"the same name as {other} but for case or the way accents are written",
+                "names that stay different where case is ignored",
+                "rename or remove one of the two",
+            )
 
     def _json_object(self, path: str) -> dict[str, Any] | None:
         """Return a JSON object, or None after adding the problem."""
@@ -281,7 +299,7 @@ class _Reader:
             value = f"{file.size} bytes"
         else:
             try:
-                document = json.loads(file.source.read_bytes())
+                document = json.loads(_content(file))
                 if isinstance(document, dict):
                     return document
                 value = "valid JSON, but not an object"
@@ -316,7 +334,8 @@ class _Reader:
         paths = [path for path in self.files if path.endswith(".safetensors")]
         for path in paths:
             try:
-                self.headers[path] = read_header(self.files[path].source)
+                file = self.files[path]
+                self.headers[path] = read_header(file.source, offset=file.offset, size=file.size)
             except (HeaderError, OSError) as error:
                 self._problem(
                     path,
@@ -324,7 +343,8 @@ class _Reader:
                     f"a whole safetensors file, its header at most {MAX_HEADER} bytes",
                     "download it again: it is cut off or damaged",
                 )
-        if not any("/" not in path for path in paths):
+        pickled = any(path.lower().endswith(PICKLE_SUFFIXES) for path in self.files)  # there only if allowed
+        if not pickled and not any("/" not in path for path in paths):
             reported = (str(PurePosixPath(problem.key).name) for problem in self.problems)
             if not any(name.endswith(".safetensors") for name in reported):
                 self._problem(

@@ -64,7 +64,7 @@ def test_image_has_what_kserve_runs(busybox: Path, tmp_path: Path) -> None:
     assert "Entrypoint" not in run
     assert run["Cmd"]
     assert "PATH=/bin" in run["Env"]
-    assert layout.context == f"oci-layout://{tmp_path}/base@{layout.manifest_digest}"
+    assert layout.context == f"oci-layout://{tmp_path}/base@{layout.image.digest}"
 
 
 def test_same_busybox_gives_the_same_digest(busybox: Path, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_same_busybox_gives_the_same_digest(busybox: Path, tmp_path: Path) -> No
     copy.parent.mkdir()
     copy.write_bytes(busybox.read_bytes())
     first = write_base_layout(busybox, tmp_path / "a")
-    assert write_base_layout(copy, tmp_path / "b").manifest_digest == first.manifest_digest
+    assert write_base_layout(copy, tmp_path / "b").image.digest == first.image.digest
     assert write_base_layout(busybox, tmp_path / "a") == first
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,25 +42,77 @@ def test_check_names_every_problem_without_a_traceback(model: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_layout_prints_the_build_context(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = model.with_name("out")
-    outputs = []
-    for _ in range(2):
-        capsys.readouterr()
-        assert main(["layout", str(model), str(out), "--architecture", "arm64"]) == 0
-        outputs.append(capsys.readouterr().out.splitlines())
-    digest = json.loads((out / "index.json").read_text())["manifests"][0]["digest"]
-    assert [lines[-1] for lines in outputs] == [f"oci-layout://{out}@{digest}"] * 2
-    assert outputs[1][-2].startswith("0 B of 3.9 MiB written")
+def run(project: Path, *arguments: str) -> int:
+    return main(["--project", str(project), *arguments])
+
+
+def test_from_a_folder_to_a_digest_that_anybody_can_tell(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "lock", "tiny", "--folder", str(model), "--license", "MIT") == 0
+    locked = capsys.readouterr().out.splitlines()
+    digest = json.loads((tmp_path / "modelcar/data/tiny.oci/index.json").read_text())["manifests"][0][
+        "digest"
+    ]
+    assert locked[-1] == digest
+    assert any("7 files, 3.9 MiB, license MIT" in line for line in locked)
+    shutil.rmtree(tmp_path / "modelcar/data")
+    assert run(tmp_path, "digest", "tiny") == 0
+    assert capsys.readouterr().out == f"{digest}\n"
+    assert run(tmp_path, "digest", "tiny", "--architecture", "arm64") == 0
+    assert digest not in capsys.readouterr().out
+    assert run(tmp_path, "fetch", "tiny") == 0
+    fetched = capsys.readouterr().out.splitlines()
+    assert fetched[0].startswith("3.9 MiB fetched in ")
+    assert fetched[1] == f"oci-layout://{tmp_path}/modelcar/data/tiny.oci@{digest}"
+    assert run(tmp_path, "verify", "tiny") == 0
+    assert capsys.readouterr().out == "1 of 1 layers are as the lock says\n"
+
+
+def test_a_second_lock_needs_no_options_and_tells_what_changed(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "lock", "tiny", "--folder", str(model), "--license", "MIT") == 0
+    old = tmp_path / "old.lock"
+    shutil.copy(tmp_path / "modelcar/models/tiny/model.lock", old)
+    (model / "NOTICE").write_text("x")
+    capsys.readouterr()
+    assert run(tmp_path, "lock", "tiny") == 0
+    out = capsys.readouterr().out
+    assert "+ NOTICE  1 B" in out
+    assert "license MIT" in out
+    assert run(tmp_path, "diff", str(old), "tiny") == 1
+    assert "+ NOTICE  1 B" in capsys.readouterr().out
+    assert run(tmp_path, "diff", "tiny", "tiny") == 0
+    assert capsys.readouterr().out == "no difference\n"
+
+
+def test_verify_fails_where_the_disk_changed_something(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "lock", "tiny", "--folder", str(model)) == 0
+    blobs = tmp_path / "modelcar/data/tiny.oci/blobs/sha256"
+    largest = max(blobs.iterdir(), key=lambda path: path.stat().st_size)
+    with largest.open("r+b") as file:
+        file.seek(10_000)
+        file.write(b"x")
+    capsys.readouterr()
+    assert run(tmp_path, "verify", "tiny") == 1
+    said = capsys.readouterr()
+    assert said.out == "0 of 1 layers are as the lock says\n"
+    assert "config.json, generation_config.json, merges.txt …" in said.err
 
 
 def test_bad_input_and_machine_errors_have_their_own_exit_codes(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["layout", str(tmp_path / "missing"), str(tmp_path / "out")]) == 2
+    assert run(tmp_path, "lock", "x", "--folder", str(tmp_path / "missing")) == 2
+    assert run(tmp_path, "lock", "x", "--folder", str(model), "--revision", "v1") == 2
+    assert run(tmp_path, "lock", "x") == 2
+    assert run(tmp_path, "fetch", "x") == 2
     assert main(["tiny", str(tmp_path / "x"), "--seed", "-1"]) == 2
     (tmp_path / "file").write_text("")
-    assert main(["layout", str(model), str(tmp_path / "file" / "out")]) == 1
+    assert run(tmp_path / "file", "lock", "x", "--folder", str(model)) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
     with pytest.raises(SystemExit) as caught:
         main(["chekc", str(model)])

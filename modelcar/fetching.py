@@ -1,0 +1,179 @@
+"""Bring a locked model onto this machine, as the layers of its image, and check it against its lock."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelcar.base import Base, add_base_layer
+from modelcar.errors import InputError, Problem
+from modelcar.hub import RemoteFile
+from modelcar.image import modelcar_image
+from modelcar.lock import FolderSource, Lock, LockedLayer
+from modelcar.manifest import Image
+from modelcar.oci_layout import Layout, LayoutStore, open_store
+from modelcar.packing import CHANGED, Packer, Progress
+from modelcar.sources import BUFFER, FolderFiles, HubFiles, Source
+from modelcar.weights import WeightFile, Weights, read_weights
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A model whose layout is complete. written: bytes of layers that were not there before."""
+
+    layout: Layout
+    written: int
+
+
+def fetch(
+    lock: Lock,
+    base: Base,
+    project: Path,
+    destination: Path,
+    *,
+    endpoint: str | None = None,
+    progress: Progress | None = None,
+    jobs: int | None = None,
+) -> Fetched:
+    """Bring what the lock names into the layout, and publish the image there. Resumes.
+
+    Layers that are there are not read again (`verify` does); a layer that comes out otherwise than the lock
+    says is not kept.
+
+    Args:
+        lock: of the model.
+        base: the programs beside the weights.
+        project: folder that a locked folder is relative to.
+        destination: folder of the layout.
+        endpoint: address of the hub, or of a mirror; None for the hub's own, or HF_ENDPOINT.
+        progress: told of bytes as they come.
+        jobs: files that are fetched at a time.
+
+    Raises:
+        InputError: the source differs from the lock, cannot be read, or the disk is too full.
+    """
+    with open_store(destination) as store:
+        groups = [layer.files for layer in lock.layers]
+        written = 0
+        if missing := missing_layers(store, lock):
+            source = _source(lock, missing, project, endpoint)
+            expected = {file.path: file.sha256 for file in lock.files}
+            packer = Packer(
+                store,
+                source,
+                compression=lock.compression,
+                expected=expected,
+                progress=progress,
+                jobs=jobs,
+            )
+            packer.pack(groups, lock.layers)
+            written = packer.written
+        add_base_layer(store, base)
+        return Fetched(store.publish(modelcar_image(lock, base)), written)
+
+
+def missing_layers(store: LayoutStore, lock: Lock) -> list[LockedLayer]:
+    """Return the layers of a lock that a layout lacks."""
+    return [layer for layer in lock.layers if not store.has(layer.digest, layer.size)]
+
+
+def missing_bytes(lock: Lock, destination: Path) -> int:
+    """Return how many bytes of layers `fetch` would have to bring.
+
+    Raises:
+        InputError: the destination holds something else.
+    """
+    with open_store(destination) as store:
+        return sum(layer.size for layer in missing_layers(store, lock))
+
+
+def is_complete(image: Image, destination: Path) -> bool:
+    """Tell whether a layout holds this very image, with every blob in its full size. Reads no weights."""
+    if not destination.is_dir():
+        return False
+    with open_store(destination) as store:
+        blobs = [(layer.digest, layer.size) for layer in image.layers]
+        blobs += [(image.digest, len(image.manifest)), (image.config_digest, len(image.config))]
+        return store.published() == image.digest and all(store.has(*blob) for blob in blobs)
+
+
+def verify(
+    lock: Lock, destination: Path, *, progress: Progress | None = None, jobs: int = 2
+) -> tuple[Problem, ...]:
+    """Read every layer of the layout again and return what differs from the lock."""
+    with open_store(destination) as store, ThreadPoolExecutor(max_workers=jobs) as pool:
+        found = pool.map(lambda layer: _verify(store, layer, progress or (lambda _: None)), lock.layers)
+        return tuple(problem for problem in found if problem)
+
+
+def _verify(store: LayoutStore, layer: LockedLayer, progress: Progress) -> Problem | None:
+    key = str(store.blob(layer.digest))
+    shown = ", ".join(layer.files[:3]) + (" …" if len(layer.files) > 3 else "")
+    hasher, size = hashlib.sha256(), 0
+    try:
+        with store.blob(layer.digest).open("rb", buffering=0) as blob:
+            buffer = memoryview(bytearray(BUFFER))
+            while count := blob.readinto(buffer):
+                hasher.update(buffer[:count])
+                size += count
+                progress(count)
+    except FileNotFoundError:
+        return Problem(key, f"not there (layer of {shown})", f"{layer.size} bytes", "fetch the model")
+    found = f"sha256:{hasher.hexdigest()}"
+    if found == layer.digest and size == layer.size:
+        return None
+    return Problem(
+        key,
+        f"{size} bytes, {found} (layer of {shown})",
+        f"{layer.size} bytes, {layer.digest}",
+        "the disk, or somebody, changed it: delete this file, then fetch the model",
+    )
+
+
+def changed_files(lock: Lock, project: Path) -> tuple[str, ...]:
+    """Return files of a locked folder that are not what was locked, by name and size alone.
+
+    Empty where the source is a hub, or the folder is not on this machine.
+    """
+    if not isinstance(lock.source, FolderSource):
+        return ()
+    folder = project / lock.source.path
+    if not folder.is_dir():
+        return ()
+    changed = []
+    for file in lock.files:
+        try:
+            same = (folder / file.path).stat().st_size == file.size
+        except OSError:
+            same = False
+        if not same:
+            changed.append(file.path)
+    return tuple(changed)
+
+
+def _source(lock: Lock, missing: Sequence[LockedLayer], project: Path, endpoint: str | None) -> Source:
+    paths = {path for layer in missing for path in layer.files}
+    files = [file for file in lock.files if file.path in paths]
+    if not isinstance(lock.source, FolderSource):
+        remote = [RemoteFile(file.path, file.size, file.sha256) for file in files]
+        return HubFiles(lock.source.repository, lock.source.revision, remote, endpoint)
+    weights = read_weights(project / lock.source.path, allow_pickle=True)
+    there = {file.path: file for file in weights.files}
+    problems = [
+        Problem(f"{weights.folder}/{file.path}", found, f"{file.size} bytes, as the lock says", CHANGED)
+        for file in files
+        if (found := _size(there.get(file.path))) != f"{file.size} bytes"
+    ]
+    if problems:
+        raise InputError(problems)
+    wanted = tuple(there[file.path] for file in files)
+    return FolderFiles(
+        Weights(weights.folder, wanted, sum(file.size for file in wanted), weights.config, weights.parameters)
+    )
+
+
+def _size(file: WeightFile | None) -> str:
+    return f"{file.size} bytes" if file else "there is no such file"

@@ -1,0 +1,344 @@
+"""Models in a hub: the files of a repository at a commit, and their bytes. By the hub's own client."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, cast
+
+import httpx2
+from huggingface_hub import HfApi, constants, hf_hub_url
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    build_hf_headers,
+    disable_progress_bars,
+    filter_repo_objects,
+)
+from huggingface_hub.utils import logging as hub_logging
+
+from modelcar.errors import InputError, Problem, refuse
+from modelcar.paths import fault_of_name, printable
+from modelcar.weights import PICKLE_SUFFIXES, SKIPPED_FILES, SKIPPED_FOLDERS
+
+#: The same weights for other programs; left out where there are safetensors.
+OTHER_FORMATS = (".h5", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".tflite", ".ot", ".mlmodel", ".nemo")
+OTHER_FOLDERS = frozenset({"onnx", "openvino", "coreml", "original", "gguf", "flax", "tf"})
+_INDEXES_OF_OTHERS = (".bin.index.json", ".h5.index.json", ".msgpack.index.json")
+
+#: Bytes that the client hands over at a time; a cut loses less than one piece. (Its own default is 10 MB.)
+PIECE = 2**20
+
+#: Seconds before each further try of a download that brought nothing; a try that brings bytes starts anew.
+WAITS = (1.0, 2.0, 4.0, 8.0)
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository. size: bytes. sha256: where the hub tells it, which it does of large files."""
+
+    path: str
+    size: int
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A repository at a commit.
+
+    revision: the commit, 40 hexadecimal digits. license: as the model card has it, None where it says none.
+    files: the chosen ones, by path. skipped: (path, why) of the others.
+    """
+
+    repository: str
+    revision: str
+    license: str | None
+    files: tuple[RemoteFile, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+
+def resolve(
+    repository: str,
+    revision: str = "main",
+    *,
+    endpoint: str | None = None,
+    allow: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    allow_pickle: bool = False,
+) -> HubModel:
+    """Look a model up: the commit that a branch or tag is at, and the files to take.
+
+    Args:
+        repository: OWNER/NAME.
+        revision: branch, tag or commit.
+        endpoint: address of the hub or a mirror; None for HF_ENDPOINT, or the hub itself.
+        allow: patterns of the files to take (`*` also matches `/`); all but duplicates where there are none.
+        ignore: patterns of files to leave out.
+        allow_pickle: take pickled weights where they are chosen; loading them can run any code.
+
+    Raises:
+        InputError: there is no such model or revision, it may not be read, the hub cannot be reached, or its
+            files are unfit.
+    """
+    with _Words(repository, revision, endpoint):
+        info = HfApi(endpoint=endpoint).model_info(repository, revision=revision, files_metadata=True)
+    files = []
+    for sibling in info.siblings or []:
+        lfs = sibling.lfs
+        files.append(
+            RemoteFile(sibling.rfilename, sibling.size or 0, str(lfs.sha256) if lfs is not None else None)
+        )
+    chosen, skipped = _choose(files, allow, ignore)
+    if not chosen:
+        there = ", ".join(printable(file.path) for file in files[:10]) or "no file"
+        raise refuse(
+            f"{repository}@{revision}",
+            f"none of its files is chosen; it has {there}",
+            allowed="a repository with config.json, safetensors and a tokenizer",
+            fix="change --allow and --ignore, or name another repository",
+        )
+    _check(repository, chosen, allow_pickle=allow_pickle)
+    card = info.card_data
+    license = getattr(card, "license", None) if card is not None else None
+    return HubModel(
+        repository,
+        str(info.sha),
+        str(license) if isinstance(license, str) and license else None,
+        tuple(sorted(chosen, key=lambda file: file.path)),
+        tuple(skipped),
+    )
+
+
+def download(
+    repository: str,
+    revision: str,
+    path: str,
+    sink: Callable[[bytes], Any],
+    *,
+    size: int,
+    start: int = 0,
+    endpoint: str | None = None,
+) -> None:
+    """Hand the bytes of a file to a sink, from a byte on to its end. Goes on after a cut where it was.
+
+    Args:
+        repository: OWNER/NAME.
+        revision: commit.
+        path: of the file in it.
+        sink: called with each piece, and with nothing now and then: what it raises ends the download.
+        size: bytes of the whole file.
+        start: bytes that are there already.
+        endpoint: as in `resolve`.
+
+    Raises:
+        InputError: the hub refuses it, has another size, or cannot be reached after several tries.
+    """
+    disable_progress_bars("huggingface_hub.http_get")
+    constants.DOWNLOAD_CHUNK_SIZE = PIECE
+    hub_logging.set_verbosity(logging.ERROR)  # what is wrong is said by the error below
+    url = hf_hub_url(repository, path, revision=revision, endpoint=endpoint)
+    received = _Received(sink, start, size, f"{repository}/{printable(path)}")
+    waits = iter(WAITS)
+    with _Words(repository, revision, endpoint, path):
+        while received.position < size:
+            before = received.position
+            try:
+                http_get(
+                    url,
+                    cast(Any, received),
+                    resume_size=received.position,
+                    expected_size=size,
+                    headers=build_hf_headers(),
+                    displayed_filename=path,
+                )
+            except (httpx2.TransportError, OSError) as error:
+                if not _is_transient(error):
+                    raise
+                waits = iter(WAITS) if received.position > before else waits
+                wait = next(waits, None)
+                if wait is None:
+                    raise
+                _wait(wait, sink)
+
+
+def _wait(seconds: float, sink: Callable[[bytes], Any]) -> None:
+    """Wait before another try; the sink, called with nothing, raises when the whole run is to end."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        sink(b"")
+        time.sleep(0.1)
+
+
+class _Received:
+    """What http_get takes for its file: bytes go to a sink, and those that came before are passed over."""
+
+    def __init__(self, sink: Callable[[bytes], Any], start: int, size: int, name: str) -> None:
+        self.position = start
+        self._sink = sink
+        self._size = size
+        self._name = name
+        self._pass = 0
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, position: int) -> int:
+        """A server that ignores ranges sends the file from its start; what is known is not taken again."""
+        self._pass = self.position - position
+        return position
+
+    def truncate(self) -> None:
+        """Nothing is taken back."""
+
+    def write(self, data: bytes) -> int:
+        passed = min(self._pass, len(data))
+        self._pass -= passed
+        if self.position + len(data) - passed > self._size:
+            raise refuse(
+                self._name,
+                "more bytes come than the file has",
+                allowed=f"{self._size} bytes",
+                fix="fetch it again; if it stays so, the mirror is not to be trusted",
+            )
+        if rest := data[passed:]:
+            self._sink(rest)
+            self.position += len(rest)
+        return len(data)
+
+
+def _is_transient(error: Exception) -> bool:
+    """Tell whether another try may help: servers in trouble, cuts, short answers (http_get: OSError)."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response is None or error.response.status_code >= 500
+    return isinstance(error, httpx2.TransportError) or "Consistency check" in str(error)
+
+
+def _choose(
+    files: Sequence[RemoteFile], allow: Sequence[str], ignore: Sequence[str]
+) -> tuple[list[RemoteFile], list[tuple[str, str]]]:
+    """Return the files to take, and (path, why) of those that are left out."""
+    wanted = set(
+        filter_repo_objects(
+            [file.path for file in files],
+            allow_patterns=list(allow) or None,
+            ignore_patterns=list(ignore) or None,
+        )
+    )
+    safetensors = any(file.path in wanted and file.path.endswith(".safetensors") for file in files)
+    sharded = any("/" not in path and "-of-" in path and path.endswith(".safetensors") for path in wanted)
+    chosen, skipped = [], []
+    for file in files:
+        why = None if file.path in wanted else "not among the patterns"
+        # Whoever names patterns gets what they match; only an empty choice is made for them.
+        if why is None and not allow:
+            why = _needless(file.path, safetensors=safetensors, sharded=sharded)
+        if why:
+            skipped.append((file.path, why))
+        else:
+            chosen.append(file)
+    return chosen, skipped
+
+
+def _needless(path: str, *, safetensors: bool, sharded: bool) -> str | None:
+    pure = PurePosixPath(path)
+    name = pure.name.lower()
+    if pure.name in SKIPPED_FILES or SKIPPED_FOLDERS & set(pure.parts[:-1]) or name.endswith(".lock"):
+        return "no part of the model"
+    if not safetensors:
+        return None
+    if name.endswith((*PICKLE_SUFFIXES, *OTHER_FORMATS, *_INDEXES_OF_OTHERS)):
+        return "the weights in another format"
+    if OTHER_FOLDERS & {part.lower() for part in pure.parts[:-1]}:
+        return "the model for other programs"
+    if sharded and name.startswith("consolidated"):
+        return "the weights a second time"
+    return None
+
+
+def _check(repository: str, files: Sequence[RemoteFile], *, allow_pickle: bool) -> None:
+    problems = []
+    for file in files:
+        key = f"{repository}/{printable(file.path)}"
+        if fault := fault_of_name(file.path) or ("\\" in file.path and _BACKSLASH) or None:
+            problems.append(Problem(key, *fault))
+        elif file.path.lower().endswith(PICKLE_SUFFIXES) and not allow_pickle:
+            problems.append(
+                Problem(
+                    key,
+                    "pickled weights: loading them can run any code that their author put in",
+                    "weights in safetensors",
+                    "leave it out (--ignore), convert it, or say --allow-pickle if you trust it",
+                )
+            )
+        elif file.size > constants.MAX_HTTP_DOWNLOAD_SIZE:
+            problems.append(
+                Problem(
+                    key,
+                    f"{file.size / 1e9:.1f} GB in one file",
+                    f"files up to {constants.MAX_HTTP_DOWNLOAD_SIZE / 1e9:.0f} GB, the hub's limit",
+                    'download it by other means, save it with max_shard_size="5GB", and lock that folder',
+                )
+            )
+        elif file.size == 0:
+            problems.append(Problem(key, "0 bytes", "files with content", "leave it out (--ignore)"))
+    if problems:
+        raise InputError(problems)
+
+
+_BACKSLASH = ("a path with a backslash", "paths with /", "leave it out (--ignore)")
+
+
+class _Words:
+    """Turns the library's errors into words. Tokens are in none of them."""
+
+    def __init__(self, repository: str, revision: str, endpoint: str | None, path: str = "") -> None:
+        self._key = f"{repository}@{revision[:12]}" + (f" {printable(path)}" if path else "")
+        self._hub = endpoint or constants.ENDPOINT
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, InputError) or not isinstance(
+            error, (HfHubHTTPError, HFValidationError, httpx2.HTTPError, OSError)
+        ):
+            return
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, HfHubHTTPError):
+            return  # the disk's, not the hub's
+        found, allowed, fix = self._said(error)
+        raise InputError([Problem(self._key, found, allowed, fix)]) from None
+
+    def _said(self, error: Exception) -> tuple[str, str, str]:
+        status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response else 0
+        there = "a model that this machine may read"
+        login = "accept its terms at the hub, then set HF_TOKEN (or run `hf auth login`)"
+        if isinstance(error, HFValidationError):
+            return "not the name of a repository", "OWNER/NAME", "copy it from the model's page"
+        if isinstance(error, GatedRepoError):
+            return f"{self._hub} has it behind terms that are not accepted", there, login
+        if isinstance(error, RevisionNotFoundError):
+            return "no such revision", "a branch, tag or commit of the repository", "check the name"
+        if isinstance(error, RepositoryNotFoundError) or status in {401, 403}:
+            return (
+                f"{self._hub} has none, or not for everybody",
+                there,
+                f"check the name; or {login}",
+            )
+        if status == 404:
+            return "no such file at this commit", "the files that were locked", "lock the model again"
+        if status == 429:
+            return f"{self._hub} asks for fewer requests (429)", there, "wait, set HF_TOKEN, or use --jobs 1"
+        if status:
+            return f"{self._hub} answers {status}", there, "try again later: what was fetched is kept"
+        reason = str(error).split("\n")[0] or type(error).__name__
+        fix = "check the network, or name a mirror (--endpoint); what was fetched is kept"
+        return f"{self._hub} cannot be reached, or broke off: {reason}", there, fix

@@ -1,0 +1,89 @@
+"""The bytes of a layer: they depend on the names and contents of its files only.
+
+They are the ones that BuildKit writes for `COPY --link` and `ADD --link --chmod=a=rX` with
+rewrite-timestamp (0.31; Go's archive/tar), so that a layer has one digest, whoever made it.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
+
+#: Folder in the image that KServe links the model from.
+MODELS = "models"
+#: KServe runs the model server as uid 1010: everybody may read, nobody writes.
+FILE_MODE = 0o444
+FOLDER_MODE = 0o755
+#: Bytes. A file of at least this size has a layer of its own, so that changing it uploads it alone.
+LARGE_FILE = 16 * 2**20
+#: Below what overlay file systems mount at once, with room for the base; docs/decisions/0003 has the figures.
+MAX_LAYERS = 100
+
+END_OF_TAR = b"\0" * (2 * tarfile.BLOCKSIZE)
+_CHECKSUM = slice(148, 156)
+_DEVICE = slice(329, 345)
+
+
+def tar_header(
+    name: str, mode: int, *, size: int = 0, kind: bytes = tarfile.REGTYPE, link: str = ""
+) -> bytes:
+    """Return the header of one tar entry: owner root, time 0.
+
+    PAX holds what the old header cannot: long names, names beyond ASCII, 8 GiB and more.
+    """
+    entry = tarfile.TarInfo(name)
+    entry.mode, entry.size, entry.type, entry.linkname = mode, size, kind, link
+    content = bytearray(entry.tobuf(tarfile.PAX_FORMAT))
+    block = memoryview(content)[-tarfile.BLOCKSIZE :]
+    block[_DEVICE] = b"0000000\0" * 2  # as Go writes it; Python leaves it empty
+    block[_CHECKSUM] = b" " * 8
+    block[_CHECKSUM] = b"%06o\0 " % sum(block)
+    return bytes(content)
+
+
+def tar_padding(size: int) -> bytes:
+    """Return what follows an entry's content of `size` bytes."""
+    return b"\0" * (-size % tarfile.BLOCKSIZE)
+
+
+def layer_parts(files: Iterable[tuple[str, int]]) -> Iterator[bytes | tuple[str, int]]:
+    """Yield what a layer consists of: bytes, and between them each file (path, size), whose content it is."""
+    files = list(files)
+    folders = {PurePosixPath(MODELS)}
+    for path, _ in files:
+        folders.update(PurePosixPath(MODELS, path).parents)
+    headers = {str(folder): tar_header(str(folder), FOLDER_MODE, kind=tarfile.DIRTYPE) for folder in folders}
+    del headers["."]
+    entries: list[tuple[str, tuple[str, int] | None]] = [(name, None) for name in headers]
+    entries += [(f"{MODELS}/{path}", (path, size)) for path, size in files]
+    for name, file in sorted(
+        entries, key=lambda entry: entry[0].split("/")
+    ):  # as a walk of the tree meets them
+        if file is None:
+            yield headers[name]
+        else:
+            yield tar_header(name, FILE_MODE, size=file[1])
+            yield file
+            yield tar_padding(file[1])
+    yield END_OF_TAR
+
+
+def layer_size(files: Iterable[tuple[str, int]]) -> int:
+    """Return the bytes of an uncompressed layer of these files (path, size)."""
+    return sum(len(part) if isinstance(part, bytes) else part[1] for part in layer_parts(files))
+
+
+def group_files(
+    files: Sequence[tuple[str, int]], *, large_file: int = LARGE_FILE
+) -> list[tuple[tuple[str, int], ...]]:
+    """Return the files (path, size) of each layer: large ones by path, then all small ones together.
+
+    The small ones change most easily, so they come last: a node unpacks again what lies above a change.
+    """
+    ordered = sorted(files)
+    large = [file for file in ordered if file[1] >= large_file]
+    small = tuple(file for file in ordered if file[1] < large_file)
+    together = -(-len(large) // (MAX_LAYERS - 1)) or 1  # more than one to a layer for very many shards
+    groups = [tuple(large[start : start + together]) for start in range(0, len(large), together)]
+    return [*groups, small] if small else groups

@@ -1,0 +1,306 @@
+"""The lock of a model: which files it consists of, by digest, and the image layers that they make.
+
+A lock is written by `python -m modelcar lock`, committed, and reviewed like code. All that an image's digest
+depends on is in it (and in `base.lock`), so whoever has it knows the digest without having the weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modelcar import strict_yaml
+from modelcar.errors import InputError, Problem
+from modelcar.layer_format import layer_size
+from modelcar.manifest import to_json
+from modelcar.paths import fault_of_name, printable, same_but_for_case
+
+#: Folder of the models' descriptions below the project, one folder each.
+MODELS = Path("modelcar/models")
+LOCK_NAME = "model.lock"
+
+#: What `version` has to be; raised when the meaning of a field changes.
+VERSION = 1
+COMPRESSIONS = ("none", "zstd")
+#: OCI names of processors (Go's GOARCH) are not in the lock: weights do not depend on them.
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+#: As a repository's name in a registry, which a model's name becomes (OCI distribution specification).
+NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class LockedFile:
+    """A file of the model. size: bytes. sha256: 64 hexadecimal digits."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class LockedLayer:
+    """A layer of the image.
+
+    digest, size (bytes): of the blob as it is pushed. diff_id: digest of the layer without compression.
+    files: paths of the files in it.
+    """
+
+    digest: str
+    size: int
+    diff_id: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A repository of a model hub, at a commit (40 hexadecimal digits)."""
+
+    repository: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """A folder; its path is relative to the project, or absolute."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Lock:
+    """What one model consists of. license: SPDX's identifier or the hub's; None where nobody said."""
+
+    name: str
+    source: HubSource | FolderSource
+    license: str | None
+    compression: str
+    files: tuple[LockedFile, ...]
+    layers: tuple[LockedLayer, ...]
+
+    @property
+    def total_size(self) -> int:
+        """Bytes of the files."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def layers_size(self) -> int:
+        """Bytes of the layers as they are pushed."""
+        return sum(layer.size for layer in self.layers)
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the lock's content; comments and the order of keys do not change it."""
+        return f"sha256:{hashlib.sha256(to_json(_document(self))).hexdigest()}"
+
+
+def lock_path(project: Path, name: str) -> Path:
+    """Return where a model's lock is kept."""
+    return project / MODELS / name / LOCK_NAME
+
+
+def write_lock(lock: Lock) -> bytes:
+    """Return the lock as it is kept in a file: YAML, one line of a diff for each thing that changes."""
+    head = (
+        f"# Written by `python -m modelcar lock {lock.name}`: not to be edited, to be committed.\n"
+        "# The image's digest follows from it: `python -m modelcar digest` tells, and every preview.\n"
+    )
+    body = yaml.safe_dump(_document(lock), sort_keys=False, allow_unicode=True, width=1000)
+    return (head + body).encode()
+
+
+def read_lock(path: Path) -> Lock:
+    """Read a lock and check all that can be checked without the weights.
+
+    Raises:
+        InputError: with everything that is wrong with it; a missing file too.
+    """
+    fix = f"write it again: python -m modelcar lock {path.parent.name}"
+    document = strict_yaml.read(path, "a lock that `python -m modelcar lock` wrote", fix)
+    reader = _Reader(path, fix)
+    lock = reader.lock(document)
+    if lock is None or reader.problems:
+        raise InputError(reader.problems)
+    return lock
+
+
+def _document(lock: Lock) -> dict[str, Any]:
+    source: dict[str, Any]
+    if isinstance(lock.source, HubSource):
+        source = {"hub": lock.source.repository, "revision": lock.source.revision}
+    else:
+        source = {"folder": lock.source.path}
+    layers = []
+    for layer in lock.layers:
+        packed = {} if layer.diff_id == layer.digest else {"diffId": layer.diff_id}
+        layers.append({"digest": layer.digest, "size": layer.size, **packed, "files": list(layer.files)})
+    return {
+        "version": VERSION,
+        "source": source,
+        "license": lock.license,
+        "compression": lock.compression,
+        "totalSize": lock.total_size,
+        "files": [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in lock.files],
+        "layers": layers,
+    }
+
+
+class _Reader:
+    """Reads one lock and collects what is wrong with it."""
+
+    def __init__(self, path: Path, fix: str) -> None:
+        self.path = path
+        self.fix = fix
+        self.problems: list[Problem] = []
+
+    def problem(self, key: str, value: object, allowed: str, fix: str = "") -> None:
+        shown = value if isinstance(value, str) else repr(value)
+        key = f"{self.path}: {printable(key)}" if key else str(self.path)
+        self.problems.append(Problem(key, printable(shown)[:200], allowed, fix or self.fix))
+
+    def lock(self, document: Any) -> Lock | None:
+        if not isinstance(document, dict):
+            self.problem("", f"{type(document).__name__}, not a mapping", "a lock")
+            return None
+        if document.get("version") != VERSION:
+            self.problem("version", document.get("version"), str(VERSION), "use the program that wrote it")
+            return None
+        keys = {"version", "source", "license", "compression", "totalSize", "files", "layers"}
+        self._keys("", document, keys, keys)
+        source = self._source(document.get("source"))
+        license = self._license(document.get("license"))
+        compression = document.get("compression")
+        if compression not in COMPRESSIONS:
+            self.problem("compression", compression, " or ".join(COMPRESSIONS))
+        files = tuple(self._files(document.get("files")))
+        if not self.problems:
+            self._total(document.get("totalSize"), files)
+        layers = tuple(self._layers(document.get("layers"), files, compressed=compression != "none"))
+        if self.problems or source is None:
+            return None
+        name = self.path.absolute().parent.name
+        return Lock(name, source, license, str(compression), files, layers)
+
+    def _keys(self, where: str, entry: Mapping[Any, Any], allowed: set[str], needed: set[str]) -> bool:
+        unknown, missing = sorted(map(str, entry.keys() - allowed)), sorted(needed - entry.keys())
+        if unknown:
+            self.problem(where, f"unknown key {unknown[0]}", ", ".join(sorted(allowed)))
+        if missing:
+            self.problem(where, f"lacks {', '.join(missing)}", ", ".join(sorted(needed)))
+        return not unknown and not missing
+
+    def _source(self, entry: Any) -> HubSource | FolderSource | None:
+        if isinstance(entry, dict) and entry.keys() == {"folder"}:
+            if isinstance(entry["folder"], str) and entry["folder"]:
+                return FolderSource(entry["folder"])
+        elif isinstance(entry, dict) and entry.keys() == {"hub", "revision"}:
+            repository, revision = str(entry["hub"]), str(entry["revision"])
+            if _REPOSITORY.fullmatch(repository) and _COMMIT.fullmatch(revision):
+                return HubSource(repository, revision)
+        allowed = "folder: PATH; or hub: OWNER/NAME with revision: COMMIT (40 hexadecimal digits)"
+        self.problem("source", entry, allowed)
+        return None
+
+    def _license(self, value: Any) -> str | None:
+        if value is not None and not (
+            isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()
+        ):
+            self.problem("license", value, "an SPDX identifier, or null")
+            return None
+        return value
+
+    def _files(self, entries: Any) -> Iterator[LockedFile]:
+        if not isinstance(entries, list) or not entries:
+            self.problem("files", entries if not entries else type(entries).__name__, "a list of files")
+            return
+        paths: list[str] = []
+        for number, entry in enumerate(entries):
+            file = self._file(f"files[{number}]", entry)
+            if file:
+                paths.append(file.path)
+                yield file
+        if paths != sorted(set(paths)):
+            self.problem("files", "not sorted by path, or a path twice", "each path once, sorted")
+        for path, other in same_but_for_case(paths):
+            self.problem("files", f"{path} and {other}", "names that stay different where case is ignored")
+
+    def _file(self, key: str, entry: Any) -> LockedFile | None:
+        if not isinstance(entry, dict):
+            self.problem(key, entry, "a mapping with path, size and sha256")
+            return None
+        names = {"path", "size", "sha256"}
+        if not self._keys(key, entry, names, names):
+            return None
+        path, size, sha256 = entry["path"], entry["size"], entry["sha256"]
+        if not isinstance(path, str):
+            self.problem(f"{key}.path", path, "a relative path")
+            return None
+        good = True
+        if fault := fault_of_name(path):
+            self.problem(f"{key}.path", f"{path!r}: {fault[0]}", fault[1])
+            good = False
+        if type(size) is not int or not 0 < size < 2**53:
+            self.problem(f"{key}.size", size, "bytes, more than 0")
+            good = False
+        if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+            self.problem(f"{key}.sha256", sha256, "64 hexadecimal digits")
+            good = False
+        return LockedFile(path, size, sha256) if good else None
+
+    def _total(self, value: Any, files: Sequence[LockedFile]) -> None:
+        total = sum(file.size for file in files)
+        if value != total:
+            self.problem("totalSize", value, f"{total}, the sum of the files' sizes")
+
+    def _layers(
+        self, entries: Any, files: Sequence[LockedFile], *, compressed: bool
+    ) -> Iterator[LockedLayer]:
+        if not isinstance(entries, list) or not entries:
+            self.problem("layers", entries if not entries else type(entries).__name__, "a list of layers")
+            return
+        sizes = {file.path: file.size for file in files}
+        placed: list[str] = []
+        for number, entry in enumerate(entries):
+            layer = self._layer(f"layers[{number}]", entry, sizes, compressed=compressed)
+            if layer:
+                placed += layer.files
+                yield layer
+        if not self.problems and sorted(placed) != sorted(sizes):
+            odd = sorted({path for path in placed if placed.count(path) > 1} or sizes.keys() - set(placed))
+            self.problem("layers", f"{odd[0]} is in no layer, or in two", "each file in one layer")
+
+    def _layer(
+        self, key: str, entry: Any, sizes: Mapping[str, int], *, compressed: bool
+    ) -> LockedLayer | None:
+        if not isinstance(entry, dict):
+            self.problem(key, entry, "a mapping with digest, size and files")
+            return None
+        needed = {"digest", "size", "files"} | ({"diffId"} if compressed else set())
+        if not self._keys(key, entry, needed, needed):
+            return None
+        digest, diff_id = entry["digest"], entry["diffId"] if compressed else entry["digest"]
+        for name, value in (("digest", digest), ("diffId", diff_id)):
+            if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+                self.problem(f"{key}.{name}", value, "sha256: and 64 hexadecimal digits")
+                return None
+        paths, size = entry["files"], entry["size"]
+        if not isinstance(paths, list) or not paths or any(path not in sizes for path in map(str, paths)):
+            self.problem(f"{key}.files", paths, "paths out of files")
+            return None
+        if type(size) is not int or size <= 0:
+            self.problem(f"{key}.size", size, "bytes, more than 0")
+            return None
+        if not compressed and size != (wanted := layer_size([(path, sizes[path]) for path in paths])):
+            self.problem(f"{key}.size", size, f"{wanted}, which follows from its files")
+            return None
+        return LockedLayer(digest, size, diff_id, tuple(paths))

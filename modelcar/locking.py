@@ -1,0 +1,271 @@
+"""Lock a model: resolve where it comes from, pack its files, and say what the image consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modelcar import hub, strict_yaml
+from modelcar.base import add_base_layer, read_base
+from modelcar.errors import InputError, Problem, refuse
+from modelcar.image import modelcar_image
+from modelcar.layer_format import LARGE_FILE, group_files, layer_parts
+from modelcar.lock import (
+    COMPRESSIONS,
+    FolderSource,
+    HubSource,
+    Lock,
+    LockedFile,
+    lock_path,
+    write_lock,
+)
+from modelcar.lock import MODELS as DESCRIPTIONS
+from modelcar.lock import NAME as MODEL_NAME
+from modelcar.oci_layout import LayoutStore, open_store, replace_file
+from modelcar.packing import Packed, Packer, Progress
+from modelcar.paths import printable
+from modelcar.sources import FolderFiles, HubFiles, Source
+from modelcar.weights import WeightFile, check_packed, read_weights
+
+DESCRIPTION_NAME = "model.yaml"
+#: Folder of the layouts below the project; each is as large as its model.
+LAYOUTS = Path("modelcar/data")
+#: Bytes. Above it a layer takes long to send again after a cut, and some registries have limits.
+LARGE_LAYER = 10 * 10**9
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is to be locked (`model.yaml`): a hub's repository at a revision, or a folder.
+
+    revision: branch, tag or commit. allow, ignore: patterns of paths, as the hub's own client takes them.
+    license: overrides what the hub says. compression: none or zstd.
+    """
+
+    hub: str | None = None
+    revision: str = "main"
+    folder: str | None = None
+    allow: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    license: str | None = None
+    compression: str = "none"
+    allow_pickle: bool = False
+
+
+def layout_path(project: Path, name: str) -> Path:
+    """Return where a model's layout is kept."""
+    return project / LAYOUTS / f"{name}.oci"
+
+
+def description_path(project: Path, name: str) -> Path:
+    """Return where it is said what a model is made of."""
+    return project / DESCRIPTIONS / name / DESCRIPTION_NAME
+
+
+def check_name(name: str) -> str:
+    """Return the name of a model if a repository in a registry can have it.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if MODEL_NAME.fullmatch(name) and len(name) <= 100:
+        return name
+    raise refuse(
+        "model",
+        repr(name),
+        allowed="lower-case letters and digits, with single . _ or - between them, at most 100",
+        fix="choose another name: it is also the name of the image's repository",
+    )
+
+
+def read_description(path: Path) -> Description:
+    """Read model.yaml.
+
+    Raises:
+        InputError: with everything that is wrong with it.
+    """
+    allowed = (
+        "hub: OWNER/NAME with revision, or folder: PATH; allow, ignore, license, compression, allowPickle"
+    )
+    fix = f"python -m modelcar lock {path.parent.name} --hub OWNER/NAME (or --folder PATH) writes it"
+    document = strict_yaml.read(path, allowed, fix)
+    problems = []
+    if not isinstance(document, dict) or len({"hub", "folder"} & document.keys()) != 1:
+        raise refuse(str(path), repr(document)[:200], allowed=allowed, fix=fix)
+    kinds = {
+        **dict.fromkeys(("hub", "revision", "folder", "license", "compression"), str),
+        **dict.fromkeys(("allow", "ignore"), list),
+        "allowPickle": bool,
+    }
+    for key, value in document.items():
+        kind = kinds.get(key)
+        texts = not isinstance(value, list) or all(isinstance(item, str) and item for item in value)
+        if kind is None or not isinstance(value, kind) or not texts or value == "":
+            problems.append(Problem(f"{path}: {key}", repr(value)[:200], allowed, "correct it"))
+    if document.get("compression", "none") not in COMPRESSIONS:
+        allowed = " or ".join(COMPRESSIONS)
+        problems.append(Problem(f"{path}: compression", str(document["compression"]), allowed, "correct it"))
+    if problems:
+        raise InputError(problems)
+    return Description(
+        hub=document.get("hub"),
+        revision=document.get("revision", "main"),
+        folder=document.get("folder"),
+        allow=tuple(document.get("allow", ())),
+        ignore=tuple(document.get("ignore", ())),
+        license=document.get("license"),
+        compression=document.get("compression", "none"),
+        allow_pickle=document.get("allowPickle", False),
+    )
+
+
+def write_description(project: Path, name: str, description: Description) -> None:
+    """Keep what a model is made of, for the next lock."""
+    source: dict[str, Any] = (
+        {"folder": description.folder}
+        if description.folder
+        else {"hub": description.hub, "revision": description.revision}
+    )
+    rest = {
+        "allow": list(description.allow),
+        "ignore": list(description.ignore),
+        "license": description.license,
+        "compression": description.compression if description.compression != "none" else None,
+        "allowPickle": description.allow_pickle,
+    }
+    document = {**source, **{key: value for key, value in rest.items() if value}}
+    path = description_path(project, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = f"# What `python -m modelcar lock {name}` locks; {LOCK_HINT}\n"
+    replace_file(path, (head + yaml.safe_dump(document, sort_keys=False)).encode())
+
+
+LOCK_HINT = "the result is model.lock."
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a description leads to now. skipped: (path, why) of files that are left out."""
+
+    origin: HubSource | FolderSource
+    license: str | None
+    files: Source
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+def resolve(description: Description, project: Path, *, endpoint: str | None = None) -> Resolved:
+    """Look at the source: which commit, which files. Reads no weights.
+
+    Raises:
+        InputError: there is none, it cannot be reached, or its files are unfit.
+    """
+    if description.folder:
+        weights = read_weights(project / description.folder, allow_pickle=description.allow_pickle)
+        origin = FolderSource(description.folder)
+        return Resolved(origin, description.license, FolderFiles(weights))
+    found = hub.resolve(
+        str(description.hub),
+        description.revision,
+        endpoint=endpoint,
+        allow=description.allow,
+        ignore=description.ignore,
+        allow_pickle=description.allow_pickle,
+    )
+    files = HubFiles(found.repository, found.revision, found.files, endpoint)
+    source = HubSource(found.repository, found.revision)
+    return Resolved(source, description.license or found.license, files, found.skipped)
+
+
+def lock_model(
+    name: str,
+    description: Description,
+    resolved: Resolved,
+    project: Path,
+    *,
+    progress: Progress | None = None,
+    jobs: int | None = None,
+    architecture: str = "amd64",
+    large_file: int = LARGE_FILE,
+) -> tuple[Lock, int]:
+    """Pack a model and write its lock; return the lock and the bytes that had to be written to the layout.
+
+    Raises:
+        InputError: the weights are unfit, the disk is too full, or the source changes or breaks off.
+    """
+    source = resolved.files
+    groups = [
+        [path for path, _ in group]
+        for group in group_files(list(source.sizes.items()), large_file=large_file)
+    ]
+    with open_store(layout_path(project, name)) as store:
+        packer = Packer(store, source, compression=description.compression, progress=progress, jobs=jobs)
+        packed = packer.pack(groups)
+        if description.compression == "none":
+            _check_contents(store, packed, source.sizes, resolved, description)
+        sha256 = {path: digest for made in packed for path, digest in made.sha256.items()}
+        files = tuple(LockedFile(path, source.sizes[path], sha256[path]) for path in sorted(source.sizes))
+        layers = tuple(made.layer for made in packed)
+        lock = Lock(name, resolved.origin, resolved.license, description.compression, files, layers)
+        base = read_base(architecture)
+        add_base_layer(store, base)
+        store.publish(modelcar_image(lock, base))
+        path = lock_path(project, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, write_lock(lock))
+        return lock, packer.written
+
+
+def _check_contents(
+    store: LayoutStore,
+    packed: Sequence[Packed],
+    sizes: Mapping[str, int],
+    resolved: Resolved,
+    description: Description,
+) -> None:
+    """A folder was checked before it was packed; a repository's headers can be read only now."""
+    if isinstance(resolved.origin, FolderSource):
+        return
+    files = {}
+    for made in packed:
+        offset = 0
+        blob = store.blob(made.layer.digest)
+        for part in layer_parts([(path, sizes[path]) for path in made.layer.files]):
+            if isinstance(part, bytes):
+                offset += len(part)
+            else:
+                files[part[0]] = WeightFile(part[0], blob, part[1], 0, 0, 0, offset)
+                offset += part[1]
+    shown = Path(f"{resolved.origin.repository}@{resolved.origin.revision[:12]}")
+    check_packed(files, shown, allow_pickle=description.allow_pickle)
+
+
+def warnings(lock: Lock) -> list[str]:
+    """Return what a user should know of a model that can be delivered, but not well."""
+    found = []
+    for layer in lock.layers:
+        if layer.size > LARGE_LAYER:
+            found.append(
+                f"{printable(layer.files[0])} makes a layer of {layer.size / 1e9:.1f} GB. A registry takes "
+                f"a blob in one request (Artifact Registry refuses chunked uploads), so a cut connection sends "
+                f"all of it again: {layer.size / 1e8 / 60:.0f} minutes at 100 MB/s. Shards of 5 GB are "
+                f'better: load it, save_pretrained(FOLDER, max_shard_size="5GB"), and lock that folder.'
+            )
+    return found
+
+
+__all__ = [
+    "Description",
+    "Resolved",
+    "check_name",
+    "description_path",
+    "layout_path",
+    "lock_model",
+    "read_description",
+    "resolve",
+    "warnings",
+    "write_description",
+]

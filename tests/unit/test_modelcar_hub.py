@@ -1,0 +1,217 @@
+"""The hub's client: which files are taken, and that their bytes come whole whatever happens on the way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from modelcar import hub
+from modelcar.errors import InputError
+from tests.hub_server import COMMIT, Hub, serve, sha256_of
+
+REPOSITORY = "Qwen/Qwen2.5-0.5B"
+WEIGHTS = bytes(range(256)) * 1024
+FILES = {
+    "config.json": b'{"model_type": "qwen2"}',
+    "README.md": b"# a model",
+    "LICENSE": b"Apache",
+    "tokenizer.json": b"{}",
+    "model.safetensors": WEIGHTS,
+}
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries follow each other at once."""
+    monkeypatch.setattr(hub, "WAITS", (0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr("time.sleep", lambda _: None)
+
+
+@pytest.fixture
+def server() -> Iterator[Hub]:
+    with serve({REPOSITORY: FILES}) as running:
+        yield running
+
+
+def resolve(server: Hub, **options: Any) -> hub.HubModel:
+    return hub.resolve(options.pop("repository", REPOSITORY), endpoint=server.url, **options)
+
+
+def choose(files: dict[str, bytes], **options: Any) -> tuple[list[str], dict[str, str]]:
+    """Return the paths that are taken, and why others are not."""
+    with serve({REPOSITORY: files}) as server:
+        model = resolve(server, **options)
+    return [file.path for file in model.files], dict(model.skipped)
+
+
+def download(server: Hub, path: str = "model.safetensors", start: int = 0) -> bytes:
+    received = bytearray()
+    size = len(FILES[path])
+    hub.download(REPOSITORY, COMMIT, path, received.extend, size=size, start=start, endpoint=server.url)
+    return bytes(received)
+
+
+# --- what is taken
+
+
+@pytest.mark.parametrize("revision", ["main", COMMIT])
+def test_a_revision_is_resolved_to_its_commit(server: Hub, revision: str) -> None:
+    model = resolve(server, revision=revision)
+    assert (model.revision, model.license) == (COMMIT, "apache-2.0")
+    assert [file.path for file in model.files] == sorted(FILES)
+    assert {file.path: file.size for file in model.files} == {p: len(c) for p, c in FILES.items()}
+    digests = {file.path: file.sha256 for file in model.files}
+    assert digests["model.safetensors"] == sha256_of(WEIGHTS)
+    assert digests["config.json"] is None, "the hub tells digests of large files only"
+
+
+def test_a_card_without_license_has_none() -> None:
+    with serve({REPOSITORY: FILES}, license=None) as server:
+        assert resolve(server).license is None
+
+
+def test_the_weights_are_taken_once_and_every_other_file_is_accounted_for() -> None:
+    duplicates = (
+        *("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack"),
+        *("model.gguf", "onnx/model.onnx", "original/consolidated.00.pth", "rust_model.ot"),
+    )
+    others = dict.fromkeys((*duplicates, ".gitattributes"), b"x")
+    taken, skipped = choose({**FILES, **others})
+    assert taken == sorted(FILES)
+    assert sorted(skipped) == sorted(others)
+    assert all(skipped.values())
+
+
+def test_consolidated_weights_beside_shards_are_a_duplicate() -> None:
+    shards = {f"model-0000{n}-of-00002.safetensors": b"x" for n in (1, 2)}
+    taken, skipped = choose({"config.json": b"{}", **shards, "consolidated.safetensors": b"x"})
+    assert taken == ["config.json", *shards]
+    assert skipped == {"consolidated.safetensors": "the weights a second time"}
+    taken, _ = choose({"config.json": b"{}", "consolidated.safetensors": b"x"})
+    assert "consolidated.safetensors" in taken, "where they are the only ones they are taken"
+
+
+def test_patterns_choose() -> None:
+    taken, skipped = choose({**FILES, "onnx/model.onnx": b"x"}, allow=["*.json", "onnx/*"])
+    assert taken == ["config.json", "onnx/model.onnx", "tokenizer.json"]
+    assert skipped["LICENSE"] == "not among the patterns"
+    taken, _ = choose(FILES, ignore=["*.md", "LICENSE"])
+    assert taken == ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+def test_pickles_are_refused_unless_allowed() -> None:
+    files = {"config.json": b"{}", "pytorch_model.bin": b"x"}
+    with pytest.raises(InputError, match=r"pytorch_model\.bin: pickled weights(?s:.*)--allow-pickle"):
+        choose(files)
+    with pytest.raises(InputError, match="pickled weights"):
+        choose({**FILES, **files}, allow=["*"])
+    assert choose(files, allow_pickle=True)[0] == ["config.json", "pytorch_model.bin"]
+
+
+@pytest.mark.parametrize(
+    "path", ["../etc/passwd", "/etc/passwd", "a\\b.json", "a\nb.json", "a/../../b", "x/.wh.b"]
+)
+def test_names_that_a_hub_could_do_harm_with_are_refused(path: str) -> None:
+    with pytest.raises(InputError) as caught:
+        choose({**FILES, path: b"x"})
+    assert len(caught.value.problems) == 1
+    assert "\n    allowed" in str(caught.value)
+    assert "a\nb" not in str(caught.value)
+
+
+def test_a_file_beyond_the_hubs_limit_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.MAX_HTTP_DOWNLOAD_SIZE", 100_000)
+    with pytest.raises(InputError, match=r"model\.safetensors: 0\.0 GB(?s:.*)max_shard_size"):
+        choose(FILES)
+
+
+def test_nothing_chosen_says_what_is_there() -> None:
+    with pytest.raises(InputError, match=r"none of its files is chosen; it has config\.json, README\.md"):
+        choose(FILES, allow=["*.gguf"])
+
+
+REFUSED: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
+    "no repository": ({"repository": "no/such"}, {}, "has none, or not for everybody"),
+    "not a name": ({"repository": "a b"}, {}, "not the name of a repository"),
+    "no revision": ({"revision": "v9"}, {}, "no such revision"),
+    "gated": ({}, {"status": 403, "code": "GatedRepo"}, "terms that are not accepted"),
+    "private": ({}, {"status": 401, "code": "RepoNotFound"}, "has none, or not for everybody"),
+    "no token": ({}, {"status": 401}, "has none, or not for everybody"),
+    "too many requests": ({}, {"status": 429, "times": 20}, "asks for fewer requests (429)"),
+    "in trouble": ({}, {"status": 503, "times": 20}, "answers 503"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_the_hub_refuses_is_said_in_words(
+    server: Hub, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret_of_the_user")
+    options, fault, expected = REFUSED[case]
+    if fault:
+        server.fault("", **fault)
+    with pytest.raises(InputError, match=re.escape(expected)) as caught:
+        resolve(server, **options)
+    assert "hf_secret" not in str(caught.value)
+    assert "fix: " in str(caught.value)
+
+
+def test_a_hub_that_is_not_there_is_told_with_its_address() -> None:
+    with serve({}) as gone:
+        pass
+    with pytest.raises(InputError, match=rf"{gone.url} cannot be reached(?s:.*)--endpoint"):
+        resolve(gone)
+
+
+# --- its bytes
+
+
+@pytest.mark.parametrize("path", ["model.safetensors", "config.json"])
+def test_a_file_comes_whole(server: Hub, path: str) -> None:
+    assert download(server, path) == FILES[path]
+
+
+def test_a_download_goes_on_where_it_was(server: Hub) -> None:
+    assert download(server, start=100_000) == WEIGHTS[100_000:]
+    assert [request.start for request in server.requests] == [100_000]
+
+
+def test_a_cut_connection_is_taken_up_again(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "PIECE", 10_000)  # a cut loses less than a piece
+    for _ in range(6):
+        server.fault("model.safetensors", cut=30_000)
+    assert download(server) == WEIGHTS
+    assert server.sent("model.safetensors") <= len(WEIGHTS) + 30_000, "what came is not sent again"
+
+
+def test_a_server_that_ignores_ranges_harms_nothing(server: Hub) -> None:
+    server.fault("model.safetensors", cut=30_000)
+    server.fault("model.safetensors", ignore_range=True, times=5)
+    assert download(server) == WEIGHTS
+    server.fault("model.safetensors", ignore_range=True)
+    assert download(server, start=70_000) == WEIGHTS[70_000:]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_passing_trouble_passes(server: Hub, status: int) -> None:
+    server.fault("model.safetensors", status=status, times=2, retry_after=0)
+    assert download(server) == WEIGHTS
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ({"status": 503, "times": 99}, "answers 503"),
+        ({"status": 404, "code": "EntryNotFound", "times": 99}, "no such file at this commit"),
+        ({"cut": 0, "times": 99}, "broke off"),
+        ({"extra": b"more"}, "more bytes come than the file has"),
+    ],
+    ids=["503", "404", "cut", "too long"],
+)
+def test_what_never_comes_right_is_given_up(server: Hub, fault: dict[str, Any], expected: str) -> None:
+    server.fault("model.safetensors", **fault)
+    with pytest.raises(InputError, match=expected):
+        download(server)
