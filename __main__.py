@@ -10,10 +10,11 @@ from components import settings as stack
 from components.google.cloud import GoogleCloud
 from components.google.cluster import require_adopted
 from components.kserve_platform import KServePlatform, KServePlatformArgs, verify
+from components.model_lock import model_lock
 from components.model_service import ModelService, ModelServiceArgs
-from components.model_size import model_bytes
 from components.modelcar_image import ModelcarImage, ModelcarImageArgs
 from components.pull_access import PullAccess, PullAccessArgs
+from modelcar.base import read_base
 from modelcar.errors import InputError
 
 PROJECT = Path(__file__).absolute().parent
@@ -22,25 +23,26 @@ PROJECT = Path(__file__).absolute().parent
 def main() -> None:
     """Declare the stack's resources; everything is checked before the first one."""
     settings = stack.from_pulumi(PROJECT)
-    size = model_bytes(settings, PROJECT)
+    lock = model_lock(settings, PROJECT)
     if settings.google:
         require_adopted(settings.google)
     reachable = reachability.check(settings, required=not pulumi.runtime.is_dry_run())
 
     # The registry, its reader, the cluster and its GPU nodes, where they are Google's.
+    size = lock.total_size if lock else 0
     cloud = GoogleCloud("modelcar", settings.google, size) if settings.google else None
 
     image = ModelcarImage(
-        settings.image_name,
+        settings.repository,
         ModelcarImageArgs(
-            weights=Path(settings.weights),
+            lock,
+            read_base(settings.architecture),
             registry=settings.registry,
-            name=settings.image_name,
-            base_image=settings.base_image,
+            name=settings.repository,
             builder=settings.builder,
             insecure=settings.registry_insecure,
             project=PROJECT,
-            model_bytes=settings.model_bytes,
+            hub_endpoint=settings.hub_endpoint,
         ),
         pulumi.ResourceOptions(depends_on=[cloud.registry] if cloud else []),
     )
@@ -78,7 +80,7 @@ def main() -> None:
     pulumi.export("modelDigest", image.digest)
     pulumi.export("storageUri", image.storage_uri)
     pulumi.export("imageReference", image.reference)
-    pulumi.export("weightsDigest", image.weights_digest)
+    pulumi.export("lockDigest", image.lock_digest)
     pulumi.export("modelBytes", image.size_bytes)
     pulumi.export("serviceName", service.name)
     pulumi.export("namespace", service.namespace)

@@ -30,10 +30,10 @@ def problem(key: str, value: object, allowed: str, fix: str) -> Problem:
 
 def _repository(settings: Settings) -> Problem | None:
     # A registry counts everything below its host.
-    path = f"{settings.registry.partition('/')[2]}/{settings.image_name}"
+    path = f"{settings.registry.partition('/')[2]}/{settings.repository}"
     if len(path) <= oci.LONGEST_NAME:
         return None
-    value = f"{settings.image_name[:40]}… gives a repository name of {len(path)} characters"
+    value = f"{settings.repository[:40]}… gives a repository name of {len(path)} characters"
     return problem(
         "imageName", value, f"{oci.LONGEST_NAME} characters with the registry's path", "shorten it"
     )

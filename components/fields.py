@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator
 
 from components import oci
+from modelcar import lock
 
 #: A Kubernetes quantity without an exponent (`500m`, `1.5`, `16Gi`).
 QUANTITY = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)(?P<unit>m|[kMGTPE]|[KMGTPE]i)?")
@@ -47,8 +49,24 @@ def _pinned(value: Any) -> Any:
     )
 
 
-def _base(value: Any) -> Any:
-    return value if isinstance(value, str) and oci.LAYOUT.fullmatch(value) else _pinned(value)
+def _model(value: Any) -> Any:
+    if isinstance(value, str) and (value.endswith("/model.lock") or lock.NAME.fullmatch(value)):
+        return value
+    raise Refused(
+        "not a model",
+        "a folder of modelcar/models, or the path of a model.lock",
+        "python -m modelcar lock NAME makes one",
+    )
+
+
+def _endpoint(value: Any) -> Any:
+    url = urlsplit(value) if isinstance(value, str) else None
+    local = url is not None and url.hostname in {"localhost", "127.0.0.1", "::1"}
+    if url and url.hostname and (url.scheme == "https" or (url.scheme == "http" and local)):
+        if url.username or url.password:
+            raise Refused("holds credentials", "an address without them", "set HF_TOKEN in the environment")
+        return value.rstrip("/")
+    raise Refused("not the address of a hub", "https://HOST[/PATH]", "leave it out for the hub itself")
 
 
 def _registry(value: Any) -> Any:
@@ -106,5 +124,6 @@ Label = Annotated[
     str, matches(_LABEL, "Kubernetes refuses this name", f"a match of {_LABEL.pattern}", _LABEL_FIX)
 ]
 PinnedImage = Annotated[str, BeforeValidator(_pinned)]
-BaseImage = Annotated[str, BeforeValidator(_base)]
+ModelName = Annotated[str, BeforeValidator(_model)]
+Endpoint = Annotated[str, BeforeValidator(_endpoint)]
 Registry = Annotated[str, BeforeValidator(_registry)]

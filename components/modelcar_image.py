@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,167 +11,175 @@ import pulumi_docker_build as docker_build
 
 from components import oci
 from components.options import child
-from modelcar.layout import Layout, write_layout
-from modelcar.weights import read_weights
+from modelcar import fetching
+from modelcar.base import Base
+from modelcar.image import modelcar_image
+from modelcar.lock import Lock
+from modelcar.locking import LAYOUTS
+from modelcar.manifest import Image
+from modelcar.oci_layout import context_of
+from modelcar.progress import amount, lines
 
 #: Folder of the Dockerfile; its .dockerignore keeps everything else out: the weights have their own way in.
 BUILD_CONTEXT = Path("modelcar")
-#: Folder of the layouts below the project; each is as large as its model's weights.
-LAYOUTS = Path(".cache/layouts")
 
 
 @dataclass(frozen=True)
 class ModelcarImageArgs:
     """What one image is made of.
 
-    weights: folder with the model's files.
+    lock: of the model; None in a preview before there is one.
+    base: the programs beside the weights.
     registry: HOST[:PORT]/PATH to push to.
     name: repository below it.
-    base_image: image by digest (or `oci-layout://DIR@sha256:…`) that gives sh, ln, sleep and ls.
     builder: name of the buildx builder; None for the default one.
     insecure: push over plain HTTP, for a registry on this machine.
-    project: the program's folder, to which `weights` is relative.
-    layouts: folder for the weights' OCI layouts (as large as the weights).
-    model_bytes: size of the weights; where it is given, a preview does without the weights themselves.
+    project: the program's folder.
+    hub_endpoint: address of a mirror of the hub; None for the hub itself.
     """
 
-    weights: Path
+    lock: Lock | None
+    base: Base
     registry: str
     name: str
-    base_image: str
     builder: str | None = None
     insecure: bool = False
     project: Path = Path()
-    layouts: Path = LAYOUTS
-    model_bytes: int | None = None
+    hub_endpoint: str | None = None
 
 
 class ModelcarImage(pulumi.ComponentResource):
     """Build and push a modelcar through the docker-build provider.
 
-    The weights enter as an OCI layout in a named context: the provider does not hash them on every preview,
-    and BuildKit pushes their layers as they are (docs/decisions/0002-weights-as-oci-layout.md). The layout's
-    digest is an input of the image, so a preview shows that the weights changed.
+    The image's digest follows from the lock, so a preview shows the one that `up` will push, without the
+    weights, and a run that pushes another one fails. The weights enter as an OCI layout in a named context
+    (docs/decisions/0002): BuildKit pushes its layers as they are. They are fetched only when the image is to
+    be made or changed.
 
     Outputs:
-        digest: `sha256:…` of the pushed manifest. Unknown in a preview that will build the image.
+        digest: `sha256:…` of the pushed manifest. Unknown in a preview without a lock.
         storage_uri: `oci://REGISTRY/NAME@sha256:…`, for KServe.
         reference: `REGISTRY/NAME:TAG`, a tag for people to find the image by; nothing is served by it.
-        weights_digest: digest of the weights' layout, known without a build.
-        size_bytes: bytes of the weights' layers.
+        lock_digest: digest of the lock.
+        size_bytes: bytes of the model's files.
 
-    Raises:
-        InputError: the weights are unfit, or the disk is too full for their layout.
+    Raises (inside of the output):
+        ValueError: the registry got another digest than the lock says.
     """
 
     digest: pulumi.Output[str]
     storage_uri: pulumi.Output[str]
     reference: pulumi.Output[str]
-    weights_digest: pulumi.Output[str]
+    lock_digest: pulumi.Output[str]
     size_bytes: pulumi.Output[int]
 
     def __init__(
         self, name: str, args: ModelcarImageArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
-        """Stage the weights and declare the image."""
-        layout = _stage(args)
+        """Declare the image."""
         super().__init__("modelcar:kserve:ModelcarImage", name, None, opts)
-        digest = pulumi.Output.from_input(layout.manifest_digest) if layout else unknown()
-        # Relative paths: another checkout's preview must not show a change where there is none.
-        folder = args.layouts / args.name
-        is_layout = oci.LAYOUT.fullmatch(args.base_image)
-        base = args.base_image if is_layout else f"docker-image://{args.base_image}"
-        export = _export_options(args.insecure)
-        dockerfile = args.project / BUILD_CONTEXT / "Dockerfile"
-        reference = digest.apply(
-            lambda found: f"{args.registry}/{args.name}:{image_tag(base, found, dockerfile, export)}"
-        )
+        planned = modelcar_image(args.lock, args.base) if args.lock else None
+        predicted = pulumi.Output.from_input(planned.digest) if planned else unknown()
+        self.reference = predicted.apply(lambda digest: f"{args.registry}/{args.name}:{image_tag(digest)}")
+        export = _export_options(planned, insecure=args.insecure)
+        # A relative path: another checkout's preview must not show a change where there is none.
+        layout = LAYOUTS / f"{args.lock.name if args.lock else args.name}.oci"
         image = docker_build.Image(
             name,
             context=docker_build.BuildContextArgs(
                 location=str(BUILD_CONTEXT),
                 named={
-                    "base": docker_build.ContextArgs(location=base),
                     "weights": docker_build.ContextArgs(
-                        location=pulumi.Output.concat("oci-layout://", str(folder), "@", digest)
-                    ),
+                        location=predicted.apply(lambda digest: context_of(layout, digest))
+                    )
                 },
             ),
             build_args={"SOURCE_DATE_EPOCH": "0"},
             builder=docker_build.BuilderConfigArgs(name=args.builder) if args.builder else None,
-            exports=[docker_build.ExportArgs(raw=pulumi.Output.concat(export, ",name=", reference))],
+            exports=[docker_build.ExportArgs(raw=pulumi.Output.concat(export, ",name=", self.reference))],
             push=False,  # the export above pushes
             build_on_preview=False,
-            opts=child(self, opts),
+            opts=pulumi.ResourceOptions.merge(
+                child(self, opts), pulumi.ResourceOptions(hooks=_fetching(name, args, planned, layout))
+            ),
         )
-        self.digest = known_digest(image.digest)
+        self.digest = _pushed(image, planned)
         self.storage_uri = self.digest.apply(lambda found: oci.storage_uri(args.registry, args.name, found))
-        self.reference = reference
-        self.weights_digest = digest
-        self.size_bytes = pulumi.Output.from_input(layout.total_size if layout else args.model_bytes or 0)
+        self.lock_digest = pulumi.Output.from_input(args.lock.digest) if args.lock else unknown()
+        self.size_bytes = pulumi.Output.from_input(args.lock.total_size if args.lock else 0)
         self.register_outputs(
             {
                 "digest": self.digest,
                 "storageUri": self.storage_uri,
                 "reference": self.reference,
-                "weightsDigest": self.weights_digest,
+                "lockDigest": self.lock_digest,
                 "sizeBytes": self.size_bytes,
             }
         )
 
 
-def _stage(args: ModelcarImageArgs) -> Layout | None:
-    """Write the weights' layout; None in a preview on a machine that does not have them."""
-    folder = args.project / args.weights
-    if args.model_bytes and pulumi.runtime.is_dry_run() and not folder.exists():
-        pulumi.log.warn(
-            f"{args.weights} is not on this machine: the preview cannot tell whether the image changes. "
-            "`pulumi up` needs the weights."
-        )
+def _fetching(
+    name: str, args: ModelcarImageArgs, planned: Image | None, layout: Path
+) -> pulumi.ResourceHookBinding | None:
+    """Return the hook that brings the weights when the image is made or changed, and at no other time."""
+    lock = args.lock
+    if lock is None or planned is None or pulumi.runtime.is_dry_run():
         return None
-    return write_layout(read_weights(folder), args.project / args.layouts / args.name)
+
+    def fetch() -> None:
+        destination = args.project / layout
+        if fetching.is_complete(planned, destination):
+            return
+        missing = fetching.missing_bytes(lock, destination)
+        pulumi.log.info(f"{lock.name}: fetching {amount(missing)}")
+        progress = lines(lock.name, missing, lambda line: pulumi.log.info(line))
+        fetching.fetch(
+            lock, args.base, args.project, destination, endpoint=args.hub_endpoint, progress=progress
+        )
+
+    async def before(_: pulumi.ResourceHookArgs) -> None:
+        await asyncio.to_thread(fetch)
+
+    hook = pulumi.ResourceHook(f"fetch-{name}", before)
+    return pulumi.ResourceHookBinding(before_create=[hook], before_update=[hook])
 
 
-def _export_options(insecure: bool) -> str:
-    """BuildKit's image exporter: push, do not compress what does not compress, normalise every time."""
+def _pushed(image: docker_build.Image, planned: Image | None) -> pulumi.Output[str]:
+    """Return the digest that was pushed, which has to be the planned one; in a preview the planned one."""
+    if pulumi.runtime.is_dry_run():
+        # The provider (0.0.22) shows the digest of an update as the *known* empty string, so it is not asked.
+        return image.urn.apply(lambda _: planned.digest) if planned else unknown()
+
+    def check(found: str | None) -> str:
+        if planned is None or found != planned.digest:
+            raise ValueError(
+                f"the docker-build provider pushed {found!r}, and the lock says "
+                f"{planned.digest if planned else None!r}; nothing was deployed. The builder does not pass "
+                "the layout on as it is: use BuildKit 0.13 or newer, and no policy that adds attestations"
+            )
+        return found
+
+    return image.digest.apply(check)
+
+
+def _export_options(image: Image | None, *, insecure: bool) -> str:
+    """BuildKit's image exporter: push, do not compress what does not compress, keep the annotations."""
     options = ["type=image", "push=true", "compression=uncompressed", "oci-mediatypes=true"]
-    options += ["rewrite-timestamp=true"]
     options += ["registry.insecure=true"] if insecure else []
+    annotations = image.annotations if image else {}
+    options += [_csv(f"annotation.{name}={value}") for name, value in annotations.items()]
     return ",".join(options)
 
 
-def image_tag(base: str, weights_digest: str, dockerfile: Path, export: str) -> str:
-    """Return a tag that names what the image is made of, so that no tag ever moves to another image."""
-    base_digest = base.rsplit("@", 1)[-1]
-    parts = [
-        base_digest,
-        weights_digest,
-        dockerfile.read_text(),
-        export.replace(",registry.insecure=true", ""),
-    ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+def _csv(field: str) -> str:
+    """Quote a field as BuildKit's options want it (CSV, RFC 4180)."""
+    doubled = field.replace('"', '""')
+    return f'"{doubled}"' if any(character in field for character in ',"') else field
 
 
-def known_digest(digest: pulumi.Output[str]) -> pulumi.Output[str]:
-    """Return the digest, unknown where the provider does not know it yet.
-
-    In a preview of an update the provider (0.0.22) shows the digest as the *known* empty string; passed on,
-    it would end up in a URI.
-
-    Raises (inside of the output):
-        ValueError: the provider gave no digest in a real run.
-    """
-
-    def check(found: str | None) -> pulumi.Output[str]:
-        if found and oci.is_digest(found):
-            return pulumi.Output.from_input(found)
-        if pulumi.runtime.is_dry_run():
-            return unknown()
-        raise ValueError(
-            f"the docker-build provider returned {found!r} in place of a digest; nothing was deployed"
-        )
-
-    return digest.apply(check)
+def image_tag(digest: str) -> str:
+    """Return a tag that names the image by its content, so that no tag ever moves to another image."""
+    return digest.removeprefix("sha256:")[:16]
 
 
 def unknown() -> pulumi.Output[str]:

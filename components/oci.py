@@ -18,7 +18,6 @@ DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 PINNED = re.compile(
     rf"(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::[\w][\w.-]{{0,127}})?@sha256:[0-9a-f]{{64}}"
 )
-LAYOUT = re.compile(r"oci-layout://\S+@sha256:[0-9a-f]{64}")
 
 #: Longest repository name that registries accept, in characters.
 LONGEST_NAME = 255

@@ -19,9 +19,10 @@ from pydantic.alias_generators import to_camel
 
 from components.checks import CHECKS, NAMESPACE, RESERVED_ENV, problem
 from components.fields import (
-    BaseImage,
+    Endpoint,
     ImageName,
     Label,
+    ModelName,
     PinnedImage,
     Refused,
     Registry,
@@ -33,6 +34,7 @@ from components.google.checks import problems as google_problems
 from components.google.settings import GoogleSettings
 from components.kserve_platform import KServeSettings
 from modelcar.errors import InputError, Problem, refuse
+from modelcar.lock import lock_path
 
 __all__ = [
     "KEYS",
@@ -58,12 +60,12 @@ class Settings(BaseModel):
     google: GoogleSettings | None = None
 
     # the image
-    image_name: ImageName = "qwen2.5-0.5b"
-    weights: str = Field("modelcar/data/qwen2.5-0.5b", min_length=1)
-    model_size: Annotated[str, quantity_field("1Gi")] | None = None
+    model: ModelName = "qwen2.5-0.5b"
+    image_name: ImageName | None = None
+    architecture: Literal["amd64", "arm64"] = "amd64"
+    hub_endpoint: Endpoint | None = None
     registry: Registry
     registry_insecure: bool = False
-    base_image: BaseImage
     builder: str | None = None
     check_reachable: bool = True
 
@@ -129,9 +131,14 @@ class Settings(BaseModel):
         return self
 
     @property
-    def model_bytes(self) -> int | None:
-        """What the model is said to weigh, in bytes; None where the weights themselves have to tell."""
-        return round(quantity(self.model_size)) if self.model_size else None
+    def lock_path(self) -> Path:
+        """Where the model's lock is; relative to the project, or absolute."""
+        return Path(self.model) if self.model.endswith(".lock") else lock_path(Path(), self.model)
+
+    @property
+    def repository(self) -> str:
+        """Name of the image's repository below the registry."""
+        return self.image_name or self.lock_path.parent.name
 
     @property
     def needs_pull_access(self) -> bool:
@@ -141,7 +148,7 @@ class Settings(BaseModel):
     @property
     def model_name(self) -> str:
         """The name that clients ask the server for."""
-        return self.served_model_name or self.image_name
+        return self.served_model_name or self.repository
 
 
 class _Together(ValueError):
@@ -155,7 +162,6 @@ KEYS = {str(field.alias): field for field in Settings.model_fields.values()}
 #: Stand for a required setting that is wrong or missing while the others are checked together.
 _PLACEHOLDERS = {
     "registry": "placeholder.invalid/models",
-    "baseImage": "placeholder@sha256:" + "0" * 64,
     "serverImage": "placeholder@sha256:" + "0" * 64,
 }
 
@@ -165,9 +171,18 @@ _OBJECTS = frozenset({"google", "kserve"})
 #: Keys whose values may hold secrets; they are never shown.
 _HIDDEN = frozenset({"serverEnv", "registryPassword"})
 
+#: Keys that former versions had: what is there instead, and what to do.
+_REPLACED = {
+    "weights": (
+        "model: the name of a locked model",
+        f"python -m modelcar lock NAME --folder PATH, and pulumi config set {NAMESPACE}:model NAME",
+    ),
+    "modelSize": ("the lock, which says it", f"pulumi config rm {NAMESPACE}:modelSize"),
+    "baseImage": ("modelcar/base.lock", f"pulumi config rm {NAMESPACE}:baseImage"),
+}
+
 _REQUIRED = {
     "registry": "HOST[:PORT]/PATH that modelcars are pushed to",
-    "baseImage": "a small image with sh, ln, sleep and ls (busybox), by digest",
     "serverImage": "the model server's image, by digest",
 }
 
@@ -225,6 +240,9 @@ def _unknown_keys(own: Mapping[str, str]) -> list[Problem]:
     names = sorted([*KEYS, PLATFORM_FILE])
     problems = []
     for key in sorted(own.keys() - set(names)):
+        if key in _REPLACED:
+            problems.append(problem(key, "a key of version 0.1", *_REPLACED[key]))
+            continue
         close = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
         fix = (
             f"did you mean {NAMESPACE}:{close[0]}?"

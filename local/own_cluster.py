@@ -15,11 +15,6 @@ from local.instance import Instance
 from local.tools import Progress, Toolbox
 from modelcar.errors import refuse
 
-#: A base for modelcars where public registries can be reached: sh, ln, sleep and ls, and little else.
-BASE_IMAGE = (
-    "docker.io/library/busybox:1.37.0-musl"
-    "@sha256:222ad6d973c0d198014546a65cd02c5fdedcc172123c5b4c2bf0af636550bd94"
-)
 #: The runbook's engine in its official CPU image; its tag is resolved to a digest before anything is served.
 SERVER_TAG = "docker.io/vllm/vllm-openai-cpu:v0.23.0"
 SERVER_ARGS = ["--dtype=float32", "--max-model-len=auto", "--enforce-eager"]
@@ -45,12 +40,12 @@ def is_chosen(settings: dict[str, Any]) -> bool:
 
 
 def write_settings(instance: Instance, tools: Toolbox, settings: dict[str, Any], progress: Progress) -> None:
-    """Write defaults for what the stack does not set itself: base image, builder, server.
+    """Write defaults for what the stack does not set itself: builder, server.
 
     Raises:
         InputError: the server's image cannot be resolved, or no builder can be made.
     """
-    defaults: dict[str, Any] = {"baseImage": BASE_IMAGE, "cpu": "500m", "cpuLimit": "4", "memory": "4Gi"}
+    defaults: dict[str, Any] = {"cpu": "500m", "cpuLimit": "4", "memory": "4Gi"}
     if "serverImage" not in settings:
         defaults |= {"serverImage": pinned(SERVER_TAG, tools), "serverArgs": SERVER_ARGS}
     if "builder" not in settings:

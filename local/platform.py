@@ -133,7 +133,7 @@ def _start(instance: Instance, tools: Toolbox) -> None:
     (instance.state / "slot").write_text(str(instance.slot))
     write_pki(instance)
     base = write_base_layout(tools.programs["busybox"], instance.state / "base")
-    plan = write_plan(instance, tools, f"{instance.registry}/{TOOL_IMAGE}@{base.manifest_digest}")
+    plan = write_plan(instance, tools, f"{instance.registry}/{TOOL_IMAGE}@{base.image.digest}")
     command = [tools["unshare"], "--pid", "--mount", "--net", "--fork", "--propagation", "private"]
     with (instance.logs / "supervisor.log").open("ab") as log:
         process = subprocess.Popen(

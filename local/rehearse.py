@@ -18,11 +18,12 @@ from local.instance import PROJECT, Instance
 from local.pki import NODE
 from local.stack import environment
 from local.tools import Progress, Toolbox
+from local.up import TINY_FOLDER, TINY_MODEL
 from modelcar.tiny_model import make_tiny_model
 
 STACK = "dev"
 #: What of the embedded platform takes the place of Google's registry and cluster.
-PLATFORM_KEYS = ("registry", "registryInsecure", "builder", "baseImage", "serverImage", "kubeconfig")
+PLATFORM_KEYS = ("registry", "registryInsecure", "builder", "architecture", "serverImage", "kubeconfig")
 #: A server that needs no GPU: it serves the model's files, and a page for the probes.
 SERVER = "mkdir -p /tmp/www && echo ok >/tmp/www/health && ln -sfn /mnt/models /tmp/www/models && "
 SERVER += "exec httpd -f -p 8080 -h /tmp/www"
@@ -67,12 +68,12 @@ class _Project:
 
     def make(self) -> None:
         offered = json.loads(self.instance.settings_file.read_text())
-        weights = make_tiny_model(self.folder / "weights")
+        make_tiny_model(TINY_FOLDER)
         document = yaml.safe_load((PROJECT / f"Pulumi.{STACK}.yaml").read_text())
         config = {key.removeprefix("modelcar:"): value for key, value in document["config"].items()}
         self.config = config | {key: offered[key] for key in PLATFORM_KEYS}
         self.config |= {
-            "weights": str(weights),
+            "model": TINY_MODEL,
             "imageName": "rehearsal",
             "namespace": "rehearsal",
             "serverCommand": ["sh", "-c", SERVER, "server"],

@@ -11,22 +11,26 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from platform import machine
 from typing import Any
 
 import psutil
 import yaml
 
-from components.modelcar_image import LAYOUTS
 from components.settings import RESERVED_ENV, Settings
 from local import ask, own_cluster, platform, servers, stack
 from local.instance import PROJECT, Instance, cache_root
 from local.plan import TOOL_IMAGE
 from local.tools import Toolbox, collect
+from modelcar import fetching
 from modelcar.errors import refuse
-from modelcar.layout import missing_bytes
+from modelcar.lock import lock_path, read_lock
+from modelcar.locking import layout_path
 from modelcar.oci_layout import require_space
 from modelcar.tiny_model import make_tiny_model
-from modelcar.weights import read_weights
+
+#: What the kernel calls a processor, and what OCI does.
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 #: Patience for a server whose node has just come back; a new one was waited for by `pulumi up`.
 SERVER_SECONDS = 300.0
@@ -40,7 +44,9 @@ COPIES = (
     "the node's unpacked image",
 )
 
-TINY_MODEL = PROJECT / "modelcar" / "data" / "tiny-qwen2"
+#: The model of the local stack as it is committed, and the folder that its lock names.
+TINY_MODEL = "tiny-qwen2"
+TINY_FOLDER = PROJECT / "modelcar" / "data" / TINY_MODEL
 
 
 @dataclass
@@ -92,24 +98,23 @@ def prepare(instance: Instance, phases: Phases) -> tuple[Toolbox, bool]:
             platform.up(instance, tools, indented)
         with phases.time("model server"):
             write_platform_settings(instance)
-    if PROJECT / str(settings.get("weights", "")) == TINY_MODEL:
+    if settings.get("model") == TINY_MODEL:
         with phases.time("model"):
-            make_tiny_model(TINY_MODEL)
+            make_tiny_model(TINY_FOLDER)
     if not own:
         require_disk(instance, settings)
     return tools, own
 
 
 def require_disk(instance: Instance, settings: dict[str, Any]) -> None:
-    """Refuse weights whose copies would fill the disk: everything between folder and pod is on this machine.
+    """Refuse a model whose copies would fill the disk: everything between hub and pod is on this machine.
 
     Raises:
-        InputError: the weights are unfit, or the disk has too little room.
+        InputError: the lock is missing or wrong, or the disk has too little room.
     """
-    fields = Settings.model_fields
-    weights = read_weights(PROJECT / str(settings.get("weights", fields["weights"].default)))
-    name = str(settings.get("imageName", fields["image_name"].default))
-    missing = missing_bytes(weights, PROJECT / LAYOUTS / name)
+    model = str(settings.get("model", Settings.model_fields["model"].default))
+    lock = read_lock(PROJECT / model if model.endswith(".lock") else lock_path(PROJECT, model))
+    missing = fetching.missing_bytes(lock, layout_path(PROJECT, lock.name))
     if missing:
         require_space(instance.state, missing * len(COPIES), f"{len(COPIES)} copies: {', '.join(COPIES)}")
 
@@ -122,7 +127,7 @@ def write_platform_settings(instance: Instance) -> None:
         "registry": f"{instance.registry}/models",
         "registryInsecure": True,
         "builder": instance.builder,
-        "baseImage": f"oci-layout://{instance.state / 'base'}@{base}",
+        "architecture": ARCHITECTURES.get(machine(), "amd64"),
         "kubeconfig": str(instance.kubeconfig),
         "serverImage": f"{instance.registry}/{TOOL_IMAGE}@{base}",
         "serverCommand": server.command,

@@ -131,8 +131,8 @@ def _counts(settings: Settings, google: GoogleSettings) -> Iterator[Problem]:
         yield problem("google.nodes.diskType", value, allowed, "set diskType to pd-balanced")
 
 
-def _disk(settings: Settings, google: GoogleSettings) -> Iterator[Problem]:
-    yield from small_disk(google, disk.need(settings.model_bytes or 0))
+def _disk(_: Settings, google: GoogleSettings) -> Iterator[Problem]:
+    yield from small_disk(google, disk.need(0))
 
 
 def small_disk(google: GoogleSettings, needed: disk.DiskNeed) -> Iterator[Problem]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from modelcar import locking
+from modelcar.lock import Lock
 from modelcar.tiny_model import make_tiny_model
 from tests.conftest import Platform, write_stack
 
@@ -69,11 +71,23 @@ class Project:
         state = json.loads(self.pulumi("stack", "export").stdout)
         return [resource["type"] for resource in state["deployment"].get("resources", [])]
 
+    @property
+    def layout(self) -> Path:
+        """Where the model's layers are."""
+        return locking.layout_path(self.folder, self.config["model"])
+
+    def lock(self) -> Lock:
+        """Lock the weights as they are now."""
+        description = locking.Description(folder=str(self.weights), license="Apache-2.0")
+        resolved = locking.resolve(description, self.folder)
+        return locking.lock_model(self.config["model"], description, resolved, self.folder)[0]
+
     def change_weights(self, seed: int) -> None:
-        """Put other weights of the same shape in the folder."""
+        """Put other weights of the same shape in the folder, and lock them."""
         make_tiny_model(self.weights.with_name(f"seed-{seed}"), seed=seed)
         source = self.weights.with_name(f"seed-{seed}") / "model.safetensors"
         (self.weights / "model.safetensors").write_bytes(source.read_bytes())
+        self.lock()
 
 
 @pytest.fixture
@@ -88,8 +102,7 @@ def project(platform: Platform, tmp_path: Path) -> Iterator[Project]:
     namespace = f"test-{uuid.uuid4().hex[:8]}"
     config: dict[str, Any] = {
         "platformFile": str(platform.checkout.folder / ".local/local/platform.json"),
-        "weights": str(weights),
-        "imageName": f"tiny-{namespace}",
+        "model": f"tiny-{namespace}",
         "serviceName": "tiny",
         "namespace": namespace,
         "gpuCount": 0,
@@ -104,6 +117,7 @@ def project(platform: Platform, tmp_path: Path) -> Iterator[Project]:
     }
     made = Project(folder, weights, namespace, platform, config)
     made.configure()
+    made.lock()
     made.pulumi("stack", "init")
     yield made
     made.pulumi("destroy", "--yes", check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 from collections.abc import Callable
@@ -10,23 +11,30 @@ from typing import Any
 
 import pytest
 
+from modelcar.lock import lock_path
 from tests.engine.conftest import Project
 
 
-def empty_weights(project: Project) -> None:
+def edit_lock(project: Project) -> None:
+    path = lock_path(project.folder, project.config["model"])
+    path.write_text(re.sub(r"totalSize: \d+", "totalSize: 7", path.read_text()))
+
+
+def no_weights(project: Project) -> None:
+    shutil.rmtree(project.layout)
     shutil.rmtree(project.weights)
-    project.weights.mkdir()
 
 
-def no_config(project: Project) -> None:
-    (project.weights / "config.json").unlink()
-
-
-def no_safetensors(project: Project) -> None:
-    (project.weights / "model.safetensors").unlink()
+def one_byte_differs(project: Project) -> None:
+    shutil.rmtree(project.layout)
+    path = project.weights / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
 
 
 def cut_safetensors(project: Project) -> None:
+    shutil.rmtree(project.layout)
     path = project.weights / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
 
@@ -36,11 +44,9 @@ def setting(**changes: Any) -> Callable[[Project], None]:
 
 
 CASES: dict[str, tuple[Callable[[Project], None], list[str]]] = {
-    "no folder": (setting(weights="/nowhere/model"), ["/nowhere/model: there is no such folder", "fix: "]),
-    "empty folder": (empty_weights, ["the folder is empty", "config.json, *.safetensors and a tokenizer"]),
-    "no config.json": (no_config, ["config.json: there is no such file"]),
-    "no safetensors": (no_safetensors, ["*.safetensors: there is no such file"]),
-    "broken header": (cut_safetensors, ["model.safetensors: broken:", "fix: download it again"]),
+    "no lock": (setting(model="absent"), ["modelcar:model: absent", "fix: python -m modelcar lock absent"]),
+    "a lock edited by hand": (edit_lock, ["totalSize: 7", "the sum of the files' sizes", "fix: "]),
+    "a setting of 0.1": (setting(weights="x"), ["modelcar:weights: a key of version 0.1", "fix: "]),
     "misspelt key": (
         setting(serviceNam="x"),
         ["modelcar:serviceNam: unknown key", "did you mean modelcar:serviceName?"],
@@ -78,6 +84,27 @@ def test_bad_input_declares_no_resource(project: Project, case: str) -> None:
         assert text in said
     assert "Traceback" not in said
     assert set(project.resources()) <= {"pulumi:pulumi:Stack"}
+
+
+#: The weights are looked at when the image is to be made, and not before.
+WEIGHTS: dict[str, tuple[Callable[[Project], None], list[str]]] = {
+    "no weights": (no_weights, ["there is no such folder", "fix: "]),
+    "another byte": (one_byte_differs, ["model.safetensors: sha256 ", "as the lock says", "fix: "]),
+    "cut off": (cut_safetensors, ["model.safetensors: ", "fix: "]),
+}
+
+
+@pytest.mark.parametrize("case", WEIGHTS)
+def test_weights_that_are_not_what_was_locked_make_no_image(project: Project, case: str) -> None:
+    spoil, expected = WEIGHTS[case]
+    spoil(project)
+    result = project.pulumi("up", "--yes", "--skip-preview", check=False)
+    said = result.stdout + result.stderr
+    assert result.returncode
+    for text in expected:
+        assert text in said
+    assert "Traceback" not in said
+    assert not {kind.split(":")[-1] for kind in project.resources()} & {"Image", "InferenceService"}
 
 
 def test_all_mistakes_are_told_at_once(project: Project) -> None:

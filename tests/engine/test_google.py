@@ -39,9 +39,9 @@ def dev(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     project.config = {key.removeprefix("modelcar:"): value for key, value in config.items()} | {
         **{
             key: settings[key]
-            for key in ("registry", "registryInsecure", "builder", "baseImage", "kubeconfig")
+            for key in ("registry", "registryInsecure", "builder", "architecture", "kubeconfig")
         },
-        **{key: project.config[key] for key in ("weights", "imageName", "serviceName", "namespace")},
+        **{key: project.config[key] for key in ("model", "serviceName", "namespace")},
         **{
             key: project.config[key]
             for key in ("serverCommand", "serverArgs", "cpu", "memory", "sharedMemory")

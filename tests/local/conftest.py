@@ -8,9 +8,11 @@ from pathlib import Path
 
 import httpx
 
-from modelcar.layout import write_layout
+from modelcar import locking
+from modelcar.base import read_base
+from modelcar.image import modelcar_image
+from modelcar.oci_layout import context_of
 from modelcar.tiny_model import make_tiny_model
-from modelcar.weights import read_weights
 from tests.conftest import PROJECT, Platform
 
 #: Waits for the model, as the program's own server does, and serves its files.
@@ -23,16 +25,19 @@ STUB_SERVER = [
 
 def push_tiny(platform: Platform, folder: Path, seed: int = 0) -> str:
     """Build and push a modelcar of the tiny model with buildx alone; return its storage URI."""
-    weights = read_weights(make_tiny_model(folder / "weights", seed=seed))
-    layout = write_layout(weights, folder / "layout")
+    name = f"probe-{folder.name.replace('_', '-')}"
+    make_tiny_model(folder / "weights", seed=seed)
+    description = locking.Description(folder="weights")
+    lock, _ = locking.lock_model(name, description, locking.resolve(description, folder), folder)
+    image = modelcar_image(lock, read_base("amd64"))
     registry = str(platform.settings["registry"])
     export = "type=image,push=true,compression=uncompressed,oci-mediatypes=true,registry.insecure=true"
     metadata = folder / "metadata.json"
     subprocess.run(
         [
             *("buildx", "build", "--quiet", "--provenance=false", "--builder", platform.settings["builder"]),
-            *("--build-context", f"weights={layout.context}"),
-            *("--build-context", f"base={platform.settings['baseImage']}"),
+            *("--build-arg", "SOURCE_DATE_EPOCH=0"),
+            *("--build-context", f"weights={context_of(locking.layout_path(folder, name), image.digest)}"),
             *("--output", f"{export},name={registry}/probe:{folder.name}"),
             *("--metadata-file", str(metadata), str(PROJECT / "modelcar")),
         ],

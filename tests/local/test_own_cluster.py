@@ -12,7 +12,7 @@ from tests.conftest import Checkout, Platform, write_stack
 
 #: What the embedded platform offers and a user of another cluster sets by hand.
 KEYS = (
-    *("kubeconfig", "registry", "registryInsecure", "builder", "baseImage", "cpu", "cpuLimit", "memory"),
+    *("kubeconfig", "registry", "registryInsecure", "builder", "architecture", "cpu", "cpuLimit", "memory"),
     *("serverImage", "serverCommand", "serverArgs", "serverEnv", "serverHostPaths"),
 )
 
@@ -30,7 +30,7 @@ def other(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Itera
     config = {key: platform.settings[key] for key in KEYS}
     config |= {
         "platformFile": ".local/local/platform.json",
-        "weights": "modelcar/data/tiny-qwen2",
+        "model": "tiny-qwen2",
         "imageName": "own-cluster",
         "namespace": "own-cluster",
         "gpuCount": 0,

@@ -7,9 +7,11 @@ import contextvars
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
+from unittest import mock
 
 import pulumi
 from pulumi.runtime import mocks
+from pulumi.runtime.proto import resource_pb2
 from pulumi.runtime.settings import SETTINGS
 from pulumi.runtime.stack import run_pulumi_func
 
@@ -50,6 +52,8 @@ class Declared:
     inputs: dict[str, Any]
     dependencies: tuple[str, ...]
     protect: bool = False
+    before_create: tuple[str, ...] = ()
+    before_update: tuple[str, ...] = ()
 
 
 class Monitor(mocks.MockMonitor):
@@ -71,6 +75,8 @@ class Monitor(mocks.MockMonitor):
                     inputs,
                     tuple(request.dependencies),
                     request.protect,
+                    tuple(request.hooks.before_create),
+                    tuple(request.hooks.before_update),
                 )
             )
         return response
@@ -103,6 +109,7 @@ class Engine:
 
     preview: bool
     declared: list[Declared] = dataclasses.field(default_factory=list)
+    hooks: dict[str, pulumi.ResourceHook] = dataclasses.field(default_factory=dict)
 
     def run(
         self, program: Callable[[], Mapping[str, pulumi.Output[Any]]], digest: str | None = DIGEST
@@ -120,9 +127,18 @@ class Engine:
             asyncio.get_running_loop().set_exception_handler(lambda *_: None)
             SETTINGS.outputs = set()  # set_mocks leaves the one of the program before
             mocks.set_mocks(monitor.mocks, preview=self.preview, monitor=monitor)
+            SETTINGS.monitor_features = {resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_HOOKS}
             await run_pulumi_func(declare)
 
-        contextvars.copy_context().run(asyncio.run, main())
+        def keep_hook(hook: pulumi.ResourceHook) -> asyncio.Future[None]:
+            """Hooks run in the real engine only; here a test may call them."""
+            self.hooks[hook.name] = hook
+            registered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            registered.set_result(None)
+            return registered
+
+        with mock.patch("pulumi.resource_hooks.register_resource_hook", keep_hook):
+            contextvars.copy_context().run(asyncio.run, main())
         self.declared = monitor.declared
         return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import csv
 import dataclasses
 import re
 import shutil
@@ -12,18 +14,18 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import oci, settings
+from components import oci
 from components.model_service import ModelService, ModelServiceArgs
-from components.modelcar_image import BUILD_CONTEXT, ModelcarImage, ModelcarImageArgs
+from components.modelcar_image import ModelcarImage, ModelcarImageArgs
 from components.settings import Settings
+from modelcar import fetching, locking
+from modelcar.base import read_base
 from modelcar.errors import InputError
-from modelcar.layout import write_layout
+from modelcar.image import modelcar_image
+from modelcar.lock import FolderSource, HubSource, Lock, LockedFile, LockedLayer
 from modelcar.tiny_model import make_tiny_model
-from modelcar.weights import read_weights
 from tests.unit.mocked_engine import DIGEST, UNKNOWN, Engine
 
-PROGRAM = Path(settings.__file__).parent.parent
-BASE = "docker.io/library/busybox:1.37@sha256:" + "a" * 64
 REGISTRY = "registry.example:5000/models"
 STORAGE_URI = f"oci://{REGISTRY}/tiny@{DIGEST}"
 #: What the docker-build provider (0.0.22) shows for an image that a preview has still to build.
@@ -44,51 +46,55 @@ def up() -> Engine:
 
 # --- the image --------------------------------------------------------------------------------------
 
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with a tiny model, for tests that change neither."""
-    return make_project(tmp_path_factory.mktemp("checkout"))
+CONFIG = LockedFile("config.json", 100, "1" * 64)
+SHARD = LockedFile("model.safetensors", 20_000_000, "2" * 64)
 
 
-def make_project(project: Path) -> Path:
-    (project / BUILD_CONTEXT).mkdir(parents=True)
-    shutil.copy(PROGRAM / BUILD_CONTEXT / "Dockerfile", project / BUILD_CONTEXT)
-    make_tiny_model(project / "weights")
-    return project
-
-
-def image_args(project: Path, **changes: Any) -> ModelcarImageArgs:
-    args = ModelcarImageArgs(
-        weights=Path("weights"), registry=REGISTRY, name="tiny", base_image=BASE, project=project
+def make_lock(weights: str = "3", **changes: Any) -> Lock:
+    lock = Lock(
+        "tiny",
+        HubSource("Qwen/Qwen2.5-0.5B", "c" * 40),
+        "Apache-2.0",
+        "none",
+        (CONFIG, SHARD),
+        (
+            LockedLayer("sha256:" + weights * 64, 20_002_048, "sha256:" + weights * 64, (SHARD.path,)),
+            LockedLayer("sha256:" + "4" * 64, 3072, "sha256:" + "4" * 64, (CONFIG.path,)),
+        ),
     )
-    return dataclasses.replace(args, **changes)
+    return dataclasses.replace(lock, **changes)
 
 
-def declare_image(
-    engine: Engine, project: Path, digest: str | None = DIGEST, **changes: Any
-) -> dict[str, Any]:
+LOCK = make_lock()
+BASE = read_base("amd64")
+PLANNED = modelcar_image(LOCK, BASE).digest
+
+
+def image_args(**changes: Any) -> ModelcarImageArgs:
+    return dataclasses.replace(ModelcarImageArgs(LOCK, BASE, registry=REGISTRY, name="tiny"), **changes)
+
+
+def declare_image(engine: Engine, digest: str | None = None, **changes: Any) -> dict[str, Any]:
+    """Declare an image; the provider pushes what was planned, unless told otherwise."""
+    args = image_args(**changes)
+    planned = modelcar_image(args.lock, args.base).digest if args.lock else None
+
     def program() -> dict[str, pulumi.Output[Any]]:
-        image = ModelcarImage("tiny-image", image_args(project, **changes))
-        names = ("digest", "storage_uri", "reference", "weights_digest", "size_bytes")
+        image = ModelcarImage("tiny-image", args)
+        names = ("digest", "storage_uri", "reference", "lock_digest", "size_bytes")
         return {name: getattr(image, name) for name in names}
 
-    return engine.run(program, digest)
-
-
-def tag_of(engine: Engine, project: Path, **changes: Any) -> str:
-    reference: str = declare_image(engine, project, **changes)["reference"]
-    return reference.removeprefix(f"{REGISTRY}/tiny:")
+    return engine.run(program, planned if digest is None else digest)
 
 
 def exported(engine: Engine) -> dict[str, str]:
     """Return the options of the image's one export."""
     [export] = engine.the("Image").inputs["exports"]
-    return dict(option.split("=", 1) for option in export["raw"].split(","))
+    return dict(option.split("=", 1) for option in next(csv.reader([export["raw"]])))
 
 
-def test_image_is_a_child_of_its_component(engine: Engine, checkout: Path) -> None:
-    declare_image(engine, checkout)
+def test_image_is_a_child_of_its_component(engine: Engine) -> None:
+    declare_image(engine)
     component, image = engine.declared
     assert component.type == "modelcar:kserve:ModelcarImage"
     assert component.urn.endswith("::tiny-image")
@@ -97,148 +103,140 @@ def test_image_is_a_child_of_its_component(engine: Engine, checkout: Path) -> No
     assert image.urn.endswith("modelcar:kserve:ModelcarImage$docker-build:index:Image::tiny-image")
 
 
-def test_weights_and_base_enter_as_named_contexts_by_digest(engine: Engine, checkout: Path) -> None:
-    outputs = declare_image(engine, checkout)
-    context = engine.the("Image").inputs["context"]
-    assert context["location"] == "modelcar"
-    assert {name: named["location"] for name, named in context["named"].items()} == {
-        "base": f"docker-image://{BASE}",
-        "weights": f"oci-layout://.cache/layouts/tiny@{outputs['weights_digest']}",
+def test_weights_enter_as_a_layout_of_the_planned_digest(engine: Engine) -> None:
+    outputs = declare_image(engine)
+    assert engine.the("Image").inputs["context"] == {
+        "location": "modelcar",
+        "named": {"weights": {"location": f"oci-layout://modelcar/data/tiny.oci@{PLANNED}"}},
     }
-    layout = write_layout(read_weights(checkout / "weights"), checkout / ".cache/layouts/tiny")
-    assert layout.written == 0, "the layout is there already"
-    assert outputs["weights_digest"] == layout.manifest_digest
-    assert outputs["size_bytes"] == layout.total_size
+    assert outputs["lock_digest"] == LOCK.digest
+    assert outputs["size_bytes"] == 20_000_100
 
 
-def test_base_may_be_a_layout(engine: Engine, checkout: Path) -> None:
-    base = "oci-layout:///srv/base@sha256:" + "a" * 64
-    declare_image(engine, checkout, base_image=base)
-    assert engine.the("Image").inputs["context"]["named"]["base"]["location"] == base
+def test_digest_is_known_before_the_build_and_the_same_after_it(engine: Engine) -> None:
+    outputs = declare_image(engine)
+    assert outputs["digest"] == PLANNED
+    assert outputs["storage_uri"] == f"oci://{REGISTRY}/tiny@{PLANNED}"
+    assert outputs["reference"] == f"{REGISTRY}/tiny:{PLANNED[7:23]}"
 
 
-def test_image_is_pushed_by_its_export_and_never_compressed(engine: Engine, checkout: Path) -> None:
-    outputs = declare_image(engine, checkout)
+def test_preview_does_not_ask_the_provider_for_the_digest() -> None:
+    """The provider (0.0.22) shows that of an image to be updated as the known empty string."""
+    assert declare_image(Engine(preview=True), digest=NOT_BUILT)["digest"] == PLANNED
+
+
+@pytest.mark.parametrize("pushed", [NOT_BUILT, DIGEST, "latest"])
+def test_up_that_pushed_another_digest_fails(up: Engine, pushed: str) -> None:
+    with pytest.raises(ValueError, match=rf"pushed {pushed!r}, and the lock says '{PLANNED}'; nothing was"):
+        declare_image(up, digest=pushed)
+
+
+def test_image_is_pushed_by_its_export_and_never_compressed(engine: Engine) -> None:
+    outputs = declare_image(engine)
     options = exported(engine)
-    assert options == {
+    assert {name: value for name, value in options.items() if not name.startswith("annotation.")} == {
         "type": "image",
         "push": "true",
         "compression": "uncompressed",
         "oci-mediatypes": "true",
-        "rewrite-timestamp": "true",
         "name": outputs["reference"],
     }
     assert engine.the("Image").inputs["push"] is False, "a second push would be the provider's own, with gzip"
 
 
-def test_build_is_the_same_each_time_and_not_made_for_a_preview(engine: Engine, checkout: Path) -> None:
-    declare_image(engine, checkout)
+def test_annotations_say_where_the_model_is_from(engine: Engine) -> None:
+    declare_image(engine, lock=make_lock(license='odd, "quoted"'))
+    options = exported(engine)
+    assert options["annotation.org.opencontainers.image.source"] == "https://huggingface.co/Qwen/Qwen2.5-0.5B"
+    assert options["annotation.org.opencontainers.image.revision"] == "c" * 40
+    assert options["annotation.org.opencontainers.image.licenses"] == 'odd, "quoted"'
+    assert options["annotation.io.modelcar.lock.digest"].startswith("sha256:")
+
+
+def test_build_is_the_same_each_time_and_not_made_for_a_preview(engine: Engine) -> None:
+    declare_image(engine)
     inputs = engine.the("Image").inputs
     assert inputs["buildArgs"] == {"SOURCE_DATE_EPOCH": "0"}
     assert inputs["buildOnPreview"] is False
 
 
-def test_insecure_registry_is_said_to_the_exporter_alone(up: Engine, checkout: Path) -> None:
-    secure = tag_of(up, checkout)
+def test_insecure_registry_is_said_to_the_exporter_alone(up: Engine) -> None:
+    secure = declare_image(up)
     assert "registry.insecure" not in exported(up)
-    assert tag_of(up, checkout, insecure=True) == secure, "the image is the same"
+    assert declare_image(up, insecure=True) == secure, "the image is the same"
     assert exported(up)["registry.insecure"] == "true"
 
 
-def test_builder_is_the_default_one_where_none_is_named(up: Engine, checkout: Path) -> None:
-    declare_image(up, checkout)
+def test_builder_is_the_default_one_where_none_is_named(up: Engine) -> None:
+    declare_image(up)
     assert "builder" not in up.the("Image").inputs
-    declare_image(up, checkout, builder="mine")
+    declare_image(up, builder="mine")
     assert up.the("Image").inputs["builder"] == {"name": "mine"}
 
 
-def test_nothing_of_the_machine_or_the_time_is_an_input(up: Engine, checkout: Path, tmp_path: Path) -> None:
-    declare_image(up, checkout)
+def test_nothing_of_the_machine_is_an_input(up: Engine, tmp_path: Path) -> None:
+    declare_image(up)
     first = up.the("Image").inputs
-    declare_image(up, make_project(tmp_path / "elsewhere"))
-    assert up.the("Image").inputs == first
-    declare_image(up, checkout)
+    declare_image(up, project=tmp_path)
     assert up.the("Image").inputs == first
 
 
-def test_other_weights_are_another_image(engine: Engine, tmp_path: Path) -> None:
-    project = make_project(tmp_path)
-    before = declare_image(engine, project)
-    first = engine.the("Image").inputs
-    make_tiny_model(project / "weights", seed=1)
-    after = declare_image(engine, project)
-    assert before["weights_digest"] != after["weights_digest"]
-    assert before["reference"] != after["reference"]
-    assert (
-        engine.the("Image")
-        .inputs["context"]["named"]["weights"]["location"]
-        .endswith(after["weights_digest"])
-    )
-    assert first["context"]["named"]["weights"]["location"].endswith(before["weights_digest"])
+def test_whatever_the_image_is_made_of_gives_it_another_tag(up: Engine) -> None:
+    locks = [LOCK, make_lock("5"), make_lock(license="MIT"), make_lock(source=FolderSource("weights"))]
+    tags = [declare_image(up, lock=lock)["reference"] for lock in locks]
+    tags.append(declare_image(up, base=read_base("arm64"))["reference"])
+    assert len(set(tags)) == 5
+    assert all(re.fullmatch(rf"{REGISTRY}/tiny:[0-9a-f]{{16}}", tag) for tag in tags)
 
 
-def test_tag_names_the_content(up: Engine, tmp_path: Path) -> None:
-    project = make_project(tmp_path)
-    tags = [tag_of(up, project)]
-    tags.append(tag_of(up, project, base_image="busybox@sha256:" + "c" * 64))
-    dockerfile = project / BUILD_CONTEXT / "Dockerfile"
-    dockerfile.write_text(dockerfile.read_text() + "LABEL a=b\n")
-    tags.append(tag_of(up, project))
-    make_tiny_model(project / "weights", seed=1)
-    tags.append(tag_of(up, project))
-    assert len(set(tags)) == 4
-    assert all(re.fullmatch("[0-9a-f]{16}", tag) for tag in tags)
-
-
-def test_tag_does_not_depend_on_where_the_base_comes_from(up: Engine, checkout: Path) -> None:
-    mirror = BASE.replace("docker.io/library", "mirror.example/hub")
-    assert tag_of(up, checkout, base_image=mirror) == tag_of(up, checkout)
-
-
-def test_known_digest_is_pinned_in_the_storage_uri(engine: Engine, checkout: Path) -> None:
-    outputs = declare_image(engine, checkout)
-    assert outputs["digest"] == DIGEST
-    assert outputs["storage_uri"] == f"oci://registry.example:5000/models/tiny@{DIGEST}"
-
-
-# `unknown()` makes an output of rpc.UNKNOWN, which is the wire's text for it and so a *known* value here;
-# oci.storage_uri then raises, and every preview of a changed image fails. pulumi.output.UNKNOWN is meant.
-not_known_yet = pytest.mark.parametrize(
-    "digest",
-    [
-        None,
-        pytest.param(NOT_BUILT),
-    ],
-)
-
-
-@not_known_yet
-def test_digest_that_a_preview_does_not_know_never_becomes_a_uri(checkout: Path, digest: str | None) -> None:
-    outputs = declare_image(Engine(preview=True), checkout, digest=digest)
-    assert (outputs["digest"], outputs["storage_uri"]) == (UNKNOWN, UNKNOWN)
-    assert oci.is_digest(outputs["weights_digest"])
-    assert outputs["reference"].startswith(f"{REGISTRY}/tiny:")
-
-
-@not_known_yet
-def test_service_of_an_image_that_is_not_built_yet_is_previewed_without_a_uri(
-    checkout: Path, placement: str, digest: str | None
+def test_weights_are_fetched_when_the_image_is_made_or_changed_and_not_for_a_preview(
+    engine: Engine, tmp_path: Path
 ) -> None:
+    folder = make_tiny_model(tmp_path / "weights")
+    description = locking.Description(folder=str(folder))
+    lock, _ = locking.lock_model("tiny", description, locking.resolve(description, tmp_path), tmp_path)
+    layout = locking.layout_path(tmp_path, "tiny")
+    shutil.rmtree(layout)
+    declare_image(engine, lock=lock, project=tmp_path)
+    image = engine.the("Image")
+    assert not layout.exists(), "nothing is fetched before the engine asks for it"
+    if engine.preview:
+        assert (image.before_create, image.before_update, engine.hooks) == ((), (), {})
+        return
+    assert image.before_create == image.before_update == ("fetch-tiny-image",)
+    fetch: Any = engine.hooks["fetch-tiny-image"]
+    asyncio.run(fetch(None))
+    assert fetching.is_complete(modelcar_image(lock, BASE), layout)
+    (folder / "config.json").write_text("{}")
+    asyncio.run(fetch(None))  # all is there: the folder is not looked at
+
+
+def test_up_with_weights_that_are_not_what_was_locked_makes_no_image(up: Engine, tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "weights")
+    description = locking.Description(folder=str(folder))
+    lock, _ = locking.lock_model("tiny", description, locking.resolve(description, tmp_path), tmp_path)
+    shutil.rmtree(locking.layout_path(tmp_path, "tiny"))
+    with (folder / "model.safetensors").open("r+b") as weights:
+        weights.seek(-1, 2)
+        last = weights.read(1)[0]
+        weights.seek(-1, 2)
+        weights.write(bytes([last ^ 1]))
+    declare_image(up, lock=lock, project=tmp_path)
+    fetch: Any = up.hooks["fetch-tiny-image"]
+    with pytest.raises(InputError, match=r"model\.safetensors: sha256 .*\n.*as the lock says"):
+        asyncio.run(fetch(None))
+
+
+def test_without_a_lock_a_preview_shows_what_it_can(placement: str) -> None:
     preview = Engine(preview=True)
 
     def program() -> dict[str, pulumi.Output[Any]]:
-        image = ModelcarImage("tiny-image", image_args(checkout))
+        image = ModelcarImage("tiny-image", image_args(lock=None))
         service = ModelService("tiny", ModelServiceArgs(image.storage_uri, stack(placement=placement)))
-        return {"name": service.name, "storage_uri": service.storage_uri}
+        return {"name": service.name, "storage_uri": service.storage_uri, "digest": image.digest}
 
-    assert preview.run(program, digest) == {"name": "tiny", "storage_uri": UNKNOWN}
+    assert preview.run(program) == {"name": "tiny", "storage_uri": UNKNOWN, "digest": UNKNOWN}
     assert "oci://" not in str(preview.the("InferenceService").inputs)
-
-
-@pytest.mark.parametrize("digest", [NOT_BUILT, None, "sha256:abc", "latest"])
-def test_up_without_a_digest_fails(up: Engine, checkout: Path, digest: str | None) -> None:
-    with pytest.raises(ValueError, match=rf"returned {digest!r} in place of a digest; nothing was deployed"):
-        declare_image(up, checkout, digest=digest)
 
 
 @pytest.mark.parametrize("digest", ["", "latest", "sha256:" + "b" * 63, "SHA256:" + "b" * 64, DIGEST + "\n"])
@@ -247,21 +245,12 @@ def test_storage_uri_is_by_digest_or_not_at_all(digest: str) -> None:
         oci.storage_uri(REGISTRY, "tiny", digest)
 
 
-def test_unfit_weights_declare_nothing(engine: Engine, tmp_path: Path) -> None:
-    project = make_project(tmp_path)
-    (project / "weights" / "config.json").unlink()
-    with pytest.raises(InputError, match=r"config\.json"):
-        declare_image(engine, project)
-    assert engine.declared == []
-
-
 # --- the service ------------------------------------------------------------------------------------
 
 
 def stack(**changes: Any) -> Settings:
     values = {
         "registry": REGISTRY,
-        "baseImage": BASE,
         "serverImage": f"docker.io/vllm/vllm-openai:v1@{DIGEST}",
         "serviceName": "tiny",
         "namespace": "models",

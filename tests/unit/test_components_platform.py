@@ -1,20 +1,23 @@
-"""KServe's platform, the right to pull and the model's size: what is declared, and what is refused."""
+"""KServe's platform, the right to pull and the model's lock: what is declared, and what is refused."""
 
 from __future__ import annotations
 
 import base64
 import json
+import shutil
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pulumi
 import pytest
 
 from components import kserve_platform
 from components.kserve_platform import KServePlatform, KServePlatformArgs, KServeSettings, ModelcarOffError
+from components.model_lock import model_lock
 from components.model_service import ModelService, ModelServiceArgs
-from components.model_size import model_bytes
 from components.pull_access import PullAccess, PullAccessArgs
+from modelcar import locking
 from modelcar.errors import InputError
 from modelcar.tiny_model import make_tiny_model
 from tests.unit.mocked_engine import DIGEST, Engine
@@ -151,35 +154,67 @@ def test_half_of_the_credentials_is_refused_and_none_is_shown(changes: dict[str,
     assert PASSWORD not in str(caught.value)
 
 
-# --- the model's size
+# --- the model's lock
 
 
-def sized(project: Path, **changes: Any) -> int:
-    return model_bytes(load(dev(weights=str(project / "weights"), **changes)), project)
+def locked(project: Path, *, preview: bool = False, **changes: Any) -> int:
+    """Return the size that the lock of a stack says; 0 where there is none."""
+    with mock.patch("pulumi.runtime.is_dry_run", return_value=preview):
+        found = model_lock(load(dev(model="tiny", **changes)), project)
+    return found.total_size if found else 0
 
 
-def test_the_weights_tell_their_size(tmp_path: Path) -> None:
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with a locked model, whose weights are there and were not packed on this machine."""
     make_tiny_model(tmp_path / "weights")
-    total = sum(file.stat().st_size for file in (tmp_path / "weights").iterdir())
-    assert sized(tmp_path, modelSize=None) == total
-    assert sized(tmp_path) == total, "the setting is for machines without the weights"
+    description = locking.Description(folder="weights")
+    locking.lock_model("tiny", description, locking.resolve(description, tmp_path), tmp_path)
+    shutil.rmtree(locking.layout_path(tmp_path, "tiny"))
+    return tmp_path
 
 
-def test_weights_larger_than_said_are_refused(tmp_path: Path) -> None:
-    make_tiny_model(tmp_path / "weights")
-    with pytest.raises(InputError, match=r"modelcar:modelSize: 1Mi, and .* has 0\.00 GiB"):
-        sized(tmp_path, modelSize="1Mi")
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the program warns of."""
+    found: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", found.append)
+    return found
 
 
-def test_missing_weights_are_refused_outside_of_a_preview(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no such folder"):
-        sized(tmp_path)
+def test_the_lock_tells_the_size_without_the_weights(project: Path, warned: list[str]) -> None:
+    total = sum(file.stat().st_size for file in (project / "weights").iterdir())
+    shutil.rmtree(project / "weights")
+    assert locked(project) == locked(project, preview=True) == total
+    assert warned == []
 
 
-def test_a_disk_too_small_for_the_weights_on_disk_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_a_lock_only_a_preview_goes_on(tmp_path: Path, warned: list[str]) -> None:
+    assert locked(tmp_path, preview=True) == 0
+    [warning] = warned
+    assert "no lock yet" in warning
+    assert "python -m modelcar lock tiny" in warning
+    with pytest.raises(InputError, match=r"modelcar:model: tiny: .*is not there(?s:.*)modelcar lock tiny"):
+        locked(tmp_path)
+
+
+def test_a_lock_edited_by_hand_is_refused_in_a_preview_too(project: Path) -> None:
+    path = project / "modelcar/models/tiny/model.lock"
+    path.write_text(path.read_text().replace("totalSize: 4", "totalSize: 5"))
+    with pytest.raises(InputError, match="totalSize"):
+        locked(project, preview=True)
+
+
+def test_files_that_changed_since_are_told_and_not_delivered(project: Path, warned: list[str]) -> None:
+    with (project / "weights/config.json").open("a") as file:
+        file.write("\n")
+    assert locked(project) > 0
+    assert "config.json changed since tiny was locked" in warned[0]
+
+
+def test_a_disk_too_small_for_the_locked_model_is_refused(
+    project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_tiny_model(tmp_path / "weights")
     monkeypatch.setattr("components.google.disk.GB", 1000**2 / 50)  # the tiny model counts as 200 GB
     with pytest.raises(InputError, match=r"(?s)google\.nodes\.diskGb: 300.*at least \d{3,4}.*computed then"):
-        sized(tmp_path, **{NODES + "diskGb": 300, "modelSize": None})
+        locked(project, **{NODES + "diskGb": 300})  # type: ignore[arg-type]

@@ -20,7 +20,6 @@ PROJECT_FILE = Path(settings.__file__).parent.parent / "Pulumi.yaml"
 DIGEST = "sha256:" + "a" * 64
 MINIMAL = {
     "registry": "localhost:5000/models",
-    "baseImage": f"docker.io/library/busybox:1.37@{DIGEST}",
     "serverImage": f"docker.io/vllm/vllm-openai:v0.23.0@{DIGEST}",
 }
 SECRET = "hf_s3cret"
@@ -51,9 +50,9 @@ def declared() -> dict[str, dict[str, Any]]:
 # --- what is right ----------------------------------------------------------------------------------
 
 
-def test_three_keys_are_enough() -> None:
+def test_two_keys_are_enough() -> None:
     found = load()
-    assert (found.registry, found.base_image, found.server_image) == tuple(MINIMAL.values())
+    assert (found.registry, found.server_image) == tuple(MINIMAL.values())
     assert (found.cpu, found.cpu_limit, found.memory) == ("4", None, "16Gi")
     assert found.server_command == ("python3", "-m", "vllm.entrypoints.openai.api_server")
     assert (found.server_args, found.server_env, found.server_host_paths) == ((), (), ())
@@ -118,7 +117,10 @@ def test_keys_of_other_namespaces_are_not_looked_at() -> None:
         {"cpu": "500m", "cpuLimit": "0.5"},
         {"serverEnv": ["A=", "B_1=x=y", "HF_HOME=/tmp/x"]},
         {"serverHostPaths": ["/opt/a..b"], "gpuCount": 0},
-        {"baseImage": f"oci-layout:///srv/base@{DIGEST}"},
+        {"model": "tiny-qwen2", "imageName": "other"},
+        {"model": "/srv/models/tiny/model.lock", "architecture": "arm64"},
+        {"hubEndpoint": "https://mirror.example/hub"},
+        {"hubEndpoint": "http://127.0.0.1:8080"},
         {"registry": "europe-docker.pkg.dev/project/repo"},
         {"serviceName": "a" * 40},  # and "-predictor-kserve-demo": 62 characters
         {"serverArgs": ["{a}", '{"x": {"y": 1}}']},
@@ -190,8 +192,22 @@ WRONG = {
     "no registry": Wrong(
         {"registry": None}, "registry", "not set", "HOST[:PORT]/PATH", f"{NOT_SET}registry …"
     ),
-    "no base": Wrong(
-        {"baseImage": None}, "baseImage", "not set", "busybox), by digest", f"{NOT_SET}baseImage …"
+    "weights of 0.1": Wrong(
+        {"weights": "data/x"}, "weights", "a key of version 0.1", "locked model", "lock NAME --folder PATH"
+    ),
+    "size of 0.1": Wrong(
+        {"modelSize": "1Gi"}, "modelSize", "0.1", "the lock", "config rm modelcar:modelSize"
+    ),
+    "base of 0.1": Wrong({"baseImage": "x"}, "baseImage", "0.1", "base.lock", "config rm modelcar:baseImage"),
+    # the model
+    "path as model": Wrong({"model": "data/x"}, "model", "'data/x'", "modelcar/models", "modelcar lock NAME"),
+    "upper-case model": Wrong({"model": "Qwen"}, "model", "'Qwen'", "modelcar/models", "modelcar lock NAME"),
+    "other processor": Wrong({"architecture": "x86"}, "architecture", "'x86'", "'amd64' or 'arm64'", ""),
+    "hub in the clear": Wrong(
+        {"hubEndpoint": "http://hub"}, "hubEndpoint", "'http://hub'", "https://", "leave"
+    ),
+    "password for hub": Wrong(
+        {"hubEndpoint": "https://me:pw@hub"}, "hubEndpoint", "credentials", "without them", "HF_TOKEN"
     ),
     "no server": Wrong(
         {"serverImage": None}, "serverImage", "not set", "image, by digest", f"{NOT_SET}serverImage …"
@@ -233,13 +249,6 @@ WRONG = {
         BY_DIGEST,
         "docker buildx imagetools inspect vllm/vllm-openai:v1",
     ),
-    "base by tag": Wrong(
-        {"baseImage": "busybox"},
-        "baseImage",
-        "'busybox': names an image by tag",
-        BY_DIGEST,
-        "docker buildx imagetools inspect busybox",
-    ),
     "short digest": Wrong(
         {"serverImage": "busybox@sha256:abc"},
         "serverImage",
@@ -248,13 +257,10 @@ WRONG = {
         "as the registry shows it",
     ),
     "upper-case digest": Wrong(
-        {"baseImage": "busybox@sha256:" + "A" * 64}, "baseImage", "not an image by", BY_DIGEST, "copy it"
+        {"serverImage": "busybox@sha256:" + "A" * 64}, "serverImage", "not an image by", BY_DIGEST, "copy it"
     ),
     "layout as server": Wrong(
         {"serverImage": f"oci-layout://x@{DIGEST}"}, "serverImage", "not an image by", BY_DIGEST, "copy it"
-    ),
-    "layout by tag": Wrong(
-        {"baseImage": "oci-layout://x:1"}, "baseImage", "by tag", BY_DIGEST, "oci-layout://x:1"
     ),
     # the registry
     "scheme": Wrong(

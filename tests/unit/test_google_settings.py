@@ -113,12 +113,6 @@ WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "europe-west4",
     ),
     "disk too small for any model": ({NODES + "diskGb": 100}, NODES + "diskGb", "100", "at least 200"),
-    "disk too small for this model": (
-        {NODES + "diskGb": 300, "modelSize": "140Gi"},
-        NODES + "diskGb",
-        "300",
-        "at least 790",
-    ),
     "disk larger than Google has": ({NODES + "diskGb": 70000}, NODES + "diskGb", "70000", "65536"),
     "machine without GPUs": (
         {NODES + "machineType": "e2-standard-8"},
@@ -264,7 +258,6 @@ ELSEWHERE: dict[str, dict[str, Any]] = {
         NODES + "gpusPerNode": 8,
         NODES + "machineType": "a3-highgpu-8g",
         "gpuCount": 8,
-        "modelSize": "140Gi",
     },
     "T4 in Belgium": {
         "google.region": "europe-west1",

@@ -1,0 +1,49 @@
+"""The lock of the stack's model: what is delivered, and how large it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pulumi
+
+from components.google import disk
+from components.google.checks import small_disk
+from components.settings import Settings
+from modelcar.errors import InputError, refuse
+from modelcar.fetching import changed_files
+from modelcar.lock import Lock, read_lock
+from modelcar.paths import printable
+
+
+def model_lock(settings: Settings, project: Path) -> Lock | None:
+    """Return the lock of the stack's model; None in a preview before there is one.
+
+    Raises:
+        InputError: the lock is missing or wrong, or the model too large for the disk of the GPU nodes.
+    """
+    path = project / settings.lock_path
+    if not path.exists():
+        _without_lock(settings, path)
+        return None
+    lock = read_lock(path)
+    if settings.google and (problems := list(small_disk(settings.google, disk.need(lock.total_size)))):
+        raise InputError(problems)
+    if changed := changed_files(lock, project):
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        pulumi.log.warn(
+            f"{printable(changed[0])}{more} changed since {lock.name} was locked. What was locked is "
+            f"delivered; for the change: python -m modelcar lock {lock.name}"
+        )
+    return lock
+
+
+def _without_lock(settings: Settings, path: Path) -> None:
+    fix = f"python -m modelcar lock {path.parent.name}   (modelcar/models/README.md)"
+    if not pulumi.runtime.is_dry_run():
+        raise refuse(
+            "modelcar:model", f"{settings.model}: {path} is not there", allowed="a locked model", fix=fix
+        )
+    pulumi.log.warn(
+        f"{settings.model} has no lock yet, so this preview knows neither the image's digest nor whether the "
+        f"model fits the nodes' disk. `pulumi up` needs it: {fix}"
+    )
