@@ -13,6 +13,7 @@ from components import oci
 from components.options import child
 from modelcar import fetching
 from modelcar.base import Base
+from modelcar.build_options import export_options, image_tag
 from modelcar.image import modelcar_image
 from modelcar.lock import Lock
 from modelcar.locking import LAYOUTS
@@ -81,7 +82,7 @@ class ModelcarImage(pulumi.ComponentResource):
         planned = modelcar_image(args.lock, args.base) if args.lock else None
         predicted = pulumi.Output.from_input(planned.digest) if planned else unknown()
         self.reference = predicted.apply(lambda digest: f"{args.registry}/{args.name}:{image_tag(digest)}")
-        export = _export_options(planned, insecure=args.insecure)
+        export = export_options(planned, insecure=args.insecure)
         # A relative path: another checkout's preview must not show a change where there is none.
         layout = LAYOUTS / f"{args.lock.name if args.lock else args.name}.oci"
         image = docker_build.Image(
@@ -160,26 +161,6 @@ def _pushed(image: docker_build.Image, planned: Image | None) -> pulumi.Output[s
         return found
 
     return image.digest.apply(check)
-
-
-def _export_options(image: Image | None, *, insecure: bool) -> str:
-    """BuildKit's image exporter: push, do not compress what does not compress, keep the annotations."""
-    options = ["type=image", "push=true", "compression=uncompressed", "oci-mediatypes=true"]
-    options += ["registry.insecure=true"] if insecure else []
-    annotations = image.annotations if image else {}
-    options += [_csv(f"annotation.{name}={value}") for name, value in annotations.items()]
-    return ",".join(options)
-
-
-def _csv(field: str) -> str:
-    """Quote a field as BuildKit's options want it (CSV, RFC 4180)."""
-    doubled = field.replace('"', '""')
-    return f'"{doubled}"' if any(character in field for character in ',"') else field
-
-
-def image_tag(digest: str) -> str:
-    """Return a tag that names the image by its content, so that no tag ever moves to another image."""
-    return digest.removeprefix("sha256:")[:16]
 
 
 def unknown() -> pulumi.Output[str]:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from modelcar import fetching, lock_diff, locking
 from modelcar.base import BASE_LOCK, LOCKED_ARCHITECTURES, lock_base, read_base
+from modelcar.build_options import export_options, image_tag
 from modelcar.errors import InputError, refuse
 from modelcar.image import modelcar_image
 from modelcar.layer_format import LARGE_FILE
 from modelcar.lock import COMPRESSIONS, Lock, lock_path, read_lock
-from modelcar.oci_layout import replace_file
+from modelcar.oci_layout import context_of, replace_file
 from modelcar.paths import printable
 from modelcar.progress import amount, bar
 from modelcar.tiny_model import make_tiny_model
@@ -91,6 +92,17 @@ def _parser() -> argparse.ArgumentParser:
     digest.set_defaults(run=_digest)
     digest.add_argument("name", metavar="NAME", help="name of a model, or path of a lock")
     digest.add_argument(
+        "--architecture", default="amd64", choices=LOCKED_ARCHITECTURES, help="of the image (default: amd64)"
+    )
+
+    options = commands.add_parser(
+        "options", help="print buildx's options for the very image that is predicted"
+    )
+    options.set_defaults(run=_options)
+    options.add_argument("name", metavar="NAME", help="name of a model, or path of a lock")
+    options.add_argument("repository", metavar="REPOSITORY", help="HOST/PATH to push to")
+    options.add_argument("--insecure", action="store_true", help="push over plain HTTP")
+    options.add_argument(
         "--architecture", default="amd64", choices=LOCKED_ARCHITECTURES, help="of the image (default: amd64)"
     )
 
@@ -263,6 +275,22 @@ def _diff(options: argparse.Namespace) -> int:
 
 def _digest(options: argparse.Namespace) -> None:
     _say(modelcar_image(_locked(options, options.name), read_base(options.architecture)).digest)
+
+
+def _options(options: argparse.Namespace) -> None:
+    lock = _locked(options, options.name)
+    image = modelcar_image(lock, read_base(options.architecture))
+    layout = locking.layout_path(options.project, lock.name)
+    export = export_options(image, insecure=options.insecure)
+    name = f"{options.repository}:{image_tag(image.digest)}"
+    for option in (
+        "--provenance=false",
+        "--build-arg=SOURCE_DATE_EPOCH=0",
+        f"--build-context=weights={context_of(layout, image.digest)}",
+        f"--output={export},name={name}",
+        str(options.project / "modelcar"),
+    ):
+        _say(option)
 
 
 def _base(options: argparse.Namespace) -> None:

@@ -250,8 +250,8 @@ def warnings(lock: Lock) -> list[str]:
         if layer.size > LARGE_LAYER:
             found.append(
                 f"{printable(layer.files[0])} makes a layer of {layer.size / 1e9:.1f} GB. A registry takes "
-                f"a blob in one request (Artifact Registry refuses chunked uploads), so a cut connection sends "
-                f"all of it again: {layer.size / 1e8 / 60:.0f} minutes at 100 MB/s. Shards of 5 GB are "
+                f"a blob in one request (Artifact Registry refuses chunked uploads), so a cut connection "
+                f"sends all of it again: {layer.size / 1e8 / 60:.0f} minutes at 100 MB/s. Shards of 5 GB are "
                 f'better: load it, save_pretrained(FOLDER, max_shard_size="5GB"), and lock that folder.'
             )
     return found
