@@ -82,6 +82,10 @@ rehearse: env ## do what the workflows do to dev, on this machine and without an
 pin: env ## resolve a tag to its digest: make pin IMAGE=vllm/vllm-openai:v0.23.0
 	@$(LOCAL) pin $(IMAGE)
 
+.PHONY: bench
+bench: env ## measure build and push beside other ways (half an hour, 40 GB): make bench ARGS="--cases 1x16"
+	@UV=$(abspath $(UV)) $(PYTHON) -m bench run $(ARGS)
+
 .PHONY: check
 check: env ## static checks: format, lint, types, the lock, the workflows
 	@$(PYTHON) -m ruff format --check .

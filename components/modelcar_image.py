@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pulumi
 import pulumi_docker_build as docker_build
 
@@ -20,6 +22,7 @@ from modelcar.locking import LAYOUTS
 from modelcar.manifest import Image
 from modelcar.oci_layout import context_of
 from modelcar.progress import amount, lines
+from modelcar.push import Target, layers_there, push_layers
 
 #: Folder of the Dockerfile; its .dockerignore keeps everything else out: the weights have their own way in.
 BUILD_CONTEXT = Path("modelcar")
@@ -122,27 +125,53 @@ class ModelcarImage(pulumi.ComponentResource):
 def _fetching(
     name: str, args: ModelcarImageArgs, planned: Image | None, layout: Path
 ) -> pulumi.ResourceHookBinding | None:
-    """Return the hook that brings the weights when the image is made or changed, and at no other time."""
+    """Return the hook that brings the weights when the image is made or changed, and at no other time.
+
+    Layers that the registry has are not brought. The others are sent to it at once: BuildKit takes none over.
+    """
     lock = args.lock
     if lock is None or planned is None or pulumi.runtime.is_dry_run():
         return None
 
     def fetch() -> None:
-        destination = args.project / layout
-        if fetching.is_complete(planned, destination):
-            return
-        missing = fetching.missing_bytes(lock, destination)
-        pulumi.log.info(f"{lock.name}: fetching {amount(missing)}")
-        progress = lines(lock.name, missing, lambda line: pulumi.log.info(line))
-        fetching.fetch(
-            lock, args.base, args.project, destination, endpoint=args.hub_endpoint, progress=progress
-        )
+        destination, target = args.project / layout, Target(args.registry, args.name, args.insecure)
+        try:
+            there = layers_there(planned, target)
+        except httpx.HTTPError as error:
+            pulumi.log.info(f"{lock.name}: layers cannot be sent ahead ({error}), BuildKit sends them")
+            there = None
+        if not fetching.is_complete(planned, destination, there or ()):
+            missing = fetching.missing_bytes(lock, destination, there or ())
+            pulumi.log.info(f"{lock.name}: fetching {amount(missing)}")
+            fetching.fetch(
+                lock,
+                args.base,
+                args.project,
+                destination,
+                endpoint=args.hub_endpoint,
+                progress=lines(f"{lock.name}: fetching", missing, pulumi.log.info),
+                elsewhere=there or (),
+            )
+        if there is not None:
+            _send_ahead(planned, destination, target, there)
 
     async def before(_: pulumi.ResourceHookArgs) -> None:
         await asyncio.to_thread(fetch)
 
     hook = pulumi.ResourceHook(f"fetch-{name}", before)
     return pulumi.ResourceHookBinding(before_create=[hook], before_update=[hook])
+
+
+def _send_ahead(image: Image, layout: Path, target: Target, there: Collection[str]) -> None:
+    """Send the layers that the registry lacks; BuildKit does it where this fails."""
+    missing = sum(layer.size for layer in image.layers if layer.digest not in there)
+    if not missing:
+        return
+    pulumi.log.info(f"{target.name}: sending {amount(missing)} of layers")
+    try:
+        push_layers(image, layout, target, lines(f"{target.name}: sending", image.size, pulumi.log.info))
+    except (httpx.HTTPError, OSError) as error:
+        pulumi.log.info(f"{target.name}: layers were not sent ahead ({error}), BuildKit sends them")
 
 
 def _pushed(image: docker_build.Image, planned: Image | None) -> pulumi.Output[str]:

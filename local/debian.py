@@ -46,7 +46,7 @@ def debian_parts(root: Path, progress: Progress) -> dict[str, Path]:
     missing = sorted({part.package for part in DEBIAN_PARTS if found[part.program] is None})
     if missing:
         started = time.monotonic()
-        _unpack_debian(missing, root)
+        unpack_debian(missing, root)
         found = {part.program: _find_debian(part.program, root) for part in DEBIAN_PARTS}
         progress(f"Debian parts ({', '.join(missing)}) unpacked in {time.monotonic() - started:.0f} s")
     still_missing = sorted({part.package for part in DEBIAN_PARTS if found[part.program] is None})
@@ -79,7 +79,12 @@ def _is_static(path: Path) -> bool:
         return b"/ld-linux" not in file.read(4096) and b"/ld-musl" not in path.read_bytes()[:4096]
 
 
-def _unpack_debian(packages: list[str], root: Path) -> None:
+def unpack_debian(packages: list[str], root: Path) -> None:
+    """Download packages and unpack them into a folder; nothing is installed.
+
+    Raises:
+        InputError: this is no Debian, or they cannot be downloaded.
+    """
     if os.environ.get("MODELCAR_NO_INSTALL"):
         raise _cannot_install(packages, "MODELCAR_NO_INSTALL is set")
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):

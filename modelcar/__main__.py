@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
+
 from modelcar import fetching, lock_diff, locking
 from modelcar.base import BASE_LOCK, LOCKED_ARCHITECTURES, lock_base, read_base
 from modelcar.build_options import export_options, image_tag
@@ -19,6 +21,7 @@ from modelcar.lock import COMPRESSIONS, Lock, lock_path, read_lock
 from modelcar.oci_layout import context_of, replace_file
 from modelcar.paths import printable
 from modelcar.progress import amount, bar
+from modelcar.push import Target, push_layers
 from modelcar.tiny_model import make_tiny_model
 from modelcar.weights import read_weights
 
@@ -94,6 +97,12 @@ def _parser() -> argparse.ArgumentParser:
     digest.add_argument(
         "--architecture", default="amd64", choices=LOCKED_ARCHITECTURES, help="of the image (default: amd64)"
     )
+
+    push = commands.add_parser("push", help="send a model's layers to a registry, for an `up` from elsewhere")
+    push.set_defaults(run=_push)
+    push.add_argument("name", metavar="NAME", help="name of a model, or path of a lock")
+    push.add_argument("repository", metavar="REPOSITORY", help="HOST/PATH to push to")
+    push.add_argument("--insecure", action="store_true", help="push over plain HTTP")
 
     options = commands.add_parser(
         "options", help="print buildx's options for the very image that is predicted"
@@ -172,6 +181,8 @@ def _lock(options: argparse.Namespace) -> None:
         )
     locking.write_description(project, name, description)
     _summary(lock, written, time.monotonic() - started)
+    if description.folder and Path(description.folder).is_absolute():
+        _note("note: the folder is not below the project, so only this machine can fetch the model")
     for warning in locking.warnings(lock):
         _note(f"warning: {warning}")
     if former:
@@ -275,6 +286,25 @@ def _diff(options: argparse.Namespace) -> int:
 
 def _digest(options: argparse.Namespace) -> None:
     _say(modelcar_image(_locked(options, options.name), read_base(options.architecture)).digest)
+
+
+def _push(options: argparse.Namespace) -> int:
+    lock = _locked(options, options.name)
+    image = modelcar_image(lock, read_base("amd64"))
+    layout = locking.layout_path(options.project, lock.name)
+    registry, _, name = options.repository.rpartition("/")
+    if fetching.missing_bytes(lock, layout):
+        raise refuse(
+            lock.name, "not fetched", allowed="a fetched model", fix=f"python -m modelcar fetch {lock.name}"
+        )
+    try:
+        with bar(f"push {lock.name}", sum(layer.size for layer in image.layers)) as progress:
+            sent = push_layers(image, layout, Target(registry, name, options.insecure), progress)
+    except httpx.HTTPError as error:
+        _note(f"error: {options.repository}: {error}")
+        return 1
+    _say(f"{amount(sent)} sent; the registry has every layer of {image.digest}")
+    return 0
 
 
 def _options(options: argparse.Namespace) -> None:

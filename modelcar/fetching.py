@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ def fetch(
     endpoint: str | None = None,
     progress: Progress | None = None,
     jobs: int | None = None,
+    elsewhere: Collection[str] = (),
 ) -> Fetched:
     """Bring what the lock names into the layout, and publish the image there. Resumes.
 
@@ -51,14 +52,14 @@ def fetch(
         endpoint: address of the hub, or of a mirror; None for the hub's own, or HF_ENDPOINT.
         progress: told of bytes as they come.
         jobs: files that are fetched at a time.
+        elsewhere: digests of layers that are not needed here, as the registry has them.
 
     Raises:
         InputError: the source differs from the lock, cannot be read, or the disk is too full.
     """
     with open_store(destination) as store:
-        groups = [layer.files for layer in lock.layers]
         written = 0
-        if missing := missing_layers(store, lock):
+        if missing := missing_layers(store, lock, elsewhere):
             source = _source(lock, missing, project, endpoint)
             expected = {file.path: file.sha256 for file in lock.files}
             packer = Packer(
@@ -69,33 +70,37 @@ def fetch(
                 progress=progress,
                 jobs=jobs,
             )
-            packer.pack(groups, lock.layers)
+            packer.pack([layer.files for layer in missing], missing)
             written = packer.written
         add_base_layer(store, base)
-        return Fetched(store.publish(modelcar_image(lock, base)), written)
+        return Fetched(store.publish(modelcar_image(lock, base), elsewhere), written)
 
 
-def missing_layers(store: LayoutStore, lock: Lock) -> list[LockedLayer]:
-    """Return the layers of a lock that a layout lacks."""
-    return [layer for layer in lock.layers if not store.has(layer.digest, layer.size)]
+def missing_layers(store: LayoutStore, lock: Lock, elsewhere: Collection[str] = ()) -> list[LockedLayer]:
+    """Return the layers of a lock that are neither in a layout nor elsewhere."""
+    return [
+        layer
+        for layer in lock.layers
+        if layer.digest not in elsewhere and not store.has(layer.digest, layer.size)
+    ]
 
 
-def missing_bytes(lock: Lock, destination: Path) -> int:
+def missing_bytes(lock: Lock, destination: Path, elsewhere: Collection[str] = ()) -> int:
     """Return how many bytes of layers `fetch` would have to bring.
 
     Raises:
         InputError: the destination holds something else.
     """
     with open_store(destination) as store:
-        return sum(layer.size for layer in missing_layers(store, lock))
+        return sum(layer.size for layer in missing_layers(store, lock, elsewhere))
 
 
-def is_complete(image: Image, destination: Path) -> bool:
-    """Tell whether a layout holds this very image, with every blob in its full size. Reads no weights."""
+def is_complete(image: Image, destination: Path, elsewhere: Collection[str] = ()) -> bool:
+    """Tell whether a layout holds this very image, but for layers that are elsewhere. Reads no weights."""
     if not destination.is_dir():
         return False
     with open_store(destination) as store:
-        blobs = [(layer.digest, layer.size) for layer in image.layers]
+        blobs = [(layer.digest, layer.size) for layer in image.layers if layer.digest not in elsewhere]
         blobs += [(image.digest, len(image.manifest)), (image.config_digest, len(image.config))]
         return store.published() == image.digest and all(store.has(*blob) for blob in blobs)
 

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,16 +85,20 @@ class LayoutStore:
         except (OSError, ValueError, LookupError, TypeError):
             return None
 
-    def publish(self, image: Image) -> Layout:
+    def publish(self, image: Image, elsewhere: Collection[str] = ()) -> Layout:
         """Make an image the layout's only one, and delete the blobs that it does not need.
 
         Parts of unfinished downloads stay.
 
+        Args:
+            image: the image.
+            elsewhere: digests of layers that may be missing, as the registry has them.
+
         Raises:
-            AssertionError: a layer is not in the layout.
+            AssertionError: another layer is not in the layout.
         """
         for layer in image.layers:
-            if not self.has(layer.digest, layer.size):
+            if layer.digest not in elsewhere and not self.has(layer.digest, layer.size):
                 raise AssertionError(f"{layer.digest} is not in {self.path}")
         self.add(image.config_digest, image.config)
         self.add(image.digest, image.manifest)

@@ -139,7 +139,7 @@ def _content(file: WeightFile) -> bytes:
 
 def _check_folder(folder: Path) -> None:
     allowed = "a folder with config.json, *.safetensors and a tokenizer"
-    fix = "download a model into it (modelcar/data/README.md), or set modelcar:weights to your folder"
+    fix = "name the folder that has the files (modelcar/data/README.md), or lock a repository of a hub"
     value = None
     try:
         if not stat.S_ISDIR(folder.stat().st_mode):

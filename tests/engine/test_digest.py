@@ -27,7 +27,7 @@ from local.tools import tools_folder
 from modelcar import locking
 from modelcar.base import read_base
 from modelcar.image import modelcar_image
-from modelcar.lock import Lock
+from modelcar.lock import Lock, lock_path, read_lock
 from tests.conftest import PROJECT, Platform
 from tests.engine.conftest import Project
 
@@ -194,6 +194,27 @@ def test_weights_that_are_needed_are_fetched_by_up(project: Project) -> None:
     said = project.pulumi("up", "--yes", "--skip-preview", "--color=never").stdout
     assert "fetching 3.9 MiB" in said
     assert project.layout.exists()
+
+
+def test_weights_that_the_registry_has_are_not_needed(project: Project) -> None:
+    first = project.up()
+    shutil.rmtree(project.layout)
+    shutil.rmtree(project.weights)
+    lock_file = lock_path(project.folder, project.config["model"])
+    lock_file.write_text(lock_file.read_text().replace("license: Apache-2.0", "license: MIT"))
+    said = project.pulumi("up", "--yes", "--skip-preview", "--color=never").stdout
+    assert "fetching 0 B" in said
+    outputs = json.loads(project.pulumi("stack", "output", "--json").stdout)
+    assert outputs["modelDigest"] != first["modelDigest"]
+
+
+def test_weights_do_not_pass_through_the_builder(project: Project) -> None:
+    store = project.platform.checkout.folder / ".local/local/buildkit"
+    project.change_weights(seed=int(uuid.uuid4().hex[:6], 16))
+    layer = read_lock(lock_path(project.folder, project.config["model"])).layers[0]
+    project.up()
+    assert layer.digest in uploaded(project.platform, project.config["model"])
+    assert not list(store.rglob(layer.digest.removeprefix("sha256:"))), "BuildKit has no copy of them"
 
 
 @contextmanager

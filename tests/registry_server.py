@@ -1,0 +1,118 @@
+"""A registry on this machine that takes blobs, asks for credentials as real ones do, and fails on demand."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+USER, PASSWORD, TOKEN = "robot", "s3cret-of-the-registry", "token-of-the-registry"
+
+
+@dataclass
+class Registry:
+    """The running server. wants: None, Basic or Bearer credentials."""
+
+    wants: str | None = None
+    host: str = ""
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    sent: list[str] = field(default_factory=list)
+    scopes: list[str] = field(default_factory=list)
+    #: Statuses that the next uploads are answered with.
+    failures: list[int] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def basic(self) -> str:
+        """What Basic credentials look like."""
+        return "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+
+
+@contextmanager
+def serve(wants: str | None = None) -> Iterator[Registry]:
+    """Run a registry until the block ends."""
+    registry = Registry(wants)
+
+    class Handler(_Handler):
+        served = registry
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    registry.host = f"127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield registry
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    served: Registry
+
+    def log_message(self, *_: Any) -> None:
+        return
+
+    def _send(self, status: int, headers: dict[str, str] | None = None, content: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _allowed(self) -> bool:
+        registry, given = self.served, self.headers.get("Authorization", "")
+        if registry.wants == "Basic" and given != registry.basic:
+            self._send(401, {"WWW-Authenticate": 'Basic realm="registry"'})
+            return False
+        if registry.wants == "Bearer" and given != f"Bearer {TOKEN}":
+            realm = f'Bearer realm="http://{registry.host}/token",service="here"'
+            self._send(401, {"WWW-Authenticate": realm})
+            return False
+        return True
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        if url.path != "/token" or self.headers.get("Authorization") != self.served.basic:
+            self._send(401)
+            return
+        self.served.scopes += parse_qs(url.query)["scope"]
+        self._send(200, content=json.dumps({"token": TOKEN}).encode())
+
+    def do_HEAD(self) -> None:
+        if self._allowed():
+            digest = self.path.rpartition("/")[2]
+            self._send(200 if digest in self.served.blobs else 404)
+
+    def do_POST(self) -> None:
+        if self._allowed():
+            path = urlsplit(self.path).path
+            self._send(202, {"Location": f"{path}one?_state=x"})
+
+    def do_PUT(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        if not self._allowed():
+            return
+        registry = self.served
+        with registry.lock:
+            failure = registry.failures.pop(0) if registry.failures else None
+        [digest] = parse_qs(urlsplit(self.path).query)["digest"]
+        if failure:
+            self._send(failure)
+        elif f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
+            self._send(400)
+        else:
+            registry.blobs[digest] = content
+            registry.sent.append(digest)
+            self._send(201)

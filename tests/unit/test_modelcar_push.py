@@ -1,0 +1,137 @@
+"""Layers go to the registry ahead of the build: those that it lacks, once, with the user's credentials."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+from modelcar import locking
+from modelcar.__main__ import main
+from modelcar.base import read_base
+from modelcar.image import modelcar_image
+from modelcar.lock import lock_path, read_lock
+from modelcar.manifest import Image
+from modelcar.push import Target, layers_there, push_layers
+from modelcar.tiny_model import make_tiny_model
+from tests.registry_server import PASSWORD, USER, Registry, serve
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    make_tiny_model(folder / "weights")
+    description = locking.Description(folder="weights")
+    resolved = locking.resolve(description, folder)
+    locking.lock_model("tiny", description, resolved, folder, large_file=1000)
+    return folder
+
+
+@pytest.fixture
+def image(project: Path) -> Image:
+    return modelcar_image(read_lock(lock_path(project, "tiny")), read_base("amd64"))
+
+
+@pytest.fixture(autouse=True)
+def credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A docker configuration without credentials."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    (tmp_path / "docker").mkdir()
+    return tmp_path / "docker" / "config.json"
+
+
+def log_in(credentials: Path, registry: Registry) -> None:
+    encoded = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    credentials.write_text(json.dumps({"auths": {registry.host: {"auth": encoded}}}))
+
+
+def push(project: Path, image: Image, registry: Registry, counted: list[int] | None = None) -> int:
+    target = Target(f"{registry.host}/models", "tiny", insecure=True)
+    return push_layers(image, locking.layout_path(project, "tiny"), target, (counted or []).append)
+
+
+def test_every_layer_is_sent_once(project: Path, image: Image) -> None:
+    total = sum(layer.size for layer in image.layers)
+    with serve() as registry:
+        counted: list[int] = [0]
+        assert push(project, image, registry, counted) == total
+        assert sum(counted) == total
+        assert sorted(registry.sent) == sorted(layer.digest for layer in image.layers)
+        assert push(project, image, registry) == 0
+        assert len(registry.sent) == len(image.layers)
+
+
+def test_only_what_the_registry_lacks_is_sent(project: Path, image: Image) -> None:
+    with serve() as registry:
+        there = image.layers[1]
+        registry.blobs[there.digest] = b"there"
+        target = Target(f"{registry.host}/models", "tiny", insecure=True)
+        assert layers_there(image, target) == {there.digest}
+        assert push(project, image, registry) == sum(layer.size for layer in image.layers) - there.size
+        assert there.digest not in registry.sent
+        assert layers_there(image, target) == {layer.digest for layer in image.layers}
+
+
+@pytest.mark.parametrize("wants", ["Basic", "Bearer"])
+def test_docker_s_credentials_are_used(project: Path, image: Image, credentials: Path, wants: str) -> None:
+    with serve(wants) as registry:
+        log_in(credentials, registry)
+        assert push(project, image, registry) > 0
+        assert len(registry.sent) == len(image.layers)
+        assert set(registry.scopes) <= {"repository:models/tiny:pull,push"}
+
+
+@pytest.mark.parametrize("wants", ["Basic", "Bearer"])
+def test_without_credentials_the_registry_s_answer_is_told(project: Path, image: Image, wants: str) -> None:
+    with serve(wants) as registry, pytest.raises(httpx.HTTPStatusError, match="401") as caught:
+        push(project, image, registry)
+    assert PASSWORD not in str(caught.value)
+
+
+def test_a_credential_helper_that_fails_is_no_crash(project: Path, image: Image, credentials: Path) -> None:
+    with serve("Basic") as registry:
+        credentials.write_text(json.dumps({"credHelpers": {registry.host: "no-such-helper"}}))
+        with pytest.raises(httpx.HTTPStatusError, match="401"):
+            push(project, image, registry)
+
+
+def test_a_server_in_trouble_is_asked_again(project: Path, image: Image) -> None:
+    with serve() as registry:
+        registry.failures += [503, 502]
+        counted: list[int] = [0]
+        assert push(project, image, registry, counted) == sum(counted)
+
+
+@pytest.mark.parametrize("status", [403, 413])
+def test_a_refusal_is_not_repeated(project: Path, image: Image, status: int) -> None:
+    with serve() as registry:
+        registry.failures += [status] * 20
+        with pytest.raises(httpx.HTTPStatusError, match=str(status)):
+            push(project, image, registry)
+        assert len(registry.failures) >= 20 - len(image.layers)
+
+
+def test_a_layer_that_is_not_what_it_should_be_is_not_taken(project: Path, image: Image) -> None:
+    path = locking.layout_path(project, "tiny") / "blobs" / image.layers[-1].digest.replace(":", "/")
+    whole = path.read_bytes()
+    path.write_bytes(b"x" + whole[1:])
+    try:
+        with serve() as registry, pytest.raises(httpx.HTTPStatusError, match="400"):
+            push(project, image, registry)
+    finally:
+        path.write_bytes(whole)
+
+
+def test_the_command_sends_layers_and_tells_the_digest(
+    project: Path, image: Image, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serve() as registry:
+        arguments = ["--project", str(project), "push", "tiny", f"{registry.host}/models/tiny", "--insecure"]
+        assert main(arguments) == 0
+        assert image.digest in capsys.readouterr().out
+        assert len(registry.sent) == len(image.layers)
+    assert main(arguments) == 1
+    assert "error: " in capsys.readouterr().err
