@@ -26,9 +26,9 @@ GIB = 2**30
 #: Ways that are left out where a model is larger than so many GiB: they would take most of the run.
 LIMITS = {
     "buildx default": 4,
-    "buildx zstd": 1,
+    "buildx zstd": 0.3,
     "buildx uncompressed": 4,
-    "olot + skopeo": 4,
+    "olot + skopeo": 1,
     "remote context": 4,
 }
 
