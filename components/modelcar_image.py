@@ -185,7 +185,7 @@ def _pushed(image: docker_build.Image, planned: Image | None) -> pulumi.Output[s
             raise ValueError(
                 f"the docker-build provider pushed {found!r}, and the lock says "
                 f"{planned.digest if planned else None!r}; nothing was deployed. The builder does not pass "
-                "the layout on as it is: use BuildKit 0.13 or newer, and no policy that adds attestations"
+                "the layout on as it is: take one of BuildKit 0.31, and nothing that adds attestations"
             )
         return found
 
