@@ -26,8 +26,9 @@ def problems(value: Any, schema: dict[str, Any], where: str) -> Iterator[str]:
     schemas = (document("cloudbuild.v1") or {})["schemas"]
     schema = schemas[schema["$ref"]] if "$ref" in schema else schema
     kind = schema["type"]
-    expected = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}[kind]
-    if not isinstance(value, expected):
+    kinds: dict[str, type] = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}
+    fits = isinstance(value, kinds[kind])
+    if not fits:
         yield f"{where}: {type(value).__name__}, not {kind}"
     elif kind == "array":
         for number, item in enumerate(value):
@@ -69,7 +70,9 @@ def workspace(tmp_path: Path) -> Path:
     assert main(["--project", str(tmp_path), "lock", "tiny", "--folder", str(tmp_path / "weights")]) == 0
     programs = tmp_path / "bin"
     programs.mkdir()
-    wrapper = f'#!/bin/sh\n[ "$2" = pip ] && exit\nshift 2\nexec {sys.executable} -m modelcar --project . "$@"\n'
+    wrapper = (
+        f'#!/bin/sh\n[ "$2" = pip ] && exit\nshift 2\nexec {sys.executable} -m modelcar --project . "$@"\n'
+    )
     (programs / "python").write_text(wrapper)
     (programs / "docker").write_text('#!/bin/sh\nfor word in "$@"; do echo "$word"; done >> docker.txt\n')
     for program in programs.iterdir():
