@@ -83,6 +83,8 @@ def machine(folder: Path, tools: Toolbox, debian: dict[str, Path]) -> Iterator[M
         "PULUMI_CONFIG_PASSPHRASE": "",
         "PULUMI_SKIP_UPDATE_CHECK": "true",
     }
+    if tools.standins:  # as the local stack has it: plugins cannot be downloaded here
+        environment["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
     (folder / "state").mkdir()
     configuration = folder / "registry.yml"
     configuration.write_text(

@@ -32,8 +32,13 @@ def measure(bench: Bench, gib: float, files: int = 16) -> None:
             bench.note(way="node pull", state=name, seconds=seconds, disk=disk, gib=gib, files=files)
 
 
-def pull(running: Machine, reference: str, name: str = "containerd") -> tuple[float, int]:
-    """Pull with an empty containerd; return seconds, and bytes of blobs and unpacked layers."""
+def pull(
+    running: Machine, reference: str, name: str = "containerd", *, mount: bool = False
+) -> tuple[float, int]:
+    """Pull with an empty containerd; return seconds, and bytes of blobs and unpacked layers.
+
+    mount: also mount the image, as for a container.
+    """
     folder = running.folder / name
     folder.mkdir()
     config = folder / "config.toml"
@@ -50,6 +55,11 @@ def pull(running: Machine, reference: str, name: str = "containerd") -> tuple[fl
             started = time.monotonic()
             running.run(*ctr, "images", "pull", "--plain-http", reference)
             seconds = time.monotonic() - started
+            if mount:
+                target = folder / "mounted"
+                target.mkdir()
+                running.run(*ctr, "images", "mount", reference, target)
+                running.run(*ctr, "images", "unmount", target)
             return seconds, disk_usage(folder / "root")
         finally:
             process.terminate()

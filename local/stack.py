@@ -38,6 +38,10 @@ def environment(instance: Instance, tools: Toolbox) -> dict[str, str]:
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_AUTOMATION_API_SKIP_VERSION_CHECK": "true",
     }
+    if any(name.startswith("pulumi-resource-") for name in tools.standins):
+        # Plugins cannot be had from here: without this, every command tries five times to download those of
+        # all installed SDKs, which takes three seconds.
+        variables["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
     if tools.embedded:
         variables["BUILDX_CONFIG"] = str(instance.buildx_config)  # the platform's builder, not the user's
     if "PULUMI_BACKEND_URL" not in os.environ:

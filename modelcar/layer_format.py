@@ -17,7 +17,7 @@ FILE_MODE = 0o444
 FOLDER_MODE = 0o755
 #: Bytes. A file of at least this size has a layer of its own, so that changing it uploads it alone.
 LARGE_FILE = 16 * 2**20
-#: Below what overlay file systems mount at once, with room for the base; docs/decisions/0003 has the figures.
+#: Below what the tightest runtime takes; docs/decisions/0002 has the figures.
 MAX_LAYERS = 100
 
 END_OF_TAR = b"\0" * (2 * tarfile.BLOCKSIZE)
