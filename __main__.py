@@ -43,6 +43,7 @@ def main() -> None:
             insecure=settings.registry_insecure,
             project=PROJECT,
             hub_endpoint=settings.hub_endpoint,
+            sbom=settings.sbom,
         ),
         pulumi.ResourceOptions(depends_on=[cloud.registry] if cloud else []),
     )

@@ -16,13 +16,15 @@ from components.options import child
 from modelcar import fetching
 from modelcar.base import Base
 from modelcar.build_options import export_options, image_tag
+from modelcar.evidence import attach_sbom
 from modelcar.image import modelcar_image
 from modelcar.lock import Lock
 from modelcar.locking import LAYOUTS
 from modelcar.manifest import Image
 from modelcar.oci_layout import context_of
 from modelcar.progress import amount, lines
-from modelcar.push import Target, layers_there, push_layers
+from modelcar.push import layers_there, push_layers
+from modelcar.registry import Registry, Target
 
 #: Folder of the Dockerfile; its .dockerignore keeps everything else out: the weights have their own way in.
 BUILD_CONTEXT = Path("modelcar")
@@ -40,6 +42,7 @@ class ModelcarImageArgs:
     insecure: push over plain HTTP, for a registry on this machine.
     project: the program's folder.
     hub_endpoint: address of a mirror of the hub; None for the hub itself.
+    sbom: attach the model's bill of materials to the image.
     """
 
     lock: Lock | None
@@ -50,6 +53,7 @@ class ModelcarImageArgs:
     insecure: bool = False
     project: Path = Path()
     hub_endpoint: str | None = None
+    sbom: bool = True
 
 
 class ModelcarImage(pulumi.ComponentResource):
@@ -125,7 +129,7 @@ class ModelcarImage(pulumi.ComponentResource):
 def _fetching(
     name: str, args: ModelcarImageArgs, planned: Image | None, layout: Path
 ) -> pulumi.ResourceHookBinding | None:
-    """Return the hook that brings the weights when the image is made or changed, and at no other time.
+    """Return the hooks that bring the weights when the image is made or changed, and at no other time.
 
     Layers that the registry has are not brought. The others are sent to it at once: BuildKit takes none over.
     """
@@ -158,8 +162,15 @@ def _fetching(
     async def before(_: pulumi.ResourceHookArgs) -> None:
         await asyncio.to_thread(fetch)
 
+    async def after(_: pulumi.ResourceHookArgs) -> None:
+        await asyncio.to_thread(_attach, planned, lock, Target(args.registry, args.name, args.insecure))
+
     hook = pulumi.ResourceHook(f"fetch-{name}", before)
-    return pulumi.ResourceHookBinding(before_create=[hook], before_update=[hook])
+    binding = pulumi.ResourceHookBinding(before_create=[hook], before_update=[hook])
+    if args.sbom:
+        attach = pulumi.ResourceHook(f"attach-{name}", after)
+        binding.after_create, binding.after_update = [attach], [attach]
+    return binding
 
 
 def _send_ahead(image: Image, layout: Path, target: Target, there: Collection[str]) -> None:
@@ -172,6 +183,14 @@ def _send_ahead(image: Image, layout: Path, target: Target, there: Collection[st
         push_layers(image, layout, target, lines(f"{target.name}: sending", image.size, pulumi.log.info))
     except (httpx.HTTPError, OSError) as error:
         pulumi.log.info(f"{target.name}: layers were not sent ahead ({error}), BuildKit sends them")
+
+
+def _attach(image: Image, lock: Lock, target: Target) -> None:
+    """Attach the bill of materials; where that fails the engine warns, and what was pushed stays."""
+    with Registry(target, write=True) as registry:
+        manifest = registry.manifest(image.digest)
+        if manifest:
+            attach_sbom(registry, manifest, lock)
 
 
 def _pushed(image: docker_build.Image, planned: Image | None) -> pulumi.Output[str]:

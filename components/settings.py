@@ -67,6 +67,7 @@ class Settings(BaseModel):
     registry: Registry
     registry_insecure: bool = False
     builder: str | None = None
+    sbom: bool = True
     check_reachable: bool = True
 
     # the cluster

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,13 +16,17 @@ from modelcar import fetching, lock_diff, locking
 from modelcar.base import BASE_LOCK, LOCKED_ARCHITECTURES, lock_base, read_base
 from modelcar.build_options import export_options, image_tag
 from modelcar.errors import InputError, refuse
+from modelcar.evidence import attach_sbom
 from modelcar.image import modelcar_image
+from modelcar.inspect_image import describe, differences, inspect, to_document
 from modelcar.layer_format import LARGE_FILE
 from modelcar.lock import COMPRESSIONS, Lock, lock_path, read_lock
 from modelcar.oci_layout import context_of, replace_file
 from modelcar.paths import printable
 from modelcar.progress import amount, bar
-from modelcar.push import Target, push_layers
+from modelcar.push import push_layers
+from modelcar.registry import Registry, Target, parse
+from modelcar.sbom import sbom
 from modelcar.tiny_model import make_tiny_model
 from modelcar.weights import read_weights
 
@@ -114,6 +119,23 @@ def _parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--architecture", default="amd64", choices=LOCKED_ARCHITECTURES, help="of the image (default: amd64)"
     )
+
+    bill = commands.add_parser("sbom", help="print a model's bill of materials (CycloneDX)")
+    bill.set_defaults(run=_sbom)
+    bill.add_argument("name", metavar="NAME", help="name of a model, or path of a lock")
+
+    attach = commands.add_parser("attach", help="attach a model's bill of materials to its image")
+    inspecting = commands.add_parser("inspect", help="tell what is inside of an image, without pulling it")
+    verifying = commands.add_parser("verify-image", help="compare an image in a registry with a lock")
+    attach.set_defaults(run=_attach)
+    inspecting.set_defaults(run=_inspect)
+    verifying.set_defaults(run=_verify_image)
+    for command in (attach, verifying):
+        command.add_argument("name", metavar="NAME", help="name of a model, or path of a lock")
+    for command in (attach, inspecting, verifying):
+        command.add_argument("reference", metavar="IMAGE", help="HOST/PATH[:TAG][@sha256:…], or oci://…")
+        command.add_argument("--insecure", action="store_true", help="plain HTTP")
+    inspecting.add_argument("--json", action="store_true", help="for programs")
 
     check = commands.add_parser("check", help="say what is in a folder of weights, and what is wrong with it")
     check.set_defaults(run=_check)
@@ -305,6 +327,42 @@ def _push(options: argparse.Namespace) -> int:
         return 1
     _say(f"{amount(sent)} sent; the registry has every layer of {image.digest}")
     return 0
+
+
+def _sbom(options: argparse.Namespace) -> None:
+    _say(sbom(_locked(options, options.name)).decode())
+
+
+def _attach(options: argparse.Namespace) -> None:
+    lock = _locked(options, options.name)
+    target, reference = parse(options.reference, insecure=options.insecure)
+    with Registry(target, write=True) as registry:
+        _, manifest = inspect(registry, reference)
+        _say(f"attached {attach_sbom(registry, manifest, lock)}")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    target, reference = parse(options.reference, insecure=options.insecure)
+    with Registry(target) as registry:
+        found, _ = inspect(registry, reference)
+    if options.json:
+        _say(json.dumps(to_document(found), indent=1))
+        return
+    for line in describe(found):
+        _say(line)
+
+
+def _verify_image(options: argparse.Namespace) -> int:
+    lock = _locked(options, options.name)
+    target, reference = parse(options.reference, insecure=options.insecure)
+    with Registry(target) as registry:
+        found, _ = inspect(registry, reference)
+    problems = list(differences(found, lock))
+    for problem in problems:
+        _note(f"{found.digest}: {problem}")
+    if not problems:
+        _say(f"{found.digest} is what {lock.name}'s lock says")
+    return 1 if problems else 0
 
 
 def _options(options: argparse.Namespace) -> None:

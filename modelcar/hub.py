@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import http_get
+from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     build_hf_headers,
     disable_progress_bars,
@@ -28,18 +30,28 @@ from huggingface_hub.utils import logging as hub_logging
 
 from modelcar.errors import InputError, Problem, refuse
 from modelcar.paths import fault_of_name, printable
-from modelcar.weights import PICKLE_SUFFIXES, SKIPPED_FILES, SKIPPED_FOLDERS
+from modelcar.weights import PICKLE_SUFFIXES, SKIPPED_FILES, SKIPPED_FOLDERS, SKIPPED_SUFFIXES
 
 #: The same weights for other programs; left out where there are safetensors.
 OTHER_FORMATS = (".h5", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".tflite", ".ot", ".mlmodel", ".nemo")
 OTHER_FOLDERS = frozenset({"onnx", "openvino", "coreml", "original", "gguf", "flax", "tf"})
 _INDEXES_OF_OTHERS = (".bin.index.json", ".h5.index.json", ".msgpack.index.json")
 
+#: Size of a file that the hub tells none of; never of one that is taken.
+UNKNOWN = -1
+
 #: Bytes that the client hands over at a time; a cut loses less than one piece. (Its own default is 10 MB.)
 PIECE = 2**20
 
-#: Seconds before each further try of a download that brought nothing; a try that brings bytes starts anew.
+#: Seconds before each further try of a lookup, and of a download that brought nothing; a try that brings
+#: bytes starts anew.
 WAITS = (1.0, 2.0, 4.0, 8.0)
+#: Seconds that a lookup waits at most when the hub asks it to.
+LONGEST_WAIT = 30.0
+#: Times that a server may send a file from its start again without a byte that is new.
+RESTARTS = 5
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -90,12 +102,20 @@ def resolve(
             files are unfit.
     """
     with _Words(repository, revision, endpoint):
-        info = HfApi(endpoint=endpoint).model_info(repository, revision=revision, files_metadata=True)
+        if repository.count("/") != 1:  # the hub has some without owner; a lock cannot name them
+            raise HFValidationError
+        info = _look_up(repository, revision, endpoint)
+    if not _COMMIT.fullmatch(str(info.sha)):
+        raise _no_hub(repository, revision, endpoint)
     files = []
     for sibling in info.siblings or []:
-        lfs = sibling.lfs
+        size, lfs = sibling.size, sibling.lfs
         files.append(
-            RemoteFile(sibling.rfilename, sibling.size or 0, str(lfs.sha256) if lfs is not None else None)
+            RemoteFile(
+                sibling.rfilename,
+                UNKNOWN if size is None else size,
+                str(lfs.sha256) if lfs is not None else None,
+            )
         )
     chosen, skipped = _choose(files, allow, ignore)
     if not chosen:
@@ -116,6 +136,44 @@ def resolve(
         tuple(sorted(chosen, key=lambda file: file.path)),
         tuple(skipped),
     )
+
+
+def _look_up(repository: str, revision: str, endpoint: str | None) -> ModelInfo:
+    """Ask for a model's description; again while the hub is busy, which the client does for files only."""
+    waits = iter(WAITS)
+    while True:
+        try:
+            return HfApi(endpoint=endpoint).model_info(repository, revision=revision, files_metadata=True)
+        except HfHubHTTPError as error:
+            status = error.response.status_code
+            wait = next(waits, None) if status == 429 or status >= 500 else None
+            if wait is None:
+                raise
+            asked = error.response.headers.get("Retry-After", "")
+            time.sleep(max(wait, min(float(asked), LONGEST_WAIT)) if asked.isdecimal() else wait)
+        except (HFValidationError, UnicodeError):
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError):
+            # A login page, or another kind of server: the client trips over what is not there.
+            raise _no_hub(repository, revision, endpoint) from None
+
+
+def _no_hub(repository: str, revision: str, endpoint: str | None) -> InputError:
+    return refuse(
+        f"{repository}@{revision}",
+        f"{_shown(endpoint)} answers something that is no model's description",
+        allowed="a model hub, or a mirror with its API",
+        fix="check the address (--endpoint, HF_ENDPOINT), and that no proxy wants a login",
+    )
+
+
+def _shown(endpoint: str | None) -> str:
+    """Return a hub's address without a user's name and password."""
+    return _without_user(endpoint or constants.ENDPOINT)
+
+
+def _without_user(text: str) -> str:
+    return printable(re.sub(r"//[^/\s]*@", "//", text))
 
 
 def download(
@@ -151,13 +209,15 @@ def download(
     with _Words(repository, revision, endpoint, path):
         while received.position < size:
             before = received.position
+            received.begin()
             try:
                 http_get(
                     url,
                     cast(Any, received),
                     resume_size=received.position,
                     expected_size=size,
-                    headers=build_hf_headers(),
+                    # Part of a compressed answer is no part of the file, and some servers send all instead.
+                    headers={**build_hf_headers(), "Accept-Encoding": "identity"},
                     displayed_filename=path,
                 )
             except (httpx2.TransportError, OSError) as error:
@@ -187,12 +247,26 @@ class _Received:
         self._size = size
         self._name = name
         self._pass = 0
+        self._restarts = 0
+
+    def begin(self) -> None:
+        """A request for the bytes from `position` on begins, whatever was left of the one before."""
+        self._pass = self._restarts = 0
 
     def tell(self) -> int:
-        return self.position
+        """Return where in the file the answer is, which is before `position` while bytes are passed over."""
+        return self.position - self._pass
 
     def seek(self, position: int) -> int:
         """A server that ignores ranges sends the file from its start; what is known is not taken again."""
+        self._restarts += 1
+        if self._restarts > RESTARTS:  # the client would go on for ever: it counts known bytes as new ones
+            raise refuse(
+                self._name,
+                f"the server sends it from the start each time, and breaks off before byte {self.position}",
+                allowed="a server that sends parts of a file (HTTP ranges), or all of it at once",
+                fix="name the hub itself, or another mirror (--endpoint)",
+            )
         self._pass = self.position - position
         return position
 
@@ -212,6 +286,7 @@ class _Received:
         if rest := data[passed:]:
             self._sink(rest)
             self.position += len(rest)
+            self._restarts = 0
         return len(data)
 
 
@@ -234,13 +309,14 @@ def _choose(
         )
     )
     safetensors = any(file.path in wanted and file.path.endswith(".safetensors") for file in files)
-    sharded = any("/" not in path and "-of-" in path and path.endswith(".safetensors") for path in wanted)
+    # Mistral's repositories have them under both names; some have the consolidated ones only, in shards too.
+    named_model = any(re.fullmatch(r"model(-.+)?\.safetensors", path) for path in wanted)
     chosen, skipped = [], []
     for file in files:
         why = None if file.path in wanted else "not among the patterns"
         # Whoever names patterns gets what they match; only an empty choice is made for them.
         if why is None and not allow:
-            why = _needless(file.path, safetensors=safetensors, sharded=sharded)
+            why = _needless(file.path, safetensors=safetensors, named_model=named_model)
         if why:
             skipped.append((file.path, why))
         else:
@@ -248,10 +324,14 @@ def _choose(
     return chosen, skipped
 
 
-def _needless(path: str, *, safetensors: bool, sharded: bool) -> str | None:
+def _needless(path: str, *, safetensors: bool, named_model: bool) -> str | None:
     pure = PurePosixPath(path)
     name = pure.name.lower()
-    if pure.name in SKIPPED_FILES or SKIPPED_FOLDERS & set(pure.parts[:-1]) or name.endswith(".lock"):
+    if (
+        pure.name in SKIPPED_FILES
+        or SKIPPED_FOLDERS & set(pure.parts[:-1])
+        or name.endswith(SKIPPED_SUFFIXES)
+    ):
         return "no part of the model"
     if not safetensors:
         return None
@@ -259,7 +339,7 @@ def _needless(path: str, *, safetensors: bool, sharded: bool) -> str | None:
         return "the weights in another format"
     if OTHER_FOLDERS & {part.lower() for part in pure.parts[:-1]}:
         return "the model for other programs"
-    if sharded and name.startswith("consolidated"):
+    if named_model and name.startswith("consolidated"):
         return "the weights a second time"
     return None
 
@@ -288,6 +368,15 @@ def _check(repository: str, files: Sequence[RemoteFile], *, allow_pickle: bool) 
                     'download it by other means, save it with max_shard_size="5GB", and lock that folder',
                 )
             )
+        elif file.size < 0:
+            problems.append(
+                Problem(
+                    key,
+                    "the hub does not tell its size",
+                    "a hub that tells each file's size",
+                    "name the hub itself, or another mirror (--endpoint)",
+                )
+            )
         elif file.size == 0:
             problems.append(Problem(key, "0 bytes", "files with content", "leave it out (--ignore)"))
     if problems:
@@ -302,14 +391,23 @@ class _Words:
 
     def __init__(self, repository: str, revision: str, endpoint: str | None, path: str = "") -> None:
         self._key = f"{repository}@{revision[:12]}" + (f" {printable(path)}" if path else "")
-        self._hub = endpoint or constants.ENDPOINT
+        self._hub = _shown(endpoint)
+        self._path = path
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, InputError) or not isinstance(
-            error, (HfHubHTTPError, HFValidationError, httpx2.HTTPError, OSError)
+            error,
+            (
+                HfHubHTTPError,
+                HFValidationError,
+                httpx2.HTTPError,
+                httpx2.InvalidURL,
+                UnicodeEncodeError,
+                OSError,
+            ),
         ):
             return
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, HfHubHTTPError):
@@ -319,15 +417,24 @@ class _Words:
 
     def _said(self, error: Exception) -> tuple[str, str, str]:
         status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response else 0
+        missing = status == 404 and not self._path  # mirrors leave out the code that says what is
         there = "a model that this machine may read"
         login = "accept its terms at the hub, then set HF_TOKEN (or run `hf auth login`)"
         if isinstance(error, HFValidationError):
             return "not the name of a repository", "OWNER/NAME", "copy it from the model's page"
+        if isinstance(error, httpx2.InvalidURL):
+            return f"{self._hub} is no address", "https://HOST", "correct it (--endpoint, HF_ENDPOINT)"
+        if isinstance(error, UnicodeEncodeError):  # of a request's header; only the token is the user's
+            return "the token holds a character that none has", "hf_…", "set HF_TOKEN to a token of the hub"
+        if isinstance(error, HfHubHTTPError) and "Invalid credentials" in error.response.headers.get(
+            "X-Error-Message", ""
+        ):
+            return f"{self._hub} does not accept the token", there, "correct HF_TOKEN, or unset it"
         if isinstance(error, GatedRepoError):
             return f"{self._hub} has it behind terms that are not accepted", there, login
         if isinstance(error, RevisionNotFoundError):
             return "no such revision", "a branch, tag or commit of the repository", "check the name"
-        if isinstance(error, RepositoryNotFoundError) or status in {401, 403}:
+        if isinstance(error, RepositoryNotFoundError) or status in {401, 403} or missing:
             return (
                 f"{self._hub} has none, or not for everybody",
                 there,
@@ -335,10 +442,16 @@ class _Words:
             )
         if status == 404:
             return "no such file at this commit", "the files that were locked", "lock the model again"
+        if status == 416:
+            return (
+                f"{self._hub} has fewer bytes of it than were told",
+                "the file that was looked up",
+                "fetch it again; if it stays so, the mirror is not to be trusted",
+            )
         if status == 429:
             return f"{self._hub} asks for fewer requests (429)", there, "wait, set HF_TOKEN, or use --jobs 1"
         if status:
             return f"{self._hub} answers {status}", there, "try again later: what was fetched is kept"
-        reason = str(error).split("\n")[0] or type(error).__name__
+        reason = _without_user(str(error).split("\n")[0]) or type(error).__name__
         fix = "check the network, or name a mirror (--endpoint); what was fetched is kept"
         return f"{self._hub} cannot be reached, or broke off: {reason}", there, fix

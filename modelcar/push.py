@@ -9,53 +9,21 @@ A blob is sent as a whole, in one PUT (OCI distribution specification 1.1): Arti
 
 from __future__ import annotations
 
-import base64
-import re
-import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
-from docker import auth
 
 from modelcar.manifest import Image
 from modelcar.packing import Progress
+from modelcar.registry import TIMEOUT, RegistryAuth, Target
 
 #: Layers that are sent at a time.
 JOBS = 4
 #: Tries of one layer.
 TRIES = 3
 PIECE = 2**20
-#: Seconds. A registry may think long about a blob of many gigabytes before it answers.
-TIMEOUT = httpx.Timeout(10, read=900, write=120)
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where to. registry: HOST[:PORT]/PATH; name: repository below it. insecure: plain HTTP."""
-
-    registry: str
-    name: str
-    insecure: bool = False
-
-    @property
-    def host(self) -> str:
-        """HOST[:PORT] of the registry."""
-        return self.registry.partition("/")[0]
-
-    @property
-    def repository(self) -> str:
-        """Path of the repository."""
-        path = self.registry.partition("/")[2]
-        return f"{path}/{self.name}" if path else self.name
-
-    @property
-    def url(self) -> str:
-        """Address of the repository's API."""
-        return f"{'http' if self.insecure else 'https'}://{self.host}/v2/{self.repository}"
 
 
 def layers_there(image: Image, target: Target) -> frozenset[str]:
@@ -72,7 +40,7 @@ def layers_there(image: Image, target: Target) -> frozenset[str]:
         return found.status_code == httpx.codes.OK
 
     with (
-        httpx.Client(timeout=TIMEOUT, auth=RegistryAuth(target)) as client,
+        httpx.Client(timeout=TIMEOUT, auth=RegistryAuth(target, write=True)) as client,
         ThreadPoolExecutor(JOBS) as pool,
     ):
         digests = [layer.digest for layer in image.layers]
@@ -95,7 +63,7 @@ def push_layers(image: Image, layout: Path, target: Target, progress: Progress |
         OSError: a layer cannot be read.
     """
     with (
-        httpx.Client(timeout=TIMEOUT, auth=RegistryAuth(target)) as client,
+        httpx.Client(timeout=TIMEOUT, auth=RegistryAuth(target, write=True)) as client,
         ThreadPoolExecutor(JOBS) as pool,
     ):
         sent = pool.map(
@@ -151,58 +119,3 @@ class _Counted:
 
     def take_back(self) -> None:
         self._progress(-self._count)
-
-
-class RegistryAuth(httpx.Auth):
-    """Credentials as docker has them (its configuration and helpers), as the registry asks for them.
-
-    Distribution specification: a 401 names a server that gives tokens for a repository.
-    """
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._header: str | None = None
-        self._lock = threading.Lock()
-
-    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Ask without credentials, then with what the registry wants."""
-        if self._header:
-            request.headers["Authorization"] = self._header
-        response = yield request
-        # A body that was streamed cannot be sent again: only what comes before it asks for a token.
-        if response.status_code == httpx.codes.UNAUTHORIZED and request.method != "PUT":
-            with self._lock:
-                self._header = self._asked(response.headers.get("WWW-Authenticate", ""))
-            if self._header:
-                request.headers["Authorization"] = self._header
-                yield request
-
-    def _asked(self, challenge: str) -> str | None:
-        kind, _, rest = challenge.partition(" ")
-        basic = self._basic()
-        if kind.lower() == "basic":
-            return basic
-        fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
-        if kind.lower() != "bearer" or not fields.get("realm", "").startswith(
-            ("https://", "http://") if self._target.insecure else "https://"
-        ):
-            return None  # no credentials in the clear
-        parameters = {"scope": f"repository:{self._target.repository}:pull,push"}
-        if "service" in fields:
-            parameters["service"] = fields["service"]
-        headers = {"Authorization": basic} if basic else {}
-        answer = httpx.get(fields["realm"], params=parameters, headers=headers, timeout=30).raise_for_status()
-        found: dict[str, Any] = answer.json()
-        token = found.get("token") or found.get("access_token")
-        return f"Bearer {token}" if token else None
-
-    def _basic(self) -> str | None:
-        try:
-            known = auth.load_config().resolve_authconfig(self._target.host)
-        except Exception:  # a helper that is missing or fails: as if there were no credentials
-            return None
-        if not known or not known.get("Username", known.get("username")):
-            return None
-        user = known.get("Username") or known.get("username")
-        password = known.get("Password") or known.get("password") or ""
-        return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import socket
+import struct
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -30,27 +31,32 @@ Content = bytes | Path
 class Fault:
     """What goes wrong with a file, for a number of requests.
 
-    cut: bytes after which the connection ends. status: answered in place of the file. ignore_range: all is
-    sent. flip: position of a byte that is changed. extra: bytes too many at the end. code: X-Error-Code.
+    cut: bytes after which the connection ends. reset: it ends by a TCP reset, which the client takes for
+    another error than an end. status: answered in place of the file. ignore_range: all is sent. flip:
+    position of a byte that is changed. extra: bytes too many at the end. code, message: X-Error-Code and
+    X-Error-Message. retry_after: seconds.
     """
 
     times: int = 1
     cut: int | None = None
+    reset: bool = False
     status: int | None = None
     ignore_range: bool = False
     flip: int | None = None
     extra: bytes = b""
     code: str = ""
+    message: str = ""
     retry_after: int | None = None
 
 
 @dataclass
 class Request:
-    """A request for a file's content. start: first byte asked for. sent: bytes of content."""
+    """A request for a file's content. start: first byte sent. sent: bytes. encoding: what was accepted."""
 
     path: str
     start: int
     sent: int = 0
+    encoding: str = ""
 
 
 @dataclass
@@ -61,6 +67,8 @@ class Hub:
     url: str = ""
     commit: str = COMMIT
     license: str | None = "apache-2.0"
+    #: Answered in place of a model's description.
+    description: bytes | None = None
     #: Bytes from which a file has a sha256 that the hub tells, and is behind a redirect.
     lfs_from: int = 100_000
     faults: dict[str, list[Fault]] = field(default_factory=dict)
@@ -76,14 +84,14 @@ class Hub:
         """Let something go wrong with a file; with "" it is the model's description."""
         self.faults.setdefault(path, []).append(Fault(**what))
 
-    def take_fault(self, path: str) -> Fault | None:
-        """Return what goes wrong this time."""
+    def take_fault(self, path: str, *, status: bool) -> Fault | None:
+        """Return what goes wrong this time, if it is a status, or if it is something else."""
         with self.lock:
-            for fault in self.faults.get(path, []):
-                if fault.times > 0:
-                    fault.times -= 1
-                    return fault
-        return None
+            fault = next((fault for fault in self.faults.get(path, []) if fault.times > 0), None)
+            if fault is None or (fault.status is not None) != status:
+                return None
+            fault.times -= 1
+            return fault
 
     def sent(self, path: str) -> int:
         """Return the bytes of a file that were sent in all."""
@@ -179,12 +187,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _failed(self, path: str) -> bool:
         """Answer with a status that a test wants."""
-        hub = self.served
-        fault = next((found for found in hub.faults.get(path, []) if found.times > 0), None)
-        if fault is None or not fault.status:
+        fault = self.served.take_fault(path, status=True)
+        if fault is None or fault.status is None:
             return False
-        fault.times -= 1
         headers = {"X-Error-Code": fault.code} if fault.code else {}
+        if fault.message:
+            headers["X-Error-Message"] = fault.message
         if fault.retry_after is not None:
             headers["Retry-After"] = str(fault.retry_after)
         self._send(fault.status, b"<html>an error page</html>", headers)
@@ -194,7 +202,9 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.served
         if self._failed(""):
             return
-        if repository not in hub.models:
+        if hub.description is not None:
+            self._send(200, hub.description)
+        elif repository not in hub.models:
             self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
         elif revision not in {"main", hub.commit}:
             self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
@@ -235,7 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.served
         content = hub.models[repository][path]
         size = size_of(content)
-        fault = hub.take_fault(path) or Fault()
+        fault = hub.take_fault(path, status=False) or Fault()
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         start = int(asked[1]) if asked and not fault.ignore_range else 0
         if start >= size:
@@ -252,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if not body:
             return
-        request = Request(path, start)
+        request = Request(path, start, encoding=self.headers.get("Accept-Encoding", ""))
         with hub.lock:
             hub.requests.append(request)
             hub.at_once += 1
@@ -274,10 +284,20 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(data[: fault.cut - request.sent])
                 request.sent = fault.cut
                 self.wfile.flush()
-                self.connection.shutdown(socket.SHUT_RDWR)
-                self.close_connection = True
+                self._end(reset=fault.reset)
                 return
             self.wfile.write(data)
             request.sent += len(data)
             position += len(data)
         self.wfile.write(fault.extra)
+
+    def _end(self, *, reset: bool) -> None:
+        """End the connection before the answer is complete."""
+        self.close_connection = True
+        if reset:
+            threading.Event().wait(0.1)  # a reset drops what the client has not read (tests stop time.sleep)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.rfile.close()  # it holds the connection open
+            self.connection.close()
+        else:
+            self.connection.shutdown(socket.SHUT_RDWR)

@@ -27,6 +27,12 @@ class Registry:
     scopes: list[str] = field(default_factory=list)
     #: Statuses that the next uploads are answered with.
     failures: list[int] = field(default_factory=list)
+    #: By tag and by digest: content and media type.
+    manifests: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    #: Digests of blobs that were read.
+    read: list[str] = field(default_factory=list)
+    #: Whether it has the API of referrers.
+    has_referrers: bool = True
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -84,11 +90,33 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
-        if url.path != "/token" or self.headers.get("Authorization") != self.served.basic:
+        if url.path != "/token":
+            if self._allowed():
+                self._get(url.path)
+            return
+        if self.headers.get("Authorization") != self.served.basic:
             self._send(401)
             return
         self.served.scopes += parse_qs(url.query)["scope"]
         self._send(200, content=json.dumps({"token": TOKEN}).encode())
+
+    def _get(self, path: str) -> None:
+        registry, (kind, name) = self.served, path.split("/")[-2:]
+        if kind == "manifests" and name in registry.manifests:
+            content, media_type = registry.manifests[name]
+            self._send(200, {"Content-Type": media_type}, content)
+        elif kind == "blobs" and name in registry.blobs:
+            registry.read.append(name)
+            self._send(200, content=registry.blobs[name])
+        elif kind == "referrers" and registry.has_referrers:
+            found = []
+            for digest, (content, _) in registry.manifests.items():
+                document = json.loads(content)
+                if document.get("subject", {}).get("digest") == name:
+                    found.append({"digest": digest, "artifactType": document["artifactType"]})
+            self._send(200, content=json.dumps({"manifests": found}).encode())
+        else:
+            self._send(404)
 
     def do_HEAD(self) -> None:
         if self._allowed():
@@ -105,6 +133,16 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._allowed():
             return
         registry = self.served
+        if "/manifests/" in self.path:
+            media_type = self.headers["Content-Type"]
+            digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+            registry.manifests[digest] = (content, media_type)
+            if not self.path.endswith(digest):
+                registry.manifests[self.path.rpartition("/")[2]] = (content, media_type)
+            subject = json.loads(content).get("subject", {}).get("digest")
+            has_api = subject and registry.has_referrers
+            self._send(201, {"OCI-Subject": subject} if has_api else {})
+            return
         with registry.lock:
             failure = registry.failures.pop(0) if registry.failures else None
         [digest] = parse_qs(urlsplit(self.path).query)["digest"]

@@ -189,6 +189,32 @@ def test_an_up_needs_no_weights_where_nothing_changed(project: Project) -> None:
     assert not project.layout.exists()
 
 
+def test_the_bill_of_materials_is_attached_and_can_be_read_without_a_layer(project: Project) -> None:
+    uri = project.up()["storageUri"]
+    log = project.platform.checkout.folder / ".local/local/logs/registry.log"
+    before = len(log.read_text())
+    command = [".venv/bin/python", "-m", "modelcar", "--project", str(project.folder)]
+    name = project.config["model"]
+
+    def run(*arguments: str) -> str:
+        return subprocess.run(
+            [*command, *arguments, "--insecure"], cwd=PROJECT, capture_output=True, text=True, check=True
+        ).stdout
+
+    shown = run("inspect", uri)
+    assert "attached  application/vnd.cyclonedx+json" in shown
+    assert re.search(r"^  [0-9a-f]{64} +3\.9 MiB  model\.safetensors$", shown, re.MULTILINE)
+    found = json.loads(run("inspect", uri, "--json"))
+    assert found["annotations"]["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert "is what" in run("verify-image", name, uri)
+    assert run("attach", name, uri) == run("attach", name, uri), "it is attached once"
+    assert run("inspect", uri).count("application/vnd.cyclonedx+json") == 1
+    layers = {layer["digest"] for layer in found["layers"]}
+    asked = log.read_text()[before:]
+    assert "GET /v2/" in asked
+    assert not any(layer in asked for layer in layers), "no layer is read"
+
+
 def test_weights_that_are_needed_are_fetched_by_up(project: Project) -> None:
     shutil.rmtree(project.layout)
     said = project.pulumi("up", "--yes", "--skip-preview", "--color=never").stdout

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +15,7 @@ from modelcar.errors import InputError
 from tests.hub_server import COMMIT, Hub, serve, sha256_of
 
 REPOSITORY = "Qwen/Qwen2.5-0.5B"
-WEIGHTS = bytes(range(256)) * 1024
+WEIGHTS = random.Random(1).randbytes(2**18)  # no part is like another, so that a wrong one shows
 FILES = {
     "config.json": b'{"model_type": "qwen2"}',
     "README.md": b"# a model",
@@ -94,6 +96,18 @@ def test_consolidated_weights_beside_shards_are_a_duplicate() -> None:
     assert "consolidated.safetensors" in taken, "where they are the only ones they are taken"
 
 
+def test_consolidated_weights_beside_a_single_file_are_a_duplicate() -> None:
+    taken, _ = choose({**FILES, "consolidated.safetensors": b"x"})
+    assert taken == sorted(FILES)
+
+
+def test_consolidated_shards_are_taken_where_they_are_the_only_weights() -> None:
+    shards = {f"consolidated-0000{n}-of-00002.safetensors": b"x" for n in (1, 2)}
+    taken, skipped = choose({"params.json": b"{}", **shards})
+    assert taken == [*shards, "params.json"]
+    assert not skipped
+
+
 def test_patterns_choose() -> None:
     taken, skipped = choose({**FILES, "onnx/model.onnx": b"x"}, allow=["*.json", "onnx/*"])
     assert taken == ["config.json", "onnx/model.onnx", "tokenizer.json"]
@@ -135,6 +149,14 @@ def test_nothing_chosen_says_what_is_there() -> None:
 
 REFUSED: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
     "no repository": ({"repository": "no/such"}, {}, "has none, or not for everybody"),
+    "no owner": ({"repository": "gpt2"}, {}, "not the name of a repository"),
+    "an address": ({"repository": "https://huggingface.co/a/b"}, {}, "not the name of a repository"),
+    "wrong token": (
+        {},
+        {"status": 401, "message": "Invalid credentials in Authorization header"},
+        "does not accept the token",
+    ),
+    "a mirror without codes": ({}, {"status": 404}, "has none, or not for everybody"),
     "not a name": ({"repository": "a b"}, {}, "not the name of a repository"),
     "no revision": ({"revision": "v9"}, {}, "no such revision"),
     "gated": ({}, {"status": 403, "code": "GatedRepo"}, "terms that are not accepted"),
@@ -157,6 +179,72 @@ def test_what_the_hub_refuses_is_said_in_words(
         resolve(server, **options)
     assert "hf_secret" not in str(caught.value)
     assert "fix: " in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_busy_hub_is_asked_again(server: Hub, status: int) -> None:
+    server.fault("", status=status, times=2, retry_after=7)
+    assert resolve(server).revision == COMMIT
+
+
+def test_a_lookup_waits_as_long_as_the_hub_asks_but_not_for_ever(
+    server: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    server.fault("", status=429, retry_after=7)
+    server.fault("", status=429, retry_after=3600)
+    resolve(server)
+    assert waits == [7.0, hub.LONGEST_WAIT]
+
+
+SIBLING = {"rfilename": "config.json", "size": 2}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"<html>log in to this network</html>",
+        b"[]",
+        json.dumps({"siblings": [SIBLING]}).encode(),
+        json.dumps({"id": REPOSITORY, "siblings": [SIBLING]}).encode(),
+        json.dumps({"id": REPOSITORY, "sha": "../main", "siblings": [SIBLING]}).encode(),
+        json.dumps({"id": REPOSITORY, "sha": COMMIT, "siblings": [{**SIBLING, "lfs": {"size": 2}}]}).encode(),
+    ],
+    ids=["html", "list", "no id", "no commit", "not a commit", "no digest"],
+)
+def test_what_is_no_description_is_refused(server: Hub, document: bytes) -> None:
+    server.description = document
+    with pytest.raises(InputError, match=r"no model's description(?s:.*)--endpoint"):
+        resolve(server)
+
+
+def test_a_file_without_a_size_is_refused(server: Hub) -> None:
+    document = {"id": REPOSITORY, "sha": COMMIT, "siblings": [{"rfilename": "config.json"}]}
+    server.description = json.dumps(document).encode()
+    with pytest.raises(InputError, match=r"config\.json: the hub does not tell its size"):
+        resolve(server)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ("http://me:hf_secret@127.0.0.1:9", "http://127.0.0.1:9 cannot be reached"),
+        ("127.0.0.1:9", "missing an 'http://'"),
+        ("http://[::1", "is no address"),
+    ],
+)
+def test_an_unfit_endpoint_is_told_without_its_password(endpoint: str, expected: str) -> None:
+    with pytest.raises(InputError, match=re.escape(expected)) as caught:
+        hub.resolve(REPOSITORY, endpoint=endpoint)
+    assert "hf_secret" not in str(caught.value)
+
+
+def test_an_unfit_token_is_not_shown(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret\u00e9")
+    with pytest.raises(InputError, match="the token holds a character") as caught:
+        resolve(server)
+    assert "hf_secret" not in str(caught.value)
 
 
 def test_a_hub_that_is_not_there_is_told_with_its_address() -> None:
@@ -193,6 +281,61 @@ def test_a_server_that_ignores_ranges_harms_nothing(server: Hub) -> None:
     assert download(server) == WEIGHTS
     server.fault("model.safetensors", ignore_range=True)
     assert download(server, start=70_000) == WEIGHTS[70_000:]
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["end", "reset"])
+@pytest.mark.parametrize("again", [False, True], ids=["then obeyed", "ignored again"])
+def test_a_cut_while_known_bytes_are_passed_over_harms_nothing(
+    server: Hub, monkeypatch: pytest.MonkeyPatch, reset: bool, again: bool
+) -> None:
+    """The client's own retry and ours begin at other places; both have to end in the right bytes."""
+    monkeypatch.setattr(hub, "PIECE", 10_000)
+    server.fault("model.safetensors", ignore_range=True, cut=30_000, reset=reset)
+    if again:
+        server.fault("model.safetensors", ignore_range=True)
+    assert download(server, start=70_000) == WEIGHTS[70_000:]
+
+
+def test_a_server_that_never_gets_beyond_what_is_known_is_given_up(
+    server: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "PIECE", 10_000)
+    server.fault("model.safetensors", ignore_range=True, cut=30_000, times=99)
+    with pytest.raises(InputError, match="from the start each time, and breaks off before byte 70000"):
+        download(server, start=70_000)
+    assert len(server.requests) <= hub.RESTARTS + 1
+
+
+def test_no_compressed_answer_is_asked_for(server: Hub) -> None:
+    download(server, start=100_000)
+    assert [request.encoding for request in server.requests] == ["identity"]
+
+
+def test_a_file_that_is_shorter_than_it_was_is_an_error(server: Hub) -> None:
+    received = bytearray()
+    with pytest.raises(InputError, match="has fewer bytes of it than were told"):
+        hub.download(
+            REPOSITORY,
+            COMMIT,
+            "model.safetensors",
+            received.extend,
+            size=len(WEIGHTS) + 10,
+            endpoint=server.url,
+        )
+    assert bytes(received) == WEIGHTS
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_the_sink_raises_is_not_taken_for_the_hubs(server: Hub, error: BaseException) -> None:
+    def full(_: bytes) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        hub.download(
+            REPOSITORY, COMMIT, "config.json", full, size=len(FILES["config.json"]), endpoint=server.url
+        )
+    assert caught.value is error
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

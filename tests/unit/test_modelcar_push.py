@@ -15,7 +15,8 @@ from modelcar.base import read_base
 from modelcar.image import modelcar_image
 from modelcar.lock import lock_path, read_lock
 from modelcar.manifest import Image
-from modelcar.push import Target, layers_there, push_layers
+from modelcar.push import layers_there, push_layers
+from modelcar.registry import Target
 from modelcar.tiny_model import make_tiny_model
 from tests.registry_server import PASSWORD, USER, Registry, serve
 

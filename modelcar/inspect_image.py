@@ -1,0 +1,128 @@
+"""What is inside of an image in a registry, without pulling it: manifest, configuration, attachments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from modelcar.errors import refuse
+from modelcar.evidence import attached_sbom
+from modelcar.image import LOCK_ANNOTATION
+from modelcar.lock import Lock
+from modelcar.manifest import CREATED_BY
+from modelcar.paths import printable
+from modelcar.progress import amount
+from modelcar.registry import Manifest, Registry
+
+
+@dataclass(frozen=True)
+class InspectedLayer:
+    """A layer. size: bytes. made_by: what its history says."""
+
+    digest: str
+    size: int
+    made_by: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """An image. files: path, bytes and SHA-256, where a bill of materials is attached."""
+
+    digest: str
+    platform: str
+    size: int
+    annotations: dict[str, str]
+    layers: tuple[InspectedLayer, ...]
+    attached: tuple[str, ...]
+    files: tuple[tuple[str, int, str], ...]
+
+    @property
+    def is_modelcar(self) -> bool:
+        """Whether this project made it."""
+        return LOCK_ANNOTATION in self.annotations
+
+
+def inspect(registry: Registry, reference: str) -> tuple[Inspection, Manifest]:
+    """Look at an image. Reads no layer.
+
+    Raises:
+        InputError: there is none, or it is no image of one platform.
+    """
+    name = f"{registry.target.registry}/{registry.target.name}"
+    manifest = registry.manifest(reference)
+    if manifest is None:
+        raise refuse(name, f"{reference} is not there", allowed="an image of this repository", fix="check it")
+    document = manifest.document
+    if "layers" not in document:
+        raise refuse(
+            f"{name}@{manifest.digest}",
+            manifest.media_type,
+            allowed="the manifest of one image",
+            fix="name one of the images that this index lists, by digest",
+        )
+    config: dict[str, Any] = json.loads(registry.blob(document["config"]["digest"]))
+    history = [
+        entry.get("created_by", "") for entry in config.get("history", []) if not entry.get("empty_layer")
+    ]
+    history += [""] * (len(document["layers"]) - len(history))
+    layers = tuple(
+        InspectedLayer(layer["digest"], layer["size"], made_by.removeprefix(f"{CREATED_BY}: "))
+        for layer, made_by in zip(document["layers"], history, strict=False)
+    )
+    attached = [str(entry.get("artifactType", "?")) for entry in registry.referrers(manifest.digest)]
+    bill = attached_sbom(registry, manifest.digest) or {}
+    found = Inspection(
+        manifest.digest,
+        f"{config.get('os', '?')}/{config.get('architecture', '?')}",
+        sum(layer.size for layer in layers),
+        dict(sorted(document.get("annotations", {}).items())),
+        layers,
+        tuple(attached),
+        tuple(_files(bill)),
+    )
+    return found, manifest
+
+
+def _files(bill: dict[str, Any]) -> Iterator[tuple[str, int, str]]:
+    for component in bill.get("components", []):
+        if component.get("type") == "file":
+            sizes = [
+                item["value"] for item in component.get("properties", []) if item["name"] == "modelcar:size"
+            ]
+            yield component["name"], int(sizes[0]) if sizes else 0, component["hashes"][0]["content"]
+
+
+def describe(found: Inspection) -> Iterator[str]:
+    """Yield the lines for a reader."""
+    yield f"digest    {found.digest}"
+    yield f"platform  {found.platform}, {amount(found.size)} in {len(found.layers)} layers"
+    for name, value in found.annotations.items():
+        yield f"{printable(name)}  {printable(value)}"
+    if not found.is_modelcar:
+        yield "not made by this project: what is under /models cannot be told from here"
+    for layer in found.layers:
+        yield f"  {layer.digest}  {amount(layer.size):>10}  {printable(layer.made_by)}".rstrip()
+    yield f"attached  {', '.join(map(printable, found.attached)) or 'nothing'}"
+    for path, size, sha256 in found.files:
+        yield f"  {sha256}  {amount(size):>10}  {printable(path)}"
+
+
+def to_document(found: Inspection) -> dict[str, Any]:
+    """Return an inspection as JSON has it."""
+    return asdict(found)
+
+
+def differences(found: Inspection, lock: Lock) -> Iterator[str]:
+    """Yield what an image has otherwise than a lock says; nothing where it is the lock's."""
+    said = found.annotations.get(LOCK_ANNOTATION)
+    if said != lock.digest:
+        yield f"made from the lock {said or 'of nobody'}, not {lock.digest}"
+    digests = [layer.digest for layer in found.layers]
+    if digests[-len(lock.layers) :] != [layer.digest for layer in lock.layers]:
+        yield "its layers are not the lock's"
+    if not found.files:
+        yield "no bill of materials is attached"
+    elif sorted(found.files) != sorted((file.path, file.size, file.sha256) for file in lock.files):
+        yield "the files of its bill of materials are not the lock's"

@@ -1,0 +1,261 @@
+"""A registry's API, as far as images are looked at and small things attached: manifests, blobs, referrers.
+
+OCI distribution specification 1.1. Layers of weights are sent by `push.py`; none is ever read here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+from collections.abc import Generator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import httpx
+from docker import auth
+
+from modelcar.errors import InputError, refuse
+from modelcar.manifest import MANIFEST_TYPE, sha256_digest
+
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+_DOCKER_TYPES = (
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+#: Bytes. Configurations and SBOMs of thousands of files have less.
+MAX_BLOB = 16 * 2**20
+#: Seconds. A registry may think long about a blob of many gigabytes before it answers.
+TIMEOUT = httpx.Timeout(10, read=900, write=120)
+
+_REFERENCE = re.compile(
+    r"(?P<registry>[\w.-]+(?::\d+)?)/(?P<path>[a-z0-9._/-]+?)"
+    r"(?::(?P<tag>[\w][\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to. registry: HOST[:PORT][/PATH]; name: repository below it. insecure: plain HTTP."""
+
+    registry: str
+    name: str
+    insecure: bool = False
+
+    @property
+    def host(self) -> str:
+        """HOST[:PORT] of the registry."""
+        return self.registry.partition("/")[0]
+
+    @property
+    def repository(self) -> str:
+        """Path of the repository."""
+        path = self.registry.partition("/")[2]
+        return f"{path}/{self.name}" if path else self.name
+
+    @property
+    def url(self) -> str:
+        """Address of the repository's API."""
+        return f"{'http' if self.insecure else 'https'}://{self.host}/v2/{self.repository}"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest as the registry has it. size: bytes."""
+
+    digest: str
+    media_type: str
+    content: bytes
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The manifest's JSON."""
+        found: dict[str, Any] = json.loads(self.content)
+        return found
+
+    @property
+    def descriptor(self) -> dict[str, Any]:
+        """What points at it."""
+        return {"mediaType": self.media_type, "digest": self.digest, "size": len(self.content)}
+
+
+def parse(reference: str, *, insecure: bool = False) -> tuple[Target, str]:
+    """Return a reference's repository, and its digest or else its tag (`latest` where it has none).
+
+    Raises:
+        InputError: it is no reference with a registry's host.
+    """
+    found = _REFERENCE.fullmatch(reference.removeprefix("oci://").removeprefix("docker://"))
+    if not found:
+        raise refuse(
+            "reference",
+            reference,
+            allowed="HOST[:PORT]/PATH[:TAG][@sha256:…]",
+            fix="copy it from the stack's output storageUri or imageReference",
+        )
+    return Target(found["registry"], found["path"], insecure), found["digest"] or found["tag"] or "latest"
+
+
+class Registry:
+    """One repository of a registry, with the credentials that docker has. Use it in a `with`."""
+
+    def __init__(self, target: Target, *, write: bool = False) -> None:
+        self.target = target
+        self._client = httpx.Client(
+            timeout=TIMEOUT, auth=RegistryAuth(target, write=write), follow_redirects=True
+        )
+
+    def __enter__(self) -> Registry:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+        if isinstance(error, httpx.HTTPError):
+            raise self._words(error) from None
+
+    def manifest(self, reference: str) -> Manifest | None:
+        """Return a manifest by tag or digest, None where there is none; its digest is computed here."""
+        accept = ", ".join((MANIFEST_TYPE, INDEX_TYPE, *_DOCKER_TYPES))
+        answer = self._client.get(f"{self.target.url}/manifests/{reference}", headers={"Accept": accept})
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        answer.raise_for_status()
+        digest = sha256_digest(answer.content)
+        if reference.startswith("sha256:") and digest != reference:
+            raise refuse(
+                f"{self.target.registry}/{self.target.name}@{reference}",
+                f"the registry sends the manifest {digest}",
+                allowed="the manifest of this digest",
+                fix="do not trust this registry",
+            )
+        return Manifest(digest, answer.headers.get("Content-Type", "").partition(";")[0], answer.content)
+
+    def blob(self, digest: str) -> bytes:
+        """Return a small blob.
+
+        Raises:
+            InputError: it is larger than MAX_BLOB, or another one than asked for.
+        """
+        with self._client.stream("GET", f"{self.target.url}/blobs/{digest}") as answer:
+            answer.raise_for_status()
+            content = b""
+            for piece in answer.iter_bytes():
+                content += piece
+                if len(content) > MAX_BLOB:
+                    break
+        if sha256_digest(content) == digest:
+            return content
+        raise refuse(
+            f"{self.target.registry}/{self.target.name}: {digest}",
+            f"{len(content)} bytes of other content",
+            allowed=f"a blob of this digest, of at most {MAX_BLOB} bytes",
+            fix="this is not one of this project's images, or the registry is not to be trusted",
+        )
+
+    def add_blob(self, content: bytes) -> None:
+        """Send a small blob unless it is there."""
+        digest = sha256_digest(content)
+        if self._client.head(f"{self.target.url}/blobs/{digest}").status_code == httpx.codes.OK:
+            return
+        started = self._client.post(f"{self.target.url}/blobs/uploads/").raise_for_status()
+        place = httpx.URL(self.target.url).join(started.headers["Location"])
+        self._client.put(
+            place.copy_merge_params({"digest": digest}),
+            content=content,
+            headers={"Content-Type": "application/octet-stream"},
+        ).raise_for_status()
+
+    def add_manifest(self, reference: str, content: bytes, media_type: str) -> bool:
+        """Send a manifest; return whether the registry itself keeps track of what its subject is."""
+        answer = self._client.put(
+            f"{self.target.url}/manifests/{reference}", content=content, headers={"Content-Type": media_type}
+        ).raise_for_status()
+        return "OCI-Subject" in answer.headers
+
+    def referrers(self, digest: str) -> list[dict[str, Any]]:
+        """Return descriptors of what refers to a manifest: by the API, or the tag that stands for it."""
+        answer = self._client.get(f"{self.target.url}/referrers/{digest}", headers={"Accept": INDEX_TYPE})
+        if answer.status_code == httpx.codes.OK:
+            return list(answer.json().get("manifests", []))
+        if answer.status_code != httpx.codes.NOT_FOUND:
+            answer.raise_for_status()
+        index = self.manifest(fallback_tag(digest))
+        return list(index.document.get("manifests", [])) if index else []
+
+    def _words(self, error: httpx.HTTPError) -> InputError:
+        key = f"{self.target.registry}/{self.target.name}"
+        status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
+        if status in {401, 403}:
+            found, fix = (
+                f"the registry answers {status}",
+                "docker login, or gcloud auth configure-docker HOST",
+            )
+        elif status:
+            found, fix = f"the registry answers {status}", "check the name; try again later"
+        else:
+            found, fix = f"cannot be reached ({error})", "check name and network; --insecure for plain HTTP"
+        return refuse(key, found, allowed="a repository that this machine may use", fix=fix)
+
+
+def fallback_tag(digest: str) -> str:
+    """Return the tag that lists referrers where the registry has no API for them (specification 1.1)."""
+    return digest.replace(":", "-")
+
+
+class RegistryAuth(httpx.Auth):
+    """Credentials as docker has them (its configuration and helpers), as the registry asks for them.
+
+    Distribution specification: a 401 names a server that gives tokens for a repository.
+    """
+
+    def __init__(self, target: Target, *, write: bool) -> None:
+        self._target = target
+        self._actions = "pull,push" if write else "pull"
+        self._header: str | None = None
+        self._lock = threading.Lock()
+
+    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Ask without credentials, then with what the registry wants."""
+        if self._header:
+            request.headers["Authorization"] = self._header
+        response = yield request
+        # A body that was streamed cannot be sent again: only what comes before it asks for a token.
+        if response.status_code == httpx.codes.UNAUTHORIZED and request.method != "PUT":
+            with self._lock:
+                self._header = self._asked(response.headers.get("WWW-Authenticate", ""))
+            if self._header:
+                request.headers["Authorization"] = self._header
+                yield request
+
+    def _asked(self, challenge: str) -> str | None:
+        kind, _, rest = challenge.partition(" ")
+        basic = self._basic()
+        if kind.lower() == "basic":
+            return basic
+        fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
+        clear = ("https://", "http://") if self._target.insecure else ("https://",)
+        if kind.lower() != "bearer" or not fields.get("realm", "").startswith(clear):
+            return None  # no credentials in the clear
+        parameters = {"scope": f"repository:{self._target.repository}:{self._actions}"}
+        if "service" in fields:
+            parameters["service"] = fields["service"]
+        headers = {"Authorization": basic} if basic else {}
+        answer = httpx.get(fields["realm"], params=parameters, headers=headers, timeout=30).raise_for_status()
+        found: dict[str, Any] = answer.json()
+        token = found.get("token") or found.get("access_token")
+        return f"Bearer {token}" if token else None
+
+    def _basic(self) -> str | None:
+        try:
+            known = auth.load_config().resolve_authconfig(self._target.host)
+        except Exception:  # a helper that is missing or fails: as if there were no credentials
+            return None
+        if not known or not known.get("Username", known.get("username")):
+            return None
+        user = known.get("Username") or known.get("username")
+        password = known.get("Password") or known.get("password") or ""
+        return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()

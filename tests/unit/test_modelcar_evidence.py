@@ -1,0 +1,185 @@
+"""The bill of materials, attached to an image and read back; what an image says without being pulled."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from modelcar import locking
+from modelcar.__main__ import main
+from modelcar.base import read_base
+from modelcar.errors import InputError
+from modelcar.evidence import attach_sbom
+from modelcar.image import modelcar_image
+from modelcar.inspect_image import differences, inspect
+from modelcar.lock import FolderSource, HubSource, Lock
+from modelcar.manifest import MANIFEST_TYPE, Image
+from modelcar.push import push_layers
+from modelcar.registry import Registry, Target, fallback_tag, parse
+from modelcar.sbom import SBOM_TYPE, sbom
+from modelcar.tiny_model import make_tiny_model
+from tests import registry_server
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    make_tiny_model(folder / "weights")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lock(project: Path) -> Lock:
+    description = locking.Description(folder="weights", license="Apache-2.0")
+    return locking.lock_model("tiny", description, locking.resolve(description, project), project)[0]
+
+
+@pytest.fixture
+def image(lock: Lock) -> Image:
+    return modelcar_image(lock, read_base("amd64"))
+
+
+def target(server: registry_server.Registry) -> Target:
+    return Target(f"{server.host}/models", "tiny", insecure=True)
+
+
+def push(server: registry_server.Registry, project: Path, image: Image, tag: str = "latest") -> None:
+    push_layers(image, locking.layout_path(project, "tiny"), target(server))
+    with Registry(target(server), write=True) as registry:
+        registry.add_blob(image.config)
+        registry.add_manifest(tag, image.manifest, MANIFEST_TYPE)
+
+
+# --- the bill of materials
+
+
+@pytest.mark.parametrize("license", [None, "Apache-2.0", "MIT OR Apache-2.0", "qwen research license"])
+@pytest.mark.parametrize("source", [FolderSource("x"), HubSource("Qwen/Qwen2.5-0.5B", "c" * 40)])
+def test_it_is_valid_cyclonedx(lock: Lock, license: str | None, source: Any) -> None:
+    content = sbom(dataclasses.replace(lock, license=license, source=source))
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(content.decode()) is None
+
+
+def test_it_names_model_source_and_every_file(lock: Lock) -> None:
+    found = json.loads(sbom(dataclasses.replace(lock, source=HubSource("Qwen/Qwen2.5-0.5B", "c" * 40))))
+    model = found["metadata"]["component"]
+    assert (model["type"], model["name"], model["version"]) == ("machine-learning-model", "tiny", "c" * 40)
+    assert model["licenses"] == [{"license": {"id": "Apache-2.0"}}]
+    assert model["purl"] == "pkg:huggingface/Qwen/Qwen2.5-0.5B@" + "c" * 40
+    assert {file["name"]: file["hashes"][0]["content"] for file in found["components"]} == {
+        file.path: file.sha256 for file in lock.files
+    }
+
+
+def test_the_same_lock_gives_the_same_bytes_and_another_one_others(lock: Lock) -> None:
+    assert sbom(lock) == sbom(lock)
+    assert sbom(lock) != sbom(dataclasses.replace(lock, license="MIT"))
+
+
+# --- attached to an image
+
+
+@pytest.mark.parametrize("api", [True, False], ids=["referrers", "fallback tag"])
+def test_it_is_attached_once_and_others_stay(project: Path, lock: Lock, image: Image, api: bool) -> None:
+    with registry_server.serve() as server:
+        server.has_referrers = api
+        push(server, project, image)
+        with Registry(target(server), write=True) as registry:
+            manifest = registry.manifest("latest")
+            assert manifest
+            assert manifest.digest == image.digest
+            if not api:
+                other = {"manifests": [{"digest": "sha256:" + "0" * 64, "artifactType": "signature"}]}
+                registry.add_manifest(fallback_tag(image.digest), json.dumps(other).encode(), "x/index")
+            first = attach_sbom(registry, manifest, lock)
+            sent = len(server.sent)
+            assert attach_sbom(registry, manifest, lock) == first
+            assert len(server.sent) == sent
+            kinds = [entry.get("artifactType") for entry in registry.referrers(image.digest)]
+        assert kinds == ([SBOM_TYPE] if api else ["signature", SBOM_TYPE])
+
+
+# --- looked at
+
+
+def test_an_image_is_looked_at_without_a_layer(project: Path, lock: Lock, image: Image) -> None:
+    with registry_server.serve() as server:
+        push(server, project, image)
+        with Registry(target(server), write=True) as registry:
+            _, manifest = inspect(registry, "latest")
+            attach_sbom(registry, manifest, lock)
+            server.read.clear()
+            found, _ = inspect(registry, image.digest)
+        assert not {layer.digest for layer in image.layers} & set(server.read)
+    assert found.digest == image.digest
+    assert found.platform == "linux/amd64"
+    assert [layer.made_by for layer in found.layers] == ["bin/busybox", "config.json and 6 more"]
+    assert found.attached == (SBOM_TYPE,)
+    assert sorted(found.files) == sorted((file.path, file.size, file.sha256) for file in lock.files)
+    assert list(differences(found, lock)) == []
+
+
+def test_what_differs_from_a_lock_is_told(project: Path, lock: Lock, image: Image) -> None:
+    with registry_server.serve() as server:
+        push(server, project, image)
+        with Registry(target(server)) as registry:
+            found, _ = inspect(registry, "latest")
+    assert list(differences(found, lock)) == ["no bill of materials is attached"]
+    other = dataclasses.replace(lock, license="MIT", layers=lock.layers + lock.layers)
+    told = list(differences(found, other))
+    assert told[0] == f"made from the lock {lock.digest}, not {other.digest}"
+    assert told[1] == "its layers are not the lock's"
+
+
+def test_a_registry_that_sends_another_manifest_is_not_believed(project: Path, image: Image) -> None:
+    with registry_server.serve() as server:
+        push(server, project, image)
+        server.manifests[image.digest] = (b'{"layers": []}', MANIFEST_TYPE)
+        with pytest.raises(InputError, match="do not trust"), Registry(target(server)) as registry:
+            registry.manifest(image.digest)
+
+
+def test_commands_speak_in_words(project: Path, image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+    with registry_server.serve("Basic") as server:
+        reference = f"{server.host}/models/tiny"
+        assert main(["inspect", reference, "--insecure"]) == 2
+        assert "the registry answers 401" in capsys.readouterr().err
+    assert main(["inspect", reference, "--insecure"]) == 2
+    assert "cannot be reached" in capsys.readouterr().err
+    with registry_server.serve() as server:
+        push(server, project, image)
+        reference = f"{server.host}/models/tiny"
+        at = ["--project", str(project)]
+        assert main([*at, "inspect", f"{reference}:absent", "--insecure"]) == 2
+        assert main([*at, "verify-image", "tiny", reference, "--insecure"]) == 1
+        assert "no bill of materials" in capsys.readouterr().err
+        assert main([*at, "attach", "tiny", reference, "--insecure"]) == 0
+        assert main([*at, "verify-image", "tiny", reference, "--insecure"]) == 0
+        assert main([*at, "sbom", "tiny"]) == 0
+        assert '"machine-learning-model"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("reference", "repository", "wanted"),
+    [
+        ("h.io/a/b", "a/b", "latest"),
+        ("h.io:5000/b:v1", "b", "v1"),
+        ("oci://h.io/a/b@sha256:" + "a" * 64, "a/b", "sha256:" + "a" * 64),
+        ("h.io/a:v1@sha256:" + "a" * 64, "a", "sha256:" + "a" * 64),
+    ],
+)
+def test_references_are_read(reference: str, repository: str, wanted: str) -> None:
+    found, rest = parse(reference)
+    assert (found.host.split(":")[0], found.repository, rest) == ("h.io", repository, wanted)
+
+
+@pytest.mark.parametrize("reference", ["busybox", "", "h.io/A", "https://h.io/a", "h.io/a@sha256:abc"])
+def test_what_is_no_reference_is_refused(reference: str) -> None:
+    with pytest.raises(InputError, match="storageUri"):
+        parse(reference)
