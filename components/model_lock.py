@@ -10,8 +10,7 @@ from components.google import disk
 from components.google.checks import small_disk
 from components.settings import Settings
 from modelcar.errors import InputError, refuse
-from modelcar.fetching import changed_files
-from modelcar.lock import Lock, read_lock
+from modelcar.lock import Lock, changed_files, read_lock
 from modelcar.paths import printable
 
 

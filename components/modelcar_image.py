@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pulumi
 import pulumi_docker_build as docker_build
 
 from components import oci
 from components.options import child
-from modelcar import fetching
 from modelcar.base import Base
 from modelcar.build_options import export_options, image_tag
-from modelcar.evidence import attach_sbom
 from modelcar.image import modelcar_image
-from modelcar.lock import Lock
-from modelcar.locking import LAYOUTS
+from modelcar.lock import LAYOUTS, Lock
 from modelcar.manifest import Image
 from modelcar.oci_layout import context_of
-from modelcar.progress import amount, lines
-from modelcar.push import layers_there, push_layers
-from modelcar.registry import Registry, Target
 
 #: Folder of the Dockerfile; its .dockerignore keeps everything else out: the weights have their own way in.
 BUILD_CONTEXT = Path("modelcar")
@@ -54,6 +46,21 @@ class ModelcarImageArgs:
     project: Path = Path()
     hub_endpoint: str | None = None
     sbom: bool = True
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What comes before and after the build. layout: folder below the project."""
+
+    image: Image
+    lock: Lock
+    base: Base
+    layout: Path
+    project: Path
+    registry: str
+    name: str
+    insecure: bool = False
+    hub_endpoint: str | None = None
 
 
 class ModelcarImage(pulumi.ComponentResource):
@@ -137,60 +144,35 @@ def _fetching(
     if lock is None or planned is None or pulumi.runtime.is_dry_run():
         return None
 
-    def fetch() -> None:
-        destination, target = args.project / layout, Target(args.registry, args.name, args.insecure)
-        try:
-            there = layers_there(planned, target)
-        except httpx.HTTPError as error:
-            pulumi.log.info(f"{lock.name}: layers cannot be sent ahead ({error}), BuildKit sends them")
-            there = None
-        if not fetching.is_complete(planned, destination, there or ()):
-            missing = fetching.missing_bytes(lock, destination, there or ())
-            pulumi.log.info(f"{lock.name}: fetching {amount(missing)}")
-            fetching.fetch(
-                lock,
-                args.base,
-                args.project,
-                destination,
-                endpoint=args.hub_endpoint,
-                progress=lines(f"{lock.name}: fetching", missing, pulumi.log.info),
-                elsewhere=there or (),
-            )
-        if there is not None:
-            _send_ahead(planned, destination, target, there)
+    delivery = Delivery(
+        planned,
+        lock,
+        args.base,
+        layout,
+        args.project,
+        args.registry,
+        args.name,
+        insecure=args.insecure,
+        hub_endpoint=args.hub_endpoint,
+    )
 
+    # Imported when they run: the clients of hub and registry take a second to load, no preview needs them.
     async def before(_: pulumi.ResourceHookArgs) -> None:
-        await asyncio.to_thread(fetch)
+        from components.image_delivery import bring
+
+        await asyncio.to_thread(bring, delivery)
 
     async def after(_: pulumi.ResourceHookArgs) -> None:
-        await asyncio.to_thread(_attach, planned, lock, Target(args.registry, args.name, args.insecure))
+        from components.image_delivery import attach
+
+        await asyncio.to_thread(attach, delivery)
 
     hook = pulumi.ResourceHook(f"fetch-{name}", before)
     binding = pulumi.ResourceHookBinding(before_create=[hook], before_update=[hook])
     if args.sbom:
-        attach = pulumi.ResourceHook(f"attach-{name}", after)
-        binding.after_create, binding.after_update = [attach], [attach]
+        attaching = pulumi.ResourceHook(f"attach-{name}", after)
+        binding.after_create, binding.after_update = [attaching], [attaching]
     return binding
-
-
-def _send_ahead(image: Image, layout: Path, target: Target, there: Collection[str]) -> None:
-    """Send the layers that the registry lacks; BuildKit does it where this fails."""
-    missing = sum(layer.size for layer in image.layers if layer.digest not in there)
-    if not missing:
-        return
-    pulumi.log.info(f"{target.name}: sending {amount(missing)} of layers")
-    try:
-        push_layers(image, layout, target, lines(f"{target.name}: sending", image.size, pulumi.log.info))
-    except (httpx.HTTPError, OSError) as error:
-        pulumi.log.info(f"{target.name}: layers were not sent ahead ({error}), BuildKit sends them")
-
-
-def _attach(image: Image, lock: Lock, target: Target) -> None:
-    """Attach the bill of materials; where that fails the engine warns, and what was pushed stays."""
-    with Registry(target, write=True) as registry:
-        manifest = registry.manifest(image.digest)
-        if manifest:
-            attach_sbom(registry, manifest, lock)
 
 
 def _pushed(image: docker_build.Image, planned: Image | None) -> pulumi.Output[str]:

@@ -15,8 +15,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from modelcar import strict_yaml
 from modelcar.errors import refuse
 from modelcar.layer_format import END_OF_TAR, FOLDER_MODE, tar_header, tar_padding
@@ -202,6 +200,8 @@ def _program(base: Base) -> bytes:
 
 def _download(urls: Iterable[str], sha256: str | None = None) -> bytes:
     """Return a small file from the first of these addresses that has it, with this digest."""
+    import httpx  # not for every preview: it takes a third of a second to load
+
     failures = []
     for url in urls:
         try:

@@ -138,27 +138,6 @@ def _verify(store: LayoutStore, layer: LockedLayer, progress: Progress) -> Probl
     )
 
 
-def changed_files(lock: Lock, project: Path) -> tuple[str, ...]:
-    """Return files of a locked folder that are not what was locked, by name and size alone.
-
-    Empty where the source is a hub, or the folder is not on this machine.
-    """
-    if not isinstance(lock.source, FolderSource):
-        return ()
-    folder = project / lock.source.path
-    if not folder.is_dir():
-        return ()
-    changed = []
-    for file in lock.files:
-        try:
-            same = (folder / file.path).stat().st_size == file.size
-        except OSError:
-            same = False
-        if not same:
-            changed.append(file.path)
-    return tuple(changed)
-
-
 def _source(lock: Lock, missing: Sequence[LockedLayer], project: Path, endpoint: str | None) -> Source:
     paths = {path for layer in missing for path in layer.files}
     files = [file for file in lock.files if file.path in paths]

@@ -25,6 +25,8 @@ from modelcar.paths import fault_of_name, printable, same_but_for_case
 #: Folder of the models' descriptions below the project, one folder each.
 MODELS = Path("modelcar/models")
 LOCK_NAME = "model.lock"
+#: Folder of the layouts below the project; each is as large as its model.
+LAYOUTS = Path("modelcar/data")
 
 #: What `version` has to be; raised when the meaning of a field changes.
 VERSION = 1
@@ -107,6 +109,32 @@ class Lock:
 def lock_path(project: Path, name: str) -> Path:
     """Return where a model's lock is kept."""
     return project / MODELS / name / LOCK_NAME
+
+
+def layout_path(project: Path, name: str) -> Path:
+    """Return where a model's layout is kept."""
+    return project / LAYOUTS / f"{name}.oci"
+
+
+def changed_files(lock: Lock, project: Path) -> tuple[str, ...]:
+    """Return files of a locked folder that are not what was locked, by name and size alone.
+
+    Empty where the source is a hub, or the folder is not on this machine.
+    """
+    if not isinstance(lock.source, FolderSource):
+        return ()
+    folder = project / lock.source.path
+    if not folder.is_dir():
+        return ()
+    changed = []
+    for file in lock.files:
+        try:
+            same = (folder / file.path).stat().st_size == file.size
+        except OSError:
+            same = False
+        if not same:
+            changed.append(file.path)
+    return tuple(changed)
 
 
 def write_lock(lock: Lock) -> bytes:

@@ -20,6 +20,7 @@ from modelcar.lock import (
     HubSource,
     Lock,
     LockedFile,
+    layout_path,
     lock_path,
     write_lock,
 )
@@ -32,8 +33,6 @@ from modelcar.sources import FolderFiles, HubFiles, Source
 from modelcar.weights import WeightFile, check_packed, read_weights
 
 DESCRIPTION_NAME = "model.yaml"
-#: Folder of the layouts below the project; each is as large as its model.
-LAYOUTS = Path("modelcar/data")
 #: Bytes. Above it a layer takes long to send again after a cut, and some registries have limits.
 LARGE_LAYER = 10 * 10**9
 
@@ -54,11 +53,6 @@ class Description:
     license: str | None = None
     compression: str = "none"
     allow_pickle: bool = False
-
-
-def layout_path(project: Path, name: str) -> Path:
-    """Return where a model's layout is kept."""
-    return project / LAYOUTS / f"{name}.oci"
 
 
 def description_path(project: Path, name: str) -> Path:
