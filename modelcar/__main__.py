@@ -238,8 +238,8 @@ def _description(options: argparse.Namespace) -> locking.Description:
 
 def _relative(project: Path, folder: str) -> str:
     """Return a folder as it is kept in a lock: below the project, it is the same in every checkout."""
-    path = Path(folder).absolute()
-    return str(path.relative_to(project)) if path.is_relative_to(project) else str(path)
+    path, root = Path(folder).resolve(), project.resolve()
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
 def _former(path: Path) -> Lock | None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import os
 import struct
 import tarfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,16 +165,17 @@ def program_of(package: bytes) -> bytes:
         InputError: it is no such package.
     """
     position = 8
-    while package.startswith(b"!<arch>\n") and position + 60 <= len(package):
-        header = package[position : position + 60]
-        size = int(header[48:58])
-        start = position + 60
-        if header.startswith(b"data.tar"):
-            with tarfile.open(fileobj=io.BytesIO(package[start : start + size])) as data:
-                for name in ("./bin/busybox", "./usr/bin/busybox"):
-                    if name in data.getnames() and (file := data.extractfile(name)):
-                        return file.read()
-        position = start + size + size % 2
+    with suppress(ValueError, EOFError, tarfile.TarError, lzma.LZMAError):  # damaged
+        while package.startswith(b"!<arch>\n") and position + 60 <= len(package):
+            header = package[position : position + 60]
+            size = int(header[48:58])
+            start = position + 60
+            if header.startswith(b"data.tar"):
+                with tarfile.open(fileobj=io.BytesIO(package[start : start + size])) as data:
+                    for name in ("./bin/busybox", "./usr/bin/busybox"):
+                        if name in data.getnames() and (file := data.extractfile(name)):
+                            return file.read()
+            position = start + size + size % 2
     raise refuse(
         "busybox-static",
         "no Debian package with bin/busybox",

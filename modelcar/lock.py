@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -162,6 +163,18 @@ def read_lock(path: Path) -> Lock:
     return lock
 
 
+def check_lock(lock: Lock, path: Path) -> None:
+    """Check a lock before it is written, as `read_lock` will.
+
+    Raises:
+        InputError: with everything that it would be refused for.
+    """
+    reader = _Reader(path, "say another --license, or leave the file out (--ignore) or rename it")
+    reader.lock(_document(lock))
+    if reader.problems:
+        raise InputError(reader.problems)
+
+
 def _document(lock: Lock) -> dict[str, Any]:
     source: dict[str, Any]
     if isinstance(lock.source, HubSource):
@@ -200,7 +213,7 @@ class _Reader:
         if not isinstance(document, dict):
             self.problem("", f"{type(document).__name__}, not a mapping", "a lock")
             return None
-        if document.get("version") != VERSION:
+        if type(document.get("version")) is not int or document["version"] != VERSION:
             self.problem("version", document.get("version"), str(VERSION), "use the program that wrote it")
             return None
         keys = {"version", "source", "license", "compression", "totalSize", "files", "layers"}
@@ -229,8 +242,9 @@ class _Reader:
 
     def _source(self, entry: Any) -> HubSource | FolderSource | None:
         if isinstance(entry, dict) and entry.keys() == {"folder"}:
-            if isinstance(entry["folder"], str) and entry["folder"]:
-                return FolderSource(entry["folder"])
+            folder = entry["folder"]
+            if isinstance(folder, str) and folder and folder == printable(folder):
+                return FolderSource(folder)
         elif isinstance(entry, dict) and entry.keys() == {"hub", "revision"}:
             repository, revision = str(entry["hub"]), str(entry["revision"])
             if _REPOSITORY.fullmatch(repository) and _COMMIT.fullmatch(revision):
@@ -261,6 +275,9 @@ class _Reader:
             self.problem("files", "not sorted by path, or a path twice", "each path once, sorted")
         for path, other in same_but_for_case(paths):
             self.problem("files", f"{path} and {other}", "names that stay different where case is ignored")
+        folders = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
+        for path in sorted(folders.intersection(paths)):
+            self.problem("files", f"{path} is a file and a folder", "names that are one or the other")
 
     def _file(self, key: str, entry: Any) -> LockedFile | None:
         if not isinstance(entry, dict):
@@ -287,7 +304,7 @@ class _Reader:
 
     def _total(self, value: Any, files: Sequence[LockedFile]) -> None:
         total = sum(file.size for file in files)
-        if value != total:
+        if type(value) is not int or value != total:
             self.problem("totalSize", value, f"{total}, the sum of the files' sizes")
 
     def _layers(
@@ -304,7 +321,8 @@ class _Reader:
                 placed += layer.files
                 yield layer
         if not self.problems and sorted(placed) != sorted(sizes):
-            odd = sorted({path for path in placed if placed.count(path) > 1} or sizes.keys() - set(placed))
+            times = Counter(placed)
+            odd = sorted({path for path in placed if times[path] > 1} or sizes.keys() - set(placed))
             self.problem("layers", f"{odd[0]} is in no layer, or in two", "each file in one layer")
 
     def _layer(
@@ -322,7 +340,8 @@ class _Reader:
                 self.problem(f"{key}.{name}", value, "sha256: and 64 hexadecimal digits")
                 return None
         paths, size = entry["files"], entry["size"]
-        if not isinstance(paths, list) or not paths or any(path not in sizes for path in map(str, paths)):
+        known = isinstance(paths, list) and all(isinstance(path, str) and path in sizes for path in paths)
+        if not known or not paths:
             self.problem(f"{key}.files", paths, "paths out of files")
             return None
         if type(size) is not int or size <= 0:

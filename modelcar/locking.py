@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+import zstandard
 
 from modelcar import hub, strict_yaml
 from modelcar.base import add_base_layer, read_base
@@ -20,6 +21,7 @@ from modelcar.lock import (
     HubSource,
     Lock,
     LockedFile,
+    check_lock,
     layout_path,
     lock_path,
     write_lock,
@@ -29,8 +31,9 @@ from modelcar.lock import NAME as MODEL_NAME
 from modelcar.oci_layout import LayoutStore, open_store, replace_file
 from modelcar.packing import Packed, Packer, Progress
 from modelcar.paths import printable
-from modelcar.sources import FolderFiles, HubFiles, Source
-from modelcar.weights import WeightFile, check_packed, read_weights
+from modelcar.safetensors_header import MAX_HEADER
+from modelcar.sources import BUFFER, FolderFiles, HubFiles, Source
+from modelcar.weights import MAX_JSON, WeightFile, check_packed, read_weights
 
 DESCRIPTION_NAME = "model.yaml"
 #: Bytes. Above it a layer takes long to send again after a cut, and some registries have limits.
@@ -198,16 +201,16 @@ def lock_model(
     with open_store(layout_path(project, name)) as store:
         packer = Packer(store, source, compression=description.compression, progress=progress, jobs=jobs)
         packed = packer.pack(groups)
-        if description.compression == "none":
-            _check_contents(store, packed, source.sizes, resolved, description)
+        _check_contents(store, packed, source.sizes, resolved, description)
         sha256 = {path: digest for made in packed for path, digest in made.sha256.items()}
         files = tuple(LockedFile(path, source.sizes[path], sha256[path]) for path in sorted(source.sizes))
         layers = tuple(made.layer for made in packed)
         lock = Lock(name, resolved.origin, resolved.license, description.compression, files, layers)
+        path = lock_path(project, name)
+        check_lock(lock, path)
         base = read_base(architecture)
         add_base_layer(store, base)
         store.publish(modelcar_image(lock, base))
-        path = lock_path(project, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, write_lock(lock))
         return lock, packer.written
@@ -224,17 +227,53 @@ def _check_contents(
     if isinstance(resolved.origin, FolderSource):
         return
     files = {}
-    for made in packed:
-        offset = 0
-        blob = store.blob(made.layer.digest)
-        for part in layer_parts([(path, sizes[path]) for path in made.layer.files]):
-            if isinstance(part, bytes):
-                offset += len(part)
-            else:
-                files[part[0]] = WeightFile(part[0], blob, part[1], 0, 0, 0, offset)
-                offset += part[1]
-    shown = Path(f"{resolved.origin.repository}@{resolved.origin.revision[:12]}")
-    check_packed(files, shown, allow_pickle=description.allow_pickle)
+    opened = []
+    try:
+        for number, made in enumerate(packed):
+            offset = 0
+            blob = store.blob(made.layer.digest)
+            parts = list(layer_parts([(path, sizes[path]) for path in made.layer.files]))
+            if description.compression == "zstd":
+                opened.append(store.ingest / f"check-{number}")
+                _decompress_headers(blob, parts, opened[-1])
+                blob = opened[-1]
+            for part in parts:
+                if isinstance(part, bytes):
+                    offset += len(part)
+                else:
+                    files[part[0]] = WeightFile(part[0], blob, part[1], 0, 0, 0, offset)
+                    offset += part[1]
+        shown = Path(f"{resolved.origin.repository}@{resolved.origin.revision[:12]}")
+        check_packed(files, shown, allow_pickle=description.allow_pickle)
+    finally:
+        for path in opened:
+            path.unlink(missing_ok=True)
+
+
+def _decompress_headers(blob: Path, parts: Sequence[bytes | tuple[str, int]], target: Path) -> None:
+    """Decompress of a layer what is checked: JSON, and headers of safetensors. The rest becomes holes."""
+    with (
+        blob.open("rb") as compressed,
+        zstandard.ZstdDecompressor().stream_reader(compressed) as stream,
+        target.open("wb") as file,
+    ):
+        for part in parts:
+            path, left = ("", len(part)) if isinstance(part, bytes) else part
+            wanted = MAX_JSON if path.endswith(".json") else 0
+            if path.endswith(".safetensors"):
+                length = stream.read(min(left, 8))
+                file.write(length)
+                left -= len(length)
+                wanted = min(int.from_bytes(length, "little"), MAX_HEADER)
+            while left:
+                data = stream.read(min(left, BUFFER))
+                if not data:
+                    raise AssertionError(f"{blob} is shorter than its files")
+                left -= len(data)
+                file.write(data[:wanted])
+                file.seek(max(len(data) - wanted, 0), 1)
+                wanted = max(wanted - len(data), 0)
+        file.truncate()
 
 
 def warnings(lock: Lock) -> list[str]:

@@ -6,6 +6,7 @@ kept: finished layers as they are, and the part of a download that is known to b
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import threading
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO
 
 import zstandard
 
-from modelcar.errors import InputError, Problem
+from modelcar.errors import InputError, Problem, refuse
 from modelcar.layer_format import layer_parts, layer_size
 from modelcar.lock import LockedFile, LockedLayer
 from modelcar.manifest import to_json
@@ -193,7 +194,7 @@ class Packer:
             elif error is not None and not isinstance(error, Stopped):
                 raise error
         if problems:
-            raise InputError(problems)
+            raise InputError(dict.fromkeys(problems))
         return [(number, future.result()) for number, future in futures.items()]
 
     def _pack_one(self, group: Sequence[str], locked: LockedLayer | None) -> Packed:
@@ -205,6 +206,15 @@ class Packer:
             packed, problems = self._write(part, files, locked, resumed=resumed)
             if problems and resumed:  # the old part was damaged, by a power cut for one
                 packed, problems = self._write(part, files, locked, resumed=False)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            raise refuse(
+                str(self._store.path),
+                f"the disk became full while the layers were written ({error.strerror})",
+                allowed="room for the image's layers",
+                fix="free some (the same command tells how much is missing), and run it again: it continues",
+            ) from None
         finally:
             if not resumable:
                 part.unlink(missing_ok=True)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import io
 import json
 import shutil
 import struct
 import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from modelcar import base
 from modelcar.base import APPLETS, write_base_layout
 from modelcar.errors import InputError
+from modelcar.manifest import sha256_digest
+from modelcar.oci_layout import open_store
 
 
 def elf(machine: int = 62, program_headers: tuple[int, ...] = (1,), text: bytes = b"BusyBox v1.36") -> bytes:
@@ -119,3 +127,187 @@ def test_a_program_of_this_machine_that_needs_libraries_is_refused(tmp_path: Pat
 
 def test_applets_are_in_order_and_named_once() -> None:
     assert list(APPLETS) == sorted(set(APPLETS))
+
+
+# --- base.lock, and where the program comes from ----------------------------------------------------
+
+
+def deb(program: bytes | None, name: str = "./bin/busybox") -> bytes:
+    """Return a Debian package with one program, or with none."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:xz") as archive:
+        for path, content in (("./usr/share/doc/x", b"x"), (name, program)):
+            if content is not None:
+                entry = tarfile.TarInfo(path)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    package = b"!<arch>\n"
+    for member, content in (
+        ("debian-binary", b"2.0\n"),
+        ("control.tar.xz", b"odd"),
+        ("data.tar.xz", data.getvalue()),
+    ):
+        package += f"{member:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode()
+        package += content + b"\n" * (len(content) % 2)
+    return package
+
+
+@dataclasses.dataclass
+class Archive:
+    """A server of packages: contents by path, and which paths were asked for."""
+
+    url: str
+    files: dict[str, bytes]
+    asked: list[str]
+
+
+@pytest.fixture
+def archive() -> Iterator[Archive]:
+    found = Archive("", {}, [])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found.asked.append(self.path)
+            content = found.files.get(self.path)
+            self.send_response(404 if content is None else 200)
+            self.end_headers()
+            self.wfile.write(content or b"")
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        found.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield found
+        server.shutdown()
+        thread.join()
+
+
+PROGRAM = elf(text=b"BusyBox of a test")
+
+
+@pytest.fixture
+def pinned(archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> base.Base:
+    """A base whose package is at the second of two addresses; the cache is empty."""
+    monkeypatch.setenv("MODELCAR_CACHE", str(tmp_path / "cache"))
+    package, layer = deb(PROGRAM), base.busybox_layer(PROGRAM)
+    archive.files = {"/b": package}
+    return base.Base(
+        "amd64",
+        "1",
+        hashlib.sha256(PROGRAM).hexdigest(),
+        hashlib.sha256(package).hexdigest(),
+        (f"{archive.url}/a", f"{archive.url}/b"),
+        base.BaseLayer(sha256_digest(layer), len(layer)),
+    )
+
+
+@pytest.mark.parametrize("architecture", base.LOCKED_ARCHITECTURES)
+def test_base_lock_agrees_with_the_packages_that_it_names(architecture: str) -> None:
+    found = base.read_base(architecture)
+    program = base._program(found)  # out of the cache, or downloaded
+    assert base._elf(program) == (architecture, None)
+    layer = base.busybox_layer(program)
+    assert (sha256_digest(layer), len(layer)) == (found.layer.digest, found.layer.size)
+
+
+def test_an_architecture_without_programs_is_refused() -> None:
+    with pytest.raises(InputError, match=r"architecture: riscv64\n +allowed: amd64 or arm64"):
+        base.read_base("riscv64")
+
+
+def test_the_program_is_downloaded_once_from_the_first_place_that_has_it(
+    pinned: base.Base, archive: Archive, tmp_path: Path
+) -> None:
+    with open_store(tmp_path / "layout") as store:
+        base.add_base_layer(store, pinned)
+        assert store.blob(pinned.layer.digest).read_bytes() == base.busybox_layer(PROGRAM)
+        assert archive.asked == ["/a", "/b"]
+        base.add_base_layer(store, pinned)
+    with open_store(tmp_path / "other") as store:
+        base.add_base_layer(store, pinned)
+    assert archive.asked == ["/a", "/b"], "the cache has it"
+
+
+def test_a_damaged_program_in_the_cache_is_downloaded_again(
+    pinned: base.Base, archive: Archive, tmp_path: Path
+) -> None:
+    kept = tmp_path / "cache" / "base" / pinned.program
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(PROGRAM[:-1])
+    assert base._program(pinned) == PROGRAM
+    assert kept.read_bytes() == PROGRAM
+
+
+def test_a_package_of_another_content_is_not_taken(
+    pinned: base.Base, archive: Archive, tmp_path: Path
+) -> None:
+    archive.files["/a"] = archive.files["/b"]
+    archive.files["/b"] = deb(PROGRAM + b"!")
+    assert base._program(dataclasses.replace(pinned, urls=pinned.urls[::-1])) == PROGRAM
+    shutil.rmtree(tmp_path / "cache")
+    del archive.files["/a"]
+    with open_store(tmp_path / "layout") as store, pytest.raises(InputError) as caught:
+        base.add_base_layer(store, pinned)
+    [problem] = caught.value.problems
+    assert f"{archive.url}/a: " in problem.value
+    assert "404" in problem.value
+    assert f"{archive.url}/b: other content than base.lock says" in problem.value
+    assert pinned.package in problem.allowed
+    assert "connect to the internet once" in problem.fix
+    assert not (tmp_path / "layout/blobs/sha256" / pinned.layer.digest[7:]).exists()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_layer_that_comes_out_otherwise_is_not_used(pinned: base.Base, tmp_path: Path) -> None:
+    other = dataclasses.replace(pinned, layer=base.BaseLayer("sha256:" + "a" * 64, pinned.layer.size))
+    with open_store(tmp_path / "layout") as store, pytest.raises(InputError) as caught:
+        base.add_base_layer(store, other)
+    assert pinned.layer.digest in str(caught.value)
+    assert "python -m modelcar base" in str(caught.value)
+    assert not any((tmp_path / "layout/blobs/sha256").iterdir())
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        b"",
+        b"<html>no such package</html>" * 10,
+        deb(None),
+        deb(PROGRAM)[:-200],
+        deb(PROGRAM)[:100],
+        b"!<arch>\n" + b"x" * 200,
+        deb(PROGRAM, "./bin/other"),
+    ],
+    ids=["nothing", "page", "without", "cut off", "cut off early", "garbage", "other"],
+)
+def test_what_is_no_package_of_busybox_is_refused(package: bytes) -> None:
+    with pytest.raises(InputError, match="no Debian package with bin/busybox"):
+        base.program_of(package)
+
+
+@pytest.mark.parametrize("name", ["./bin/busybox", "./usr/bin/busybox"])
+def test_the_program_is_found_in_its_package(name: str) -> None:
+    assert base.program_of(deb(PROGRAM, name)) == PROGRAM
+
+
+def test_what_is_pinned_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packages: dict[str, bytes] = {}
+
+    def download(urls: list[str], sha256: str | None = None) -> bytes:
+        architecture = urls[0].rpartition("_")[2].removesuffix(".deb")
+        return packages.setdefault(architecture, deb(elf(text=b"BusyBox " + architecture.encode())))
+
+    monkeypatch.setattr(base, "_download", download)
+    monkeypatch.setattr(base, "BASE_LOCK", tmp_path / "base.lock")
+    (tmp_path / "base.lock").write_bytes(base.lock_base("1:1.36.1-9"))
+    for architecture in base.LOCKED_ARCHITECTURES:
+        found = base.read_base(architecture)
+        program = elf(text=b"BusyBox " + architecture.encode())
+        assert found.release == "1:1.36.1-9"
+        assert found.urls[0].endswith(f"/busybox-static_1.36.1-9_{architecture}.deb")
+        assert found.program == hashlib.sha256(program).hexdigest()
+        assert found.package == hashlib.sha256(packages[architecture]).hexdigest()
+        assert found.layer.digest == sha256_digest(base.busybox_layer(program))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from modelcar import locking
 from modelcar.__main__ import main
+from modelcar.lock import read_lock
 
 
 @pytest.fixture
@@ -101,6 +104,89 @@ def test_verify_fails_where_the_disk_changed_something(
     said = capsys.readouterr()
     assert said.out == "0 of 1 layers are as the lock says\n"
     assert "config.json, generation_config.json, merges.txt …" in said.err
+
+
+@pytest.fixture
+def layered(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a locked model of two layers: its weights, and the small files."""
+    lock_model = locking.lock_model
+    monkeypatch.setattr(locking, "lock_model", functools.partial(lock_model, large_file=10**6))
+    assert run(tmp_path, "lock", "tiny", "--folder", str(model)) == 0
+    return tmp_path
+
+
+@pytest.mark.parametrize("damage", ["flip", "shorter", "longer", "missing"])
+@pytest.mark.parametrize(
+    ("layer", "named"),
+    [(0, "(layer of model.safetensors)"), (1, "config.json, generation_config.json, merges.txt …")],
+    ids=["weights", "small files"],
+)
+def test_verify_names_the_files_of_a_damaged_layer_and_fetch_repairs_it(
+    layered: Path, damage: str, layer: int, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    locked = read_lock(layered / "modelcar/models/tiny/model.lock")
+    blob = layered / "modelcar/data/tiny.oci/blobs/sha256" / locked.layers[layer].digest[7:]
+    content = bytearray(blob.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+        blob.write_bytes(content)
+    elif damage == "missing":
+        blob.unlink()
+    else:
+        blob.write_bytes(content[:-512] if damage == "shorter" else content + bytes(512))
+    capsys.readouterr()
+    assert run(layered, "verify", "tiny") == 1
+    said = capsys.readouterr()
+    assert said.out == "1 of 2 layers are as the lock says\n"
+    assert str(blob) in said.err
+    assert named in said.err
+    assert "fix: " in said.err
+    if damage == "flip":
+        blob.unlink()  # as the fix says
+    assert run(layered, "fetch", "tiny") == 0
+    assert run(layered, "verify", "tiny") == 0
+    assert capsys.readouterr().out.endswith("2 of 2 layers are as the lock says\n")
+
+
+def test_a_model_that_was_not_fetched_is_not_verified(
+    layered: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(layered / "modelcar/data")
+    capsys.readouterr()
+    assert run(layered, "verify", "tiny") == 1
+    said = capsys.readouterr()
+    assert said.out == "0 of 2 layers are as the lock says\n"
+    assert said.err.count("not there") == 2
+
+
+@pytest.mark.parametrize("command", ["fetch", "verify", "digest"])
+@pytest.mark.parametrize("old", ["totalSize: ", "digest: sha256:", "size: ", "sha256: ", "path: "])
+def test_a_lock_edited_by_hand_is_refused_and_the_image_stays(
+    layered: Path, command: str, old: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, index = layered / "modelcar/models/tiny/model.lock", layered / "modelcar/data/tiny.oci/index.json"
+    before = index.read_bytes(), index.stat().st_mtime_ns
+    path.write_text(path.read_text().replace(old, f"{old}9", 1))
+    capsys.readouterr()
+    assert run(layered, command, "tiny") == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    for word in ("problem", str(path), "allowed: ", "fix: write it again: python -m modelcar lock tiny"):
+        assert word in said.err
+    assert (index.read_bytes(), index.stat().st_mtime_ns) == before
+
+
+def test_a_lock_that_fails_keeps_the_former_one(
+    layered: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = layered / "modelcar/models/tiny/model.lock"
+    description = lock.with_name("model.yaml")
+    before = lock.read_bytes(), description.read_bytes()
+    with (model / "model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    assert run(layered, "lock", "tiny", "--license", "MIT") == 2
+    assert "cut off or damaged" in capsys.readouterr().err
+    assert (lock.read_bytes(), description.read_bytes()) == before
 
 
 def test_bad_input_and_machine_errors_have_their_own_exit_codes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -19,7 +20,7 @@ import pytest
 from modelcar import fetching, hub, locking, packing
 from modelcar.base import read_base
 from modelcar.errors import InputError
-from modelcar.layer_format import LARGE_FILE
+from modelcar.layer_format import LARGE_FILE, layer_size
 from modelcar.lock import HubSource, Lock
 from modelcar.tiny_model import make_tiny_model
 from tests.hub_server import COMMIT, Content, Hub, serve, sha256_of
@@ -180,6 +181,123 @@ def test_a_cut_off_safetensors_is_not_locked(tmp_path: Path, files: dict[str, Co
     assert not (tmp_path / "modelcar/models/tiny/model.lock").exists()
 
 
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("fault", ["cut off", "no config", "two cases"])
+def test_what_the_hub_has_is_checked_however_it_is_packed(
+    tmp_path: Path, files: dict[str, Content], compression: str, fault: str
+) -> None:
+    whole = files[CHECKPOINT]
+    assert isinstance(whole, Path)
+    spoilt, said = {
+        "cut off": ({**files, CHECKPOINT: whole.read_bytes()[:-1]}, "it is cut off"),
+        "no config": ({p: c for p, c in files.items() if p != "config.json"}, "there is no such file"),
+        "two cases": ({**files, "Vocab.json": b"{}"}, "the same name as"),
+    }[fault]
+    with serve({REPOSITORY: spoilt}) as server, pytest.raises(InputError, match=said):
+        lock(server, tmp_path, compression=compression)
+    assert not (tmp_path / "modelcar/models/tiny/model.lock").exists()
+    assert not (locking.layout_path(tmp_path, "tiny") / "index.json").exists()
+
+
+def test_compressed_layers_are_fetched_to_the_same_digest(server: Hub, tmp_path: Path) -> None:
+    plain, _ = lock(server, tmp_path / "plain")
+    found, written = lock(server, tmp_path, compression="zstd")
+    assert written == found.layers_size < plain.layers_size
+    assert [layer.diff_id for layer in found.layers] == [layer.digest for layer in plain.layers]
+    place = locking.layout_path(tmp_path, "tiny")
+    assert not any((place / "ingest").iterdir()), "nothing is left of the check"
+    digest = fetch(server, tmp_path, found).layout.image.digest
+    shutil.rmtree(place)
+    again = fetch(server, tmp_path, found)
+    assert again.layout.image.digest == digest
+    assert fetching.verify(found, place) == ()
+
+
+def test_a_file_whose_digest_nobody_told_is_downloaded_from_its_start(
+    tmp_path: Path, files: dict[str, Content]
+) -> None:
+    """What came of it may be of another content by now: only a digest can tell."""
+    with serve({REPOSITORY: files}, lfs_from=10**12) as server:
+        server.fault(CHECKPOINT, cut=2_000_000)
+        server.fault(CHECKPOINT, status=503, times=99)
+        with pytest.raises(InputError, match="503"):
+            lock(server, tmp_path)
+        ingest = locking.layout_path(tmp_path, "tiny") / "ingest"
+        assert not any(ingest.iterdir())
+        server.faults.clear()
+        server.requests.clear()
+        lock(server, tmp_path)
+        assert [request.start for request in server.requests if request.path == CHECKPOINT] == [0]
+
+
+def test_an_interrupted_lock_goes_on_too(server: Hub, tmp_path: Path) -> None:
+    server.fault(CHECKPOINT, cut=2_000_000)
+    server.fault(CHECKPOINT, status=503, times=99)
+    with pytest.raises(InputError, match="503"):
+        lock(server, tmp_path)
+    server.faults.clear()
+    server.requests.clear()
+    lock(server, tmp_path)
+    starts = [request.start for request in server.requests if request.path == CHECKPOINT]
+    assert len(starts) == 1
+    assert 1_800_000 < starts[0] <= 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("path", "by"), [(EXTRA, 1), (EXTRA, -1), ("config.json", 512), ("config.json", -512)]
+)
+def test_a_size_edited_in_the_lock_is_found_out(
+    server: Hub, tmp_path: Path, locked: Lock, path: str, by: int
+) -> None:
+    """The lock's own numbers agree; the hub's file does not."""
+    changed = tuple(
+        dataclasses.replace(file, size=file.size + by) if file.path == path else file for file in locked.files
+    )
+    sizes = {file.path: file.size for file in changed}
+    layers = tuple(
+        dataclasses.replace(layer, size=layer_size([(name, sizes[name]) for name in layer.files]))
+        for layer in locked.layers
+    )
+    wrong = dataclasses.replace(locked, files=changed, layers=layers)
+    with pytest.raises(InputError) as caught:
+        fetch(server, tmp_path, wrong)
+    assert any(path in problem.key for problem in caught.value.problems), str(caught.value)
+    assert not (locking.layout_path(tmp_path, "tiny") / "index.json").exists()
+    fetch(server, tmp_path, locked)
+    assert fetching.verify(locked, locking.layout_path(tmp_path, "tiny")) == (), "nothing of it is kept"
+
+
+def test_a_refused_fetch_leaves_the_former_image(server: Hub, tmp_path: Path) -> None:
+    former, _ = lock(server, tmp_path)
+    place = locking.layout_path(tmp_path, "tiny")
+    index = (place / "index.json").read_bytes()
+    name = former.layers[1].files[0]
+    files = tuple(
+        dataclasses.replace(file, sha256="a" * 64) if file.path == name else file for file in former.files
+    )
+    wrong = dataclasses.replace(former.layers[1], digest="sha256:" + "a" * 64, diff_id="sha256:" + "a" * 64)
+    layers = (former.layers[0], wrong, *former.layers[2:])
+    with pytest.raises(InputError, match="as the lock says"):
+        fetch(server, tmp_path, dataclasses.replace(former, files=files, layers=layers))
+    assert (place / "index.json").read_bytes() == index
+    assert fetching.verify(former, place) == ()
+
+
+def test_layers_that_the_registry_has_are_not_fetched(server: Hub, tmp_path: Path, locked: Lock) -> None:
+    place = locking.layout_path(tmp_path, "tiny")
+    large = locked.layers[0].digest
+    assert fetching.missing_bytes(locked, place) == locked.layers_size
+    assert fetching.missing_bytes(locked, place, {large}) == locked.layers_size - locked.layers[0].size
+    fetched = fetch(server, tmp_path, locked, elsewhere={large})
+    assert server.sent(CHECKPOINT) == 0
+    assert fetching.is_complete(fetched.layout.image, place, {large})
+    assert not fetching.is_complete(fetched.layout.image, place)
+    [problem] = fetching.verify(locked, place)
+    assert CHECKPOINT in problem.value
+    assert fetch(server, tmp_path, locked).written == locked.layers[0].size
+    assert fetching.is_complete(fetched.layout.image, place)
+
+
 def test_a_new_revision_downloads_what_changed_only(
     server: Hub, tmp_path: Path, files: dict[str, Content]
 ) -> None:
@@ -204,8 +322,9 @@ def test_a_full_disk_in_mid_fetch_is_told_and_gone_on_from(
         put(self, data)
 
     monkeypatch.setattr(packing._LayerWriter, "_put", full)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(InputError, match=r"the disk became full(?s:.*)fix: free some") as caught:
         fetch(server, tmp_path, locked, jobs=1)
+    assert str(locking.layout_path(tmp_path, "tiny")) in str(caught.value)
     assert not (locking.layout_path(tmp_path, "tiny") / "index.json").exists()
     monkeypatch.setattr(packing._LayerWriter, "_put", put)
     server.requests.clear()
@@ -219,20 +338,28 @@ def test_ctrl_c_keeps_what_came(server: Hub, tmp_path: Path, locked: Lock) -> No
     command = [sys.executable, "-m", "modelcar", "--project", str(tmp_path), "fetch", "tiny"]
     server.fault(CHECKPOINT, cut=3_000_000)
     server.fault(CHECKPOINT, status=503, times=99)  # the client waits between tries
+    place = locking.layout_path(tmp_path, "tiny")
+    done = place / "blobs/sha256" / locked.layers[1].digest.removeprefix("sha256:")
+    # A shell's background job ignores Ctrl-C, and hands that down to what the tests start.
+    listen = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    command[1:3] = ["-c", listen + "runpy.run_module('modelcar', run_name='__main__')"]
     with subprocess.Popen([*command, "--endpoint", server.url], stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 30
-        while server.faults[CHECKPOINT][1].times == 99 and time.monotonic() < deadline:
+        while time.monotonic() < deadline and (server.faults[CHECKPOINT][1].times == 99 or not done.exists()):
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "running the same command again continues" in said
     assert "Traceback" not in said
+    assert not (place / "index.json").exists()
     server.faults.clear()
     server.requests.clear()
     fetch(server, tmp_path, locked)
     [resumed] = [request for request in server.requests if request.path == CHECKPOINT]
     assert resumed.start > 0
+    assert server.sent(EXTRA) == 0, "it was done"
+    assert fetching.verify(locked, place) == ()
 
 
 def test_default_layers_are_those_of_the_documentation() -> None:

@@ -13,12 +13,21 @@ from typing import Any
 import pytest
 import yaml
 
-from modelcar import base, lock_diff, locking, strict_yaml
+from modelcar import base, locking, strict_yaml
 from modelcar.errors import InputError
 from modelcar.image import annotations_of, modelcar_image
 from modelcar.layer_format import group_files, layer_size
-from modelcar.lock import FolderSource, HubSource, Lock, LockedFile, LockedLayer, read_lock, write_lock
-from modelcar.manifest import sha256_digest
+from modelcar.lock import (
+    FolderSource,
+    HubSource,
+    Lock,
+    LockedFile,
+    LockedLayer,
+    changed_files,
+    check_lock,
+    read_lock,
+    write_lock,
+)
 from modelcar.tiny_model import make_tiny_model
 
 PROJECT = Path(base.__file__).parent.parent
@@ -56,16 +65,20 @@ def make_lock(seed: int = 0, **changes: Any) -> Lock:
     names = sorted(chance.sample(NAMES, chance.randint(1, len(NAMES))))
     files = tuple(LockedFile(name, chance.randint(1, 3 * 10**7), digest()) for name in names)
     layers = []
+    compression = "zstd" if seed % 3 == 2 else "none"
     for group in group_files([(file.path, file.size) for file in files]):
-        found = f"sha256:{digest()}"
-        layers.append(LockedLayer(found, layer_size(group), found, tuple(path for path, _ in group)))
+        content, paths = f"sha256:{digest()}", tuple(path for path, _ in group)
+        if compression == "zstd":
+            layers.append(LockedLayer(f"sha256:{digest()}", chance.randint(1, 10**9), content, paths))
+        else:
+            layers.append(LockedLayer(content, layer_size(group), content, paths))
     sources: list[HubSource | FolderSource] = [
         FolderSource("data/x"),
         HubSource("Qwen/Qwen2.5-0.5B", digest()[:40]),
     ]
     licenses = [None, "Apache-2.0", "no", "1.0", "MIT, or: else"]
     source, license = sources[seed % 2], licenses[seed % len(licenses)]
-    made = Lock("tiny", source, license, "none", files, tuple(layers))
+    made = Lock("tiny", source, license, compression, files, tuple(layers))
     return dataclasses.replace(made, **changes)
 
 
@@ -99,7 +112,7 @@ def test_whatever_the_image_depends_on_changes_the_digest() -> None:
         dataclasses.replace(lock, source=FolderSource("elsewhere")),
         dataclasses.replace(lock, files=lock.files[:-1]),
         dataclasses.replace(lock, layers=lock.layers[:-1]),
-        dataclasses.replace(lock, compression="zstd"),
+        dataclasses.replace(lock, compression="zstd" if lock.compression == "none" else "none"),
     ]
     assert len({other.digest for other in [lock, *others]}) == 6
 
@@ -118,12 +131,6 @@ def test_the_committed_models_can_be_locked() -> None:
         description = locking.read_description(path)
         assert bool(description.hub) != bool(description.folder)
         assert locking.check_name(path.parent.name)
-
-
-def test_the_programs_layer_is_made_of_the_package_that_is_named() -> None:
-    found = base.read_base("amd64")
-    layer = base.busybox_layer(base._program(found))
-    assert (sha256_digest(layer), len(layer)) == (found.layer.digest, found.layer.size)
 
 
 def test_annotations_tell_source_revision_license_and_lock() -> None:
@@ -160,6 +167,23 @@ def change(*path: Any, to: Any) -> Spoil:
 
 def last_size(document: dict[str, Any]) -> None:
     document["files"][0]["size"] += 1
+
+
+def folder_and_file(document: dict[str, Any]) -> None:
+    """Name one path as a file and as a folder, consistently otherwise."""
+    document["files"].insert(1, {"path": "a.json/x", "size": 5, "sha256": "c" * 64})
+    document["totalSize"] += 5
+    document["layers"][1]["files"].append("a.json/x")
+    document["layers"][1]["size"] = layer_size([("a.json", 700), ("a.json/x", 5)])
+
+
+def layer_by_number(document: dict[str, Any]) -> None:
+    document["files"][0]["path"] = "1"
+    document["layers"][1]["files"] = [1]
+
+
+def differ_in_case(document: dict[str, Any]) -> None:
+    document["files"].insert(0, {**document["files"][0], "path": "A.json"})
 
 
 WRONG: dict[str, tuple[Spoil, str, str]] = {
@@ -202,6 +226,42 @@ WRONG: dict[str, tuple[Spoil, str, str]] = {
         "layers",
         "or in two",
     ),
+    "version is true": (change("version", to=True), "version", "True"),
+    "version is a fraction": (change("version", to=1.0), "version", "1.0"),
+    "no version": (lambda d: d.pop("version"), "version", "None"),
+    "source is text": (change("source", to="data/x"), "source", "data/x"),
+    "folder with a zero byte": (change("source", "folder", to="a\0b"), "source", r"a\x00b"),
+    "folder that acts on the terminal": (change("source", "folder", to="a\x1b[2J"), "source", r"a\x1b[2J"),
+    "commit in upper case": (change("source", to={"hub": "a/b", "revision": "A" * 40}), "source", "AAAA"),
+    "license is too long": (change("license", to="x" * 201), "license", "xxx"),
+    "license is nothing": (change("license", to=""), "license", ""),
+    "compression is a list": (change("compression", to=["none"]), "compression", "none"),
+    "files are a mapping": (change("files", to={"a": 1}), "files", "dict"),
+    "unknown key of a file": (change("files", 0, "mode", to=7), "files[0]", "unknown key mode"),
+    "a path up inside": (change("files", 0, "path", to="a/../../x"), "files[0].path", "leads out"),
+    "whiteout at the top": (change("files", 0, "path", to=".wh.x"), "files[0].path", "deletes a file"),
+    "names differ in case": (differ_in_case, "files", "a.json and A.json"),
+    "a file and a folder": (folder_and_file, "files", "a.json is a file and a folder"),
+    "negative size": (change("files", 0, "size", to=-1), "files[0].size", "-1"),
+    "size is a fraction": (change("files", 0, "size", to=700.0), "files[0].size", "700.0"),
+    "digest is a number": (change("files", 0, "sha256", to=int("1" * 64)), "files[0].sha256", "1111"),
+    "total is a fraction": (lambda d: d.update(totalSize=float(d["totalSize"])), "totalSize", "20000700.0"),
+    "layers are text": (change("layers", to="x"), "layers", "str"),
+    "layer is text": (change("layers", 0, to="x"), "layers[0]", "x"),
+    "layer without size": (lambda d: d["layers"][0].pop("size"), "layers[0]", "lacks size"),
+    "layer digest in upper case": (
+        change("layers", 0, "digest", to="sha256:" + "E" * 64),
+        "layers[0].digest",
+        "EEEE",
+    ),
+    "layer digest of another kind": (
+        change("layers", 0, "digest", to="sha512:" + "e" * 64),
+        "layers[0].digest",
+        "sha512",
+    ),
+    "layer files are text": (change("layers", 0, "files", to="b.safetensors"), "layers[0].files", "b.s"),
+    "layer file by number": (layer_by_number, "layers[1].files", "1"),
+    "zstd without diffId": (change("compression", to="zstd"), "layers[0]", "lacks diffId"),
     "diffId without compression": (change("layers", 0, "diffId", to="x"), "layers[0]", "unknown key diffId"),
 }
 
@@ -268,6 +328,46 @@ def test_what_is_no_plain_yaml_is_refused(text: str | bytes | None, said: str, t
         read_lock(path)
 
 
+def test_a_lock_larger_than_any_model_is_refused_at_once(tmp_path: Path) -> None:
+    path = written(small_lock(), tmp_path)
+    with path.open("ab") as file:
+        file.truncate(strict_yaml.MAX_FILE + 2**30)  # a hole: reading it would take a while
+    with pytest.raises(InputError, match=f"more than {strict_yaml.MAX_FILE} bytes"):
+        read_lock(path)
+
+
+def test_thousands_of_files_are_no_bomb(tmp_path: Path) -> None:
+    files = tuple(LockedFile(f"{number:06}", 1, f"{number:064x}") for number in range(4000))
+    paths = tuple(file.path for file in files)
+    digest = "sha256:" + "e" * 64
+    layer = LockedLayer(digest, layer_size([(path, 1) for path in paths]), digest, paths)
+    lock = Lock("tiny", FolderSource("x"), None, "none", files, (layer,))
+    path = written(lock, tmp_path)
+    assert path.stat().st_size < strict_yaml.MAX_FILE / 10
+    assert read_lock(path) == lock
+
+
+def test_what_will_not_be_read_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "m" / "model.lock"
+    check_lock(small_lock(), path)
+    with pytest.raises(InputError, match=r"license: a\\nb\n(?s:.*)--license"):
+        check_lock(dataclasses.replace(small_lock(), license="a\nb"), path)
+
+
+def test_changed_files_are_told_by_name_and_size(tmp_path: Path) -> None:
+    lock = dataclasses.replace(small_lock(), source=FolderSource("w"))
+    assert changed_files(lock, tmp_path) == (), "the folder is not on this machine"
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w/a.json").write_bytes(bytes(700))
+    assert changed_files(lock, tmp_path) == ("b.safetensors",)
+    with (tmp_path / "w/b.safetensors").open("wb") as file:
+        file.truncate(2 * 10**7)
+    assert changed_files(lock, tmp_path) == ()
+    (tmp_path / "w/a.json").write_bytes(bytes(701))
+    assert changed_files(lock, tmp_path) == ("a.json",)
+    assert changed_files(dataclasses.replace(lock, source=HubSource("a/b", "c" * 40)), tmp_path) == ()
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -299,31 +399,6 @@ def test_a_description_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 def test_a_name_that_no_repository_can_have_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="model: "):
         locking.check_name(name)
-
-
-# --- from one lock to another
-
-
-def test_diff_tells_what_changed_and_what_it_costs() -> None:
-    old = small_lock()
-    a, b = old.files
-    new = dataclasses.replace(
-        old,
-        license="Apache-2.0",
-        files=(dataclasses.replace(a, size=900, sha256="c" * 64), LockedFile("n.json", 5, "d" * 64), b),
-        layers=(old.layers[0], dataclasses.replace(old.layers[1], digest="sha256:" + "9" * 64)),
-    )
-    found = lock_diff.diff(old, new)
-    assert found
-    assert list(lock_diff.describe(found)) == [
-        "~ license: MIT → Apache-2.0",
-        "+ n.json  5 B  dddddddddddd",
-        "~ a.json  700 B → 900 B  aaaaaaaaaaaa → cccccccccccc",
-        "to upload: 3.0 KiB of 19.1 MiB, where the registry has the old image",
-    ]
-    assert not lock_diff.diff(old, old)
-    assert list(lock_diff.describe(lock_diff.diff(old, old))) == ["no difference"]
-    assert "- n.json  5 B" in list(lock_diff.describe(lock_diff.diff(new, old)))
 
 
 def test_a_giant_layer_is_warned_of_with_what_a_retry_costs() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -11,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,12 +26,12 @@ import pytest
 import zstandard
 from safetensors.numpy import save_file
 
-from modelcar import fetching, locking, sources
+from modelcar import fetching, locking, packing, sources
 from modelcar.base import read_base
 from modelcar.errors import InputError
 from modelcar.image import modelcar_image
-from modelcar.layer_format import MAX_LAYERS, group_files, tar_header
-from modelcar.lock import Lock, read_lock
+from modelcar.layer_format import MAX_LAYERS, group_files, layer_size, tar_header
+from modelcar.lock import FolderSource, Lock, read_lock
 from modelcar.oci_layout import LayoutStore
 
 KIB = 1024
@@ -221,6 +224,34 @@ def test_links_become_files(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "with space.txt",
+        " spaces at the ends ",
+        "東京 🚀.txt",
+        "l" * 101,
+        "é" * 120,
+        "/".join(["folder-of-a-long-name"] * 12 + ["file"]),
+        "-rf",
+        "'quotes' \"and\" $HOME `ls` \\n;&|",
+        "a=b %41 #",
+    ],
+    ids=["space", "ends", "unicode", "101", "120 of two bytes", "deep", "option", "shell", "signs"],
+)
+def test_unusual_names_arrive_as_they_are(project: Path, name: str) -> None:
+    path = project / "weights" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x" * 700)
+    locked, _ = lock(project)
+    assert read_lock(project / "modelcar/models/m/model.lock") == locked
+    assert files_of(read_image(layout(project))[2])[f"models/{name}"] == b"x" * 700
+    digest = digest_in(project)
+    shutil.rmtree(layout(project))
+    fetch(project, locked)
+    assert digest_in(project) == digest
+
+
+@pytest.mark.parametrize(
     ("name", "size"),
     [
         ("models/" + "deep/" * 60 + "x", 0),
@@ -255,6 +286,17 @@ def test_zstd_layers_are_smaller_and_the_same_each_time(project: Path) -> None:
     shutil.rmtree(layout(project))
     assert fetch(project, locked).layout.image.digest == modelcar_image(locked, BASE).digest
     read_image(layout(project))
+
+
+def test_another_version_of_zstd_is_told_apart_from_another_content(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked, _ = lock(project, compression="zstd")
+    shutil.rmtree(layout(project))
+    monkeypatch.setattr(packing, "ZSTD_LEVEL", 1)
+    with pytest.raises(InputError, match=r"compresses differently here(?s:.*)requirements\.lock"):
+        fetch(project, locked)
+    assert not (layout(project) / "index.json").exists()
 
 
 # --- the same everywhere ----------------------------------------------------------------------------
@@ -342,6 +384,33 @@ def test_one_changed_file_is_the_only_one_read(project: Path) -> None:
     read_image(layout(project))  # the old layer is gone
 
 
+@pytest.mark.parametrize("number", [1, 5, 8])
+def test_a_change_of_one_of_eight_files_writes_that_one(tmp_path: Path, number: int) -> None:
+    folder = tmp_path / "weights"
+    write_model(folder)
+    for path in folder.glob("model*"):
+        path.unlink()
+    names = [f"model-{shard:05}-of-00008.safetensors" for shard in range(1, 9)]
+    for shard, name in enumerate(names):
+        save_file({f"t{shard}": np.arange(25_000, dtype=np.int32) + shard}, folder / name)
+    mapping = {f"t{shard}": name for shard, name in enumerate(names)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": mapping}))
+    first, _ = lock(tmp_path)
+    blobs = layout(tmp_path) / "blobs/sha256"
+    before = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in blobs.iterdir()}
+    changed = folder / names[number - 1]
+    save_file({f"t{number - 1}": np.arange(25_000, dtype=np.int32) * 5}, changed)
+    second, written = lock(tmp_path)
+    assert written == second.layers[number - 1].size
+    different = [
+        n for n, pair in enumerate(zip(first.layers, second.layers, strict=True)) if len({*pair}) > 1
+    ]
+    assert different == [number - 1]
+    after = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in blobs.iterdir()}
+    assert len(before.keys() & after.keys()) == 9, "seven shards, the small files, the programs"
+    assert all(after[name] == before[name] for name in before.keys() & after.keys())
+
+
 def test_change_with_the_old_size_and_time_is_seen(project: Path) -> None:
     first, _ = lock(project)
     config = project / "weights/config.json"
@@ -352,13 +421,21 @@ def test_change_with_the_old_size_and_time_is_seen(project: Path) -> None:
     assert lock(project)[0].digest != first.digest
 
 
-def test_change_right_after_packing_is_seen(project: Path) -> None:
-    """Within one tick of the clock a file's times do not change; packing outlasts the tick."""
-    digests = set()
-    for number in range(10):
-        (project / "weights/config.json").write_text(json.dumps({"model_type": str(number)}))
-        digests.add(lock(project)[0].digest)
-    assert len(digests) == 10
+def test_reading_begins_when_any_later_change_would_show(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within one tick of the kernel's clock a file's times do not change; packing outlasts the tick."""
+    monkeypatch.setattr(sources, "CLOCK_TICK", 300_000_000)
+    read, began = sources.FolderFiles.read, []
+
+    def noted(self: sources.FolderFiles, path: str, start: int, sink: sources.Sink) -> None:
+        began.append(time.time_ns())
+        read(self, path, start, sink)
+
+    monkeypatch.setattr(sources.FolderFiles, "read", noted)
+    (project / "weights/config.json").write_text('{"model_type": "just written"}')
+    lock(project)
+    assert min(began) - (project / "weights/config.json").stat().st_ctime_ns >= 300_000_000
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove"])
@@ -494,6 +571,36 @@ def test_file_that_changed_since_the_check(project: Path, change: str) -> None:
     assert f"{config}: changed while it was packed" in said
 
 
+@pytest.mark.parametrize("change", ["write", "append", "cut"])
+def test_file_that_changes_while_it_is_read(
+    project: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    shard = project / "weights/model-00001-of-00002.safetensors"
+    read = sources.FolderFiles.read
+
+    left = 1
+
+    def changing(self: sources.FolderFiles, path: str, start: int, sink: sources.Sink) -> None:
+        def change_once(data: bytes | memoryview) -> None:
+            nonlocal left
+            sink(data)
+            if left:
+                left -= 1
+                with shard.open("ab" if change == "append" else "r+b") as file:
+                    if change == "cut":
+                        file.truncate(1000)
+                    else:
+                        file.write(b"another content")
+
+        read(self, path, start, change_once if path == shard.name else sink)
+
+    monkeypatch.setattr(sources.FolderFiles, "read", changing)
+    monkeypatch.setattr(sources, "BUFFER", 10_000)
+    said = refused(lambda: lock(project), project)
+    assert f"{shard}: changed while it was packed" in said
+    assert not any((layout(project) / "ingest").iterdir())
+
+
 def test_a_byte_that_differs_from_the_lock_is_refused(project: Path) -> None:
     locked, _ = lock(project)
     shutil.rmtree(layout(project))
@@ -521,6 +628,145 @@ def test_a_file_of_another_size_than_locked_is_refused_before_it_is_read(project
     assert ("there is no such file" if change == "gone" else "1 bytes") in said
     assert "513 bytes, as the lock says" in said
     assert len(opened) <= 1, "opened by the check alone"
+
+
+def link_out(folder: Path) -> None:
+    (folder / "x").symlink_to("/etc/hostname")
+
+
+def names_in_two_cases(folder: Path) -> None:
+    for name in ("README.md", "readme.md"):
+        (folder / name).write_text("x")
+
+
+def cut_off(folder: Path) -> None:
+    shard = folder / "model-00001-of-00002.safetensors"
+    os.truncate(shard, shard.stat().st_size - 1)
+
+
+#: What makes a folder unfit, and what is said of it.
+UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "link out": (link_out, "outside of the folder"),
+    "link to nothing": (lambda folder: (folder / "x").symlink_to("y"), "which is not there"),
+    "link to a folder": (lambda folder: (folder / "x").symlink_to("original"), "a link to a folder"),
+    "newline": (lambda folder: (folder / "a\nb").write_text("x"), "control character"),
+    "not UTF-8": (lambda folder: (folder / os.fsdecode(b"\xe9")).write_text("x"), "not UTF-8"),
+    "no bytes": (lambda folder: (folder / "LICENSE").touch(), "0 bytes"),
+    "two cases": (names_in_two_cases, "the same name as README.md"),
+    "whiteout": (lambda folder: (folder / ".wh.config.json").write_text("x"), "deletes a file"),
+    "pickle": (lambda folder: (folder / "pytorch_model.bin").write_text("x"), "can run any code"),
+    "cut off": (cut_off, "it is cut off"),
+    "shard missing": (lambda folder: (folder / "model-00002-of-00002.safetensors").unlink(), "missing"),
+    "unfinished": (lambda folder: (folder / "x.incomplete").write_text("x"), "an unfinished download"),
+    "pipe": (lambda folder: os.mkfifo(folder / "pipe"), "a device, pipe or socket"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_an_unfit_folder_leaves_image_and_lock_as_they_were(project: Path, case: str) -> None:
+    spoil, expected = UNFIT[case]
+    former, _ = lock(project)
+    before = state(layout(project))
+    committed = (project / "modelcar/models/m/model.lock").read_bytes()
+    spoil(project / "weights")
+    with pytest.raises(InputError) as caught:
+        lock(project)
+    [problem] = caught.value.problems
+    assert expected in problem.value
+    assert problem.key.startswith(str(project / "weights"))
+    assert problem.key.isprintable()
+    assert problem.allowed
+    assert problem.fix
+    assert state(layout(project)) == before
+    assert (project / "modelcar/models/m/model.lock").read_bytes() == committed
+    assert fetch(project, former).written == 0
+
+
+def edited(locked: Lock, size: int, digest: str) -> Lock:
+    """Return a lock whose numbers agree with each other, but not with the files."""
+    files = tuple(
+        dataclasses.replace(file, size=file.size + size, sha256=digest or file.sha256)
+        if file.path == "config.json"
+        else file
+        for file in locked.files
+    )
+    sizes = {file.path: file.size for file in files}
+    layers = tuple(
+        dataclasses.replace(layer, size=layer_size([(path, sizes[path]) for path in layer.files]))
+        for layer in locked.layers
+    )
+    return dataclasses.replace(locked, files=files, layers=layers)
+
+
+@pytest.mark.parametrize(("size", "digest"), [(1, ""), (-1, ""), (512, ""), (0, "a" * 64)])
+def test_a_lock_edited_so_that_its_numbers_agree_is_still_found_out(
+    project: Path, size: int, digest: str
+) -> None:
+    locked, _ = lock(project)
+    shutil.rmtree(layout(project))
+    said = refused(lambda: fetch(project, edited(locked, size, digest)), project)
+    assert "weights/config.json" in said
+    assert "as the lock says" in said
+    assert digest or f"{locked.files[0].size + size} bytes" in said
+
+
+def test_a_layers_digest_edited_by_hand_is_found_out(project: Path) -> None:
+    locked, _ = lock(project)
+    shutil.rmtree(layout(project))
+    wrong = dataclasses.replace(locked.layers[0], digest="sha256:" + "a" * 64, diff_id="sha256:" + "a" * 64)
+    changed = dataclasses.replace(locked, layers=(wrong, *locked.layers[1:]))
+    said = refused(lambda: fetch(project, changed), project)
+    assert said.startswith(f"model-00001-of-00002.safetensors: make the layer {locked.layers[0].digest}")
+    assert "lock the model again" in said
+
+
+def test_a_lock_that_could_not_be_read_back_is_not_written(project: Path) -> None:
+    said = refused(lambda: lock(project, license="two\nlines"), project)
+    assert r"license: two\nlines; " in said
+    assert "--license" in said
+    assert not (project / "modelcar/models/m/model.lock").exists()
+
+
+def test_a_folder_that_is_gone_is_told(project: Path) -> None:
+    locked, _ = lock(project)
+    shutil.rmtree(layout(project))
+    moved = dataclasses.replace(locked, source=FolderSource("elsewhere"))
+    said = refused(lambda: fetch(project, moved), project)
+    assert said.startswith(f"{project}/elsewhere: there is no such folder")
+
+
+def test_a_disk_that_fills_up_in_mid_write_is_told_once_and_gone_on_from(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = packing._LayerWriter._put
+
+    def full(self: packing._LayerWriter, data: bytes | memoryview) -> None:
+        if self.size > 50_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        put(self, data)
+
+    monkeypatch.setattr(packing._LayerWriter, "_put", full)
+    said = refused(lambda: lock(project), project)  # one problem, though two layers are written at a time
+    assert said.startswith(f"{layout(project)}: the disk became full")
+    assert "run it again" in said
+    assert not (project / "modelcar/models/m/model.lock").exists()
+    assert not any((layout(project) / "ingest").iterdir()), "no room is held by what is read again anyway"
+    monkeypatch.setattr(packing._LayerWriter, "_put", put)
+    lock(project)
+    assert digest_in(project) == DIGEST
+
+
+@pytest.mark.parametrize("trouble", [errno.EIO, errno.EACCES])
+def test_other_trouble_with_the_disk_is_not_taken_for_a_full_one(
+    project: Path, monkeypatch: pytest.MonkeyPatch, trouble: int
+) -> None:
+    def broken(self: packing._LayerWriter, data: bytes | memoryview) -> None:
+        raise OSError(trouble, os.strerror(trouble))
+
+    monkeypatch.setattr(packing._LayerWriter, "_put", broken)
+    with pytest.raises(OSError, match=os.strerror(trouble)):
+        lock(project)
+    assert not (layout(project) / "index.json").exists()
 
 
 Usage = namedtuple("Usage", ("total", "used", "free"))

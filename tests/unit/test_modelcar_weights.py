@@ -232,6 +232,13 @@ def test_pickle_is_refused_with_the_reason(model: Path, name: str) -> None:
     assert "can run any code" in only(model, name)
 
 
+def test_pickle_is_taken_where_it_is_allowed(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    weights = read_weights(model, allow_pickle=True)
+    assert [file.path for file in weights.files] == ["config.json", "pytorch_model.bin", "tokenizer.json"]
+    assert weights.parameters == 0, "nobody looks into it"
+
+
 @pytest.mark.parametrize("name", ["x.safetensors.incomplete", ".cache/huggingface/download/abc.incomplete"])
 def test_unfinished_download(model: Path, name: str) -> None:
     (model / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,56 @@
+"""Names of files: which ones an image may have, and how they are shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from modelcar.paths import fault_of_name, printable, same_but_for_case
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "a",
+        "with space",
+        " a ",
+        "été/東京.txt",
+        "x" * 200,
+        "a/b/c",
+        "...",
+        "..a",
+        ".hidden",
+        "a.wh.b",
+        "~",
+        "-rf",
+    ],
+)
+def test_good_names(path: str) -> None:
+    assert fault_of_name(path) is None
+    assert printable(path) == path
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        *((path, "control character") for path in ("a\nb", "a\rb", "\x00", "\x1b[2J", "a\x7f", "\x85")),
+        *((path, "control character") for path in ("a\u2028b", "a\u2029b", "\udce9")),
+        *((path, "leads out") for path in ("/a", "..", "../a", "a/../b", "a/..", "a/./b", "a//b", "a/", "")),
+        *((path, "deletes a file") for path in (".wh.a", "a/.wh.b", ".wh..wh..opq", ".wh.a/b")),
+    ],
+)
+def test_bad_names_are_told_with_what_is_allowed_and_the_fix(path: str, found: str) -> None:
+    fault = fault_of_name(path)
+    assert fault is not None
+    assert found in fault[0]
+    assert all(fault)
+    assert printable(path).isprintable()
+
+
+def test_names_that_become_one() -> None:
+    assert list(same_but_for_case(["a", "b", "c/a", "c/b"])) == []
+    assert list(same_but_for_case(["README", "readme"])) == [("readme", "README")]
+    assert list(same_but_for_case(["A/x", "a/y"])) == [("a", "A")]
+    assert list(same_but_for_case(["caf\u00e9", "cafe\u0301"])) == [("caf\u00e9", "cafe\u0301")]
+    assert list(same_but_for_case(["stra\u00dfe", "STRASSE"])) == [("stra\u00dfe", "STRASSE")]
+    three = list(same_but_for_case(["aa", "aA", "Aa"]))
+    assert len(three) == 2, "each of three is named"
