@@ -44,6 +44,7 @@ def main() -> None:
             project=PROJECT,
             hub_endpoint=settings.hub_endpoint,
             sbom=settings.sbom,
+            signature=settings.signature,
         ),
         pulumi.ResourceOptions(depends_on=[cloud.registry] if cloud else []),
     )

@@ -9,11 +9,14 @@ import httpx
 import pulumi
 
 from components.modelcar_image import Delivery
+from components.signature import SignatureSettings
 from modelcar import fetching
+from modelcar.errors import InputError
 from modelcar.evidence import attach_sbom
 from modelcar.progress import amount, lines
 from modelcar.push import layers_there, push_layers
 from modelcar.registry import Registry, Target
+from modelcar.signing import ensure_signed
 
 
 def bring(delivery: Delivery) -> None:
@@ -56,6 +59,20 @@ def attach(delivery: Delivery) -> None:
         manifest = registry.manifest(delivery.image.digest)
         if manifest:
             attach_sbom(registry, manifest, delivery.lock)
+
+
+def have_signed(reference: str, signature: SignatureSettings, *, insecure: bool = False) -> None:
+    """Verify the image's signature, which `up` does each time; sign it where it has none yet.
+
+    Raises:
+        pulumi.RunError: it has none that counts, and cannot be signed here.
+    """
+    try:
+        signed = ensure_signed(reference, signature.trust, signature.signing_key, insecure=insecure)
+    except InputError as error:
+        raise pulumi.RunError(f"the image is not signed, and nothing was deployed:\n{error}") from None
+    if signed:
+        pulumi.log.info(f"signed {reference} ({signature.trust.shown})")
 
 
 def _target(delivery: Delivery) -> Target:

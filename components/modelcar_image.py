@@ -11,6 +11,7 @@ import pulumi_docker_build as docker_build
 
 from components import oci
 from components.options import child
+from components.signature import SignatureSettings
 from modelcar.base import Base
 from modelcar.build_options import export_options, image_tag
 from modelcar.image import modelcar_image
@@ -35,6 +36,7 @@ class ModelcarImageArgs:
     project: the program's folder.
     hub_endpoint: address of a mirror of the hub; None for the hub itself.
     sbom: attach the model's bill of materials to the image.
+    signature: who signs the image, and whose signature it has to have before anything refers to it.
     """
 
     lock: Lock | None
@@ -46,6 +48,7 @@ class ModelcarImageArgs:
     project: Path = Path()
     hub_endpoint: str | None = None
     sbom: bool = True
+    signature: SignatureSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class ModelcarImage(pulumi.ComponentResource):
 
     Raises (inside of the output):
         ValueError: the registry got another digest than the lock says.
+        pulumi.RunError: the image has no signature that counts, and cannot be signed here.
     """
 
     digest: pulumi.Output[str]
@@ -118,7 +122,7 @@ class ModelcarImage(pulumi.ComponentResource):
                 child(self, opts), pulumi.ResourceOptions(hooks=_fetching(name, args, planned, layout))
             ),
         )
-        self.digest = _pushed(image, planned)
+        self.digest = _signed(_pushed(image, planned), args)
         self.storage_uri = self.digest.apply(lambda found: oci.storage_uri(args.registry, args.name, found))
         self.lock_digest = pulumi.Output.from_input(args.lock.digest) if args.lock else unknown()
         self.size_bytes = pulumi.Output.from_input(args.lock.total_size if args.lock else 0)
@@ -191,6 +195,22 @@ def _pushed(image: docker_build.Image, planned: Image | None) -> pulumi.Output[s
         return found
 
     return image.digest.apply(check)
+
+
+def _signed(digest: pulumi.Output[str], args: ModelcarImageArgs) -> pulumi.Output[str]:
+    """Return a digest once its image is signed: what comes after it never refers to an unsigned one."""
+    signature = args.signature.found_from(args.project) if args.signature else None
+    if signature is None or pulumi.runtime.is_dry_run():
+        return digest
+
+    async def check(found: str) -> str:
+        from components.image_delivery import have_signed
+
+        reference = f"{args.registry}/{args.name}@{found}"
+        await asyncio.to_thread(have_signed, reference, signature, insecure=args.insecure)
+        return found
+
+    return digest.apply(check)
 
 
 def unknown() -> pulumi.Output[str]:

@@ -33,6 +33,8 @@ from components.fields import (
 from components.google.checks import problems as google_problems
 from components.google.settings import GoogleSettings
 from components.kserve_platform import KServeSettings
+from components.signature import SignatureSettings, problems_of_files
+from components.signature import problems as signature_problems
 from modelcar.errors import InputError, Problem, refuse
 from modelcar.lock import lock_path
 
@@ -68,6 +70,7 @@ class Settings(BaseModel):
     registry_insecure: bool = False
     builder: str | None = None
     sbom: bool = True
+    signature: SignatureSettings | None = None
     check_reachable: bool = True
 
     # the cluster
@@ -127,6 +130,8 @@ class Settings(BaseModel):
         problems = [found for check in CHECKS if (found := check(self)) is not None]
         if self.google:
             problems += google_problems(self, self.google)
+        if self.signature:
+            problems += signature_problems(self.signature)
         if problems:
             raise _Together(problems)
         return self
@@ -167,7 +172,7 @@ _PLACEHOLDERS = {
 }
 
 #: Keys whose values are objects.
-_OBJECTS = frozenset({"google", "kserve"})
+_OBJECTS = frozenset({"google", "kserve", "signature"})
 
 #: Keys whose values may hold secrets; they are never shown.
 _HIDDEN = frozenset({"serverEnv", "registryPassword"})
@@ -212,6 +217,8 @@ def load(config: Mapping[str, str], project: Path) -> Settings:
     except ValidationError as error:
         problems += _explain(error, values)
         raise InputError(problems) from None
+    if settings.signature:
+        problems += problems_of_files(settings.signature, project)
     if problems:
         raise InputError(problems)
     return settings

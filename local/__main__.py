@@ -8,10 +8,11 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from local import own_cluster, platform, preview, rehearse, stack, up
 from local.instance import Instance, load, state_root
-from local.tools import Toolbox, collect
+from local.tools import Toolbox, collect, signing_tools
 from modelcar.errors import InputError
 
 
@@ -73,15 +74,16 @@ def _env(instance: Instance, _: argparse.Namespace) -> int:
 
 
 def _pulumi(instance: Instance, arguments: argparse.Namespace) -> int:
-    embedded = not own_cluster.is_chosen(up.stack_settings())
-    tools = collect(up.indented, embedded=embedded)
+    settings = up.stack_settings()
+    embedded = not own_cluster.is_chosen(settings)
+    tools = collect(up.indented, embedded=embedded, extra=signing_tools(settings))
     command = [tools["pulumi"], *arguments.arguments]
     environment = {**os.environ, **stack.environment(instance, tools)}
     return subprocess.run(command, env=environment, check=False).returncode
 
 
-def _cloud_tools() -> Toolbox:
-    tools = collect(up.indented, embedded=False, extra=("helm",), plugins=("kubernetes", "gcp"))
+def _cloud_tools(signing: Sequence[str] = ()) -> Toolbox:
+    tools = collect(up.indented, embedded=False, extra=("helm", *signing), plugins=("kubernetes", "gcp"))
     if tools.standins:
         up.indented(
             f"NOTE: not on this machine, so stand-ins of this project serve: {', '.join(tools.standins)}"
@@ -95,9 +97,8 @@ def _preview(instance: Instance, arguments: argparse.Namespace) -> int:
 
 
 def _deploy(instance: Instance, arguments: argparse.Namespace) -> int:
-    return preview.on_backend(
-        instance, _cloud_tools(), arguments.stack, [*preview.DEPLOY, *arguments.arguments]
-    )
+    tools = _cloud_tools(signing_tools(up.stack_settings(arguments.stack)))
+    return preview.on_backend(instance, tools, arguments.stack, [*preview.DEPLOY, *arguments.arguments])
 
 
 def _drift(instance: Instance, arguments: argparse.Namespace) -> int:

@@ -138,6 +138,6 @@ def outputs(instance: Instance, tools: Toolbox) -> dict[str, Any]:
     return found
 
 
-def config_file() -> Path:
-    """Return the stack's configuration file."""
-    return PROJECT / f"Pulumi.{STACK}.yaml"
+def config_file(name: str = STACK) -> Path:
+    """Return a stack's configuration file."""
+    return PROJECT / f"Pulumi.{name}.yaml"

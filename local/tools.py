@@ -16,9 +16,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from local.debian import debian_parts
 from local.instance import KSERVE_VERSION, KUBERNETES_VERSION, PROJECT, cache_root
@@ -29,6 +30,7 @@ PULUMI_VERSION = "3.259.0"
 DOCKER_BUILD_VERSION = "0.0.22"
 HELM_VERSION = "3.22.0"
 ACTIONLINT_VERSION = "1.7.12"
+COSIGN_VERSION = "3.1.3"
 
 #: What the Go module cache and build cache grow to on a first build, measured: 5.5 GiB and 4 GiB.
 BUILD_DISK_BYTES = 10 * 2**30
@@ -97,10 +99,18 @@ TOOLS = (
         f"-X github.com/rhysd/actionlint.version={ACTIONLINT_VERSION}",
         on_path=("actionlint",),
     ),
+    Tool(
+        "cosign",
+        COSIGN_VERSION,
+        "cosign",
+        "github.com/sigstore/cosign/v3/cmd/cosign",
+        f"-X sigs.k8s.io/release-utils/version.gitVersion=v{COSIGN_VERSION}",
+        on_path=("cosign",),
+    ),
 )
 
 #: Not part of the local stack: collected only when asked for by name.
-ON_REQUEST = ("helm", "actionlint")
+ON_REQUEST = ("helm", "actionlint", "cosign")
 
 
 @dataclass(frozen=True)
@@ -161,6 +171,11 @@ def _is_wanted(name: str, *, embedded: bool, extra: tuple[str, ...]) -> bool:
     if name in ON_REQUEST:
         return name in extra
     return embedded or name in CLIENT_TOOLS
+
+
+def signing_tools(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names out of ON_REQUEST that a stack with these settings needs to sign images."""
+    return ("cosign",) if settings.get("signature") else ()
 
 
 def find_tool(name: str, progress: Progress) -> Path:

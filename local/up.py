@@ -21,7 +21,7 @@ from components.settings import RESERVED_ENV, Settings
 from local import ask, own_cluster, platform, servers, stack
 from local.instance import PROJECT, Instance, cache_root
 from local.plan import TOOL_IMAGE
-from local.tools import Toolbox, collect
+from local.tools import Toolbox, collect, signing_tools
 from modelcar import fetching
 from modelcar.errors import refuse
 from modelcar.lock import lock_path, read_lock
@@ -75,9 +75,10 @@ def indented(line: str) -> None:
     say(f"   {line}")
 
 
-def stack_settings() -> dict[str, Any]:
-    """Return the `modelcar:` settings that the local stack's own file sets."""
-    document = yaml.safe_load(stack.config_file().read_text()) or {}
+def stack_settings(name: str = stack.STACK) -> dict[str, Any]:
+    """Return the `modelcar:` settings that a stack's own file sets; none where there is no file."""
+    path = stack.config_file(name)
+    document = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
     config: dict[str, Any] = document.get("config") or {}
     return {key.removeprefix("modelcar:"): value for key, value in config.items()}
 
@@ -87,7 +88,7 @@ def prepare(instance: Instance, phases: Phases) -> tuple[Toolbox, bool]:
     settings = stack_settings()
     own = own_cluster.is_chosen(settings)
     with phases.time("tools"):
-        tools = collect(indented, embedded=not own)
+        tools = collect(indented, embedded=not own, extra=signing_tools(settings))
         for name in tools.standins:
             indented(f"NOTE: the official {name} is not on this machine; a stand-in of this project serves")
     if own:

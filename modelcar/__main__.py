@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from modelcar import fetching, lock_diff, locking
+from modelcar import fetching, lock_diff, locking, signing
 from modelcar.base import BASE_LOCK, LOCKED_ARCHITECTURES, lock_base, read_base
 from modelcar.build_options import export_options, image_tag
 from modelcar.errors import InputError, refuse
@@ -27,6 +27,7 @@ from modelcar.progress import amount, bar
 from modelcar.push import push_layers
 from modelcar.registry import Registry, Target, parse
 from modelcar.sbom import sbom
+from modelcar.signing import SCHEME, Trust
 from modelcar.tiny_model import make_tiny_model
 from modelcar.weights import read_weights
 
@@ -136,6 +137,19 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("reference", metavar="IMAGE", help="HOST/PATH[:TAG][@sha256:…], or oci://…")
         command.add_argument("--insecure", action="store_true", help="plain HTTP")
     inspecting.add_argument("--json", action="store_true", help="for programs")
+
+    sign = commands.add_parser("sign", help="sign an image with cosign, unless its signature is there")
+    signed = commands.add_parser("verify-signature", help="tell whether an image's signature counts")
+    sign.set_defaults(run=_sign)
+    signed.set_defaults(run=_verify_signature)
+    sign.add_argument("--key", metavar="KEY", help="private key: a file, or gcpkms://…, env://…, …")
+    for command in (sign, signed):
+        command.add_argument("reference", metavar="IMAGE", help="HOST/PATH@sha256:…, or oci://…")
+        command.add_argument("--public-key", metavar="KEY", help="that counts: a file, or gcpkms://…, …")
+        command.add_argument("--identity", metavar="WHO", help="that counts: an e-mail or workflow's address")
+        command.add_argument("--issuer", metavar="URL", help="of the identity")
+        command.add_argument("--transparency-log", action="store_true", help="use Sigstore's public log")
+        command.add_argument("--insecure", action="store_true", help="plain HTTP")
 
     check = commands.add_parser("check", help="say what is in a folder of weights, and what is wrong with it")
     check.set_defaults(run=_check)
@@ -363,6 +377,36 @@ def _verify_image(options: argparse.Namespace) -> int:
     if not problems:
         _say(f"{found.digest} is what {lock.name}'s lock says")
     return 1 if problems else 0
+
+
+def _trust(options: argparse.Namespace) -> Trust:
+    """Return whose signature counts; a key management service's key is its own public key."""
+    key: str | None = getattr(options, "key", None)
+    public = options.public_key or (key if key and SCHEME in key else None)
+    if bool(public) == bool(options.identity) or bool(options.identity) != bool(options.issuer):
+        raise refuse(
+            "signature",
+            "not one that it is verified by",
+            allowed="--public-key KEY, or --identity WHO --issuer URL",
+            fix="name one of these",
+        )
+    return Trust(public, options.identity, options.issuer, options.transparency_log)
+
+
+def _sign(options: argparse.Namespace) -> None:
+    trust = _trust(options)
+    made = signing.ensure_signed(options.reference, trust, options.key, insecure=options.insecure)
+    _say(f"{'signed' if made else 'signed before'}: {options.reference} ({trust.shown})")
+
+
+def _verify_signature(options: argparse.Namespace) -> int:
+    trust = _trust(options)
+    fault = signing.verify(options.reference, trust, insecure=options.insecure)
+    if fault:
+        _note(f"{options.reference}: {fault}")
+        return 1
+    _say(f"{options.reference} is signed by {trust.shown}")
+    return 0
 
 
 def _options(options: argparse.Namespace) -> None:

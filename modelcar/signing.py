@@ -1,0 +1,202 @@
+"""Signatures of images: made and verified by cosign (https://docs.sigstore.dev), attached in the registry.
+
+An image's digest covers its layers, and the annotation with the digest of its lock, so one signature covers
+the weights, where they are from, their licence, and the bill of materials, which follows from the lock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelcar.errors import refuse
+
+#: Tells how a key is named that is no file: a key management service, an environment variable, …
+SCHEME = "://"
+#: Exit status of `cosign verify` for an image that nobody signed.
+_UNSIGNED = 10
+#: Seconds. A registry, a key management service and Sigstore's servers answer in between.
+TIMEOUT = 300.0
+
+#: No transparency log, no authority for certificates: what signing by a key needs of Sigstore's servers.
+_NO_SERVERS = {"mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json"}
+_NO_ROOTS = {"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1"}
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whose signature counts: a key's, or that of an identity that a provider vouched for (keyless).
+
+    public_key: path of a file (PEM), or a URI as cosign takes them (`gcpkms://…`, `awskms://…`, `k8s://…`).
+    identity: e-mail address, or address of a workflow. issuer: address of the identity's provider.
+    transparency_log: the signature has to be in the public log (Rekor); always so for an identity.
+    """
+
+    public_key: str | None = None
+    identity: str | None = None
+    issuer: str | None = None
+    transparency_log: bool = False
+
+    @property
+    def shown(self) -> str:
+        """What a person calls it."""
+        return self.public_key or f"{self.identity} ({self.issuer})"
+
+
+def ensure_signed(reference: str, trust: Trust, key: str | None = None, *, insecure: bool = False) -> bool:
+    """Verify an image's signature; sign it where it has none of this trust. Return whether it was signed now.
+
+    Args:
+        reference: HOST/PATH@sha256:…, in the registry already.
+        trust: whose signature counts.
+        key: that signs, as `public_key` is named; None to verify only. A trust by identity has none: the
+            machine's own identity signs (a workflow's token, or SIGSTORE_ID_TOKEN).
+        insecure: the registry speaks plain HTTP.
+
+    Raises:
+        InputError: there is no such signature, and none can be made.
+    """
+    fault = verify(reference, trust, insecure=insecure)
+    if fault is None:
+        return False
+    if key is None and trust.public_key:
+        raise refuse(
+            reference,
+            fault,
+            allowed=f"an image that is signed by {trust.shown}",
+            fix=f"let whoever has the private key sign it: python -m modelcar sign --key … {reference}",
+        )
+    sign(reference, key, transparency_log=trust.transparency_log, insecure=insecure)
+    fault = verify(reference, trust, insecure=insecure)
+    if fault is not None:
+        raise refuse(
+            reference,
+            f"signed just now, and yet: {fault}",
+            allowed=f"a signature by {trust.shown}",
+            fix="name the key or identity that signs: a private key and its own public key, or this run's "
+            "identity",
+        )
+    return True
+
+
+def verify(reference: str, trust: Trust, *, insecure: bool = False) -> str | None:
+    """Return why an image's signature does not count, None where it does.
+
+    Args:
+        reference: HOST/PATH@sha256:….
+        trust: whose signature counts.
+        insecure: the registry speaks plain HTTP.
+
+    Raises:
+        InputError: there is no cosign.
+    """
+    options = ["--output=json"]
+    if trust.public_key:
+        options += [f"--key={trust.public_key}"]
+        options += [] if trust.transparency_log else ["--insecure-ignore-tlog=true"]
+    else:
+        options += [f"--certificate-identity={trust.identity}", f"--certificate-oidc-issuer={trust.issuer}"]
+    result = _cosign("verify", options, reference, insecure=insecure)
+    if result.returncode == 0:
+        return None
+    if result.returncode == _UNSIGNED:
+        return "no signature"
+    return f"no valid signature by {trust.shown}: {_said(result)}"
+
+
+def sign(reference: str, key: str | None, *, transparency_log: bool = False, insecure: bool = False) -> None:
+    """Sign an image, and attach the signature to it.
+
+    Args:
+        reference: HOST/PATH@sha256:…: a tag may point to another image by the time that it is signed.
+        key: path of a private key, or its URI; None for this machine's identity, which goes to Sigstore's
+            public log.
+        transparency_log: write the signature to the public log; its entries cannot be taken back.
+        insecure: the registry speaks plain HTTP.
+
+    Raises:
+        InputError: there is no cosign, it cannot use the key, or the registry refuses.
+    """
+    if "@sha256:" not in reference:
+        raise refuse(
+            "image", reference, allowed="HOST/PATH@sha256:…", fix="copy it from the stack's output storageUri"
+        )
+    if key and SCHEME not in key and "COSIGN_PASSWORD" not in os.environ:
+        raise refuse(
+            "COSIGN_PASSWORD",
+            "not set",
+            allowed=f"the password of {key}; empty where it has none",
+            fix="export COSIGN_PASSWORD=…, or keep the key in a key management service (gcpkms://…)",
+        )
+    options = ["--yes", *([f"--key={key}"] if key else [])]
+    with _servers(used=transparency_log or not key) as servers:
+        result = _cosign("sign", [*options, *servers], reference, insecure=insecure)
+    if result.returncode:
+        raise refuse(
+            reference,
+            f"cosign cannot sign it: {_said(result)}",
+            allowed="a key that this machine may sign with"
+            if key
+            else "an identity, in a workflow or by SIGSTORE_ID_TOKEN",
+            fix="check key, password and rights; see also `cosign sign --help`",
+        )
+
+
+@contextmanager
+def _servers(*, used: bool) -> Iterator[Sequence[str]]:
+    """Yield cosign's options for the servers that it needs; without a log it needs none, and asks none."""
+    if used:
+        yield []
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        options = []
+        for option, content in (("signing-config", _NO_SERVERS), ("trusted-root", _NO_ROOTS)):
+            path = Path(folder, f"{option}.json")
+            path.write_text(json.dumps(content))
+            options.append(f"--{option}={path}")
+        yield options
+
+
+def _cosign(
+    command: str, options: Sequence[str], reference: str, *, insecure: bool
+) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("cosign")
+    if not program:
+        raise refuse(
+            "cosign",
+            "not on PATH",
+            allowed="cosign 3 (https://docs.sigstore.dev/cosign/system_config/installation/)",
+            fix="install it; or build it from its Go module, and put it on PATH: "
+            'PATH="$(dirname $(python -m local.tools cosign)):$PATH"',
+        )
+    plain = ["--allow-http-registry"] if insecure else []
+    try:
+        return subprocess.run(
+            [program, command, *options, *plain, reference.removeprefix("oci://")],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise refuse(
+            reference,
+            f"cosign {command} has not ended after {TIMEOUT:.0f} s",
+            allowed="an answer of the registry, and of the servers that hold key or log",
+            fix="check the network",
+        ) from None
+
+
+def _said(result: subprocess.CompletedProcess[str]) -> str:
+    """Return cosign's own last words; it says them twice."""
+    lines = [line for line in result.stderr.strip().splitlines() if line.strip()]
+    last = lines[-1] if lines else f"exit status {result.returncode}"
+    return last.removeprefix("error during command execution: ").removeprefix("Error: ")
