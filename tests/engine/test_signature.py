@@ -14,7 +14,7 @@ from local.tools import find_tool
 from tests.conftest import PROJECT
 from tests.engine.conftest import Project
 
-PASSWORD = "correct horse"  # noqa: S105 -- of keys that live as long as the test
+PASSWORD = "correct horse"
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
@@ -27,7 +27,7 @@ def cosign() -> Path:
 def signed(project: Project, cosign: Path) -> Project:
     """Make key pairs, and let the stack sign by the first."""
     for name in ("cosign", "other"):
-        make = [cosign, "generate-key-pair", "--output-key-prefix", name]
+        make = [str(cosign), "generate-key-pair", "--output-key-prefix", name]
         environment = {**os.environ, "COSIGN_PASSWORD": PASSWORD}
         subprocess.run(make, cwd=project.folder, env=environment, check=True, capture_output=True)
     project.variables["COSIGN_PASSWORD"] = PASSWORD
@@ -69,7 +69,7 @@ def test_up_signs_once_and_everybody_can_verify_it(signed: Project, cosign: Path
     by_hand = ["verify", "--key=cosign.pub", "--insecure-ignore-tlog=true", "--allow-http-registry"]
     reference = uri.removeprefix("oci://")
     subprocess.run(
-        [cosign, *by_hand, reference], cwd=signed.folder, check=True, capture_output=True, timeout=60
+        [str(cosign), *by_hand, reference], cwd=signed.folder, check=True, capture_output=True, timeout=60
     )
     assert "cyclonedx" in command(signed, "inspect", uri).stdout, "the bill of materials is there beside it"
     verify = ("verify-signature", uri, "--public-key")
