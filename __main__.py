@@ -43,6 +43,7 @@ def main() -> None:
             insecure=settings.registry_insecure,
             project=PROJECT,
             hub_endpoint=settings.hub_endpoint,
+            fetch_on=settings.fetch_on,
             sbom=settings.sbom,
             signature=settings.signature,
         ),

@@ -143,6 +143,14 @@ def _pull_access(settings: Settings) -> Problem | None:
     return None
 
 
+def _fetch_on(settings: Settings) -> Problem | None:
+    if settings.fetch_on == "builder" and not settings.builder:
+        value = "builder, and modelcar:builder is not set: the default builder is on this machine"
+        fix = f"pulumi config set {NAMESPACE}:builder NAME (docker buildx ls)"
+        return problem("fetchOn", value, "builder together with modelcar:builder, or machine", fix)
+    return None
+
+
 CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
     _repository,
     _hostname,
@@ -155,4 +163,5 @@ CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
     _host_paths,
     _templates,
     _pull_access,
+    _fetch_on,
 )

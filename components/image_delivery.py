@@ -11,7 +11,8 @@ import pulumi
 from components.modelcar_image import Delivery
 from components.signature import SignatureSettings
 from modelcar import fetching
-from modelcar.errors import InputError
+from modelcar.builder_push import push_by_builder
+from modelcar.errors import InputError, refuse
 from modelcar.evidence import attach_sbom
 from modelcar.progress import amount, lines
 from modelcar.push import layers_there, push_layers
@@ -22,19 +23,17 @@ from modelcar.signing import ensure_signed
 def bring(delivery: Delivery) -> None:
     """Bring the layers that the registry lacks, and send them to it: BuildKit takes none over then.
 
+    Where the builder fetches, it brings them there, and only the programs beside the weights come here.
+
     Raises:
         InputError: a file is not what was locked, cannot be had, or the disk is too full.
     """
     image, lock = delivery.image, delivery.lock
     destination = delivery.project / delivery.layout
-    there: Collection[str] | None
-    try:
-        there = layers_there(image, _target(delivery))
-    except httpx.HTTPError as error:
-        pulumi.log.info(f"{lock.name}: layers cannot be sent ahead ({error}), BuildKit sends them")
-        there = None
-    if not fetching.is_complete(image, destination, there or ()):
-        missing = fetching.missing_bytes(lock, destination, there or ())
+    there = _layers_there(delivery)
+    elsewhere = _by_builder(delivery, there) if delivery.fetching_builder else there or frozenset()
+    if not fetching.is_complete(image, destination, elsewhere):
+        missing = fetching.missing_bytes(lock, destination, elsewhere)
         pulumi.log.info(f"{lock.name}: fetching {amount(missing)}")
         fetching.fetch(
             lock,
@@ -43,10 +42,48 @@ def bring(delivery: Delivery) -> None:
             destination,
             endpoint=delivery.hub_endpoint,
             progress=lines(f"{lock.name}: fetching", missing, pulumi.log.info),
-            elsewhere=there or (),
+            elsewhere=elsewhere,
         )
     if there is not None:
-        _send_ahead(delivery, destination, there)
+        _send_ahead(delivery, destination, elsewhere)
+
+
+def _layers_there(delivery: Delivery) -> frozenset[str] | None:
+    """Return the digests of the layers that the registry has; None where only the builder can reach it."""
+    try:
+        return layers_there(delivery.image, _target(delivery))
+    except httpx.HTTPError as error:
+        pulumi.log.info(f"{delivery.lock.name}: layers cannot be sent ahead ({error}), BuildKit sends them")
+        return None
+
+
+def _by_builder(delivery: Delivery, there: frozenset[str] | None) -> frozenset[str]:
+    """Let the builder bring what the registry lacks; return the digests of the layers that it has then."""
+    lock, builder = delivery.lock, str(delivery.fetching_builder)
+    missing = [layer for layer in lock.layers if layer.digest not in (there or ())]
+    if missing:
+        size = amount(sum(layer.size for layer in missing))
+        pulumi.log.info(f"{lock.name}: {builder} fetches {size} and sends them")
+        push_by_builder(
+            lock,
+            missing,
+            _target(delivery),
+            builder,
+            endpoint=delivery.hub_endpoint,
+            note=lambda line: pulumi.log.info(f"{lock.name}: {builder}: {line}"),
+        )
+    wanted = frozenset(layer.digest for layer in lock.layers)
+    if there is None:
+        return wanted  # the build fails where they are not
+    found = layers_there(delivery.image, _target(delivery))
+    if lacking := wanted - found:
+        raise refuse(
+            f"builder {builder}",
+            f"made other layers than {lock.name}'s lock says: {', '.join(sorted(lacking)[:3])} did not come",
+            allowed="BuildKit 0.31, whose layers are known byte by byte",
+            fix="use such a builder, or leave modelcar:fetchOn out",
+        )
+    return found
 
 
 def attach(delivery: Delivery) -> None:

@@ -9,6 +9,7 @@ import pulumi
 from components.google import disk
 from components.google.checks import small_disk
 from components.settings import Settings
+from modelcar.builder_push import fault_for_builder
 from modelcar.errors import InputError, refuse
 from modelcar.lock import Lock, changed_files, read_lock
 from modelcar.paths import printable
@@ -18,7 +19,8 @@ def model_lock(settings: Settings, project: Path) -> Lock | None:
     """Return the lock of the stack's model; None in a preview before there is one.
 
     Raises:
-        InputError: the lock is missing or wrong, or the model too large for the disk of the GPU nodes.
+        InputError: the lock is missing or wrong, the model too large for the disk of the GPU nodes, or none
+            that a builder can fetch where one is to.
     """
     path = project / settings.lock_path
     if not path.exists():
@@ -27,6 +29,8 @@ def model_lock(settings: Settings, project: Path) -> Lock | None:
     lock = read_lock(path)
     if settings.google and (problems := list(small_disk(settings.google, disk.need(lock.total_size)))):
         raise InputError(problems)
+    if settings.fetch_on == "builder" and (fault := fault_for_builder(lock)):
+        raise refuse("modelcar:fetchOn", f"builder: {fault[0]}", allowed=fault[1], fix=fault[2])
     if changed := changed_files(lock, project):
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         pulumi.log.warn(

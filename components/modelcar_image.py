@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pulumi
 import pulumi_docker_build as docker_build
@@ -35,6 +36,7 @@ class ModelcarImageArgs:
     insecure: push over plain HTTP, for a registry on this machine.
     project: the program's folder.
     hub_endpoint: address of a mirror of the hub; None for the hub itself.
+    fetch_on: what downloads the weights: this machine, or the builder, which then needs a name.
     sbom: attach the model's bill of materials to the image.
     signature: who signs the image, and whose signature it has to have before anything refers to it.
     """
@@ -47,13 +49,17 @@ class ModelcarImageArgs:
     insecure: bool = False
     project: Path = Path()
     hub_endpoint: str | None = None
+    fetch_on: Literal["machine", "builder"] = "machine"
     sbom: bool = True
     signature: SignatureSettings | None = None
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What comes before and after the build. layout: folder below the project."""
+    """What comes before and after the build.
+
+    layout: folder below the project. fetching_builder: name of the builder where that downloads the weights.
+    """
 
     image: Image
     lock: Lock
@@ -64,6 +70,7 @@ class Delivery:
     name: str
     insecure: bool = False
     hub_endpoint: str | None = None
+    fetching_builder: str | None = None
 
 
 class ModelcarImage(pulumi.ComponentResource):
@@ -158,6 +165,7 @@ def _fetching(
         args.name,
         insecure=args.insecure,
         hub_endpoint=args.hub_endpoint,
+        fetching_builder=args.builder if args.fetch_on == "builder" else None,
     )
 
     # Imported when they run: the clients of hub and registry take a second to load, no preview needs them.

@@ -66,6 +66,7 @@ class Settings(BaseModel):
     image_name: ImageName | None = None
     architecture: Literal["amd64", "arm64"] = "amd64"
     hub_endpoint: Endpoint | None = None
+    fetch_on: Literal["machine", "builder"] = "machine"
     registry: Registry
     registry_insecure: bool = False
     builder: str | None = None

@@ -15,16 +15,18 @@ import httpx
 from modelcar import fetching, lock_diff, locking, signing
 from modelcar.base import BASE_LOCK, LOCKED_ARCHITECTURES, lock_base, read_base
 from modelcar.build_options import export_options, image_tag
+from modelcar.builder_push import push_by_builder
 from modelcar.errors import InputError, refuse
 from modelcar.evidence import attach_sbom
 from modelcar.image import modelcar_image
 from modelcar.inspect_image import describe, differences, inspect, to_document
 from modelcar.layer_format import LARGE_FILE
 from modelcar.lock import COMPRESSIONS, Lock, lock_path, read_lock
+from modelcar.manifest import Image
 from modelcar.oci_layout import context_of, replace_file
 from modelcar.paths import printable
 from modelcar.progress import amount, bar
-from modelcar.push import push_layers
+from modelcar.push import layers_there, push_layers
 from modelcar.registry import Registry, Target, parse
 from modelcar.sbom import sbom
 from modelcar.signing import SCHEME, Trust
@@ -109,6 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("name", metavar="NAME", help="name of a model, or path of a lock")
     push.add_argument("repository", metavar="REPOSITORY", help="HOST/PATH to push to")
     push.add_argument("--insecure", action="store_true", help="push over plain HTTP")
+    push.add_argument("--builder", metavar="NAME", help="let this buildx builder fetch and push them")
+    push.add_argument("--endpoint", metavar="URL", help="of the hub or a mirror, as the builder reaches it")
 
     options = commands.add_parser(
         "options", help="print buildx's options for the very image that is predicted"
@@ -329,17 +333,38 @@ def _push(options: argparse.Namespace) -> int:
     image = modelcar_image(lock, read_base("amd64"))
     layout = locking.layout_path(options.project, lock.name)
     registry, _, name = options.repository.rpartition("/")
+    target = Target(registry, name, options.insecure)
+    if options.builder:
+        return _push_by_builder(options, lock, image, target)
     if fetching.missing_bytes(lock, layout):
         raise refuse(
             lock.name, "not fetched", allowed="a fetched model", fix=f"python -m modelcar fetch {lock.name}"
         )
     try:
         with bar(f"push {lock.name}", sum(layer.size for layer in image.layers)) as progress:
-            sent = push_layers(image, layout, Target(registry, name, options.insecure), progress)
+            sent = push_layers(image, layout, target, progress)
     except httpx.HTTPError as error:
         _note(f"error: {options.repository}: {error}")
         return 1
     _say(f"{amount(sent)} sent; the registry has every layer of {image.digest}")
+    return 0
+
+
+def _push_by_builder(options: argparse.Namespace, lock: Lock, image: Image, target: Target) -> int:
+    try:
+        there = layers_there(image, target)
+        missing = [layer for layer in lock.layers if layer.digest not in there]
+        if missing:
+            push_by_builder(lock, missing, target, options.builder, endpoint=options.endpoint, note=_note)
+        there = layers_there(image, target)
+    except httpx.HTTPError as error:
+        _note(f"error: {options.repository}: {error}")
+        return 1
+    if lacking := [layer.digest for layer in lock.layers if layer.digest not in there]:
+        _note(f"{options.builder} made other layers than the lock says: {', '.join(lacking)} did not come")
+        return 1
+    size = amount(sum(layer.size for layer in missing))
+    _say(f"{size} sent by {options.builder}; the registry has every layer of weights of {image.digest}")
     return 0
 
 

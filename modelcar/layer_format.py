@@ -21,8 +21,16 @@ LARGE_FILE = 16 * 2**20
 MAX_LAYERS = 100
 
 END_OF_TAR = b"\0" * (2 * tarfile.BLOCKSIZE)
+#: Places in the old header (POSIX ustar), and what it can hold.
 _CHECKSUM = slice(148, 156)
+_TYPE = 156
 _DEVICE = slice(329, 345)
+_PREFIX = slice(345, 500)
+_PREFIX_BYTES = 155
+_NAME_BYTES = 100
+_OLD_SIZES = 8 * 2**30
+#: As Go writes it of files and folders; Python leaves it empty.
+_NO_DEVICE = b"0000000\0" * 2
 
 
 def tar_header(
@@ -30,16 +38,66 @@ def tar_header(
 ) -> bytes:
     """Return the header of one tar entry: owner root, time 0.
 
-    PAX holds what the old header cannot: long names, names beyond ASCII, 8 GiB and more.
+    What the old header cannot hold (names beyond ASCII, most above 100 bytes, 8 GiB and more) is in a PAX
+    header before it, split, named and shortened as Go does.
     """
+    name += "/" if kind == tarfile.DIRTYPE else ""
+    prefix, suffix = _split(name)
+    if suffix and size < _OLD_SIZES:
+        return _block(suffix, mode, size, kind, link, prefix)
+    records = {}
+    if not name.isascii() or len(name) > _NAME_BYTES:
+        records["path"] = name
+    if size >= _OLD_SIZES:
+        records["size"] = str(size)
+    content = b"".join(_record(key, value) for key, value in records.items())
+    folder, _, file = name.rpartition("/")
+    pax = "/".join(part for part in (folder, "PaxHeaders.0", file) if part)
+    extended = _block(_ascii(pax)[:_NAME_BYTES].rstrip("/"), 0, len(content), tarfile.XHDTYPE)
+    shown = _block(_shortened(name), mode, 0 if "size" in records else size, kind, link)
+    return extended + content + tar_padding(len(content)) + shown
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return a name as the old header has it: prefix and rest; nothing where it has no room for it."""
+    if not name.isascii():
+        return "", ""
+    if len(name) <= _NAME_BYTES:
+        return "", name
+    prefix, _, _ = name.removesuffix("/")[: _PREFIX_BYTES + 1].rpartition("/")
+    suffix = name[len(prefix) + 1 :]
+    return (prefix, suffix) if prefix and len(suffix) <= _NAME_BYTES else ("", "")
+
+
+def _block(name: str, mode: int, size: int, kind: bytes, link: str = "", prefix: str = "") -> bytes:
     entry = tarfile.TarInfo(name)
-    entry.mode, entry.size, entry.type, entry.linkname = mode, size, kind, link
-    content = bytearray(entry.tobuf(tarfile.PAX_FORMAT))
-    block = memoryview(content)[-tarfile.BLOCKSIZE :]
-    block[_DEVICE] = b"0000000\0" * 2  # as Go writes it; Python leaves it empty
+    entry.mode, entry.size, entry.linkname = mode, size, link
+    block = bytearray(entry.tobuf(tarfile.USTAR_FORMAT))
+    block[_TYPE] = kind[0]
+    block[_DEVICE] = _NO_DEVICE if kind != tarfile.XHDTYPE else bytes(16)
+    block[_PREFIX] = prefix.encode().ljust(_PREFIX_BYTES, b"\0")
     block[_CHECKSUM] = b" " * 8
     block[_CHECKSUM] = b"%06o\0 " % sum(block)
-    return bytes(content)
+    return bytes(block)
+
+
+def _record(key: str, value: str) -> bytes:
+    """Return a PAX record; its length counts the digits of the length too."""
+    rest = f" {key}={value}\n".encode()
+    length = len(rest)
+    while length != len(rest) + len(str(length)):
+        length = len(rest) + len(str(length))
+    return b"%d%b" % (length, rest)
+
+
+def _ascii(name: str) -> str:
+    return "".join(character for character in name if character.isascii())
+
+
+def _shortened(name: str) -> str:
+    """Return what stands in the old header of a name that may be too long for it."""
+    plain = _ascii(name)
+    return plain if len(plain) <= _NAME_BYTES else plain[:_NAME_BYTES].rstrip("/")
 
 
 def tar_padding(size: int) -> bytes:

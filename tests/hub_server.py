@@ -258,7 +258,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(size - start + len(fault.extra)))
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("X-Repo-Commit", hub.commit)
-        self.send_header("ETag", f'"{path}"')
+        self.send_header("ETag", f'"{quote(path)}"')
         self.end_headers()
         if not body:
             return
