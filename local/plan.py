@@ -111,6 +111,7 @@ def _api_server(instance: Instance, tools: Toolbox) -> dict[str, Any]:
         f"--service-cluster-ip-range={SERVICE_CIDR}",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
+        "--allow-privileged=true",  # as kubeadm and GKE have it: a builder in the cluster needs it
         "--kubelet-preferred-address-types=InternalIP",  # there is no DNS for the node's name
         f"--client-ca-file={pki}/ca.crt",
         f"--tls-cert-file={pki}/apiserver.crt",

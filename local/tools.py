@@ -28,6 +28,7 @@ from modelcar.errors import InputError, refuse
 
 PULUMI_VERSION = "3.259.0"
 DOCKER_BUILD_VERSION = "0.0.22"
+BUILDKIT_VERSION = "0.31.0"
 HELM_VERSION = "3.22.0"
 ACTIONLINT_VERSION = "1.7.12"
 COSIGN_VERSION = "3.1.3"
@@ -70,7 +71,8 @@ TOOLS = (
         f"-X github.com/pulumi/pulumi-docker-build/provider.Version={DOCKER_BUILD_VERSION}",
         on_path=("pulumi-resource-docker-build",),
     ),
-    Tool("buildkitd", "0.31.0", "docker-build", "github.com/moby/buildkit/cmd/buildkitd"),
+    Tool("buildkitd", BUILDKIT_VERSION, "docker-build", "github.com/moby/buildkit/cmd/buildkitd"),
+    Tool("buildctl", BUILDKIT_VERSION, "docker-build", "github.com/moby/buildkit/cmd/buildctl"),
     Tool("buildx", "0.35.0", "docker-build", "github.com/docker/buildx/cmd/buildx"),
     *(
         Tool(name, KUBERNETES_VERSION, "kubernetes", f"k8s.io/kubernetes/cmd/{name}", _K8S_FLAGS, path)
@@ -110,7 +112,7 @@ TOOLS = (
 )
 
 #: Not part of the local stack: collected only when asked for by name.
-ON_REQUEST = ("helm", "actionlint", "cosign")
+ON_REQUEST = ("helm", "actionlint", "cosign", "buildctl")
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from local.tools import find_tool
 from modelcar import locking
 from modelcar.base import read_base
 from modelcar.builder_push import push_by_builder
@@ -127,3 +130,61 @@ def test_a_hub_that_sends_something_else_leaves_nothing_to_serve(
     assert "digest mismatch" in said or "checksum" in said, said
     assert "Traceback" not in said
     assert not any(kind.endswith((":InferenceService", ":Image")) for kind in project.resources())
+
+
+BUILDKIT_IMAGE = """
+ARG BASE
+FROM ${BASE}
+COPY buildkitd buildctl /usr/bin/
+# It wants one, and these builds run nothing.
+COPY runc /usr/bin/runc
+ENV PATH=/usr/bin:/bin
+ENTRYPOINT ["buildkitd"]
+"""
+
+
+@pytest.fixture
+def builder_in_cluster(platform: Platform, tmp_path: Path) -> Iterator[str]:
+    """Run BuildKit in a pod, by buildx's kubernetes driver; yield the builder's name."""
+    environment = {**platform.checkout.environment, **platform.shell}
+    registry, namespace = platform.settings["registry"].split("/")[0], f"builder-{uuid.uuid4().hex[:8]}"
+
+    def run(*command: str) -> None:
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+
+    context = tmp_path / "buildkit"
+    context.mkdir()
+    for name in ("buildkitd", "buildctl"):
+        shutil.copy(find_tool(name, print), context / name)
+    (context / "runc").write_text("#!/bin/sh\nexit 1\n")
+    (context / "runc").chmod(0o755)
+    (context / "Dockerfile").write_text(BUILDKIT_IMAGE)
+    image = f"{registry}/{namespace}:1"
+    build = ["buildx", "build", "--builder", platform.settings["builder"], str(context)]
+    base = f"BASE={platform.settings['serverImage']}"
+    output = f"type=image,name={image},push=true,registry.insecure=true"
+    run(*build, "--provenance=false", "--build-arg", base, "--output", output)
+    run("kubectl", "create", "namespace", namespace)
+    try:
+        options = f"namespace={namespace},image={image}"
+        create = ["buildx", "create", "--driver", "kubernetes", "--name", namespace]
+        run(*create, "--driver-opt", options, "--buildkitd-flags", "--oci-worker=true")
+        run("buildx", "inspect", "--bootstrap", namespace)
+        yield namespace
+    finally:
+        run("buildx", "rm", namespace)
+        run("kubectl", "delete", "namespace", namespace)
+
+
+def test_a_builder_in_the_cluster_brings_weights_and_image(
+    project: Project, files: dict[str, Content], builder_in_cluster: str
+) -> None:
+    name = project.config["model"]
+    with serve({"o/model": files}, address=here(project.platform)) as hub:
+        elsewhere = project.folder / "elsewhere"
+        locked = lock_from_hub(elsewhere, name, hub.url, large_file=1_000_000)
+        shutil.copy(elsewhere / "modelcar/models" / name / "model.lock", lock_file(project))
+        project.configure(fetchOn="builder", builder=builder_in_cluster)
+        project.variables["HF_ENDPOINT"] = hub.url
+        assert project.up()["modelDigest"] == modelcar_image(locked, BASE).digest
+        assert "model.safetensors" in [request.path for request in hub.requests]

@@ -4,6 +4,7 @@ go 1.26.0
 
 tool (
 	github.com/docker/buildx/cmd/buildx
+	github.com/moby/buildkit/cmd/buildctl
 	github.com/moby/buildkit/cmd/buildkitd
 	github.com/pulumi/pulumi-docker-build/provider/cmd/pulumi-resource-docker-build
 )
