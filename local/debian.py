@@ -106,6 +106,32 @@ def unpack_debian(packages: list[str], root: Path) -> None:
     shutil.rmtree(downloads)
 
 
+def debian_script(program: str, packages: list[str], folder: Path) -> Path:
+    """Return a script that runs a program: the one on PATH, or of packages unpacked with their libraries.
+
+    Args:
+        program: its name.
+        packages: that hold it and the libraries that are not everywhere.
+        folder: that the script and the packages are kept in.
+
+    Raises:
+        InputError: it is not on PATH, and cannot be unpacked here.
+    """
+    script = folder / program
+    if script.exists():
+        return script
+    command = shutil.which(program)
+    if command is None:
+        root = folder / "debian"
+        unpack_debian(packages, root)
+        libraries = ":".join(str(path) for path in root.glob("**/*-linux-gnu"))
+        command = f"env LD_LIBRARY_PATH={libraries} {root}/usr/bin/{program}"
+    folder.mkdir(parents=True, exist_ok=True)
+    script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    script.chmod(0o755)
+    return script
+
+
 def _own_by_sandbox_user(folder: Path) -> None:
     """apt downloads as the user _apt where it can; without this it only warns."""
     try:

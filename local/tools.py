@@ -32,6 +32,7 @@ BUILDKIT_VERSION = "0.31.0"
 HELM_VERSION = "3.22.0"
 ACTIONLINT_VERSION = "1.7.12"
 COSIGN_VERSION = "3.1.3"
+KANIKO_VERSION = "1.24.0"
 
 #: What the Go module cache and build cache grow to on a first build, measured: 5.5 GiB and 4 GiB.
 BUILD_DISK_BYTES = 10 * 2**30
@@ -109,10 +110,17 @@ TOOLS = (
         f"-X sigs.k8s.io/release-utils/version.gitVersion=v{COSIGN_VERSION}",
         on_path=("cosign",),
     ),
+    Tool(
+        "kaniko",
+        KANIKO_VERSION,
+        "kaniko",
+        "github.com/GoogleContainerTools/kaniko/cmd/executor",
+        f"-X github.com/GoogleContainerTools/kaniko/pkg/version.version=v{KANIKO_VERSION}",
+    ),
 )
 
 #: Not part of the local stack: collected only when asked for by name.
-ON_REQUEST = ("helm", "actionlint", "cosign", "buildctl")
+ON_REQUEST = ("helm", "actionlint", "cosign", "buildctl", "kaniko")
 
 
 @dataclass(frozen=True)
