@@ -309,12 +309,19 @@ def _fetch(options: argparse.Namespace) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     lock = _locked(options, options.name)
+    if not locking.layout_path(options.project, lock.name).is_dir():
+        raise _not_fetched(lock)
     with bar(f"verify {lock.name}", lock.layers_size) as progress:
         problems = fetching.verify(lock, locking.layout_path(options.project, lock.name), progress=progress)
     for problem in problems:
         _note(str(problem))
     _say(f"{len(lock.layers) - len(problems)} of {len(lock.layers)} layers are as the lock says")
     return 1 if problems else 0
+
+
+def _not_fetched(lock: Lock) -> InputError:
+    fix = f"python -m modelcar fetch {lock.name}"
+    return refuse(lock.name, "not fetched", allowed="a fetched model", fix=fix)
 
 
 def _diff(options: argparse.Namespace) -> int:
@@ -337,9 +344,7 @@ def _push(options: argparse.Namespace) -> int:
     if options.builder:
         return _push_by_builder(options, lock, image, target)
     if fetching.missing_bytes(lock, layout):
-        raise refuse(
-            lock.name, "not fetched", allowed="a fetched model", fix=f"python -m modelcar fetch {lock.name}"
-        )
+        raise _not_fetched(lock)
     try:
         with bar(f"push {lock.name}", sum(layer.size for layer in image.layers)) as progress:
             sent = push_layers(image, layout, target, progress)

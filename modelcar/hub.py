@@ -29,7 +29,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from huggingface_hub.utils import logging as hub_logging
 
 from modelcar.errors import InputError, Problem, refuse
-from modelcar.paths import fault_of_name, printable
+from modelcar.paths import fault_of_name, printable, same_but_for_case
 from modelcar.weights import PICKLE_SUFFIXES, SKIPPED_FILES, SKIPPED_FOLDERS, SKIPPED_SUFFIXES
 
 #: The same weights for other programs; left out where there are safetensors.
@@ -379,6 +379,25 @@ def _check(repository: str, files: Sequence[RemoteFile], *, allow_pickle: bool) 
             )
         elif file.size == 0:
             problems.append(Problem(key, "0 bytes", "files with content", "leave it out (--ignore)"))
+    paths = [file.path for file in files]
+    if "config.json" not in paths:
+        problems.append(
+            Problem(
+                f"{repository}/config.json",
+                "not among the chosen files",
+                "the model's config.json, at the top of the repository",
+                "name the model's own repository (adapters and parts of a model are none), or allow it",
+            )
+        )
+    problems += [
+        Problem(
+            f"{repository}/{printable(path)}",
+            f"the same name as {printable(other)} where case does not count",
+            "names that stay different on every disk",
+            "leave one out (--ignore)",
+        )
+        for path, other in same_but_for_case(paths)
+    ]
     if problems:
         raise InputError(problems)
 

@@ -148,6 +148,11 @@ def write_lock(lock: Lock) -> bytes:
     return (head + body).encode()
 
 
+def is_license(value: object) -> bool:
+    """Tell whether a lock can have this licence; None is one that nobody said."""
+    return value is None or (isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable())
+
+
 def read_lock(path: Path) -> Lock:
     """Read a lock and check all that can be checked without the weights.
 
@@ -254,12 +259,10 @@ class _Reader:
         return None
 
     def _license(self, value: Any) -> str | None:
-        if value is not None and not (
-            isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()
-        ):
+        if not is_license(value):
             self.problem("license", value, "an SPDX identifier, or null")
             return None
-        return value
+        return str(value) if value is not None else None
 
     def _files(self, entries: Any) -> Iterator[LockedFile]:
         if not isinstance(entries, list) or not entries:

@@ -22,6 +22,7 @@ from modelcar.lock import (
     Lock,
     LockedFile,
     check_lock,
+    is_license,
     layout_path,
     lock_path,
     write_lock,
@@ -160,6 +161,13 @@ def resolve(description: Description, project: Path, *, endpoint: str | None = N
     Raises:
         InputError: there is none, it cannot be reached, or its files are unfit.
     """
+    if not is_license(description.license):
+        raise refuse(
+            "license",
+            repr(description.license),
+            allowed="an SPDX identifier, of at most 200 printable characters",
+            fix="say another --license",
+        )
     if description.folder:
         weights = read_weights(project / description.folder, allow_pickle=description.allow_pickle)
         origin = FolderSource(description.folder)

@@ -9,6 +9,9 @@ from pathlib import PurePosixPath
 #: Unicode categories that a name may not hold: control, surrogate (bytes that are not UTF-8), line ends.
 BAD_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
+#: What a file or folder may be called by (NAME_MAX of ext4 and xfs).
+NAME_BYTES = 255
+
 
 def printable(path: str) -> str:
     """Return a name with everything escaped that a terminal would act on."""
@@ -22,6 +25,9 @@ def fault_of_name(path: str) -> tuple[str, str, str] | None:
         return found, "printable names, spaces included", "rename it"
     if PurePosixPath(path).is_absolute() or any(part in {"", ".", ".."} for part in path.split("/")):
         return "a path that leads out of the model's folder", "relative paths without ..", "rename it"
+    if any(len(part.encode()) > NAME_BYTES for part in path.split("/")):
+        found = f"a name of more than {NAME_BYTES} bytes, which no node's disk takes"
+        return found, f"names of at most {NAME_BYTES} bytes", "rename it"
     if any(part.startswith(".wh.") for part in path.split("/")):
         return "a name that deletes a file in an image layer", "names without .wh.", "rename it"
     return None

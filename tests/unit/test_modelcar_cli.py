@@ -153,10 +153,16 @@ def test_a_model_that_was_not_fetched_is_not_verified(
 ) -> None:
     shutil.rmtree(layered / "modelcar/data")
     capsys.readouterr()
-    assert run(layered, "verify", "tiny") == 1
-    said = capsys.readouterr()
-    assert said.out == "0 of 2 layers are as the lock says\n"
-    assert said.err.count("not there") == 2
+    assert run(layered, "verify", "tiny") == 2
+    assert "tiny: not fetched" in capsys.readouterr().err
+    assert not (layered / "modelcar/data").exists(), "looking makes nothing"
+
+
+def test_a_license_that_no_lock_can_have_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "lock", "tiny", "--folder", "nowhere", "--license", "MIT\n") == 2
+    assert "license: 'MIT\\n'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["fetch", "verify", "digest"])

@@ -103,9 +103,23 @@ def test_consolidated_weights_beside_a_single_file_are_a_duplicate() -> None:
 
 def test_consolidated_shards_are_taken_where_they_are_the_only_weights() -> None:
     shards = {f"consolidated-0000{n}-of-00002.safetensors": b"x" for n in (1, 2)}
-    taken, skipped = choose({"params.json": b"{}", **shards})
-    assert taken == [*shards, "params.json"]
+    taken, skipped = choose({"config.json": b"{}", "params.json": b"{}", **shards})
+    assert taken == ["config.json", *shards, "params.json"]
     assert not skipped
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"model.safetensors": b"x"}, "/config.json: not among the chosen files"),
+        ({**FILES, "Config.json": b"{}"}, "/config.json: the same name as Config.json where case does"),
+        ({**FILES, "x" * 256: b"x"}, "a name of more than 255 bytes"),
+        ({**FILES, "é" * 128 + "/x": b"x"}, "a name of more than 255 bytes"),
+    ],
+)
+def test_what_can_be_known_is_refused_before_the_download(files: dict[str, bytes], says: str) -> None:
+    with pytest.raises(InputError, match=re.escape(says)):
+        choose(files)
 
 
 def test_patterns_choose() -> None:
