@@ -74,6 +74,22 @@ deploy: env ## run `pulumi up` on a stack of your backend, with the policy pack:
 drift: env ## tell whether somebody changed a stack past the program: make drift STACK=dev
 	@$(LOCAL) drift $(STACK) $(ARGS)
 
+.PHONY: smoke
+smoke: env ## try which placements a cluster's KServe honours: make smoke STACK=local
+	@$(LOCAL) operate smoke $(STACK) $(ARGS)
+
+.PHONY: validate
+validate: env ## look whether a stack's model serves, offline for certain: make validate STACK=local
+	@$(LOCAL) operate validate $(STACK) $(ARGS)
+
+.PHONY: idle
+idle: env ## let a stack keep no pod, so that its GPU nodes go: make idle STACK=local
+	@$(LOCAL) idle $(STACK) $(ARGS)
+
+.PHONY: wake
+wake: env ## let it serve again: make wake STACK=local
+	@$(LOCAL) wake $(STACK) $(ARGS)
+
 .PHONY: rehearse
 rehearse: env ## do what the workflows do to dev, on this machine and without an account
 	@$(LOCAL) rehearse

@@ -7,8 +7,10 @@ import pulumi_kubernetes as kubernetes
 
 from components import reachability
 from components import settings as stack
+from components.egress import EgressPolicy, EgressPolicyArgs
 from components.google.cloud import GoogleCloud
 from components.google.cluster import require_adopted
+from components.idle import idle_cost
 from components.kserve_platform import KServePlatform, KServePlatformArgs, verify
 from components.model_lock import model_lock
 from components.model_service import ModelService, ModelServiceArgs
@@ -28,8 +30,9 @@ def main() -> None:
         require_adopted(settings.google)
     reachable = reachability.check(settings, required=not pulumi.runtime.is_dry_run())
 
-    # The registry, its reader, the cluster and its GPU nodes, where they are Google's.
     size = lock.total_size if lock else 0
+
+    # The registry, its reader, the cluster and its GPU nodes, where they are Google's.
     cloud = GoogleCloud("modelcar", settings.google, size) if settings.google else None
 
     image = ModelcarImage(
@@ -74,6 +77,11 @@ def main() -> None:
         if settings.needs_pull_access
         else None
     )
+    if settings.egress.restrict:
+        policed = EgressPolicyArgs(settings.service_name, settings.namespace, settings.egress)
+        policy = EgressPolicy("egress", policed, in_cluster)
+        # Before the pods: none of them ever runs without it.
+        in_cluster = pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=[policy]))
     service = ModelService(
         settings.service_name,
         ModelServiceArgs(image.storage_uri, settings, access.service_account if access else None),
@@ -88,6 +96,7 @@ def main() -> None:
     pulumi.export("serviceName", service.name)
     pulumi.export("namespace", service.namespace)
     pulumi.export("servedModelName", settings.model_name)
+    pulumi.export("idleCost", idle_cost(settings, size))
     if cloud:
         pulumi.export("registry", cloud.registry.path)
         pulumi.export("clusterName", cloud.cluster.name)

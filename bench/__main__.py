@@ -26,6 +26,7 @@ GIB = 2**30
 #: Ways that are left out where a model is larger than so many GiB: they would take most of the run.
 LIMITS = {
     "buildx default": 4,
+    "buildah": 1,
     "buildx zstd": 0.3,
     "buildx uncompressed": 4,
     "olot + skopeo": 1,

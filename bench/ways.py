@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 
 from bench.machine import BUILDER, Machine
+from local.debian import debian_script
+from local.instance import cache_root
 from modelcar import locking
 from modelcar.base import read_base
 from modelcar.build_options import export_options
@@ -23,6 +25,7 @@ PROJECT = Path(__file__).absolute().parent.parent
 #: What a Pulumi program needs of the project; modelcar/ itself is copied, as layouts come to lie in it.
 PARTS = ("components", "local", "standins", ".venv", "pyproject.toml")
 BASE = read_base("amd64")
+BUILDAH_PACKAGES = ["buildah", "libgpgme11", "libassuan0", "libdevmapper1.02.1", "libsubid4"]
 
 
 @dataclass
@@ -87,6 +90,21 @@ def buildx_uncompressed(task: Task) -> None:
 def buildx_zstd(task: Task) -> None:
     """The same with zstd."""
     _buildx(task, ",compression=zstd,oci-mediatypes=true")
+
+
+def buildah(task: Task) -> None:
+    """buildah, as everybody's Containerfile does it: one layer, gzip when it is pushed."""
+    folder = task.machine.folder / "buildah"
+    folder.mkdir(exist_ok=True)
+    (folder / "Containerfile").write_text("FROM scratch\nCOPY . /models/\n")
+    (folder / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    script = debian_script("buildah", BUILDAH_PACKAGES, cache_root() / "builders" / "buildah")
+    store = (f"--root={folder}/root", f"--runroot={folder}/run", "--storage-driver=overlay")
+    policy = f"--signature-policy={folder}/policy.json"
+    build = ("build", policy, "--isolation=chroot", "--layers", f"--file={folder}/Containerfile", "--tag=m")
+    task.machine.run(script, *store, *build, task.folder)
+    push = ("push", policy, "--tls-verify=false", "localhost/m:latest")
+    task.machine.run(script, *store, *push, f"docker://{task.repository}:latest")
 
 
 def oras(task: Task) -> None:
@@ -229,6 +247,7 @@ WAYS: dict[str, Callable[[Task], None]] = {
     "olot + skopeo": olot,
     "buildx uncompressed": buildx_uncompressed,
     "buildx zstd": buildx_zstd,
+    "buildah": buildah,
     "buildx default": buildx_default,
     "pulumi up": pulumi_up,  # last: it changes a file
 }

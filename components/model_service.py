@@ -106,8 +106,10 @@ def labels(settings: Settings) -> dict[str, str]:
 def service_annotations(settings: Settings) -> dict[str, str]:
     """KServe's mode, and what makes `pulumi up` wait until the model is served."""
     found: dict[str, str] = {"serving.kserve.io/deploymentMode": settings.deployment_mode}
-    if settings.deployment_mode == "Standard" and settings.min_replicas == settings.max_replicas:
-        found["serving.kserve.io/autoscalerClass"] = "none"  # a HorizontalPodAutoscaler could only do harm
+    fixed = settings.idle or settings.min_replicas == settings.max_replicas
+    if settings.deployment_mode == "Standard" and fixed:
+        # A HorizontalPodAutoscaler could only do harm: it makes one replica of none.
+        found["serving.kserve.io/autoscalerClass"] = "none"
     if settings.await_ready:
         found["pulumi.com/waitFor"] = "condition=Ready"
         # Pulling comes before the startup probe's time begins.
@@ -132,7 +134,7 @@ def predictor(
 ) -> dict[str, Any]:
     """Return the predictor, with the storage URI where the placement puts it."""
     common = {
-        "minReplicas": settings.min_replicas,
+        "minReplicas": 0 if settings.idle else settings.min_replicas,
         "maxReplicas": settings.max_replicas,
         "automountServiceAccountToken": False,
         **({"serviceAccountName": service_account} if service_account is not None else {}),

@@ -84,8 +84,12 @@ def docker_config(args: PullAccessArgs) -> pulumi.Output[str]:
     """Return the registry's credentials as a pull secret holds them, marked as secret."""
 
     def encode(password: str) -> str:
-        token = base64.b64encode(f"{args.username}:{password}".encode()).decode()
-        document = {"auths": {args.host: {"auth": token}}}
-        return base64.b64encode(json.dumps(document).encode()).decode()
+        return encoded_docker_config(args.host, str(args.username), password)
 
     return pulumi.Output.secret(args.password or "").apply(encode)
+
+
+def encoded_docker_config(host: str, username: str, password: str) -> str:
+    """Return a registry's credentials as the `.dockerconfigjson` of a Secret."""
+    token = base64.b64encode(f"{username}:{password}".encode()).decode()
+    return base64.b64encode(json.dumps({"auths": {host: {"auth": token}}}).encode()).decode()

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from pydantic.alias_generators import to_camel
 
 from components.checks import CHECKS, NAMESPACE, RESERVED_ENV, problem
+from components.egress import EgressSettings
 from components.fields import (
     Endpoint,
     ImageName,
@@ -87,11 +88,15 @@ class Settings(BaseModel):
     registry_username: str | None = None
     registry_password: SecretStr | None = None
 
+    # what the pods may connect to
+    egress: EgressSettings = Field(default_factory=lambda: EgressSettings.model_validate({}))
+
     # the service
     service_name: ServiceName = "qwen-oci"
     served_model_name: str = ""
     placement: Literal["servingRuntime", "storageUriEnv", "storageUris"] = "servingRuntime"
     rollout: Literal["auto", "Recreate", "RollingUpdate"] = "auto"
+    idle: bool = False
     min_replicas: int = Field(1, ge=0, le=1000)
     max_replicas: int = Field(1, ge=1, le=1000)
     await_ready: bool = True
@@ -173,7 +178,7 @@ _PLACEHOLDERS = {
 }
 
 #: Keys whose values are objects.
-_OBJECTS = frozenset({"google", "kserve", "signature"})
+_OBJECTS = frozenset({"egress", "google", "kserve", "signature"})
 
 #: Keys whose values may hold secrets; they are never shown.
 _HIDDEN = frozenset({"serverEnv", "registryPassword"})

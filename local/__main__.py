@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from local import own_cluster, platform, preview, rehearse, stack, up
 from local.instance import Instance, load, state_root
@@ -107,6 +108,44 @@ def _drift(instance: Instance, arguments: argparse.Namespace) -> int:
     )
 
 
+def _idle(instance: Instance, arguments: argparse.Namespace) -> int:
+    return _set_idle(instance, arguments, ["set", preview.IDLE, "true"])
+
+
+def _wake(instance: Instance, arguments: argparse.Namespace) -> int:
+    return _set_idle(instance, arguments, ["rm", preview.IDLE])
+
+
+def _set_idle(instance: Instance, arguments: argparse.Namespace, change: Sequence[str]) -> int:
+    """Change the stack's setting, which is then in its file for all to see, and deploy that."""
+    name = arguments.stack
+    if name == stack.STACK:
+        tools = collect(up.indented, embedded=not own_cluster.is_chosen(up.stack_settings()))
+        stack.pulumi(instance, tools, "config", *change, "--stack", name)
+        stack.pulumi(instance, tools, "up", "--yes", "--skip-preview", "--stack", name)
+    else:
+        tools = _cloud_tools(signing_tools(up.stack_settings(name)))
+        preview.on_backend(instance, tools, name, ["config", *change], policy=False)
+        if status := preview.on_backend(instance, tools, name, [*preview.DEPLOY, *arguments.arguments]):
+            return status
+    return _become_operation(instance, tools, "nodes", name, [])
+
+
+def _operate(instance: Instance, arguments: argparse.Namespace) -> int:
+    embedded = arguments.stack == stack.STACK
+    tools = collect(up.indented, embedded=embedded and not own_cluster.is_chosen(up.stack_settings()))
+    return _become_operation(instance, tools, arguments.operation, arguments.stack, arguments.arguments)
+
+
+def _become_operation(
+    instance: Instance, tools: Toolbox, operation: str, name: str, more: Sequence[str]
+) -> NoReturn:
+    variables = {**os.environ, **stack.environment(instance, tools)}
+    command = [operation, "--stack", name, *more]
+    # In place of this process: it is the operation that Ctrl-C has to reach, to remove what it made.
+    os.execve(sys.executable, [sys.executable, "-m", "operations", *command], variables)  # noqa: S606
+
+
 def _rehearse(instance: Instance, _: argparse.Namespace) -> int:
     up.prepare(instance, up.Phases())
     tools = collect(up.indented, extra=("helm",), plugins=("kubernetes", "gcp"))
@@ -132,6 +171,9 @@ COMMANDS = {
     "preview": (_preview, "show what `pulumi up` would do to a stack, with the policy pack"),
     "deploy": (_deploy, "run `pulumi up` on a stack, with the policy pack"),
     "drift": (_drift, "tell whether somebody changed a stack's resources past the program"),
+    "idle": (_idle, "let a stack keep no pod, so that its GPU nodes can go"),
+    "wake": (_wake, "let it serve again"),
+    "operate": (_operate, "run an operation of `python -m operations` on a stack"),
     "rehearse": (_rehearse, "do what the workflows do to dev, on this machine"),
     "pin": (_pin, "resolve an image's tag to its digest, for settings that take images by digest"),
 }
@@ -150,9 +192,11 @@ def main() -> int:
         command = commands.add_parser(name, help=text)
         if name == "pulumi":
             command.add_argument("arguments", nargs=argparse.REMAINDER)
-        if name in {"preview", "deploy", "drift"}:
-            command.add_argument("stack", help="dev or prod")
-            command.add_argument("arguments", nargs=argparse.REMAINDER, help="more for pulumi")
+        if name == "operate":
+            command.add_argument("operation", help="smoke, validate or nodes")
+        if name in {"preview", "deploy", "drift", "operate", "idle", "wake"}:
+            command.add_argument("stack", help="local, dev or prod")
+            command.add_argument("arguments", nargs=argparse.REMAINDER, help="more for it")
         if name == "pin":
             command.add_argument("image", help="IMAGE:TAG")
     arguments = parser.parse_args()

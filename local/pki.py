@@ -27,6 +27,7 @@ CLIENTS = {
     "scheduler": ("system:kube-scheduler", None),
     "kubelet": (f"system:node:{NODE}", "system:nodes"),
     "kserve": ("kserve-controller-manager", None),
+    "kube-router": ("kube-router", None),
     "apiserver-kubelet": ("kube-apiserver-kubelet-client", "system:masters"),
 }
 
@@ -39,9 +40,14 @@ SERVERS = {
 
 
 def write_pki(instance: Instance) -> None:
-    """Write the CA, every certificate and every kubeconfig, unless they are there already."""
+    """Write the CA, every certificate and every kubeconfig, unless they are there already.
+
+    A state of a former version lacks some: all are made anew then, as nothing runs that knows the old ones.
+    """
     folder = instance.pki
-    if (folder / "complete").exists():
+    complete = folder / "complete"
+    everyone = "\n".join(sorted([*CLIENTS, *SERVERS]))
+    if complete.exists() and complete.read_text() == everyone:
         return
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -61,7 +67,7 @@ def write_pki(instance: Instance) -> None:
     _write_service_account_key(folder)
     for name in CLIENTS:
         _write_kubeconfig(instance, name)
-    (folder / "complete").touch()
+    complete.write_text(everyone)
 
 
 def _certificate(

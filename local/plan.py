@@ -15,6 +15,9 @@ from local.tools import Toolbox
 
 SERVICE_CIDR = "10.96.0.0/16"
 
+#: Where kube-router says whether it is well.
+POLICIES_PORT = 20244
+
 #: The pause image of the node and the image of every local container without one of its own.
 TOOL_IMAGE = "modelcar/busybox"
 
@@ -46,6 +49,7 @@ def write_plan(instance: Instance, tools: Toolbox, sandbox_image: str) -> Path:
             _kserve(instance, tools),
             _containerd(instance, tools, sandbox_image),
             _kubelet(instance, tools),
+            *([_network_policies(instance, tools, tools.netfilter)] if tools.netfilter else []),
         ],
     }
     target = instance.state / "plan.json"
@@ -237,3 +241,20 @@ def _kubelet(instance: Instance, tools: Toolbox) -> dict[str, Any]:
     ]
     after = ["containerd", "kube-apiserver", f"file:{instance.state / TOOL_IMAGE_READY}"]
     return _service("kubelet", argv, {"url": "http://127.0.0.1:10248/healthz"}, after)
+
+
+def _network_policies(instance: Instance, tools: Toolbox, netfilter: Path) -> dict[str, Any]:
+    """kube-router, for NetworkPolicies alone: pods are on one bridge, and there are no Services to proxy."""
+    argv = [
+        tools["kube-router"],
+        f"--kubeconfig={instance.pki}/kube-router.kubeconfig",
+        f"--hostname-override={NODE}",
+        "--run-firewall=true",
+        "--run-router=false",
+        "--run-service-proxy=false",
+        f"--service-cluster-ip-range={SERVICE_CIDR}",
+        f"--health-port={POLICIES_PORT}",
+    ]
+    path = os.pathsep.join([str(netfilter), str(Path(tools["ip"]).parent), os.environ.get("PATH", "")])
+    ready = {"url": f"http://127.0.0.1:{POLICIES_PORT}/healthz"}
+    return _service("kube-router", argv, ready, ["kubelet"], PATH=path)

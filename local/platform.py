@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import yaml
 
-from local import kserve
+from local import kserve, netfilter
 from local.instance import PROJECT, Instance, link_owner
 from local.oci_push import push_layout
 from local.pki import NODE, write_pki
@@ -52,6 +52,8 @@ def up(instance: Instance, tools: Toolbox, progress: Progress) -> None:
         ("kserve", lambda: _install_webhooks(instance, tools)),
         ("kubelet", lambda: _wait_for_node(instance, tools)),
     ]
+    if tools.netfilter:
+        phases.append(("kube-router", lambda: None))
     for service, then in phases:
         started = time.monotonic()
         _wait_ready(instance, service)
@@ -278,7 +280,7 @@ def _install_kserve(instance: Instance, tools: Toolbox) -> None:
         return
     files = [argument for path in kserve.crd_files(tools.kserve) for argument in ("-f", str(path))]
     kubectl(instance, tools, *APPLY, *files)
-    _apply(instance, tools, kserve.definitions(tools.kserve))
+    _apply(instance, tools, [*kserve.definitions(tools.kserve), *netfilter.definitions()])
     kubectl(instance, tools, "wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
     (instance.state / CRDS_READY).touch()
 

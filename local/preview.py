@@ -64,8 +64,10 @@ def preview(
     return run(tools, folder, variables, *command)
 
 
-def on_backend(instance: Instance, tools: Toolbox, stack: str, arguments: Sequence[str]) -> int:
-    """Run a Pulumi command on a stack of the backend that is set up, with the policy pack.
+def on_backend(
+    instance: Instance, tools: Toolbox, stack: str, arguments: Sequence[str], *, policy: bool = True
+) -> int:
+    """Run a Pulumi command on a stack of the backend that is set up, with the policy pack where it has one.
 
     Raises:
         InputError: no backend is set up.
@@ -78,7 +80,8 @@ def on_backend(instance: Instance, tools: Toolbox, stack: str, arguments: Sequen
             fix="for example: export PULUMI_BACKEND_URL=gs://BUCKET (docs/google-cloud.md)",
         )
     variables = {**os.environ, **environment(instance, tools)}
-    command = [*arguments, "--stack", stack, "--policy-pack", str(PROJECT / "policy")]
+    command = [*arguments, "--stack", stack]
+    command += ["--policy-pack", str(PROJECT / "policy")] if policy else []
     return run(tools, PROJECT, variables, *command)
 
 
@@ -87,6 +90,8 @@ PREVIEW = ("preview",)
 #: `pulumi up`, as main and a release run it. With its preview: policies that look at the whole stack would
 #: otherwise speak only after everything has been made.
 DEPLOY = ("up", "--yes")
+#: The setting that `make idle` and `make wake` change.
+IDLE = "modelcar:idle"
 #: What somebody changed past the program; any difference is an error.
 DRIFT = ("preview", "--refresh", "--expect-no-changes")
 

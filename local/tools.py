@@ -23,6 +23,7 @@ from typing import Any
 
 from local.debian import debian_parts
 from local.instance import KSERVE_VERSION, KUBERNETES_VERSION, PROJECT, cache_root
+from local.netfilter import netfilter
 from local.plugins import missing_plugins, standin_folder
 from modelcar.errors import InputError, refuse
 
@@ -32,6 +33,7 @@ BUILDKIT_VERSION = "0.31.0"
 HELM_VERSION = "3.22.0"
 ACTIONLINT_VERSION = "1.7.12"
 COSIGN_VERSION = "3.1.3"
+KUBE_ROUTER_VERSION = "2.1.0"
 KANIKO_VERSION = "1.24.0"
 
 #: What the Go module cache and build cache grow to on a first build, measured: 5.5 GiB and 4 GiB.
@@ -87,6 +89,12 @@ TOOLS = (
     ),
     Tool("kserve-manager", KSERVE_VERSION, "kserve", "github.com/kserve/kserve/cmd/manager"),
     Tool(
+        "kube-router",
+        KUBE_ROUTER_VERSION,
+        "kube-router",
+        "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router",
+    ),
+    Tool(
         "helm",
         HELM_VERSION,
         "helm",
@@ -127,12 +135,14 @@ ON_REQUEST = ("helm", "actionlint", "cosign", "buildctl", "kaniko")
 class Toolbox:
     """Where each program is, and the PATH under which Pulumi finds its plugins.
 
+    netfilter: folder of iptables and ipset; None where they do not work, or are not needed.
     embedded: for the embedded platform; False where cluster, registry and builder are the user's own.
     """
 
     programs: dict[str, Path]
     path: str
     kserve: Path
+    netfilter: Path | None = None
     standins: tuple[str, ...] = field(default=())
     embedded: bool = True
 
@@ -174,7 +184,8 @@ def collect(
     # Last on PATH: an official program always wins over its stand-in.
     own_path = os.environ.get("PATH", "")
     path = os.pathsep.join([*map(str, folders), own_path, str(standin_folder(standins))])
-    return Toolbox({**debian, **built}, path, kserve, standins, embedded)
+    filters = netfilter(tools_folder() / "netfilter", progress) if embedded else None
+    return Toolbox({**debian, **built}, path, kserve, filters, standins, embedded)
 
 
 def _is_wanted(name: str, *, embedded: bool, extra: tuple[str, ...]) -> bool:

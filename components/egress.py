@@ -1,0 +1,107 @@
+"""What a model's pods may connect to: nothing, but names, and what the stack names.
+
+A model server that must not ask a hub is told so by its environment; this makes it impossible. It takes a
+network plugin that enforces NetworkPolicies (GKE: Dataplane V2, or network policy enforcement);
+`python -m operations validate` proves that it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Annotated, Any
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+from pydantic import AfterValidator, Field
+
+from components.fields import Refused
+from components.google.settings import Section
+from components.options import child
+
+#: Label that KServe gives the pods of an InferenceService.
+SERVICE_LABEL = "serving.kserve.io/inferenceservice"
+#: Where nodes of GKE answer questions for names, outside of any namespace: NodeLocal DNSCache, Cloud DNS.
+#: https://cloud.google.com/kubernetes-engine/docs/how-to/nodelocal-dns-cache
+NODE_DNS = ("169.254.20.10/32", "169.254.169.254/32")
+
+
+def _network(text: str) -> str:
+    try:
+        network = ip_network(text)
+    except ValueError as error:
+        raise Refused(str(error), "a network such as 10.0.0.0/8", "write ADDRESS/BITS") from None
+    if network.prefixlen == 0:
+        raise Refused("allows everything, the hub included", "networks", "set modelcar:egress.restrict false")
+    return text
+
+
+class EgressRule(Section):
+    """A network that the pods may connect to. ports: TCP; all where empty."""
+
+    cidr: Annotated[str, AfterValidator(_network)]
+    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
+
+
+class EgressSettings(Section):
+    """`modelcar:egress`.
+
+    restrict: let the pods connect to nothing but what follows.
+    dns: let them ask for names.
+    allow: networks that they may connect to.
+    """
+
+    restrict: bool = True
+    dns: bool = True
+    allow: tuple[EgressRule, ...] = ()
+
+
+@dataclass(frozen=True)
+class EgressPolicyArgs:
+    """service, namespace: whose pods; settings: what they may do."""
+
+    service: str
+    namespace: str
+    settings: EgressSettings
+
+
+class EgressPolicy(pulumi.ComponentResource):
+    """A NetworkPolicy (networking.k8s.io/v1) that denies egress by default.
+
+    Outputs:
+        name: of the policy.
+    """
+
+    name: pulumi.Output[str]
+
+    def __init__(self, name: str, args: EgressPolicyArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Declare the policy."""
+        super().__init__("modelcar:kserve:EgressPolicy", name, None, opts)
+        policy = kubernetes.networking.v1.NetworkPolicy(
+            name,
+            metadata={"name": f"{args.service}-egress", "namespace": args.namespace},
+            spec=network_policy(args.service, args.settings),
+            opts=child(self, opts),
+        )
+        self.name = policy.metadata.apply(lambda metadata: str(metadata.name))
+        self.register_outputs({"name": self.name})
+
+
+def network_policy(service: str, settings: EgressSettings) -> Any:
+    """Return the spec of the policy; ingress is not touched."""
+    rules: list[dict[str, Any]] = []
+    if settings.dns:
+        resolvers: list[dict[str, Any]] = [
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}},
+            *({"ipBlock": {"cidr": cidr}} for cidr in NODE_DNS),
+        ]
+        ports = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
+        rules.append({"to": resolvers, "ports": ports})
+    for rule in settings.allow:
+        allowed = [{"port": port, "protocol": "TCP"} for port in rule.ports]
+        rules.append({"to": [{"ipBlock": {"cidr": rule.cidr}}], **({"ports": allowed} if allowed else {})})
+    return {
+        "podSelector": {"matchLabels": {SERVICE_LABEL: service}},
+        "policyTypes": ["Egress"],
+        "egress": rules,
+    }

@@ -1,0 +1,125 @@
+"""Operations on a deployed stack: `python -m operations smoke …`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+import httpx
+
+from modelcar.base import read_base
+from modelcar.errors import InputError
+from modelcar.registry import Target
+from operations import nodes as gpu_nodes
+from operations import smoke as smoke_test
+from operations import validate as validation
+from operations.cluster import Cluster, ClusterError
+from operations.probe_image import NAME, push_probe
+from operations.stack import outputs_of, settings_of
+
+PROJECT = Path(__file__).absolute().parent.parent
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    0; 1 where something is not as it should be, or a service went away; 2 for bad input; 130 when stopped.
+    """
+    options = _parser().parse_args(arguments)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # both: a job in the background may have SIGINT ignored
+        signal.signal(stop, _stopped)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except InputError as error:
+        count = len(error.problems)
+        print(f"{count} problem{'s' * (count != 1)} with the input:\n{error}", file=sys.stderr)
+        return 2
+    except (ClusterError, httpx.HTTPError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; what was made for this is removed", file=sys.stderr)
+        return 130
+
+
+def _stopped(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m operations", description=__doc__)
+    parser.add_argument("--project", type=Path, default=PROJECT, help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    smoke = commands.add_parser("smoke", help="find out which placements this cluster's KServe honours")
+    smoke.set_defaults(run=_smoke)
+    smoke.add_argument("--namespace", default=NAME, help=f"to work in, made and removed (default: {NAME})")
+    smoke.add_argument(
+        "--patience", type=float, default=smoke_test.PATIENCE, metavar="SECONDS", help="for a pod"
+    )
+
+    validate = commands.add_parser(
+        "validate", help="look whether the model is served, offline, and cannot reach a hub"
+    )
+    validate.set_defaults(run=_validate)
+    nodes = commands.add_parser("nodes", help="tell which GPU nodes are there, and which pods keep them")
+    nodes.set_defaults(run=_nodes)
+    for command in (smoke, validate, nodes):
+        command.add_argument("--stack", required=True, help="name of the Pulumi stack")
+        command.add_argument("--json", action="store_true", help="for programs")
+    return parser
+
+
+def _note(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _smoke(options: argparse.Namespace) -> int:
+    settings = settings_of(options.stack, options.project)
+    cluster = Cluster.of(settings)
+    target = Target(settings.registry, NAME, settings.registry_insecure)
+    digest = push_probe(read_base(settings.architecture), options.project, target)
+    found = smoke_test.smoke(
+        cluster,
+        settings,
+        f"{settings.registry}/{NAME}@{digest}",
+        namespace=options.namespace,
+        patience=options.patience,
+        say=_note,
+    )
+    if options.json:
+        print(json.dumps(smoke_test.document(found), indent=1))
+    else:
+        print("\n".join(smoke_test.table(found)))
+    return 0 if found.chosen else 1
+
+
+def _validate(options: argparse.Namespace) -> int:
+    settings = settings_of(options.stack, options.project)
+    outputs = outputs_of(options.stack, options.project)
+    lines = validation.validate(Cluster.of(settings), settings, outputs.get("storageUri"), say=_note)
+    if options.json:
+        print(json.dumps(validation.document(lines), indent=1))
+    else:
+        print("\n".join(validation.report(lines)))
+    return 0 if all(line.passed for line in lines) else 1
+
+
+def _nodes(options: argparse.Namespace) -> int:
+    settings = settings_of(options.stack, options.project)
+    found = gpu_nodes.nodes(Cluster.of(settings), settings)
+    if options.json:
+        print(json.dumps(gpu_nodes.document(found), indent=1))
+    else:
+        print("\n".join(gpu_nodes.report(found)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Why a pod is not what it should be, in the words of Kubernetes: states, events, last lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from operations.cluster import JSON, Cluster
+
+#: Last lines of a container's log that are shown.
+LINES = 8
+
+
+def why(cluster: Cluster, pod: JSON) -> str:
+    """Return the reason that a pod does not run, from most to least telling; never empty."""
+    found = list(dict.fromkeys([*_states(pod), *_conditions(pod), *_warnings(cluster, pod)]))
+    return "; ".join(found[:4]) or f"the pod is {pod['status'].get('phase', 'in no phase')}"
+
+
+def last_lines(cluster: Cluster, pod: JSON, container: str) -> list[str]:
+    """Return the last lines that a container said."""
+    metadata = pod["metadata"]
+    text = cluster.logs(metadata["namespace"], metadata["name"], container, LINES)
+    return [line for line in text.splitlines() if line.strip()][-LINES:]
+
+
+def _states(pod: JSON) -> Iterator[str]:
+    status = pod["status"]
+    for box in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+        for state in (box.get("state") or {}, box.get("lastState") or {}):
+            waiting: dict[str, Any] = state.get("waiting") or {}
+            ended: dict[str, Any] = state.get("terminated") or {}
+            if waiting.get("reason") not in {None, "PodInitializing", "ContainerCreating"}:
+                yield f"{box['name']}: {waiting['reason']} {waiting.get('message', '')}".strip()
+            if ended and ended.get("exitCode"):
+                yield f"{box['name']}: {ended.get('reason')}, exit code {ended['exitCode']}"
+
+
+def _conditions(pod: JSON) -> Iterator[str]:
+    for condition in pod["status"].get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            yield f"{condition.get('reason')}: {condition.get('message')}"
+
+
+def _warnings(cluster: Cluster, pod: JSON) -> Iterator[str]:
+    metadata = pod["metadata"]
+    selector = f"involvedObject.name={metadata['name']},type=Warning"
+    found = cluster.get(f"/api/v1/namespaces/{metadata['namespace']}/events", fieldSelector=selector) or {}
+    for event in reversed(found.get("items") or []):
+        yield f"{event.get('reason')}: {event.get('message')}"

@@ -1,0 +1,59 @@
+"""A stack's settings, as the program gets them, for what is done beside `pulumi up`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from components import settings
+from components.settings import Settings
+from modelcar.errors import refuse
+
+
+def settings_of(stack: str, project: Path) -> Settings:
+    """Return the settings of a stack of the selected backend.
+
+    Raises:
+        InputError: there is no such stack, Pulumi is missing, or the settings are not fit.
+    """
+    found = _pulumi(project, "config", "--json", "--show-secrets", "--stack", stack)
+    values = {
+        key: entry["value"] if isinstance(entry.get("value"), str) else json.dumps(entry.get("objectValue"))
+        for key, entry in found.items()
+    }
+    return settings.load(values, project)
+
+
+def outputs_of(stack: str, project: Path) -> dict[str, Any]:
+    """Return the stack's outputs; none before its first `up`.
+
+    Raises:
+        InputError: there is no such stack, or Pulumi is missing.
+    """
+    return _pulumi(project, "stack", "output", "--json", "--stack", stack)
+
+
+def _pulumi(project: Path, *arguments: str) -> dict[str, Any]:
+    stack = arguments[-1]
+    command = ["pulumi", *arguments, "--non-interactive"]
+    try:
+        result = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise refuse(
+            "pulumi",
+            "not on PATH",
+            allowed="the Pulumi CLI",
+            fix='install it, or let this project build it: eval "$(python -m local env)"',
+        ) from None
+    if result.returncode:
+        said = result.stderr.strip().splitlines()
+        raise refuse(
+            "stack",
+            f"{stack}: {said[-1].removeprefix('error: ') if said else 'pulumi failed'}",
+            allowed="a stack of the backend that is logged in to",
+            fix="`pulumi stack ls` shows them; `pulumi login` chooses the backend",
+        )
+    found: dict[str, Any] = json.loads(result.stdout or "{}")
+    return found

@@ -1,0 +1,319 @@
+"""Does the deployed model serve, and can it not reach a hub? Each answer with what was seen.
+
+The environment, the answer to a prompt, the log, and the network: not that nothing is sent to a hub, but that
+nothing can be. Connections are tried from inside of the pod's network namespace, and the same ones from a pod
+beside it that no policy holds back: only both together prove anything.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from components.egress import SERVICE_LABEL
+from components.model_service import CONTAINER
+from components.settings import Settings
+from operations.cluster import JSON, Cluster, ClusterError
+from operations.pods import last_lines, why
+
+PROMPT = "Kubernetes is"
+#: What a server that has to be offline is told.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+#: Lines of a log that tell of a hub: its hosts, and what its client says when it downloads.
+HUB_LINES = re.compile(r"huggingface\.co|hf\.co|Downloading (shards|\S+:)|Fetching \d+ files", re.IGNORECASE)
+HUB = ("huggingface.co", 443)
+#: Seconds for one attempt to connect.
+CONNECT = 4
+#: Bytes of a log that are searched.
+LOG_LINES = 20_000
+
+#: The pod beside the model's, which no policy holds back.
+CONTROL = "modelcar-validate-control"
+CONTROL_PATIENCE = 90.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the report. passed: None where it could not be found out. evidence: what was seen."""
+
+    name: str
+    passed: bool | None
+    evidence: str
+    fix: str = ""
+
+
+def validate(
+    cluster: Cluster,
+    settings: Settings,
+    storage_uri: str | None = None,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[Line, ...]:
+    """Look at the stack's model as it is served, and return a line for each thing looked at.
+
+    Args:
+        cluster: that it is served on.
+        settings: of the stack.
+        storage_uri: that the stack says it serves; None where that is not known.
+        say: told what happens.
+
+    Raises:
+        ClusterError: the API server went away.
+    """
+    pod = serving_pod(cluster, settings)
+    if pod is None:
+        return (_not_served(cluster, settings),)
+    lines = [_served(pod, storage_uri), _offline(pod), _answer(cluster, settings, pod)]
+    lines.append(_log(cluster, pod))
+    lines.append(_policy(cluster, settings, pod))
+    say("trying connections from inside of the pod, and from one beside it")
+    lines.append(_egress(cluster, settings, pod))
+    return tuple(lines)
+
+
+def serving_pod(cluster: Cluster, settings: Settings) -> JSON | None:
+    """Return the newest ready pod of the stack's InferenceService."""
+    ready = [pod for pod in pods(cluster, settings) if _is_ready(pod)]
+    return max(ready, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
+
+
+def pods(cluster: Cluster, settings: Settings) -> list[JSON]:
+    """Return the pods of the stack's InferenceService, but those that are on their way out."""
+    path = f"/api/v1/namespaces/{settings.namespace}/pods"
+    label = f"{SERVICE_LABEL}={settings.service_name}"
+    found: list[JSON] = (cluster.get(path, labelSelector=label) or {}).get("items") or []
+    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+
+def _is_ready(pod: JSON) -> bool:
+    conditions = pod["status"].get("conditions") or []
+    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+
+
+def _not_served(cluster: Cluster, settings: Settings) -> Line:
+    name = f"{settings.namespace}/{settings.service_name}"
+    found = pods(cluster, settings)
+    if not found:
+        return Line("served", False, f"InferenceService {name} has no pod", "pulumi up; or make wake")
+    said = last_lines(cluster, found[-1], CONTAINER)
+    seen = f"{found[-1]['metadata']['name']}: {why(cluster, found[-1])}"
+    return Line(
+        "served", False, seen + (f"; its log ends: {' | '.join(said[-3:])}" if said else ""), "see it"
+    )
+
+
+def _served(pod: JSON, storage_uri: str | None) -> Line:
+    images = {
+        box["name"]: box["image"]
+        for box in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+    }
+    seen = (
+        f"{pod['metadata']['name']} on {pod['spec'].get('nodeName')}, {images.get('modelcar', 'no modelcar')}"
+    )
+    same = storage_uri is None or images.get("modelcar") == storage_uri.removeprefix("oci://")
+    fix = "" if same else f"the stack says {storage_uri}: pulumi up"
+    return Line("served by digest", same and "@sha256:" in images.get("modelcar", ""), seen, fix)
+
+
+def _server(pod: JSON) -> JSON:
+    found: JSON = next(box for box in pod["spec"]["containers"] if box["name"] == CONTAINER)
+    return found
+
+
+def _offline(pod: JSON) -> Line:
+    values = {entry["name"]: entry.get("value", "") for entry in _server(pod).get("env", [])}
+    seen = ", ".join(f"{name}={values.get(name, 'not set')}" for name in OFFLINE)
+    wrong = [name for name, value in OFFLINE.items() if values.get(name) != value]
+    return Line("told to stay offline", not wrong, seen, "pulumi up: the program sets them" if wrong else "")
+
+
+def _answer(cluster: Cluster, settings: Settings, pod: JSON) -> Line:
+    metadata = pod["metadata"]
+    port = settings.server_port
+    path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:{port}/proxy/v1/completions"
+    body = {"model": settings.model_name, "prompt": PROMPT, "max_tokens": 8, "temperature": 0}
+    started = time.monotonic()
+    try:
+        answer = cluster.request("POST", path, body)
+        text = str(answer["choices"][0]["text"])
+    except ClusterError as error:
+        return Line("answers a prompt", False, f"{path}: {error}", "see the server's log")
+    except (KeyError, IndexError, TypeError, ValueError):
+        return Line("answers a prompt", False, f"{path} answers no completion", "is it an OpenAI server?")
+    seconds = time.monotonic() - started
+    return Line("answers a prompt", bool(text), f"{PROMPT!r} → {text!r} in {seconds:.1f} s")
+
+
+def _log(cluster: Cluster, pod: JSON) -> Line:
+    metadata = pod["metadata"]
+    text = cluster.logs(metadata["namespace"], metadata["name"], CONTAINER, LOG_LINES)
+    found = [line for line in text.splitlines() if HUB_LINES.search(line)]
+    if found:
+        return Line(
+            "log without a hub", False, found[0].strip()[:200], "find out what asks, and set it right"
+        )
+    return Line("log without a hub", True, f"{len(text.splitlines())} lines, none of a hub or a download")
+
+
+def _policy(cluster: Cluster, settings: Settings, pod: JSON) -> Line:
+    path = f"/apis/networking.k8s.io/v1/namespaces/{settings.namespace}/networkpolicies"
+    labels = pod["metadata"].get("labels") or {}
+    names = []
+    for policy in (cluster.get(path) or {}).get("items") or []:
+        spec = policy["spec"]
+        selector = spec.get("podSelector") or {}
+        wanted = selector.get("matchLabels") or {}
+        selects = not selector.get("matchExpressions") and wanted.items() <= labels.items()
+        if selects and "Egress" in (spec.get("policyTypes") or []):
+            names.append(str(policy["metadata"]["name"]))
+    if names:
+        return Line("egress denied by policy", True, f"NetworkPolicy {', '.join(names)}")
+    fix = "pulumi config set --path modelcar:egress.restrict true, and pulumi up"
+    return Line("egress denied by policy", False, "no NetworkPolicy holds the pod's egress back", fix)
+
+
+# --- the network ------------------------------------------------------------------------------------
+
+
+def _egress(cluster: Cluster, settings: Settings, pod: JSON) -> Line:
+    """Try to connect to the hub, and to what is there for sure, from the pod and from one beside it."""
+    name = "egress impossible"
+    image = next((box["image"] for box in pod["spec"]["containers"] if box["name"] == "modelcar"), None)
+    if image is None:
+        return Line(name, None, "the pod has no modelcar to try it from", "")
+    targets = _targets(cluster)
+    inside = _attempts(cluster, settings.namespace, pod["metadata"]["name"], "modelcar", targets)
+    with _control(cluster, settings, image) as control:
+        beside = _attempts(cluster, settings.namespace, control, "control", targets)
+    seen = "; ".join(
+        f"{host}:{port} from the pod {inside[host, port]}, from beside it {beside[host, port]}"
+        for host, port in targets
+    )
+    open_ones = [target for target in targets if inside[target] == OPEN]
+    if open_ones:
+        fix = (
+            "this network enforces no NetworkPolicies, or one allows it: on GKE use Dataplane V2 "
+            "(gcloud container clusters describe … --format='value(networkConfig.datapathProvider)')"
+        )
+        return Line(name, False, seen, fix)
+    if OPEN not in beside.values():
+        return Line(
+            name, None, seen, "nothing can be reached from beside the pod either, so this proves nothing"
+        )
+    return Line(name, True, seen)
+
+
+OPEN, CLOSED = "connects", "does not connect"
+
+
+def _targets(cluster: Cluster) -> list[tuple[str, int]]:
+    """Return the hub, and an address that is there for sure: the API server's, as pods see it."""
+    found = cluster.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices") or {}
+    for entry in found.get("items") or []:
+        if (entry["metadata"].get("labels") or {}).get("kubernetes.io/service-name") == "kubernetes":
+            return [HUB, (str(entry["endpoints"][0]["addresses"][0]), int(entry["ports"][0]["port"]))]
+    return [HUB]
+
+
+def _attempts(
+    cluster: Cluster, namespace: str, pod: str, container: str, targets: list[tuple[str, int]]
+) -> Mapping[tuple[str, int], str]:
+    found = {}
+    for host, port in targets:
+        # BusyBox's nc ends with 0 once it is connected; the shell says which it was.
+        connect = f"busybox nc -w {CONNECT} {host} {port} -e busybox true 2>/dev/null"
+        script = f"{connect} && echo {OPEN} || echo {CLOSED}"
+        found[host, port] = cluster.execute(namespace, pod, container, ["sh", "-c", script]).strip()
+    return found
+
+
+@contextmanager
+def _control(cluster: Cluster, settings: Settings, image: str) -> Iterator[str]:
+    """Run a pod beside the model's, of its image and without its labels; remove it afterwards."""
+    path = f"/api/v1/namespaces/{settings.namespace}/pods"
+    box = {
+        "name": "control",
+        "image": image,
+        "command": ["sh", "-c", "sleep 600"],
+        "resources": {
+            "requests": {"cpu": "10m", "memory": "16Mi"},
+            "limits": {"cpu": "100m", "memory": "32Mi"},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "runAsUser": 1010,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    secrets = [{"name": settings.pull_secret}] if settings.pull_secret else []
+    account = {"serviceAccountName": settings.service_name} if settings.registry_username else {}
+    body = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": CONTROL, "labels": {"app.kubernetes.io/managed-by": "modelcar"}},
+        "spec": {
+            "containers": [box],
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 0,
+            "activeDeadlineSeconds": 600,  # where nobody is left to remove it
+            "tolerations": [{"operator": "Exists"}],
+            "imagePullSecrets": secrets,
+            **account,
+        },
+    }
+    cluster.delete(f"{path}/{CONTROL}")
+    _gone(cluster, f"{path}/{CONTROL}")
+    cluster.create(path, body)
+    try:
+        deadline = time.monotonic() + CONTROL_PATIENCE
+        while True:
+            pod = cluster.get(f"{path}/{CONTROL}") or {"status": {}}
+            if _is_ready(pod):
+                break
+            if time.monotonic() > deadline:
+                raise ClusterError(0, f"pod {CONTROL} does not start: {why(cluster, pod)}")
+            time.sleep(0.5)
+        yield CONTROL
+    finally:
+        cluster.delete(f"{path}/{CONTROL}")
+
+
+def _gone(cluster: Cluster, path: str) -> None:
+    deadline = time.monotonic() + CONTROL_PATIENCE
+    while cluster.get(path) is not None:
+        if time.monotonic() > deadline:
+            raise ClusterError(0, f"{path} is still being removed")
+        time.sleep(0.5)
+
+
+# --- what a person sees -----------------------------------------------------------------------------
+
+_MARKS = {True: "PASS", False: "FAIL", None: "????"}
+
+
+def report(lines: tuple[Line, ...]) -> Iterator[str]:
+    """Yield the report: a line each, and what to do about those that are not passed."""
+    width = max(len(line.name) for line in lines)
+    for line in lines:
+        yield f"{_MARKS[line.passed]}  {line.name:<{width}}  {line.evidence}"
+        if line.fix:
+            yield f"      {'':<{width}}  → {line.fix}"
+
+
+def document(lines: tuple[Line, ...]) -> dict[str, Any]:
+    """Return the report for programs. `passed` is null where it could not be found out."""
+    return {
+        "passed": all(line.passed for line in lines),
+        "lines": [
+            {"name": line.name, "passed": line.passed, "evidence": line.evidence, "fix": line.fix}
+            for line in lines
+        ],
+    }

@@ -1,0 +1,206 @@
+"""The smoke test against KServe's real webhooks: what it finds, and that nothing of it is left."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components import settings as stack
+from components.settings import Settings
+from modelcar.base import read_base
+from modelcar.errors import InputError
+from modelcar.registry import Target
+from operations.cluster import Cluster, ClusterError
+from operations.probe_image import NAME, push_probe
+from operations.smoke import Smoke, document, smoke, table
+from tests.conftest import PROJECT, Platform, write_stack
+
+
+@pytest.fixture(scope="module")
+def settings(platform: Platform) -> Settings:
+    file = platform.checkout.folder / ".local/local/platform.json"
+    values = {"modelcar:platformFile": str(file), "modelcar:gpuCount": "0"}
+    return stack.load(values, platform.checkout.folder)
+
+
+@pytest.fixture(scope="module")
+def image(platform: Platform, settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> str:
+    target = Target(settings.registry, NAME, settings.registry_insecure)
+    digest = push_probe(read_base(settings.architecture), tmp_path_factory.mktemp("probe"), target)
+    return f"{settings.registry}/{NAME}@{digest}"
+
+
+@pytest.fixture(scope="module")
+def cluster(settings: Settings) -> Cluster:
+    return Cluster.of(settings)
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"smoke-{uuid.uuid4().hex[:8]}"
+
+
+def verdicts(found: Smoke) -> dict[str, str]:
+    return {outcome.placement: outcome.verdict for outcome in found.outcomes}
+
+
+def test_it_tells_which_placements_work_and_leaves_nothing(
+    cluster: Cluster, settings: Settings, image: str, namespace: str
+) -> None:
+    found = smoke(cluster, settings, image, namespace=namespace)
+    assert verdicts(found) == {
+        "servingRuntime": "works",
+        "storageUriEnv": "works",
+        "storageUris": "works",
+        "podAnnotation": "ignored",
+    }
+    assert found.chosen == settings.placement
+    for outcome in found.outcomes[:3]:
+        assert set(outcome.checks) == {
+            *("init container", "sidecar", "shared processes", "uid of the modelcar", "files")
+        }
+    assert cluster.get(f"/api/v1/namespaces/{namespace}") is None
+    lines = list(table(found))
+    assert lines[-1] == "placement to use: servingRuntime"
+    assert document(found)["placement"] == "servingRuntime"
+
+
+def test_a_namespace_of_somebody_else_is_not_touched(
+    platform: Platform, cluster: Cluster, settings: Settings, image: str, namespace: str
+) -> None:
+    platform.kubectl("create", "namespace", namespace)
+    try:
+        with pytest.raises(InputError, match=f"{namespace} is there, and was not made by this test"):
+            smoke(cluster, settings, image, namespace=namespace)
+        assert cluster.get(f"/api/v1/namespaces/{namespace}") is not None
+    finally:
+        platform.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+@contextmanager
+def modelcar_off(platform: Platform) -> Iterator[None]:
+    """Switch modelcar off in KServe's settings for a while."""
+    here = ("-n", "kserve", "configmap", "inferenceservice-config")
+    text = platform.kubectl("get", *here, "-o", "jsonpath={.data.storageInitializer}")
+
+    def put(value: str) -> None:
+        patch = json.dumps({"data": {"storageInitializer": value}})
+        platform.kubectl("patch", *here, "--type=merge", "-p", patch)
+
+    put(json.dumps({**json.loads(text), "enableModelcar": False}))
+    try:
+        yield
+    finally:
+        put(text)
+
+
+def test_modelcar_that_is_switched_off_is_told(
+    platform: Platform, cluster: Cluster, settings: Settings, image: str, namespace: str
+) -> None:
+    with modelcar_off(platform):
+        found = smoke(cluster, settings, image, namespace=namespace, patience=60)
+    assert found.chosen is None
+    assert "works" not in verdicts(found).values()
+    assert any("modelcar is switched off" in outcome.reason for outcome in found.outcomes)
+    assert cluster.get(f"/api/v1/namespaces/{namespace}") is None
+
+
+def test_an_image_that_cannot_be_pulled_is_told(cluster: Cluster, settings: Settings, namespace: str) -> None:
+    nowhere = f"{settings.registry}/{NAME}@sha256:{'0' * 64}"
+    found = smoke(cluster, settings, nowhere, namespace=namespace, patience=20)
+    assert found.chosen is None
+    assert [outcome.verdict for outcome in found.outcomes[:3]] == ["failed"] * 3
+    assert all("not found" in outcome.reason for outcome in found.outcomes[:3]), found
+
+
+def test_an_api_server_that_goes_away_is_no_traceback(settings: Settings, image: str, tmp_path: Path) -> None:
+    text = Path(str(settings.kubeconfig)).read_text().replace(":6443", ":1")
+    (tmp_path / "kubeconfig").write_text(text)
+    gone = settings.model_copy(update={"kubeconfig": str(tmp_path / "kubeconfig")})
+    with pytest.raises(ClusterError, match="does not answer"):
+        smoke(Cluster.of(gone), gone, image)
+
+
+@pytest.fixture
+def command(platform: Platform, tmp_path: Path) -> Any:
+    """Run the operation on a stack of a project of the test's own."""
+    for part in (
+        "Pulumi.yaml",
+        "__main__.py",
+        "components",
+        "modelcar",
+        "standins",
+        ".venv",
+        "pyproject.toml",
+    ):
+        (tmp_path / part).symlink_to(platform.checkout.folder / part)
+    file = platform.checkout.folder / ".local/local/platform.json"
+    write_stack(tmp_path, "test", {"platformFile": str(file), "gpuCount": 0})
+    environment = platform.pulumi_env(tmp_path)
+    make = ["pulumi", "stack", "init", "test", "--non-interactive"]
+    subprocess.run(make, cwd=tmp_path, env=environment, check=True, capture_output=True)
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "operations", "--project", str(tmp_path), *arguments, "--stack", "test"],
+            cwd=PROJECT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+def test_the_command_prints_what_programs_read(command: Any, namespace: str) -> None:
+    process = command("smoke", "--namespace", namespace, "--json")
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    found = json.loads(out)
+    assert found["placement"] == "servingRuntime"
+    assert [outcome["verdict"] for outcome in found["outcomes"]] == [*["works"] * 3, "ignored"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_test_that_is_stopped_leaves_nothing(
+    command: Any, cluster: Cluster, namespace: str, how: signal.Signals
+) -> None:
+    process = command("smoke", "--namespace", namespace)
+    path = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices"
+    deadline = time.monotonic() + 60
+    while not (cluster.get(path) or {}).get("items") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(how)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error
+    assert "stopped" in error
+    assert cluster.get(f"/api/v1/namespaces/{namespace}") is None
+
+
+def test_a_namespace_that_a_killed_test_left_is_used_again(
+    command: Any, cluster: Cluster, settings: Settings, image: str, namespace: str
+) -> None:
+    process = command("smoke", "--namespace", namespace)
+    path = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices"
+    deadline = time.monotonic() + 60
+    while not (cluster.get(path) or {}).get("items") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert cluster.get(f"/api/v1/namespaces/{namespace}") is not None
+    said: list[str] = []
+    found = smoke(cluster, settings, image, namespace=namespace, say=said.append)
+    assert f"{namespace} is left of a test that was killed" in said[0]
+    assert found.chosen
+    assert cluster.get(f"/api/v1/namespaces/{namespace}") is None

@@ -1,0 +1,71 @@
+"""An API server that answers what a test puts there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from operations.cluster import Cluster, ClusterError
+
+
+class FakeCluster(Cluster):
+    """lists, found, refusals: by path. texts: logs by container. said: of commands by pod."""
+
+    def __init__(self) -> None:
+        self.name = "https://cluster.example"
+        self.lists: dict[str, list[dict[str, Any]]] = {}
+        self.found: dict[str, dict[str, Any]] = {}
+        self.texts: dict[str, str] = {}
+        self.refusals: dict[str, ClusterError] = {}
+        self.said: dict[str, str] = {}
+        self.made: list[tuple[str, dict[str, Any]]] = []
+        self.deleted: list[str] = []
+
+    def get(self, path: str, **query: str) -> dict[str, Any] | None:
+        if path in self.refusals:
+            raise self.refusals[path]
+        if path in self.lists:
+            items = self.lists[path]
+            if query.get("fieldSelector", "").startswith("spec.nodeName="):
+                node = query["fieldSelector"].partition("=")[2]
+                items = [item for item in items if item["spec"].get("nodeName") == node]
+            return {"items": items}
+        return self.found.get(path)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        if path in self.refusals:
+            raise self.refusals[path]
+        if method == "POST" and path not in self.found:
+            self.made.append((path, dict(body or {})))
+            return {}
+        if method == "DELETE":
+            self.deleted.append(path)
+            return {}
+        return self.found[path]
+
+    def logs(self, namespace: str, pod: str, container: str, lines: int = 200) -> str:
+        return self.texts.get(container, "")
+
+    def execute(self, namespace: str, pod: str, container: str, command: Sequence[str]) -> str:
+        return self.said[pod]
+
+
+def pod(
+    name: str,
+    namespace: str,
+    metadata: Mapping[str, Any] | None = None,
+    box: Mapping[str, Any] | None = None,
+    phase: str = "Running",
+) -> dict[str, Any]:
+    """Return a pod of one container."""
+    return {
+        "metadata": {"name": name, "namespace": namespace, **(metadata or {})},
+        "spec": {"containers": [{"name": "main", **(box or {})}]},
+        "status": {"phase": phase},
+    }

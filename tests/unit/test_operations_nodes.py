@@ -1,0 +1,66 @@
+"""What keeps a GPU node, by the autoscaler's rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from operations.nodes import SAFE, Nodes, holder_of, nodes, report
+from tests.unit.fake_cluster import FakeCluster, pod
+from tests.unit.test_components_settings import load
+
+BUDGET = {
+    "metadata": {"name": "one", "namespace": "other"},
+    "spec": {"selector": {"matchLabels": {"app": "x"}}},
+    "status": {"disruptionsAllowed": 0},
+}
+OWNED: dict[str, Any] = {"ownerReferences": [{"kind": "ReplicaSet", "controller": True}]}
+LIMITS = {"resources": {"limits": {"nvidia.com/gpu": "1"}}}
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (pod("a", "other", {**OWNED, "labels": {"app": "y"}}), None),
+        (pod("a", "other", {"ownerReferences": [{"kind": "DaemonSet", "controller": True}]}), None),
+        (pod("a", "other", {"ownerReferences": [{"kind": "Node"}]}), None),
+        (pod("a", "other", phase="Succeeded"), None),
+        (pod("a", "other", {"annotations": {SAFE: "true"}}), None),
+        (pod("a", "other", OWNED, LIMITS), "it uses a GPU"),
+        (pod("a", "other", {**OWNED, "annotations": {SAFE: "false"}}), "safe-to-evict: false"),
+        (pod("a", "other"), "nobody would make it again"),
+        (pod("a", "other", {**OWNED, "labels": {"app": "x"}}), "PodDisruptionBudget one allows no"),
+        (pod("a", "elsewhere", {**OWNED, "labels": {"app": "x"}}), None),
+        (pod("a", "kube-system", OWNED), "a system pod"),
+    ],
+)
+def test_what_keeps_a_node(found: dict[str, Any], why: str | None) -> None:
+    holder = holder_of(found, "gpu-1", [BUDGET])
+    assert (holder is None) == (why is None)
+    if holder and why:
+        assert why in holder.why
+        assert holder.fix
+
+
+def gpu_node(name: str, count: str) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "status": {"allocatable": {"nvidia.com/gpu": count}}}
+
+
+def test_gpu_nodes_and_their_holders_are_told() -> None:
+    cluster = FakeCluster()
+    cluster.lists["/api/v1/nodes"] = [gpu_node("gpu-1", "1"), gpu_node("gpu-2", "2"), gpu_node("cpu", "0")]
+    kept = pod("stray", "other")
+    kept["spec"]["nodeName"] = "gpu-2"
+    cluster.lists["/api/v1/pods"] = [kept]
+    found = nodes(cluster, load())
+    assert found.gpu_nodes == ("gpu-1", "gpu-2")
+    assert [holder.pod for holder in found.holders] == ["other/stray"]
+    lines = list(report(found))
+    assert lines[0] == "pods of the model: none"
+    assert "  gpu-2 is kept by other/stray: nobody would make it again elsewhere" in lines
+    assert lines[-1].startswith("nothing keeps gpu-1: the autoscaler removes it")
+
+
+def test_no_nodes_is_a_short_report() -> None:
+    assert list(report(Nodes((), (), ()))) == ["pods of the model: none", "GPU nodes: none"]
