@@ -1,0 +1,80 @@
+"""The operations on a served model: validation line by line, and scale to zero and back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import Platform
+
+LINES = [
+    "served by digest",
+    "told to stay offline",
+    "answers a prompt",
+    "log without a hub",
+    "egress denied by policy",
+    "egress impossible",
+]
+POLICY = ("-n", "kserve-demo", "networkpolicy", "qwen-oci-egress")
+PODS = ("-n", "kserve-demo", "get", "pods", "-o", "name")
+
+
+@pytest.fixture(scope="module")
+def served(platform: Platform) -> Platform:
+    platform.checkout.make("up")
+    return platform
+
+
+def validate(platform: Platform) -> dict[str, Any]:
+    """Run `make validate` and return its report; its exit status has to say the same."""
+    run = platform.checkout.make("validate", STACK="local", ARGS="--json", check=False)
+    found: dict[str, Any] = json.loads(run.stdout)
+    assert (run.returncode == 0) == found["passed"], run.stderr
+    return found
+
+
+def failed(report: dict[str, Any]) -> dict[str, str]:
+    return {line["name"]: line["evidence"] for line in report["lines"] if not line["passed"]}
+
+
+def test_a_served_model_passes_and_cannot_reach_a_hub(served: Platform) -> None:
+    report = validate(served)
+    assert [line["name"] for line in report["lines"]] == LINES
+    assert not failed(report)
+    [egress] = [line["evidence"] for line in report["lines"] if line["name"] == "egress impossible"]
+    assert "from the pod does not connect, from beside it connects" in egress
+    assert "modelcar-validate-control" not in served.kubectl(*PODS)
+
+
+def test_without_the_policy_it_fails_with_what_connects(served: Platform) -> None:
+    document = json.loads(served.kubectl("get", *POLICY, "-o", "json"))
+    served.kubectl("delete", *POLICY)
+    try:
+        found = failed(validate(served))
+    finally:
+        metadata = {key: document["metadata"][key] for key in ("name", "namespace")}
+        served.kubectl("apply", "-f", "-", text=json.dumps({**document, "metadata": metadata}))
+    assert list(found) == ["egress denied by policy", "egress impossible"]
+    assert "from the pod connects" in found["egress impossible"]
+
+
+def test_idle_leaves_no_pod_and_wake_serves_again(served: Platform) -> None:
+    idle = served.checkout.make("idle", STACK="local")
+    assert "pods of the model: none" in idle.stdout
+    assert "GPU nodes: none" in idle.stdout
+    assert served.kubectl(*PODS) == ""
+    replicas = ("-n", "kserve-demo", "get", "deployments", "-o", "jsonpath={.items[*].spec.replicas}")
+    assert served.kubectl(*replicas) == "0"
+    file = served.checkout.folder / "Pulumi.local.yaml"
+    assert yaml.safe_load(file.read_text())["config"]["modelcar:idle"] in {True, "true"}
+    report = validate(served)
+    assert failed(report) == {"served": "InferenceService kserve-demo/qwen-oci has no pod"}
+    outputs = served.checkout.make("pulumi", ARGS="stack output idleCost --json --stack local").stdout
+    assert "storage of about 0.0 GB a version" in outputs
+
+    served.checkout.make("wake", STACK="local")
+    assert "modelcar:idle" not in yaml.safe_load(file.read_text())["config"]
+    assert not failed(validate(served))
