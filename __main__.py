@@ -16,8 +16,10 @@ from components.model_lock import model_lock
 from components.model_service import ModelService, ModelServiceArgs
 from components.modelcar_image import ModelcarImage, ModelcarImageArgs
 from components.pull_access import PullAccess, PullAccessArgs
+from components.smoke_test import SmokeTest
 from modelcar.base import read_base
 from modelcar.errors import InputError
+from operations import placement
 
 PROJECT = Path(__file__).absolute().parent
 
@@ -28,7 +30,12 @@ def main() -> None:
     lock = model_lock(settings, PROJECT)
     if settings.google:
         require_adopted(settings.google)
-    reachable = reachability.check(settings, required=not pulumi.runtime.is_dry_run())
+    preview = pulumi.runtime.is_dry_run()
+    reachable = reachability.check(settings, required=not preview)
+    tested = None
+    if settings.placement == "auto":
+        tested = placement.find(settings, PROJECT, preview=preview, reachable=reachable, say=pulumi.log.info)
+        settings = settings.model_copy(update={"placement": tested.placement})
 
     size = lock.total_size if lock else 0
 
@@ -77,6 +84,10 @@ def main() -> None:
         if settings.needs_pull_access
         else None
     )
+    if tested:
+        name = placement.config_map_name(settings)
+        smoke = SmokeTest("smoke-test", name, settings.namespace, vars(tested), in_cluster)
+        in_cluster = pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=[smoke]))
     if settings.egress.restrict:
         policed = EgressPolicyArgs(settings.service_name, settings.namespace, settings.egress)
         policy = EgressPolicy("egress", policed, in_cluster)

@@ -23,7 +23,7 @@ from modelcar.oci_layout import context_of
 
 PROJECT = Path(__file__).absolute().parent.parent
 #: What a Pulumi program needs of the project; modelcar/ itself is copied, as layouts come to lie in it.
-PARTS = ("components", "local", "standins", ".venv", "pyproject.toml")
+PARTS = ("components", "local", "operations", "standins", ".venv", "pyproject.toml")
 BASE = read_base("amd64")
 BUILDAH_PACKAGES = ["buildah", "libgpgme11", "libassuan0", "libdevmapper1.02.1", "libsubid4"]
 

@@ -120,7 +120,7 @@ def values(settings: KServeSettings, mode: str) -> dict[str, Any]:
     }
 
 
-class ModelcarOffError(Exception):
+class ModelcarOffError(pulumi.RunError):
     """The cluster's KServe would accept an oci:// URI, and then fail to fetch it."""
 
 

@@ -94,7 +94,7 @@ class Settings(BaseModel):
     # the service
     service_name: ServiceName = "qwen-oci"
     served_model_name: str = ""
-    placement: Literal["servingRuntime", "storageUriEnv", "storageUris"] = "servingRuntime"
+    placement: Literal["servingRuntime", "storageUriEnv", "storageUris", "auto"] = "servingRuntime"
     rollout: Literal["auto", "Recreate", "RollingUpdate"] = "auto"
     idle: bool = False
     min_replicas: int = Field(1, ge=0, le=1000)

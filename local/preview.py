@@ -28,6 +28,7 @@ PARTS = (
     "__main__.py",
     "components",
     "modelcar",
+    "operations",
     "policy",
     "standins",
     "pyproject.toml",

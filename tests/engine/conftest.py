@@ -17,7 +17,16 @@ from modelcar.lock import Lock
 from modelcar.tiny_model import make_tiny_model
 from tests.conftest import Platform, write_stack
 
-PARTS = ("Pulumi.yaml", "__main__.py", "components", "modelcar", "standins", ".venv", "pyproject.toml")
+PARTS = (
+    "Pulumi.yaml",
+    "__main__.py",
+    "components",
+    "modelcar",
+    "operations",
+    "standins",
+    ".venv",
+    "pyproject.toml",
+)
 
 #: A server that starts at once: busybox httpd, with a page for the probes.
 PAGES = "mkdir -p /tmp/www && echo ok > /tmp/www/health && ln -sfn /mnt/models /tmp/www/models"

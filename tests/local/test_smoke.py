@@ -8,8 +8,6 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from operations.cluster import Cluster, ClusterError
 from operations.probe_image import NAME, push_probe
 from operations.smoke import Smoke, document, smoke, table
 from tests.conftest import PROJECT, Platform, write_stack
+from tests.modelcar_switch import modelcar_off
 
 
 @pytest.fixture(scope="module")
@@ -87,23 +86,6 @@ def test_a_namespace_of_somebody_else_is_not_touched(
         platform.kubectl("delete", "namespace", namespace, "--wait=false")
 
 
-@contextmanager
-def modelcar_off(platform: Platform) -> Iterator[None]:
-    """Switch modelcar off in KServe's settings for a while."""
-    here = ("-n", "kserve", "configmap", "inferenceservice-config")
-    text = platform.kubectl("get", *here, "-o", "jsonpath={.data.storageInitializer}")
-
-    def put(value: str) -> None:
-        patch = json.dumps({"data": {"storageInitializer": value}})
-        platform.kubectl("patch", *here, "--type=merge", "-p", patch)
-
-    put(json.dumps({**json.loads(text), "enableModelcar": False}))
-    try:
-        yield
-    finally:
-        put(text)
-
-
 def test_modelcar_that_is_switched_off_is_told(
     platform: Platform, cluster: Cluster, settings: Settings, image: str, namespace: str
 ) -> None:
@@ -139,6 +121,7 @@ def command(platform: Platform, tmp_path: Path) -> Any:
         "__main__.py",
         "components",
         "modelcar",
+        "operations",
         "standins",
         ".venv",
         "pyproject.toml",

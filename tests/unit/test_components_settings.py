@@ -170,7 +170,7 @@ class Wrong(NamedTuple):
 
 BY_DIGEST = "IMAGE@sha256:<64 hexadecimal digits>"
 PLACE = "HOST[:PORT]/PATH, in lower case, without scheme and tag"
-PLACEMENTS = "'servingRuntime', 'storageUriEnv' or 'storageUris'"
+PLACEMENTS = "'servingRuntime', 'storageUriEnv', 'storageUris' or 'auto'"
 NOT_SET = "pulumi config set modelcar:"
 
 WRONG = {

@@ -722,7 +722,7 @@ def test_a_layers_digest_edited_by_hand_is_found_out(project: Path) -> None:
 
 def test_a_lock_that_could_not_be_read_back_is_not_written(project: Path) -> None:
     said = refused(lambda: lock(project, license="two\nlines"), project)
-    assert r"license: two\nlines; " in said
+    assert r"license: 'two\nlines'; " in said
     assert "--license" in said
     assert not (project / "modelcar/models/m/model.lock").exists()
 
