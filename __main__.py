@@ -95,7 +95,12 @@ def main() -> None:
         in_cluster = pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=[policy]))
     service = ModelService(
         settings.service_name,
-        ModelServiceArgs(image.storage_uri, settings, access.service_account if access else None),
+        ModelServiceArgs(
+            image.storage_uri,
+            settings,
+            service_account=access.service_account if access else None,
+            kubeconfig=cloud.cluster.kubeconfig if cloud and not own_cluster else None,
+        ),
         in_cluster,
     )
 

@@ -6,6 +6,7 @@ mounted, `shareProcessNamespace`, and the link /mnt/models. The server's contain
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,11 +39,13 @@ class ModelServiceArgs:
     """storage_uri: `oci://…@sha256:…`; settings: the stack's, for everything else.
 
     service_account: of the pods; the namespace's default one where None.
+    kubeconfig: of the cluster, where the settings have none; it is asked why a model is not served.
     """
 
     storage_uri: pulumi.Input[str]
     settings: Settings
     service_account: pulumi.Input[str] | None = None
+    kubeconfig: pulumi.Input[str] | None = None
 
 
 class ModelService(pulumi.ComponentResource):
@@ -87,7 +90,9 @@ class ModelService(pulumi.ComponentResource):
             kind="InferenceService",
             metadata={**metadata, "annotations": service_annotations(settings)},
             spec={"predictor": predictor(settings, args.storage_uri, args.service_account)},
-            opts=child(self, opts, *depends_on),
+            opts=pulumi.ResourceOptions.merge(
+                child(self, opts, *depends_on), pulumi.ResourceOptions(hooks=_explaining(name, args))
+            ),
         )
         # Known in a preview, and tied to the service: nobody gets the name before it is served.
         self.name = service.urn.apply(lambda _: settings.service_name)
@@ -96,6 +101,25 @@ class ModelService(pulumi.ComponentResource):
         self.register_outputs(
             {"name": self.name, "namespace": self.namespace, "storageUri": self.storage_uri}
         )
+
+
+def _explaining(name: str, args: ModelServiceArgs) -> pulumi.ResourceHookBinding | None:
+    """Return the hook that says why a model is not served: the pod's own reason, and its last words."""
+    if pulumi.runtime.is_dry_run():
+        return None
+    kubeconfig: list[str] = []
+    if args.kubeconfig is not None:
+        pulumi.Output.from_input(args.kubeconfig).apply(kubeconfig.append)
+
+    async def explain(_: pulumi.ErrorHookArgs) -> bool:
+        from operations.rollout import reasons  # the client of Kubernetes is only needed here
+
+        own = {"kubeconfig": kubeconfig[0]} if kubeconfig else {}
+        for line in await asyncio.to_thread(reasons, args.settings.model_copy(update=own)):
+            pulumi.log.error(line)
+        return False  # no retry
+
+    return pulumi.ResourceHookBinding(on_error=[pulumi.ErrorHook(f"explain-{name}", explain)])
 
 
 def labels(settings: Settings) -> dict[str, str]:

@@ -24,7 +24,7 @@ ASSUMED = "servingRuntime"
 
 
 @dataclass(frozen=True)
-class Tested:
+class Found:
     """placement: to use. fingerprint: of the KServe that it was found out with; empty where it is assumed."""
 
     placement: str
@@ -33,7 +33,7 @@ class Tested:
 
 def find(
     settings: Settings, project: Path, *, preview: bool, reachable: bool, say: Callable[[str], None]
-) -> Tested:
+) -> Found:
     """Return the placement to use.
 
     Args:
@@ -48,7 +48,7 @@ def find(
     """
     if settings.kserve.install or not reachable:
         say(f"placement auto: {ASSUMED}, as KServe {settings.kserve.version} honours it")
-        return Tested(ASSUMED)
+        return Found(ASSUMED)
     from operations.cluster import Cluster, ClusterError  # a stack without auto needs no client of Kubernetes
 
     try:
@@ -64,7 +64,7 @@ def find(
 
 def _ask(
     cluster: Cluster, settings: Settings, project: Path, *, preview: bool, say: Callable[[str], None]
-) -> Tested:
+) -> Found:
     now = fingerprint(cluster, settings)
     kept = _kept(cluster, settings)
     if kept and (preview or kept.fingerprint == now):
@@ -73,8 +73,8 @@ def _ask(
         return kept
     if preview:
         say(f"placement auto: not tested yet, so this preview assumes {ASSUMED}; `pulumi up` tests it")
-        return Tested(ASSUMED)
-    return Tested(_test(cluster, settings, project, say), now)
+        return Found(ASSUMED)
+    return Found(_test(cluster, settings, project, say), now)
 
 
 def fingerprint(cluster: Cluster, settings: Settings) -> str:
@@ -94,13 +94,13 @@ def config_map_name(settings: Settings) -> str:
     return f"{settings.service_name}-smoke-test"
 
 
-def _kept(cluster: Cluster, settings: Settings) -> Tested | None:
+def _kept(cluster: Cluster, settings: Settings) -> Found | None:
     name = config_map_name(settings)
     found = cluster.get(f"/api/v1/namespaces/{settings.namespace}/configmaps/{name}")
     data = (found or {}).get("data") or {}
     if "placement" not in data:
         return None
-    return Tested(str(data["placement"]), str(data.get("fingerprint", "")))
+    return Found(str(data["placement"]), str(data.get("fingerprint", "")))
 
 
 def _test(cluster: Cluster, settings: Settings, project: Path, say: Callable[[str], None]) -> str:

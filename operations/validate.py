@@ -77,7 +77,7 @@ def validate(
 
 def serving_pod(cluster: Cluster, settings: Settings) -> JSON | None:
     """Return the newest ready pod of the stack's InferenceService."""
-    ready = [pod for pod in pods(cluster, settings) if _is_ready(pod)]
+    ready = [pod for pod in pods(cluster, settings) if is_ready(pod)]
     return max(ready, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
 
 
@@ -89,7 +89,8 @@ def pods(cluster: Cluster, settings: Settings) -> list[JSON]:
     return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
 
-def _is_ready(pod: JSON) -> bool:
+def is_ready(pod: JSON) -> bool:
+    """Tell whether a pod's containers are all ready."""
     conditions = pod["status"].get("conditions") or []
     return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
 
@@ -276,7 +277,7 @@ def _control(cluster: Cluster, settings: Settings, image: str) -> Iterator[str]:
         deadline = time.monotonic() + CONTROL_PATIENCE
         while True:
             pod = cluster.get(f"{path}/{CONTROL}") or {"status": {}}
-            if _is_ready(pod):
+            if is_ready(pod):
                 break
             if time.monotonic() > deadline:
                 raise ClusterError(0, f"pod {CONTROL} does not start: {why(cluster, pod)}")

@@ -54,6 +54,7 @@ class Declared:
     protect: bool = False
     before_create: tuple[str, ...] = ()
     before_update: tuple[str, ...] = ()
+    on_error: tuple[str, ...] = ()
 
 
 class Monitor(mocks.MockMonitor):
@@ -77,6 +78,7 @@ class Monitor(mocks.MockMonitor):
                     request.protect,
                     tuple(request.hooks.before_create),
                     tuple(request.hooks.before_update),
+                    tuple(request.hooks.on_error),
                 )
             )
         return response
@@ -109,7 +111,7 @@ class Engine:
 
     preview: bool
     declared: list[Declared] = dataclasses.field(default_factory=list)
-    hooks: dict[str, pulumi.ResourceHook] = dataclasses.field(default_factory=dict)
+    hooks: dict[str, pulumi.ResourceHook | pulumi.ErrorHook] = dataclasses.field(default_factory=dict)
 
     def run(
         self, program: Callable[[], Mapping[str, pulumi.Output[Any]]], digest: str | None = DIGEST
@@ -127,17 +129,23 @@ class Engine:
             asyncio.get_running_loop().set_exception_handler(lambda *_: None)
             SETTINGS.outputs = set()  # set_mocks leaves the one of the program before
             mocks.set_mocks(monitor.mocks, preview=self.preview, monitor=monitor)
-            SETTINGS.monitor_features = {resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_HOOKS}
+            SETTINGS.monitor_features = {
+                resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_HOOKS,
+                resource_pb2.RESOURCE_MONITOR_FEATURE_ERROR_HOOKS,
+            }
             await run_pulumi_func(declare)
 
-        def keep_hook(hook: pulumi.ResourceHook) -> asyncio.Future[None]:
+        def keep_hook(hook: pulumi.ResourceHook | pulumi.ErrorHook) -> asyncio.Future[None]:
             """Hooks run in the real engine only; here a test may call them."""
             self.hooks[hook.name] = hook
             registered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             registered.set_result(None)
             return registered
 
-        with mock.patch("pulumi.resource_hooks.register_resource_hook", keep_hook):
+        with (
+            mock.patch("pulumi.resource_hooks.register_resource_hook", keep_hook),
+            mock.patch("pulumi.resource_hooks.register_error_hook", keep_hook),
+        ):
             contextvars.copy_context().run(asyncio.run, main())
         self.declared = monitor.declared
         return found

@@ -379,6 +379,30 @@ def test_outputs_are_known_in_a_preview_too(engine: Engine) -> None:
     assert declare_service(engine) == {"name": "tiny", "namespace": "models", "storage_uri": STORAGE_URI}
 
 
+def test_a_service_that_fails_is_explained_by_its_pods(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare_service(engine)
+    service = engine.the("InferenceService")
+    if engine.preview:
+        assert (service.on_error, engine.hooks) == ((), {})
+        return
+    assert service.on_error == ("explain-tiny-service",)
+    seen: list[Settings] = []
+
+    def reasons(settings: Settings) -> list[str]:
+        seen.append(settings)
+        return ["the pod crashes"]
+
+    monkeypatch.setattr("operations.rollout.reasons", reasons)
+    logged: list[str] = []
+    monkeypatch.setattr(pulumi.log, "error", logged.append)
+    explain: Any = engine.hooks["explain-tiny-service"]
+    assert asyncio.run(explain(None)) is False, "it is not tried again"
+    assert logged == ["the pod crashes"]
+    assert [settings.service_name for settings in seen] == ["tiny"]
+
+
 def test_requests_and_limits_are_both_set(engine: Engine, placement: str) -> None:
     declare_service(engine, placement=placement, cpu="2", memory="3Gi", gpuCount=0)
     expected = {"cpu": "2", "memory": "3Gi"}

@@ -1,0 +1,128 @@
+"""`placement: auto`: what is taken from the last run, and when the cluster is tested (again)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.settings import Settings
+from modelcar.errors import InputError
+from operations import placement
+from operations.cluster import ClusterError
+from operations.placement import Found, find, fingerprint
+from operations.smoke import Outcome, Smoke
+from tests.unit.fake_cluster import FakeCluster
+from tests.unit.test_components_settings import load
+
+SETTINGS = load(placement="auto", namespace="models", serviceName="m")
+KEPT = "/api/v1/namespaces/models/configmaps/m-smoke-test"
+CONFIG = "/api/v1/namespaces/kserve/configmaps/inferenceservice-config"
+KSERVE = "/apis/serving.kserve.io/v1beta1"
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    made = FakeCluster()
+    made.found[KSERVE] = {}
+    made.found[CONFIG] = {"data": {"storageInitializer": "{}"}}
+    monkeypatch.setattr("operations.cluster.Cluster.of", lambda _: made)
+    return made
+
+
+@pytest.fixture
+def tested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let each test find that storageUriEnv works; note that it was run."""
+    runs: list[str] = []
+
+    def run(*_: Any, **__: Any) -> Smoke:
+        runs.append("run")
+        outcomes = (Outcome("servingRuntime", "refused", "no"), Outcome("storageUriEnv", "works"))
+        return Smoke("v0.19.0", outcomes, "storageUriEnv")
+
+    monkeypatch.setattr("operations.smoke.smoke", run)
+    monkeypatch.setattr("operations.probe_image.push_probe", lambda *_: "sha256:" + "0" * 64)
+    return runs
+
+
+def ask(settings: Settings = SETTINGS, *, preview: bool = False, reachable: bool = True) -> tuple[Found, str]:
+    said: list[str] = []
+    found = find(settings, Path("/nowhere"), preview=preview, reachable=reachable, say=said.append)
+    return found, "\n".join(said)
+
+
+def keep(cluster: FakeCluster, **data: str) -> None:
+    cluster.found[KEPT] = {"data": data}
+
+
+def test_the_first_up_tests(cluster: FakeCluster, tested: list[str]) -> None:
+    found, said = ask()
+    assert found == Found("storageUriEnv", fingerprint(cluster, SETTINGS))
+    assert tested == ["run"]
+    assert "placement to use: storageUriEnv" in said
+
+
+def test_what_was_found_out_is_taken(cluster: FakeCluster, tested: list[str]) -> None:
+    keep(cluster, placement="storageUris", fingerprint=fingerprint(cluster, SETTINGS))
+    for preview in (True, False):
+        assert ask(preview=preview)[0].placement == "storageUris"
+    assert not tested
+
+
+def test_a_kserve_that_has_changed_is_tested_again_by_up_alone(
+    cluster: FakeCluster, tested: list[str]
+) -> None:
+    keep(cluster, placement="storageUris", fingerprint=fingerprint(cluster, SETTINGS))
+    cluster.found[CONFIG] = {"data": {"storageInitializer": '{"enableModelcar": true}'}}
+    found, said = ask(preview=True)
+    assert found.placement == "storageUris"
+    assert "`pulumi up` tests it again" in said
+    assert not tested
+    assert ask()[0].placement == "storageUriEnv"
+    assert tested
+
+
+def test_a_first_preview_assumes(cluster: FakeCluster, tested: list[str]) -> None:
+    found, said = ask(preview=True)
+    assert found == Found("servingRuntime")
+    assert "this preview assumes servingRuntime" in said
+    assert not tested
+
+
+@pytest.mark.parametrize("preview", [True, False])
+def test_a_kserve_of_the_stacks_own_needs_no_test(tested: list[str], preview: bool) -> None:
+    settings = load(placement="auto", kserve={"install": True})
+    assert ask(settings, preview=preview)[0] == Found("servingRuntime")
+    assert not tested
+
+
+def test_a_cluster_that_cannot_be_reached_is_not_asked(tested: list[str]) -> None:
+    assert ask(preview=True, reachable=False)[0] == Found("servingRuntime")
+
+
+def test_none_that_works_is_told_with_every_reason(
+    cluster: FakeCluster, tested: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = (Outcome("servingRuntime", "ignored", "off"), Outcome("storageUris", "failed", "no pod"))
+    monkeypatch.setattr("operations.smoke.smoke", lambda *_, **__: Smoke("", outcomes, None))
+    with pytest.raises(InputError, match=r"servingRuntime: off; storageUris: no pod"):
+        ask()
+
+
+def test_an_api_server_that_goes_away_is_told_with_the_way_out(cluster: FakeCluster) -> None:
+    cluster.refusals[CONFIG] = ClusterError(0, "it does not answer")
+    with pytest.raises(InputError, match=r"(?s)cannot be asked: it does not answer.*modelcar:placement serv"):
+        ask()
+
+
+def test_a_cluster_without_kserve_is_told(cluster: FakeCluster) -> None:
+    del cluster.found[KSERVE]
+    with pytest.raises(InputError, match="knows no InferenceService"):
+        ask()
+
+
+def test_modes_are_tested_apart(cluster: FakeCluster) -> None:
+    knative = load(placement="auto", deploymentMode="Knative")
+    assert fingerprint(cluster, knative) != fingerprint(cluster, SETTINGS)
+    assert placement.config_map_name(SETTINGS) == "m-smoke-test"
