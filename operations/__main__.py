@@ -15,6 +15,7 @@ import httpx
 from modelcar.base import read_base
 from modelcar.errors import InputError
 from modelcar.registry import Target
+from operations import gitops
 from operations import nodes as gpu_nodes
 from operations import smoke as smoke_test
 from operations import validate as validation
@@ -70,7 +71,18 @@ def _parser() -> argparse.ArgumentParser:
     validate.set_defaults(run=_validate)
     nodes = commands.add_parser("nodes", help="tell which GPU nodes are there, and which pods keep them")
     nodes.set_defaults(run=_nodes)
-    for command in (smoke, validate, nodes):
+    render = commands.add_parser("render", help="write the stack's objects as YAML, for Argo CD and Git")
+    render.set_defaults(run=_render)
+    render.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="in a Git checkout")
+    render.add_argument(
+        "--check", action="store_true", help="write nothing, show the difference, exit 1 for one"
+    )
+    render.add_argument(
+        "--repository", metavar="URL", help="of the Git repository; writes the Application too"
+    )
+    render.add_argument("--path", metavar="PATH", help="of the folder in it (default: as --out is written)")
+    render.add_argument("--revision", default="main", help="that Argo CD follows (default: main)")
+    for command in (smoke, validate, nodes, render):
         command.add_argument("--stack", required=True, help="name of the Pulumi stack")
         command.add_argument("--json", action="store_true", help="for programs")
     return parser
@@ -119,6 +131,34 @@ def _nodes(options: argparse.Namespace) -> int:
     else:
         print("\n".join(gpu_nodes.report(found)))
     return 0
+
+
+def _render(options: argparse.Namespace) -> int:
+    settings = settings_of(options.stack, options.project)
+    found = dict(gitops.manifests(settings, options.project))
+    pairs = [(options.out, found)]
+    if options.repository:
+        told = gitops.Application(options.repository, options.path or str(options.out), options.revision)
+        # Beside the folder: an Application that lies in what it applies would apply itself.
+        pairs.append(
+            (
+                options.out.parent / "argocd",
+                {f"{settings.namespace}.yaml": gitops.application(settings, told)},
+            )
+        )
+    changed = []
+    for folder, documents in pairs:
+        work = gitops.changes if options.check else gitops.write
+        changed += list(work(folder, documents))
+    if options.json:
+        print(json.dumps([{"path": str(change.path), "what": change.what} for change in changed], indent=1))
+    else:
+        for change in changed:
+            print(f"{change.what}: {change.path}")
+            for line in change.diff:
+                print(f"  {line}")
+        print(f"{len(changed)} files {'would change' if options.check else 'changed'}")
+    return 1 if options.check and changed else 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,177 @@
+"""The stack's objects in the cluster as YAML for a Git repository, from which Argo CD applies them.
+
+Everything follows from settings and lock: neither the cluster nor the registry is asked, no field that a
+cluster fills in is written, and a run that changes nothing writes nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.egress import network_policy
+from components.model_service import labels, predictor, service_annotations, serving_runtime
+from components.settings import Settings
+from modelcar.base import read_base
+from modelcar.errors import refuse
+from modelcar.image import modelcar_image
+from modelcar.lock import read_lock
+
+#: Of the file that says which ones were written, so that a file that is no longer wanted can go.
+HEADER = (
+    "# Written by `python -m operations render`; change the stack's settings or the model's lock instead.\n"
+)
+#: Annotations that only Pulumi's provider understands.
+_PULUMI = "pulumi.com/"
+
+
+@dataclass(frozen=True)
+class Application:
+    """What Argo CD is told. repository: address of the Git repository. path: of the folder in it."""
+
+    repository: str
+    path: str
+    revision: str = "main"
+    project: str = "default"
+    namespace: str = "argocd"
+    server: str = "https://kubernetes.default.svc"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A file that is to be written, or removed. diff: unified, line by line."""
+
+    path: Path
+    what: str
+    diff: tuple[str, ...]
+
+
+def manifests(settings: Settings, project: Path) -> dict[str, dict[str, Any]]:
+    """Return the objects by file name, in the order in which they are needed.
+
+    Raises:
+        InputError: the model has no lock, or a password would have to be written.
+    """
+    if settings.registry_username:
+        raise refuse(
+            "modelcar:registryPassword",
+            "set, and Git is no place for it (not shown)",
+            allowed="a Secret that is there: modelcar:pullSecret",
+            fix="make the Secret in the cluster, and name it",
+        )
+    lock = read_lock(project / settings.lock_path)
+    digest = modelcar_image(lock, read_base(settings.architecture)).digest
+    uri = f"oci://{settings.registry}/{settings.repository}@{digest}"
+    name, found = settings.service_name, {}
+    account = name if settings.pull_secret else None
+    if settings.pull_secret:
+        body = {
+            "imagePullSecrets": [{"name": settings.pull_secret}],
+            "automountServiceAccountToken": False,
+        }
+        found["serviceaccount.yaml"] = {**_object("v1", "ServiceAccount", settings), **body}
+    if settings.egress.restrict:
+        policy = _object("networking.k8s.io/v1", "NetworkPolicy", settings, f"{name}-egress")
+        found["networkpolicy.yaml"] = {**policy, "spec": network_policy(name, settings.egress)}
+    if settings.placement in {"servingRuntime", "auto"}:
+        runtime = _object("serving.kserve.io/v1alpha1", "ServingRuntime", settings)
+        found["servingruntime.yaml"] = {**runtime, "spec": serving_runtime(settings)}
+    service = _object("serving.kserve.io/v1beta1", "InferenceService", settings)
+    annotations = {
+        key: value for key, value in service_annotations(settings).items() if not key.startswith(_PULUMI)
+    }
+    service["metadata"]["annotations"] = annotations
+    placed = (
+        settings.model_copy(update={"placement": "servingRuntime"})
+        if settings.placement == "auto"
+        else settings
+    )
+    found["inferenceservice.yaml"] = {**service, "spec": {"predictor": predictor(placed, uri, account)}}
+    return found
+
+
+def _object(version: str, kind: str, settings: Settings, name: str | None = None) -> dict[str, Any]:
+    metadata = {
+        "name": name or settings.service_name,
+        "namespace": settings.namespace,
+        "labels": {**labels(settings), "app.kubernetes.io/managed-by": "argocd"},
+    }
+    return {"apiVersion": version, "kind": kind, "metadata": metadata}
+
+
+def application(settings: Settings, told: Application) -> dict[str, Any]:
+    """Return the Argo CD Application: synchronised by hand, as GPUs cost (no `automated` policy)."""
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Application",
+        "metadata": {"name": settings.namespace, "namespace": told.namespace},
+        "spec": {
+            "project": told.project,
+            "source": {"repoURL": told.repository, "targetRevision": told.revision, "path": told.path},
+            "destination": {"server": told.server, "namespace": settings.namespace},
+            "syncPolicy": {"syncOptions": ["CreateNamespace=true", "ServerSideApply=true"]},
+        },
+    }
+
+
+def to_yaml(document: Mapping[str, Any]) -> str:
+    """Return an object as YAML, with a stable order of keys and no aliases."""
+    return HEADER + yaml.dump(dict(document), Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Tuples are lists, and what occurs twice is written twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 -- as the library calls it
+        """Write no anchors."""
+        return True
+
+
+_Dumper.add_representer(tuple, lambda dumper, data: dumper.represent_list(list(data)))
+
+
+def changes(folder: Path, documents: Mapping[str, Mapping[str, Any]]) -> Iterator[Change]:
+    """Yield what has to be written, or removed, for a folder to hold these objects and no others of ours.
+
+    Raises:
+        InputError: a file of one of these names was not written by this program.
+    """
+    for name, document in documents.items():
+        path, wanted = folder / name, to_yaml(document)
+        there = path.read_text() if path.exists() else ""
+        if there and not there.startswith(HEADER):
+            raise refuse(
+                str(path),
+                "was not written by this program",
+                allowed="a folder of this program's own, or an empty one",
+                fix="name another folder, or remove the file",
+            )
+        if there != wanted:
+            yield Change(path, "changed" if there else "new", tuple(_diff(name, there, wanted)))
+    for path in sorted(folder.glob("*.yaml")):
+        there = path.read_text()
+        if path.name not in documents and there.startswith(HEADER):
+            yield Change(path, "removed", tuple(_diff(path.name, there, "")))
+
+
+def write(folder: Path, documents: Mapping[str, Mapping[str, Any]]) -> list[Change]:
+    """Write what has changed, and return it; nothing is touched where nothing has."""
+    found = list(changes(folder, documents))
+    for change in found:
+        if change.what == "removed":
+            change.path.unlink()
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            change.path.write_text(to_yaml(documents[change.path.name]))
+    return found
+
+
+def _diff(name: str, before: str, after: str) -> Iterator[str]:
+    yield from difflib.unified_diff(
+        before.splitlines(), after.splitlines(), f"a/{name}", f"b/{name}", lineterm="", n=2
+    )

@@ -1,0 +1,135 @@
+"""The stack as YAML in a Git checkout: pinned, in a stable order, and written only when it changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.settings import Settings
+from modelcar import locking
+from modelcar.errors import InputError
+from modelcar.lock import Lock
+from modelcar.tiny_model import make_tiny_model
+from operations.__main__ import main
+from operations.gitops import HEADER, Application, application, changes, manifests, to_yaml, write
+from tests.unit.test_components_settings import load
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    make_tiny_model(folder / "weights")
+    lock(folder)
+    return folder
+
+
+def lock(folder: Path, license: str = "MIT") -> Lock:
+    description = locking.Description(folder="weights", license=license)
+    return locking.lock_model("tiny", description, locking.resolve(description, folder), folder)[0]
+
+
+def settings(**changes: Any) -> Settings:
+    return load(model="tiny", namespace="kserve-demo", serviceName="qwen-oci", **changes)
+
+
+def test_the_service_is_pinned_and_holds_nothing_of_pulumis(project: Path) -> None:
+    found = manifests(settings(), project)
+    assert list(found) == ["networkpolicy.yaml", "servingruntime.yaml", "inferenceservice.yaml"]
+    service = found["inferenceservice.yaml"]
+    assert service["spec"]["predictor"]["model"]["storageUri"].startswith(
+        "oci://localhost:5000/models/tiny@sha256:"
+    )
+    assert "pulumi" not in to_yaml(service).removeprefix(HEADER)
+    for document in found.values():
+        assert document["metadata"]["namespace"] == "kserve-demo"
+        assert not {"status", "uid", "resourceVersion"} & {*document, *document["metadata"]}
+        assert yaml.safe_load(to_yaml(document)) == yaml.safe_load(to_yaml(yaml.safe_load(to_yaml(document))))
+
+
+def test_what_the_stack_does_not_have_is_not_written(project: Path) -> None:
+    found = manifests(settings(placement="storageUris", egress={"restrict": False}), project)
+    assert list(found) == ["inferenceservice.yaml"]
+    found = manifests(settings(placement="auto", pullSecret="regcred"), project)
+    assert list(found)[:2] == ["serviceaccount.yaml", "networkpolicy.yaml"]
+    assert found["inferenceservice.yaml"]["spec"]["predictor"]["serviceAccountName"] == "qwen-oci"
+    assert "servingruntime.yaml" in found
+
+
+def test_a_password_is_not_written_into_git(project: Path) -> None:
+    with pytest.raises(InputError, match="Git is no place for it") as caught:
+        manifests(settings(registryUsername="u", registryPassword="s3cret"), project)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_second_run_touches_nothing(project: Path, tmp_path: Path) -> None:
+    documents = manifests(settings(), project)
+    first = write(tmp_path / "apps", documents)
+    assert {change.what for change in first} == {"new"}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "apps").iterdir()}
+    assert write(tmp_path / "apps", manifests(settings(), project)) == []
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "apps").iterdir()} == before
+
+
+def test_a_change_is_shown_line_by_line_before_it_is_written(project: Path, tmp_path: Path) -> None:
+    write(tmp_path, manifests(settings(), project))
+    [change] = changes(tmp_path, manifests(settings(minReplicas=2, maxReplicas=2), project))
+    assert change.path.name == "inferenceservice.yaml"
+    assert "-    minReplicas: 1" in change.diff
+    assert "+    minReplicas: 2" in change.diff
+    assert "minReplicas: 1" in change.path.read_text(), "looking writes nothing"
+
+
+def test_what_is_no_longer_wanted_is_removed_and_other_files_stay(project: Path, tmp_path: Path) -> None:
+    write(tmp_path, manifests(settings(), project))
+    (tmp_path / "kustomization.yaml").write_text("resources: []\n")
+    found = write(tmp_path, manifests(settings(egress={"restrict": False}), project))
+    assert [(change.what, change.path.name) for change in found] == [("removed", "networkpolicy.yaml")]
+    assert (tmp_path / "kustomization.yaml").exists()
+
+
+def test_somebody_elses_file_is_not_overwritten(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "inferenceservice.yaml").write_text("kind: InferenceService\n")
+    with pytest.raises(InputError, match="was not written by this program"):
+        write(tmp_path, manifests(settings(), project))
+    assert (tmp_path / "inferenceservice.yaml").read_text() == "kind: InferenceService\n"
+
+
+def test_the_application_is_synchronised_by_hand() -> None:
+    document = application(settings(), Application("https://git.example/models.git", "apps/qwen"))
+    assert document["metadata"] == {"name": "kserve-demo", "namespace": "argocd"}
+    assert document["spec"]["source"] == {
+        "repoURL": "https://git.example/models.git",
+        "targetRevision": "main",
+        "path": "apps/qwen",
+    }
+    assert "automated" not in document["spec"]["syncPolicy"]
+    assert document["spec"]["destination"]["namespace"] == "kserve-demo"
+
+
+def test_a_model_without_a_lock_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"model\.lock"):
+        manifests(settings(), tmp_path)
+
+
+def test_the_command(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("operations.__main__.settings_of", lambda *_: settings())
+    out = tmp_path / "apps" / "qwen"
+    command = ["--project", str(project), "render", "--stack", "dev", "--out", str(out)]
+    command += ["--repository", "https://git.example/models.git", "--path", "apps/qwen"]
+    assert main([*command, "--check"]) == 1
+    assert not out.exists()
+    assert main(command) == 0
+    assert "4 files changed" in capsys.readouterr().out
+    assert sorted(path.name for path in out.iterdir()) == [
+        "inferenceservice.yaml",
+        "networkpolicy.yaml",
+        "servingruntime.yaml",
+    ]
+    assert (tmp_path / "apps/argocd/kserve-demo.yaml").exists()
+    assert main([*command, "--check"]) == 0
+    assert "0 files would change" in capsys.readouterr().out
