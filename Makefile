@@ -90,6 +90,10 @@ idle: env ## let a stack keep no pod, so that its GPU nodes go: make idle STACK=
 wake: env ## let it serve again: make wake STACK=local
 	@$(LOCAL) wake $(STACK) $(ARGS)
 
+.PHONY: runbook
+runbook: env ## walk through the runbook from step 1 to 6 here, with a line of evidence for each
+	@$(LOCAL) runbook
+
 .PHONY: rehearse
 rehearse: env ## do what the workflows do to dev, on this machine and without an account
 	@$(LOCAL) rehearse

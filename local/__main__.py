@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from local import own_cluster, platform, preview, rehearse, stack, up
+from local import own_cluster, platform, preview, rehearse, runbook, stack, up
 from local.instance import Instance, load, state_root
 from local.tools import Toolbox, collect, signing_tools
 from modelcar.errors import InputError
@@ -146,6 +146,11 @@ def _become_operation(
     os.execve(sys.executable, [sys.executable, "-m", "operations", *command], variables)  # noqa: S606
 
 
+def _runbook(instance: Instance, _: argparse.Namespace) -> int:
+    tools = collect(up.indented, extra=signing_tools(up.stack_settings()))
+    return 0 if runbook.runbook(instance, tools, up.say) else 1
+
+
 def _rehearse(instance: Instance, _: argparse.Namespace) -> int:
     up.prepare(instance, up.Phases())
     tools = collect(up.indented, extra=("helm",), plugins=("kubernetes", "gcp"))
@@ -173,6 +178,7 @@ COMMANDS = {
     "drift": (_drift, "tell whether somebody changed a stack's resources past the program"),
     "idle": (_idle, "let a stack keep no pod, so that its GPU nodes can go"),
     "wake": (_wake, "let it serve again"),
+    "runbook": (_runbook, "walk through the runbook on this machine, with evidence for each step"),
     "operate": (_operate, "run an operation of `python -m operations` on a stack"),
     "rehearse": (_rehearse, "do what the workflows do to dev, on this machine"),
     "pin": (_pin, "resolve an image's tag to its digest, for settings that take images by digest"),

@@ -78,3 +78,11 @@ def test_idle_leaves_no_pod_and_wake_serves_again(served: Platform) -> None:
     served.checkout.make("wake", STACK="local")
     assert "modelcar:idle" not in yaml.safe_load(file.read_text())["config"]
     assert not failed(validate(served))
+
+
+def test_the_runbook_passes_from_its_first_step_to_its_last(served: Platform) -> None:
+    said = served.checkout.make("runbook").stdout
+    lines = [line for line in said.splitlines() if line.startswith(("PASS", "FAIL"))]
+    assert [line.split()[:2] for line in lines] == [["PASS", str(number)] for number in range(1, 7)]
+    assert "as predicted" in lines[3]
+    assert "from the pod does not connect, from beside it connects" in lines[4]

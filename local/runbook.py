@@ -1,0 +1,119 @@
+"""`make runbook`: the runbook from its first step to its last, here, with a line of evidence for each."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from local import stack
+from local.instance import PROJECT, Instance
+from local.tools import Progress, Toolbox
+from local.up import stack_settings
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the runbook calls it, whether it went as it should, and what shows it."""
+
+    name: str
+    passed: bool
+    evidence: str
+
+
+class _Failed(Exception):
+    """A command did not end as it should; the message is what it said last."""
+
+
+def runbook(instance: Instance, tools: Toolbox, progress: Progress) -> bool:
+    """Walk through the runbook, with the local stack; return whether every step went as it should.
+
+    A step that fails ends the walk: those after it rest on it.
+    """
+    walk = _Walk(instance, tools)
+    steps: tuple[tuple[str, Callable[[], str]], ...] = (
+        ("1 registry", walk.registry),
+        ("2 image, pinned by digest", walk.image),
+        ("3 smoke test of the placement", walk.smoke),
+        ("4 deployment", walk.deployment),
+        ("5 validation, offline", walk.validation),
+        ("6 scale to zero, and back", walk.scale),
+    )
+    for name, run in steps:
+        progress(f"── {name}")
+        try:
+            found = Step(name, True, run())
+        except (_Failed, httpx.HTTPError, KeyError) as error:
+            found = Step(name, False, str(error))
+        walk.done.append(found)
+        if not found.passed:
+            break
+    for step in walk.done:
+        progress(f"{'PASS' if step.passed else 'FAIL'}  {step.name:<30}  {step.evidence}")
+    return len(walk.done) == len(steps) and all(step.passed for step in walk.done)
+
+
+class _Walk:
+    """The steps, each returning its evidence."""
+
+    def __init__(self, instance: Instance, tools: Toolbox) -> None:
+        self.instance, self.tools = instance, tools
+        self.done: list[Step] = []
+        self.digest = ""
+
+    def registry(self) -> str:
+        self._local("platform")
+        httpx.get(f"http://{self.instance.registry}/v2/").raise_for_status()
+        return f"{self.instance.registry} answers, and the node's containerd pulls from it"
+
+    def image(self) -> str:
+        model = str(stack_settings()["model"])
+        self.digest = self._run(sys.executable, "-m", "modelcar", "digest", model).strip()
+        return f"{model} will be {self.digest}: known from the lock, before the build"
+
+    def smoke(self) -> str:
+        found = json.loads(self._local("operate", "smoke", stack.STACK, "--json"))
+        working = [entry["placement"] for entry in found["outcomes"] if entry["verdict"] == "works"]
+        return f"{found['placement']}; this KServe honours {', '.join(working)}"
+
+    def deployment(self) -> str:
+        self._local("up")
+        uri = str(stack.outputs(self.instance, self.tools)["storageUri"])
+        if not uri.endswith(self.digest):
+            raise _Failed(f"{uri} is deployed, and {self.digest} was predicted")
+        return f"{uri}, as predicted"
+
+    def validation(self) -> str:
+        found = json.loads(self._local("operate", "validate", stack.STACK, "--json"))
+        return "; ".join(_short(found["lines"]))
+
+    def scale(self) -> str:
+        idle = self._local("idle", stack.STACK)
+        if "pods of the model: none" not in idle:
+            raise _Failed(idle)
+        self._local("wake", stack.STACK)
+        self._local("operate", "validate", stack.STACK, "--json")
+        return "no pod while idle; serves again, and passes validation again"
+
+    def _local(self, *arguments: str) -> str:
+        return self._run(sys.executable, "-m", "local", "--name", self.instance.name, *arguments)
+
+    def _run(self, *command: str) -> str:
+        result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+        if result.returncode:
+            said = [line for line in (result.stdout + result.stderr).splitlines() if line.strip()]
+            raise _Failed(" | ".join(said[-4:]))
+        return result.stdout
+
+
+def _short(lines: list[dict[str, Any]]) -> Iterator[str]:
+    for line in lines:
+        if line["name"] in {"answers a prompt", "egress impossible"}:
+            yield str(line["evidence"])
+        else:
+            yield str(line["name"])
