@@ -65,6 +65,8 @@ def test_idle_leaves_no_pod_and_wake_serves_again(served: Platform) -> None:
     idle = served.checkout.make("idle", STACK="local")
     assert "pods of the model: none" in idle.stdout
     assert "GPU nodes: none" in idle.stdout
+    gone = ("wait", "--for=delete", "pod", "--all", "--timeout=60s")  # the last one takes its leave
+    served.kubectl("-n", "kserve-demo", *gone, check=False)
     assert served.kubectl(*PODS) == ""
     replicas = ("-n", "kserve-demo", "get", "deployments", "-o", "jsonpath={.items[*].spec.replicas}")
     assert served.kubectl(*replicas) == "0"
