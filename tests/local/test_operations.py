@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from local.pki import NODE
 from tests.conftest import Platform
 
 LINES = [
@@ -19,6 +20,7 @@ LINES = [
     "egress impossible",
 ]
 POLICY = ("-n", "kserve-demo", "networkpolicy", "qwen-oci-egress")
+GPU_IS_THERE = r"--for=jsonpath={.status.allocatable.nvidia\.com/gpu}=1"
 PODS = ("-n", "kserve-demo", "get", "pods", "-o", "name")
 
 
@@ -62,9 +64,12 @@ def test_without_the_policy_it_fails_with_what_connects(served: Platform) -> Non
 
 
 def test_idle_leaves_no_pod_and_wake_serves_again(served: Platform) -> None:
+    gpu = json.dumps({"status": {"capacity": {"nvidia.com/gpu": "1"}}})  # in name only
+    served.kubectl("patch", "node", NODE, "--subresource=status", "--type=merge", "-p", gpu)
+    served.kubectl("wait", "node", NODE, GPU_IS_THERE, "--timeout=60s")
     idle = served.checkout.make("idle", STACK="local")
     assert "pods of the model: none" in idle.stdout
-    assert "GPU nodes: none" in idle.stdout
+    assert f"GPU nodes: {NODE}" in idle.stdout
     gone = ("wait", "--for=delete", "pod", "--all", "--timeout=60s")  # the last one takes its leave
     served.kubectl("-n", "kserve-demo", *gone, check=False)
     assert served.kubectl(*PODS) == ""
