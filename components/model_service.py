@@ -25,6 +25,19 @@ SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod's own
 CONTAINER = "kserve-container"
 MODEL_FORMAT = "vLLM"
 
+#: What keeps a model server from asking a hub.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+#: Pod Security Standard `restricted`, of every container that this project makes.
+RESTRICTED: Mapping[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "runAsUser": 1010,  # what KServe forces, so that the link through /proc can be followed
+    "readOnlyRootFilesystem": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
 #: The link to the weights is made asynchronously, by the sidecar; a server that starts first would fail.
 WAIT_FOR_MODEL = (
     f"until [ -r {MODEL_PATH}/config.json ]; do echo 'waiting for {MODEL_PATH}'; sleep 1; done; exec \"$@\""
@@ -216,14 +229,7 @@ def container(settings: Settings) -> dict[str, Any]:
             "timeoutSeconds": 10,
             "failureThreshold": 4,
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "runAsNonRoot": True,
-            "runAsUser": 1010,  # what KServe forces, so that the link through /proc can be followed
-            "readOnlyRootFilesystem": True,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": RESTRICTED,
         "volumeMounts": mounts,
     }
 
@@ -231,8 +237,7 @@ def container(settings: Settings) -> dict[str, Any]:
 def environment(settings: Settings) -> list[dict[str, Any]]:
     """Return the server's variables: no hub, and every cache in the folder that can be written to."""
     own: Mapping[str, str] = {
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
+        **OFFLINE,
         "HOME": SCRATCH,
         "XDG_CACHE_HOME": f"{SCRATCH}/.cache",
         "HF_HOME": f"{SCRATCH}/.cache/huggingface",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from modelcar.errors import refuse
 
 #: Seconds for one request.
 TIMEOUT = 30
+#: Seconds between two looks at what is waited for.
+POLL = 0.5
 
 JSON = dict[str, Any]
 
@@ -89,6 +92,20 @@ class Cluster:
         except ClusterError as error:
             if error.status != 404:
                 raise
+
+    def remove(self, path: str, patience: float) -> None:
+        """Delete an object, and wait until it is gone; patience: seconds.
+
+        Raises:
+            ClusterError: it is still there.
+        """
+        self.delete(path)
+        deadline = time.monotonic() + patience
+        while self.get(path) is not None:
+            if time.monotonic() > deadline:
+                name = path.rpartition("/")[2]
+                raise ClusterError(0, f"{name} is still being removed; look at its finalizers")
+            time.sleep(POLL)
 
     def logs(self, namespace: str, pod: str, container: str, lines: int = 200) -> str:
         """Return a container's last lines; nothing where it has not started."""

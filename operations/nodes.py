@@ -12,7 +12,7 @@ from typing import Any
 
 from components.settings import Settings
 from operations.cluster import JSON, Cluster
-from operations.validate import pods
+from operations.pods import pods_of
 
 GPU = "nvidia.com/gpu"
 SAFE = "cluster-autoscaler.kubernetes.io/safe-to-evict"
@@ -45,7 +45,9 @@ def nodes(cluster: Cluster, settings: Settings) -> Nodes:
     """
     listed = (cluster.get("/api/v1/nodes") or {}).get("items") or []
     gpu_nodes = tuple(str(node["metadata"]["name"]) for node in listed if _has_gpu(node))
-    own = tuple(str(pod["metadata"]["name"]) for pod in pods(cluster, settings))
+    own = tuple(
+        str(pod["metadata"]["name"]) for pod in pods_of(cluster, settings.namespace, settings.service_name)
+    )
     budgets = (cluster.get("/apis/policy/v1/poddisruptionbudgets") or {}).get("items") or []
     holders: list[Holder] = []
     for name in gpu_nodes:

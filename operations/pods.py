@@ -5,10 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from components.egress import SERVICE_LABEL
 from operations.cluster import JSON, Cluster
 
 #: Last lines of a container's log that are shown.
 LINES = 8
+
+
+def pods_of(cluster: Cluster, namespace: str, service: str) -> list[JSON]:
+    """Return the pods of an InferenceService, but those that are on their way out."""
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    label = f"{SERVICE_LABEL}={service}"
+    found: list[JSON] = (cluster.get(path, labelSelector=label) or {}).get("items") or []
+    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+
+def is_ready(pod: JSON) -> bool:
+    """Tell whether a pod's containers are all ready."""
+    conditions = pod["status"].get("conditions") or []
+    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
 
 
 def why(cluster: Cluster, pod: JSON) -> str:

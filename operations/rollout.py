@@ -8,8 +8,7 @@ from components.model_service import CONTAINER
 from components.settings import Settings
 from modelcar.errors import InputError
 from operations.cluster import JSON, Cluster, ClusterError
-from operations.pods import last_lines, why
-from operations.validate import is_ready, pods
+from operations.pods import is_ready, last_lines, pods_of, why
 
 #: Pods that are told of; more would say the same.
 PODS = 2
@@ -29,7 +28,9 @@ def reasons(settings: Settings) -> list[str]:
 def _reasons(cluster: Cluster, settings: Settings) -> Iterator[str]:
     name = f"{settings.namespace}/{settings.service_name}"
     found = sorted(
-        pods(cluster, settings), key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True
+        pods_of(cluster, settings.namespace, settings.service_name),
+        key=lambda pod: str(pod["metadata"]["creationTimestamp"]),
+        reverse=True,
     )
     failing = [pod for pod in found if not is_ready(pod)]
     for pod in failing[:PODS]:

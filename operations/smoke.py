@@ -15,8 +15,8 @@ from typing import Any
 from components.model_service import MODEL_PATH, container, predictor, serving_runtime
 from components.settings import Settings
 from modelcar.errors import refuse
-from operations.cluster import JSON, Cluster, ClusterError
-from operations.pods import why
+from operations.cluster import POLL, Cluster, ClusterError
+from operations.pods import pods_of, why
 from operations.probe_image import NAME, TOKEN
 
 #: Placements in the order in which they are taken; `modelcar:placement` has the first three.
@@ -28,7 +28,8 @@ ANNOTATION = "internal.serving.kserve.io/storage-initializer-sourceuri"
 
 #: Seconds for a pod to pull the probe and to say what it finds.
 PATIENCE = 180.0
-POLL = 0.5
+#: Seconds for the namespace to go.
+REMOVAL = 120.0
 
 #: What runs in place of a model server. It is asked for its health, and says what it sees.
 _SERVER = (
@@ -214,9 +215,7 @@ def _look(
     cluster: Cluster, namespace: str, placement: str, image: str, *, last: bool
 ) -> tuple[str, str, dict[str, bool]] | None:
     """Return verdict, reason and checks of a placement; None while there is nothing to say yet."""
-    label = f"serving.kserve.io/inferenceservice={service(placement)}"
-    listed = cluster.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=label) or {}
-    pods: list[JSON] = listed.get("items") or []
+    pods = pods_of(cluster, namespace, service(placement))
     if not pods:
         return ("failed", _no_pod(cluster, namespace, placement), {}) if last else None
     pod = pods[-1]
@@ -276,7 +275,7 @@ def scratch_namespace(cluster: Cluster, name: str, say: Callable[[str], None]) -
         )
     if found is not None:
         say(f"{name} is left of a test that was killed: removing it first")
-        _remove(cluster, path)
+        cluster.remove(path, REMOVAL)
     body = {
         "apiVersion": "v1",
         "kind": "Namespace",
@@ -296,16 +295,7 @@ def scratch_namespace(cluster: Cluster, name: str, say: Callable[[str], None]) -
     try:
         yield
     finally:
-        _remove(cluster, path)
-
-
-def _remove(cluster: Cluster, path: str, patience: float = 120.0) -> None:
-    cluster.delete(path)
-    deadline = time.monotonic() + patience
-    while cluster.get(path) is not None:
-        if time.monotonic() > deadline:
-            raise ClusterError(0, f"{path.rpartition('/')[2]} is still being removed; look at its finalizers")
-        time.sleep(POLL)
+        cluster.remove(path, REMOVAL)
 
 
 # --- pull access ------------------------------------------------------------------------------------

@@ -14,21 +14,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from components.egress import SERVICE_LABEL
-from components.model_service import CONTAINER
+from components.model_service import CONTAINER, OFFLINE, RESTRICTED
 from components.settings import Settings
 from operations.cluster import JSON, Cluster, ClusterError
-from operations.pods import last_lines, why
+from operations.pods import is_ready, last_lines, pods_of, why
 
 PROMPT = "Kubernetes is"
-#: What a server that has to be offline is told.
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 #: Lines of a log that tell of a hub: its hosts, and what its client says when it downloads.
 HUB_LINES = re.compile(r"huggingface\.co|hf\.co|Downloading (shards|\S+:)|Fetching \d+ files", re.IGNORECASE)
 HUB = ("huggingface.co", 443)
 #: Seconds for one attempt to connect.
 CONNECT = 4
-#: Bytes of a log that are searched.
+#: Lines of a log that are searched.
 LOG_LINES = 20_000
 
 #: The pod beside the model's, which no policy holds back.
@@ -77,27 +74,13 @@ def validate(
 
 def serving_pod(cluster: Cluster, settings: Settings) -> JSON | None:
     """Return the newest ready pod of the stack's InferenceService."""
-    ready = [pod for pod in pods(cluster, settings) if is_ready(pod)]
+    ready = [pod for pod in pods_of(cluster, settings.namespace, settings.service_name) if is_ready(pod)]
     return max(ready, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
-
-
-def pods(cluster: Cluster, settings: Settings) -> list[JSON]:
-    """Return the pods of the stack's InferenceService, but those that are on their way out."""
-    path = f"/api/v1/namespaces/{settings.namespace}/pods"
-    label = f"{SERVICE_LABEL}={settings.service_name}"
-    found: list[JSON] = (cluster.get(path, labelSelector=label) or {}).get("items") or []
-    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
-
-
-def is_ready(pod: JSON) -> bool:
-    """Tell whether a pod's containers are all ready."""
-    conditions = pod["status"].get("conditions") or []
-    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
 
 
 def _not_served(cluster: Cluster, settings: Settings) -> Line:
     name = f"{settings.namespace}/{settings.service_name}"
-    found = pods(cluster, settings)
+    found = pods_of(cluster, settings.namespace, settings.service_name)
     if not found:
         return Line("served", False, f"InferenceService {name} has no pod", "pulumi up; or make wake")
     said = last_lines(cluster, found[-1], CONTAINER)
@@ -244,14 +227,7 @@ def _control(cluster: Cluster, settings: Settings, image: str) -> Iterator[str]:
             "requests": {"cpu": "10m", "memory": "16Mi"},
             "limits": {"cpu": "100m", "memory": "32Mi"},
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-            "runAsNonRoot": True,
-            "runAsUser": 1010,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": RESTRICTED,
     }
     secrets = [{"name": settings.pull_secret}] if settings.pull_secret else []
     account = {"serviceAccountName": settings.service_name} if settings.registry_username else {}
@@ -270,8 +246,7 @@ def _control(cluster: Cluster, settings: Settings, image: str) -> Iterator[str]:
             **account,
         },
     }
-    cluster.delete(f"{path}/{CONTROL}")
-    _gone(cluster, f"{path}/{CONTROL}")
+    cluster.remove(f"{path}/{CONTROL}", CONTROL_PATIENCE)
     cluster.create(path, body)
     try:
         deadline = time.monotonic() + CONTROL_PATIENCE
@@ -285,14 +260,6 @@ def _control(cluster: Cluster, settings: Settings, image: str) -> Iterator[str]:
         yield CONTROL
     finally:
         cluster.delete(f"{path}/{CONTROL}")
-
-
-def _gone(cluster: Cluster, path: str) -> None:
-    deadline = time.monotonic() + CONTROL_PATIENCE
-    while cluster.get(path) is not None:
-        if time.monotonic() > deadline:
-            raise ClusterError(0, f"{path} is still being removed")
-        time.sleep(0.5)
 
 
 # --- what a person sees -----------------------------------------------------------------------------

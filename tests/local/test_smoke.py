@@ -22,6 +22,7 @@ from operations.cluster import Cluster, ClusterError
 from operations.probe_image import NAME, push_probe
 from operations.smoke import Smoke, document, smoke, table
 from tests.conftest import PROJECT, Platform, write_stack
+from tests.engine.conftest import PARTS
 from tests.modelcar_switch import modelcar_off
 
 
@@ -116,16 +117,7 @@ def test_an_api_server_that_goes_away_is_no_traceback(settings: Settings, image:
 @pytest.fixture
 def command(platform: Platform, tmp_path: Path) -> Any:
     """Run the operation on a stack of a project of the test's own."""
-    for part in (
-        "Pulumi.yaml",
-        "__main__.py",
-        "components",
-        "modelcar",
-        "operations",
-        "standins",
-        ".venv",
-        "pyproject.toml",
-    ):
+    for part in PARTS:
         (tmp_path / part).symlink_to(platform.checkout.folder / part)
     file = platform.checkout.folder / ".local/local/platform.json"
     write_stack(tmp_path, "test", {"platformFile": str(file), "gpuCount": 0})
@@ -155,15 +147,20 @@ def test_the_command_prints_what_programs_read(command: Any, namespace: str) -> 
     assert [outcome["verdict"] for outcome in found["outcomes"]] == [*["works"] * 3, "ignored"]
 
 
+def await_probes(cluster: Cluster, namespace: str) -> None:
+    """Wait until the test is in the midst of its work."""
+    path = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices"
+    deadline = time.monotonic() + 60
+    while not (cluster.get(path) or {}).get("items") and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_test_that_is_stopped_leaves_nothing(
     command: Any, cluster: Cluster, namespace: str, how: signal.Signals
 ) -> None:
     process = command("smoke", "--namespace", namespace)
-    path = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices"
-    deadline = time.monotonic() + 60
-    while not (cluster.get(path) or {}).get("items") and time.monotonic() < deadline:
-        time.sleep(0.05)
+    await_probes(cluster, namespace)
     process.send_signal(how)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 130, error
@@ -175,10 +172,7 @@ def test_a_namespace_that_a_killed_test_left_is_used_again(
     command: Any, cluster: Cluster, settings: Settings, image: str, namespace: str
 ) -> None:
     process = command("smoke", "--namespace", namespace)
-    path = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices"
-    deadline = time.monotonic() + 60
-    while not (cluster.get(path) or {}).get("items") and time.monotonic() < deadline:
-        time.sleep(0.05)
+    await_probes(cluster, namespace)
     process.kill()
     process.communicate()
     assert cluster.get(f"/api/v1/namespaces/{namespace}") is not None

@@ -73,7 +73,7 @@ def cluster() -> FakeCluster:
 @pytest.fixture(autouse=True)
 def no_leftover(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pod of the control is there as soon as it is made; none is left of a run before."""
-    monkeypatch.setattr("operations.validate._gone", lambda *_: None)
+    monkeypatch.setattr("operations.cluster.Cluster.remove", lambda self, path, _: self.delete(path))
 
 
 def lines(cluster: FakeCluster, uri: str | None = f"oci://{IMAGE}") -> dict[str, Line]:
