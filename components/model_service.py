@@ -7,6 +7,8 @@ mounted, `shareProcessNamespace`, and the link /mnt/models. The server's contain
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,6 +45,10 @@ WAIT_FOR_MODEL = (
     f"until [ -r {MODEL_PATH}/config.json ]; do echo 'waiting for {MODEL_PATH}'; sleep 1; done; exec \"$@\""
 )
 
+#: Of an InferenceService: what its pods are declared as. KServe hands it on to the Deployment's template,
+#: which tells the pods of this declaration from those of a former one.
+REVISION = "modelcar/revision"
+
 #: How often the startup probe asks, in seconds.
 PROBE_PERIOD = 5
 
@@ -71,6 +77,10 @@ class ModelService(pulumi.ComponentResource):
     Outputs:
         name, namespace: of the InferenceService.
         storage_uri: what it serves.
+
+    Raises (inside of the outputs):
+        pulumi.RunError: the pods of this declaration are not ready in time. KServe alone would not tell: it
+            calls a service ready as long as former pods serve.
     """
 
     name: pulumi.Output[str]
@@ -97,23 +107,50 @@ class ModelService(pulumi.ComponentResource):
                 opts=child(self, opts),
             )
             depends_on.append(runtime)
+        annotations: dict[str, pulumi.Input[str]] = {**service_annotations(settings)}
+        declared = pulumi.Output.all(args.storage_uri, args.service_account).apply(
+            lambda found: revision(settings, *found)
+        )
+        if settings.deployment_mode == "Standard":
+            annotations[REVISION] = declared
         service = CustomResource(
             name,
             api_version="serving.kserve.io/v1beta1",
             kind="InferenceService",
-            metadata={**metadata, "annotations": service_annotations(settings)},
+            metadata={**metadata, "annotations": annotations},
             spec={"predictor": predictor(settings, args.storage_uri, args.service_account)},
             opts=pulumi.ResourceOptions.merge(
                 child(self, opts, *depends_on), pulumi.ResourceOptions(hooks=_explaining(name, args))
             ),
         )
         # Known in a preview, and tied to the service: nobody gets the name before it is served.
-        self.name = service.urn.apply(lambda _: settings.service_name)
-        self.namespace = service.urn.apply(lambda _: settings.namespace)
+        served = _served(service, declared, args)
+        self.name = served.apply(lambda _: settings.service_name)
+        self.namespace = served.apply(lambda _: settings.namespace)
         self.storage_uri = pulumi.Output.from_input(args.storage_uri)
         self.register_outputs(
             {"name": self.name, "namespace": self.namespace, "storageUri": self.storage_uri}
         )
+
+
+def _served(
+    service: CustomResource, declared: pulumi.Output[str], args: ModelServiceArgs
+) -> pulumi.Output[str]:
+    """Return an output that is there once the pods of this declaration serve, and no others."""
+    settings = args.settings
+    known = settings.deployment_mode == "Standard" and settings.await_ready and not settings.idle
+    if pulumi.runtime.is_dry_run() or not known:
+        return service.urn
+
+    async def wait(found: list[str]) -> str:
+        from operations.rollout import await_rolled_out
+
+        urn, wanted, kubeconfig = found
+        own = {"kubeconfig": kubeconfig} if kubeconfig else {}
+        await asyncio.to_thread(await_rolled_out, settings.model_copy(update=own), wanted, pulumi.log.info)
+        return urn
+
+    return pulumi.Output.all(service.urn, declared, args.kubeconfig).apply(wait)
 
 
 def _explaining(name: str, args: ModelServiceArgs) -> pulumi.ResourceHookBinding | None:
@@ -154,6 +191,15 @@ def service_annotations(settings: Settings) -> dict[str, str]:
     else:
         found["pulumi.com/skipAwait"] = "true"
     return found
+
+
+def revision(settings: Settings, storage_uri: str, service_account: str | None = None) -> str:
+    """Return a short hash of all that makes a new pod necessary; how many there are does not."""
+    pods = predictor(settings, storage_uri, service_account)
+    for name in ("minReplicas", "maxReplicas", "deploymentStrategy"):
+        pods.pop(name, None)
+    text = json.dumps([pods, serving_runtime(settings)], sort_keys=True, default=dict)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def serving_runtime(settings: Settings) -> dict[str, Any]:

@@ -1,17 +1,87 @@
-"""Why a model is not served: what a person looks for in events and logs, for the error of a failed `up`."""
+"""Whether a change of a served model has come to its pods, and why not: for `up` and its error."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
-from components.model_service import CONTAINER
+import pulumi
+
+from components.model_service import CONTAINER, REVISION
 from components.settings import Settings
 from modelcar.errors import InputError
-from operations.cluster import JSON, Cluster, ClusterError
+from operations.cluster import JSON, POLL, Cluster, ClusterError
 from operations.pods import is_ready, last_lines, pods_of, why
 
 #: Pods that are told of; more would say the same.
 PODS = 2
+
+
+def await_rolled_out(
+    settings: Settings, revision: str, say: Callable[[str], object], *, patience: float | None = None
+) -> None:
+    """Wait until all pods of the stack's InferenceService are of a revision, and ready.
+
+    KServe reports Ready as long as any pod serves, and so does so before it has looked at a change; its
+    Deployment `NAME-predictor` (Standard mode) tells more.
+
+    Args:
+        settings: the stack's.
+        revision: of the declaration, `components.model_service.revision`.
+        say: is told what is waited for, when that changes.
+        patience: seconds; `startTimeoutSeconds` and a minute where None.
+
+    Raises:
+        pulumi.RunError: they are not in time, or the cluster does not let us look.
+    """
+    name = f"{settings.namespace}/{settings.service_name}"
+    path = f"/apis/apps/v1/namespaces/{settings.namespace}/deployments/{settings.service_name}-predictor"
+    deadline = time.monotonic() + (settings.start_timeout_seconds + 60 if patience is None else patience)
+    try:
+        cluster = Cluster.of(settings)
+    except InputError as error:
+        raise pulumi.RunError(f"{name} is applied; whether it is served is not known:\n{error}") from None
+    said = ""
+    while True:
+        try:
+            lacking = _lacking(cluster.get(path), revision)
+        except ClusterError as error:
+            if error.status in {401, 403}:
+                raise pulumi.RunError(
+                    f"{name} is applied, and this account may not look whether its pods are ready: {error}\n"
+                    "  fix: let it get deployments.apps and list pods and events there; or do not wait: "
+                    "modelcar:awaitReady false"
+                ) from None
+            lacking = str(error)
+        if lacking is None:
+            return
+        if time.monotonic() > deadline:
+            told = "\n".join(f"  {line}" for line in reasons(settings))
+            raise pulumi.RunError(f"{name} does not serve what was applied: {lacking}\n{told}")
+        if lacking != said:
+            say(f"{name}: {lacking}")
+            said = lacking
+        time.sleep(POLL)
+
+
+def _lacking(deployment: JSON | None, revision: str) -> str | None:
+    """Return what a Deployment lacks to have rolled out a revision, as `kubectl rollout status` sees it."""
+    if deployment is None:
+        return "KServe has made no Deployment yet"
+    annotations = deployment["spec"]["template"]["metadata"].get("annotations") or {}
+    status, generation = deployment.get("status") or {}, deployment["metadata"]["generation"]
+    if annotations.get(REVISION) != revision or status.get("observedGeneration", 0) < generation:
+        return "KServe has not taken the change over yet"
+    wanted = deployment["spec"].get("replicas", 1)
+    updated, ready = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
+    former = status.get("replicas", 0) - updated
+    if updated < wanted:
+        return f"{updated} of {wanted} new pods are there"
+    if former > 0:
+        return f"the new pods are not ready, or former ones not gone yet ({former})"
+    if ready < wanted:
+        return f"{ready} of {wanted} new pods are ready"
+    return None
 
 
 def reasons(settings: Settings) -> list[str]:

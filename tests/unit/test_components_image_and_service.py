@@ -15,7 +15,7 @@ import pulumi
 import pytest
 
 from components import oci
-from components.model_service import ModelService, ModelServiceArgs
+from components.model_service import REVISION, ModelService, ModelServiceArgs
 from components.modelcar_image import ModelcarImage, ModelcarImageArgs
 from components.settings import Settings
 from modelcar import fetching, locking
@@ -259,10 +259,13 @@ def stack(**changes: Any) -> Settings:
     return Settings.model_validate({**values, **changes})
 
 
-def declare_service(engine: Engine, **changes: Any) -> dict[str, Any]:
+def declare_service(
+    engine: Engine, uri: str = STORAGE_URI, kubeconfig: str | None = None, **changes: Any
+) -> dict[str, Any]:
     def program() -> dict[str, pulumi.Output[Any]]:
-        uri = pulumi.Output.from_input(STORAGE_URI)
-        service = ModelService("tiny-service", ModelServiceArgs(uri, stack(**changes)))
+        served = pulumi.Output.from_input(uri)
+        args = ModelServiceArgs(served, stack(**changes), kubeconfig=kubeconfig)
+        service = ModelService("tiny-service", args)
         return {name: getattr(service, name) for name in ("name", "namespace", "storage_uri")}
 
     return engine.run(program)
@@ -623,3 +626,67 @@ def test_up_does_not_wait_where_it_is_told_so(engine: Engine) -> None:
     found = annotated(engine)
     assert found["pulumi.com/skipAwait"] == "true"
     assert not {"pulumi.com/waitFor", "pulumi.com/timeoutSeconds"} & set(found)
+
+
+def declared_revision(engine: Engine, uri: str = STORAGE_URI, **changes: Any) -> str | None:
+    declare_service(engine, uri, **changes)
+    return annotated(engine).get(REVISION)
+
+
+def test_what_needs_no_new_pod_is_the_same_revision(engine: Engine) -> None:
+    first = declared_revision(engine)
+    assert first
+    for changes in (
+        {"maxReplicas": 3},
+        {"idle": True},
+        {"rollout": "Recreate"},
+        {"awaitReady": False},
+    ):
+        assert declared_revision(engine, **changes) == first, changes
+
+
+def test_what_needs_a_new_pod_is_another_revision(engine: Engine, placement: str) -> None:
+    found = [
+        declared_revision(engine, placement=placement),
+        declared_revision(engine, STORAGE_URI[:-1] + "0", placement=placement),
+        declared_revision(engine, placement=placement, serverArgs=["--other"]),
+        declared_revision(engine, placement=placement, memory="7Gi"),
+    ]
+    assert None not in found
+    assert len(set(found)) == len(found)
+
+
+def test_knative_has_revisions_of_its_own(engine: Engine) -> None:
+    assert declared_revision(engine, deploymentMode="Knative") is None
+
+
+def test_up_ends_when_the_pods_of_this_declaration_serve(engine: Engine) -> None:
+    revision = declared_revision(engine)
+    if engine.preview:
+        assert not engine.await_rolled_out.called
+        return
+    [call] = engine.await_rolled_out.call_args_list
+    settings, wanted, say = call.args
+    assert (settings.service_name, wanted, say) == ("tiny", revision, pulumi.log.info)
+
+
+def test_pods_that_never_serve_fail_up(up: Engine) -> None:
+    up.await_rolled_out.side_effect = pulumi.RunError("models/tiny does not serve what was applied")
+    with pytest.raises(pulumi.RunError, match="does not serve what was applied"):
+        declare_service(up)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"awaitReady": False}, {"deploymentMode": "Knative"}, {"idle": True}],
+    ids=str,
+)
+def test_pods_are_not_waited_for_where_none_are_expected(up: Engine, changes: dict[str, Any]) -> None:
+    declare_service(up, **changes)
+    assert not up.await_rolled_out.called
+
+
+def test_the_cluster_of_the_stack_is_asked(up: Engine) -> None:
+    declare_service(up, kubeconfig="kind: Config")
+    [call] = up.await_rolled_out.call_args_list
+    assert call.args[0].kubeconfig == "kind: Config"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pulumi
 import pytest
 
+from components.model_service import REVISION
 from operations import rollout
 from operations.cluster import ClusterError
 from tests.unit.fake_cluster import FakeCluster
@@ -77,3 +79,89 @@ def test_without_a_pod_kserve_is_asked(cluster: FakeCluster) -> None:
 def test_a_cluster_that_is_gone_is_one_line(cluster: FakeCluster) -> None:
     cluster.refusals[PODS] = ClusterError(0, "it does not answer")
     assert rollout.reasons(SETTINGS) == ["the cluster does not say why: it does not answer"]
+
+
+DEPLOYMENT = "/apis/apps/v1/namespaces/models/deployments/m-predictor"
+
+
+def deployment(revision: str = "new", replicas: int = 2, **status: int) -> dict[str, Any]:
+    template = {"metadata": {"annotations": {REVISION: revision}}}
+    done = {"observedGeneration": 4, "replicas": replicas, "updatedReplicas": 2, "availableReplicas": 2}
+    return {
+        "metadata": {"generation": 4},
+        "spec": {"replicas": 2, "template": template},
+        "status": {**done, **status},
+    }
+
+
+def test_a_rollout_that_is_complete_is_not_waited_for(cluster: FakeCluster) -> None:
+    cluster.found[DEPLOYMENT] = deployment()
+    said: list[str] = []
+    rollout.await_rolled_out(SETTINGS, "new", said.append)
+    assert not said
+
+
+@pytest.mark.parametrize(
+    ("found", "lacking"),
+    [
+        (None, "KServe has made no Deployment yet"),
+        (deployment("old"), "KServe has not taken the change over yet"),
+        (deployment(observedGeneration=3), "KServe has not taken the change over yet"),
+        (deployment(updatedReplicas=1), "1 of 2 new pods are there"),
+        (deployment(replicas=3), "the new pods are not ready, or former ones not gone yet (1)"),
+        (deployment(availableReplicas=1), "1 of 2 new pods are ready"),
+    ],
+)
+def test_a_rollout_that_is_not_complete_fails_with_what_lacks_and_why(
+    cluster: FakeCluster, found: dict[str, Any] | None, lacking: str
+) -> None:
+    if found:
+        cluster.found[DEPLOYMENT] = found
+    waiting = {"waiting": {"reason": "ErrImagePull", "message": "403 Forbidden"}}
+    states = [{"name": "modelcar-init", "state": waiting}]
+    cluster.lists[PODS] = [pod("new", "2026-01-02T00:00:00Z", initContainerStatuses=states)]
+    with pytest.raises(pulumi.RunError) as raised:
+        rollout.await_rolled_out(SETTINGS, "new", print, patience=0)
+    assert str(raised.value) == (
+        f"models/m does not serve what was applied: {lacking}\n"
+        "  new: modelcar-init: ErrImagePull 403 Forbidden"
+    )
+
+
+def test_what_is_waited_for_is_said_when_it_changes(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = [deployment("old"), deployment("old"), deployment(availableReplicas=0), deployment()]
+    monkeypatch.setattr(cluster, "get", lambda _: states.pop(0))
+    monkeypatch.setattr("operations.rollout.POLL", 0)
+    said: list[str] = []
+    rollout.await_rolled_out(SETTINGS, "new", said.append)
+    assert said == [
+        "models/m: KServe has not taken the change over yet",
+        "models/m: 0 of 2 new pods are ready",
+    ]
+
+
+def test_without_the_right_to_look_the_fix_is_named(cluster: FakeCluster) -> None:
+    cluster.refusals[DEPLOYMENT] = ClusterError(403, "deployments.apps is forbidden")
+    with pytest.raises(
+        pulumi.RunError, match=r"(?s)forbidden.*fix: let it get deployments.*awaitReady"
+    ):
+        rollout.await_rolled_out(SETTINGS, "new", print)
+
+
+def test_an_api_server_that_is_gone_for_a_moment_is_waited_for(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[Any] = [ClusterError(0, "it does not answer"), deployment()]
+
+    def get(_: str) -> Any:
+        found = answers.pop(0)
+        if isinstance(found, ClusterError):
+            raise found
+        return found
+
+    monkeypatch.setattr(cluster, "get", get)
+    said: list[str] = []
+    rollout.await_rolled_out(SETTINGS, "new", said.append)
+    assert said == ["models/m: it does not answer"]
