@@ -144,9 +144,7 @@ def test_what_is_waited_for_is_said_when_it_changes(
 
 def test_without_the_right_to_look_the_fix_is_named(cluster: FakeCluster) -> None:
     cluster.refusals[DEPLOYMENT] = ClusterError(403, "deployments.apps is forbidden")
-    with pytest.raises(
-        pulumi.RunError, match=r"(?s)forbidden.*fix: let it get deployments.*awaitReady"
-    ):
+    with pytest.raises(pulumi.RunError, match=r"(?s)forbidden.*fix: let it get deployments.*awaitReady"):
         rollout.await_rolled_out(SETTINGS, "new", print)
 
 
