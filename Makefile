@@ -90,6 +90,10 @@ idle: env ## let a stack keep no pod, so that its GPU nodes go: make idle STACK=
 wake: env ## let it serve again: make wake STACK=local
 	@$(LOCAL) wake $(STACK) $(ARGS)
 
+.PHONY: rollback
+rollback: env ## serve the image that was served before: make rollback STACK=local
+	@$(LOCAL) rollback $(STACK) $(ARGS)
+
 .PHONY: runbook
 runbook: env ## walk through the runbook from step 1 to 6 here, with a line of evidence for each
 	@$(LOCAL) runbook

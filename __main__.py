@@ -5,7 +5,7 @@ from pathlib import Path
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components import reachability
+from components import former_image, reachability
 from components import settings as stack
 from components.egress import EgressPolicy, EgressPolicyArgs
 from components.google.cloud import GoogleCloud
@@ -32,6 +32,7 @@ def main() -> None:
         require_adopted(settings.google)
     preview = pulumi.runtime.is_dry_run()
     reachable = reachability.check(settings, required=not preview)
+    former = former_image.find(settings, preview=preview)
     tested = None
     if settings.placement == "auto":
         tested = placement.find(settings, PROJECT, preview=preview, reachable=reachable, say=pulumi.log.info)
@@ -59,6 +60,8 @@ def main() -> None:
         ),
         pulumi.ResourceOptions(depends_on=[cloud.registry] if cloud else []),
     )
+
+    served = former_image.served(settings, PROJECT, image, former)
 
     own_cluster = settings.kubeconfig or settings.kube_context
     cluster = kubernetes.Provider(
@@ -96,7 +99,7 @@ def main() -> None:
     service = ModelService(
         settings.service_name,
         ModelServiceArgs(
-            image.storage_uri,
+            served.storage_uri,
             settings,
             service_account=access.service_account if access else None,
             kubeconfig=cloud.cluster.kubeconfig if cloud and not own_cluster else None,
@@ -104,11 +107,11 @@ def main() -> None:
         in_cluster,
     )
 
-    pulumi.export("modelDigest", image.digest)
-    pulumi.export("storageUri", image.storage_uri)
-    pulumi.export("imageReference", image.reference)
-    pulumi.export("lockDigest", image.lock_digest)
-    pulumi.export("modelBytes", image.size_bytes)
+    pulumi.export("modelDigest", served.digest)
+    pulumi.export("storageUri", served.storage_uri)
+    pulumi.export("imageReference", served.reference)
+    pulumi.export("lockDigest", served.lock_digest)
+    pulumi.export("modelBytes", served.size_bytes)
     pulumi.export("serviceName", service.name)
     pulumi.export("namespace", service.namespace)
     pulumi.export("servedModelName", settings.model_name)

@@ -71,6 +71,14 @@ def _rollout(settings: Settings) -> Problem | None:
     return None
 
 
+def _canary(settings: Settings) -> Problem | None:
+    if settings.canary_traffic_percent is not None and settings.deployment_mode == "Standard":
+        value = f"{settings.canary_traffic_percent} in deployment mode Standard, which splits no traffic"
+        fix = "remove it; or set deploymentMode Knative on a new service; or split traffic between two stacks"
+        return problem("canaryTrafficPercent", value, "0 to 100, in deploymentMode Knative", fix)
+    return None
+
+
 def _scale_to_zero(settings: Settings) -> Problem | None:
     if settings.min_replicas == 0 and settings.deployment_mode == "Standard":
         value = "0 in deployment mode Standard, where the HorizontalPodAutoscaler makes it 1"
@@ -157,6 +165,7 @@ CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
     _replicas,
     _cpu,
     _rollout,
+    _canary,
     _scale_to_zero,
     _storage_uris,
     _environment,

@@ -123,6 +123,15 @@ ServiceName = Annotated[
 Label = Annotated[
     str, matches(_LABEL, "Kubernetes refuses this name", f"a match of {_LABEL.pattern}", _LABEL_FIX)
 ]
+Digest = Annotated[
+    str,
+    matches(
+        oci.DIGEST,
+        "not a digest",
+        "sha256:<64 hexadecimal digits>",
+        "python -m operations revisions --stack … lists those that were served",
+    ),
+]
 PinnedImage = Annotated[str, BeforeValidator(_pinned)]
 ModelName = Annotated[str, BeforeValidator(_model)]
 Endpoint = Annotated[str, BeforeValidator(_endpoint)]

@@ -222,6 +222,7 @@ def predictor(
         "automountServiceAccountToken": False,
         **({"serviceAccountName": service_account} if service_account is not None else {}),
         **strategy(settings),
+        **canary(settings),
     }
     if settings.placement == "servingRuntime":
         model = {
@@ -321,6 +322,12 @@ def tolerations(settings: Settings) -> dict[str, Any]:
     if not settings.gpu_count:
         return {}
     return {"tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]}
+
+
+def canary(settings: Settings) -> dict[str, Any]:
+    """Knative: the share of requests, in percent, that the newest revision gets beside the former one."""
+    share = settings.canary_traffic_percent
+    return {} if share is None else {"canaryTrafficPercent": share}
 
 
 def strategy(settings: Settings) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pydantic.alias_generators import to_camel
 from components.checks import CHECKS, NAMESPACE, RESERVED_ENV, problem
 from components.egress import EgressSettings
 from components.fields import (
+    Digest,
     Endpoint,
     ImageName,
     Label,
@@ -96,6 +97,8 @@ class Settings(BaseModel):
     served_model_name: str = ""
     placement: Literal["servingRuntime", "storageUriEnv", "storageUris", "auto"] = "servingRuntime"
     rollout: Literal["auto", "Recreate", "RollingUpdate"] = "auto"
+    rollback_to: Digest | None = None
+    canary_traffic_percent: int | None = Field(None, ge=0, le=100)
     idle: bool = False
     min_replicas: int = Field(1, ge=0, le=1000)
     max_replicas: int = Field(1, ge=1, le=1000)

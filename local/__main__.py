@@ -117,18 +117,60 @@ def _wake(instance: Instance, arguments: argparse.Namespace) -> int:
 
 
 def _set_idle(instance: Instance, arguments: argparse.Namespace, change: Sequence[str]) -> int:
+    tools = _stack_tools(arguments.stack)
+    if status := _deploy_setting(instance, tools, arguments.stack, change, arguments.arguments):
+        return status
+    return _become_operation(instance, tools, "nodes", arguments.stack, [])
+
+
+def _stack_tools(name: str) -> Toolbox:
+    """Return what a command on a stack needs."""
+    settings = up.stack_settings(name)
+    if name != stack.STACK:
+        return _cloud_tools(signing_tools(settings))
+    return collect(up.indented, embedded=not own_cluster.is_chosen(settings), extra=signing_tools(settings))
+
+
+def _deploy_setting(
+    instance: Instance, tools: Toolbox, name: str, change: Sequence[str], more: Sequence[str] = ()
+) -> int:
     """Change the stack's setting, which is then in its file for all to see, and deploy that."""
-    name = arguments.stack
     if name == stack.STACK:
-        tools = collect(up.indented, embedded=not own_cluster.is_chosen(up.stack_settings()))
         stack.pulumi(instance, tools, "config", *change, "--stack", name)
-        stack.pulumi(instance, tools, "up", "--yes", "--skip-preview", "--stack", name)
-    else:
-        tools = _cloud_tools(signing_tools(up.stack_settings(name)))
-        preview.on_backend(instance, tools, name, ["config", *change], policy=False)
-        if status := preview.on_backend(instance, tools, name, [*preview.DEPLOY, *arguments.arguments]):
-            return status
-    return _become_operation(instance, tools, "nodes", name, [])
+        stack.pulumi(instance, tools, "up", "--yes", "--skip-preview", "--stack", name, *more)
+        return 0
+    if status := preview.on_backend(instance, tools, name, ["config", *change], policy=False):
+        return status
+    return preview.on_backend(instance, tools, name, [*preview.DEPLOY, *more])
+
+
+def _rollback(instance: Instance, arguments: argparse.Namespace) -> int:
+    options = argparse.ArgumentParser(prog="make rollback STACK=… ARGS=…", allow_abbrev=False)
+    choice = options.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--to", metavar="DIGEST", help="of an image in the registry (default: the one before)"
+    )
+    choice.add_argument("--end", action="store_true", help="serve the lock's image again")
+    told, more = options.parse_known_args(arguments.arguments)
+    name, tools = arguments.stack, _stack_tools(arguments.stack)
+    if told.end:
+        return _deploy_setting(instance, tools, name, ["rm", preview.ROLLBACK], more)
+    # By itself: what it asks needs the stack's environment, as every operation.
+    found = subprocess.run(
+        [
+            *(sys.executable, "-m", "operations", "former", "--stack", name),
+            *(["--to", told.to] if told.to else []),
+        ],
+        env={**os.environ, **stack.environment(instance, tools)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if found.returncode:
+        return found.returncode
+    digest = found.stdout.strip()
+    up.say(f"{name}: back to {digest}")
+    return _deploy_setting(instance, tools, name, ["set", preview.ROLLBACK, digest], more)
 
 
 def _operate(instance: Instance, arguments: argparse.Namespace) -> int:
@@ -178,6 +220,7 @@ COMMANDS = {
     "drift": (_drift, "tell whether somebody changed a stack's resources past the program"),
     "idle": (_idle, "let a stack keep no pod, so that its GPU nodes can go"),
     "wake": (_wake, "let it serve again"),
+    "rollback": (_rollback, "serve the image that was served before"),
     "runbook": (_runbook, "walk through the runbook on this machine, with evidence for each step"),
     "operate": (_operate, "run an operation of `python -m operations` on a stack"),
     "rehearse": (_rehearse, "do what the workflows do to dev, on this machine"),
@@ -200,7 +243,7 @@ def main() -> int:
             command.add_argument("arguments", nargs=argparse.REMAINDER)
         if name == "operate":
             command.add_argument("operation", help="smoke, validate or nodes")
-        if name in {"preview", "deploy", "drift", "operate", "idle", "wake"}:
+        if name in {"preview", "deploy", "drift", "operate", "idle", "wake", "rollback"}:
             command.add_argument("stack", help="local, dev or prod")
             command.add_argument("arguments", nargs=argparse.REMAINDER, help="more for it")
         if name == "pin":

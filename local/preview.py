@@ -93,6 +93,8 @@ PREVIEW = ("preview",)
 DEPLOY = ("up", "--yes")
 #: The setting that `make idle` and `make wake` change.
 IDLE = "modelcar:idle"
+#: The setting that `make rollback` changes.
+ROLLBACK = "modelcar:rollbackTo"
 #: What somebody changed past the program; any difference is an error.
 DRIFT = ("preview", "--refresh", "--expect-no-changes")
 

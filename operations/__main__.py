@@ -17,6 +17,7 @@ from modelcar.errors import InputError
 from modelcar.registry import Target
 from operations import gitops
 from operations import nodes as gpu_nodes
+from operations import revisions as served_before
 from operations import smoke as smoke_test
 from operations import validate as validation
 from operations.cluster import Cluster, ClusterError
@@ -71,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     validate.set_defaults(run=_validate)
     nodes = commands.add_parser("nodes", help="tell which GPU nodes are there, and which pods keep them")
     nodes.set_defaults(run=_nodes)
+    revisions = commands.add_parser("revisions", help="list the images that the model was served with")
+    revisions.set_defaults(run=_revisions)
+    former = commands.add_parser("former", help="print the digest of the image to roll back to")
+    former.set_defaults(run=_former)
+    former.add_argument("--to", metavar="DIGEST", help="this one, if the registry has it")
     render = commands.add_parser("render", help="write the stack's objects as YAML, for Argo CD and Git")
     render.set_defaults(run=_render)
     render.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="in a Git checkout")
@@ -82,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     render.add_argument("--path", metavar="PATH", help="of the folder in it (default: as --out is written)")
     render.add_argument("--revision", default="main", help="that Argo CD follows (default: main)")
-    for command in (smoke, validate, nodes, render):
+    for command in (smoke, validate, nodes, revisions, former, render):
         command.add_argument("--stack", required=True, help="name of the Pulumi stack")
         command.add_argument("--json", action="store_true", help="for programs")
     return parser
@@ -130,6 +136,22 @@ def _nodes(options: argparse.Namespace) -> int:
         print(json.dumps(gpu_nodes.document(found), indent=1))
     else:
         print("\n".join(gpu_nodes.report(found)))
+    return 0
+
+
+def _revisions(options: argparse.Namespace) -> int:
+    settings = settings_of(options.stack, options.project)
+    found = served_before.revisions(Cluster.of(settings), settings)
+    if options.json:
+        print(json.dumps(served_before.document(found), indent=1))
+    else:
+        print("\n".join(served_before.table(found)))
+    return 0
+
+
+def _former(options: argparse.Namespace) -> int:
+    settings = settings_of(options.stack, options.project)
+    print(served_before.former(None, settings, options.to))
     return 0
 
 

@@ -65,7 +65,7 @@ def manifests(settings: Settings, project: Path) -> dict[str, dict[str, Any]]:
             fix="make the Secret in the cluster, and name it",
         )
     lock = read_lock(project / settings.lock_path)
-    digest = modelcar_image(lock, read_base(settings.architecture)).digest
+    digest = settings.rollback_to or modelcar_image(lock, read_base(settings.architecture)).digest
     uri = f"oci://{settings.registry}/{settings.repository}@{digest}"
     name, found = settings.service_name, {}
     account = name if settings.pull_secret else None

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+
+import pytest
 
 from operations.pods import is_ready
 from tests.engine.conftest import STUB_SERVER, Project
@@ -40,3 +44,65 @@ def test_an_update_that_crashes_fails_up_while_the_former_pod_serves_on(project:
 
     project.configure(startTimeoutSeconds=120, serverCommand=STUB_SERVER)
     assert project.up()["serviceName"] == "tiny"
+
+
+def operate(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run an operation on the stack."""
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "operations", "--project", str(project.folder)),
+            *arguments,
+            "--stack",
+            "test",
+        ],
+        env=project.platform.pulumi_env(project.folder),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_way_back_builds_nothing_and_takes_the_nodes_image(project: Project) -> None:
+    first = project.up()
+    project.change_weights(seed=9)
+    second = project.up()
+    assert second["modelDigest"] != first["modelDigest"]
+
+    former = operate(project, "former")
+    assert former.stdout.strip() == first["modelDigest"], former.stderr
+    project.configure(rollbackTo=first["modelDigest"])
+    assert {step["urn"].rpartition("::")[2] for step in project.preview()} == {"tiny"}, "the service alone"
+    back = project.up()
+    assert {key: back[key] for key in ("modelDigest", "storageUri", "imageReference", "lockDigest")} == {
+        key: first[key] for key in ("modelDigest", "storageUri", "imageReference", "lockDigest")
+    }
+    assert project.preview() == []
+
+    here = ("-n", project.namespace)
+    pods = json.loads(project.platform.kubectl(*here, "get", "pods", "-o", "json"))["items"]
+    newest = max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))["metadata"]["name"]
+    events = json.loads(project.platform.kubectl(*here, "get", "events", "-o", "json"))["items"]
+    pulls = [
+        event["message"]
+        for event in events
+        if event["involvedObject"]["name"] == newest and event["reason"] == "Pulled"
+    ]
+    assert len(pulls) == 3, "init container, sidecar and server"
+    assert all("already present on machine" in message for message in pulls), pulls
+
+    again = operate(project, "former")
+    assert again.returncode == 2
+    assert "rolled back already" in again.stderr
+
+    project.configure(rollbackTo=None)
+    assert project.up()["modelDigest"] == second["modelDigest"]
+
+
+@pytest.mark.parametrize("command", [("preview",), ("up", "--yes", "--skip-preview")], ids=lambda it: it[0])
+def test_a_way_back_to_what_is_not_there_declares_nothing(project: Project, command: tuple[str, ...]) -> None:
+    project.configure(rollbackTo="sha256:" + "0" * 64)
+    refused = project.pulumi(*command, check=False)
+    assert refused.returncode
+    assert "does not have it" in refused.stdout + refused.stderr
+    assert "Traceback" not in refused.stdout + refused.stderr
+    assert set(project.resources()) <= {"pulumi:pulumi:Stack"}

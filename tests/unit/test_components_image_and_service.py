@@ -595,6 +595,13 @@ def test_rollout_is_the_predictors_whatever_the_placement(up: Engine, placement:
     assert (found["minReplicas"], found["maxReplicas"]) == (2, 3)
 
 
+def test_canary_gets_its_share(engine: Engine) -> None:
+    declare_service(engine, deploymentMode="Knative", canaryTrafficPercent=10)
+    assert predictor(engine)["canaryTrafficPercent"] == 10
+    declare_service(engine, deploymentMode="Knative")
+    assert "canaryTrafficPercent" not in predictor(engine)
+
+
 @pytest.mark.parametrize(
     ("changes", "autoscaler"),
     [

@@ -1,0 +1,137 @@
+"""`modelcar:rollbackTo`: serve an image that the registry has already, in place of the lock's."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pulumi
+
+from components import oci
+from components.checks import NAMESPACE
+from components.modelcar_image import ModelcarImage, unknown
+from components.settings import Settings
+from modelcar.build_options import image_tag
+from modelcar.errors import InputError, refuse
+from modelcar.image import LOCK_ANNOTATION
+from modelcar.registry import Registry, Target
+from modelcar.signing import verify
+
+KEY = f"{NAMESPACE}:rollbackTo"
+
+
+@dataclass(frozen=True)
+class Former:
+    """digest: of the image. lock_digest: of its lock; empty where it does not say. size_bytes: of weights."""
+
+    digest: str
+    lock_digest: str | None = None
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class ServedImage:
+    """What is served, and told to others: the lock's image, or a former one."""
+
+    digest: pulumi.Output[str]
+    storage_uri: pulumi.Output[str]
+    reference: pulumi.Output[str]
+    lock_digest: pulumi.Output[str]
+    size_bytes: pulumi.Output[int]
+
+
+def find(settings: Settings, *, preview: bool) -> Former | None:
+    """Return the image that the stack rolls back to; None where it serves the lock's.
+
+    Args:
+        settings: of the stack.
+        preview: works without the registry too, which is then not asked.
+
+    Raises:
+        InputError: the registry does not have it, or what it has is no modelcar of this program.
+    """
+    digest = settings.rollback_to
+    if digest is None:
+        return None
+    try:
+        manifest = _manifest(settings, digest)
+    except InputError as error:
+        if preview:
+            pulumi.log.warn(f"{KEY}: not looked for, so this preview assumes that it is there:\n{error}")
+            return Former(digest)
+        raise
+    if manifest is None:
+        raise refuse(
+            KEY,
+            f"{digest}, and {settings.registry}/{settings.repository} does not have it",
+            allowed="the digest of an image in this repository",
+            fix="python -m operations revisions --stack … lists those that were served; a cleanup policy may "
+            "have removed it: check the former lock out of Git, and run `pulumi up`, which builds it again",
+        )
+    layers = manifest.get("layers")
+    if not layers:
+        raise refuse(
+            KEY,
+            f"{digest}: not the image of one platform",
+            allowed="the digest of a modelcar",
+            fix="python -m operations revisions --stack … lists those that were served",
+        )
+    # Some builders write no annotations (docs/builders.md).
+    lock_digest = str((manifest.get("annotations") or {}).get(LOCK_ANNOTATION, ""))
+    sizes = [int(layer["size"]) for layer in layers[1:]]  # the first one holds the programs
+    return Former(digest, lock_digest, sum(sizes))
+
+
+def _manifest(settings: Settings, digest: str) -> dict[str, Any] | None:
+    place = f"{settings.registry}/{settings.repository}"
+    try:
+        with Registry(Target(settings.registry, settings.repository, settings.registry_insecure)) as registry:
+            found = registry.manifest(digest)
+    except httpx.HTTPError as error:  # of a token's server
+        raise refuse(
+            KEY, f"{place}: {error}", allowed="a registry that answers", fix="log in, or try again later"
+        ) from None
+    return found.document if found else None
+
+
+def served(settings: Settings, project: Path, image: ModelcarImage, former: Former | None) -> ServedImage:
+    """Return what the stack serves.
+
+    Raises (inside of the outputs):
+        pulumi.RunError: the former image has no signature that counts; a rollback signs nothing.
+    """
+    if former is None:
+        return ServedImage(
+            image.digest, image.storage_uri, image.reference, image.lock_digest, image.size_bytes
+        )
+    pulumi.log.warn(
+        f"{KEY}: {former.digest} is served in place of the lock's image; `make rollback ARGS=--end` ends it"
+    )
+    registry, name = settings.registry, settings.repository
+    digest = _verified(settings, project, former.digest)
+    return ServedImage(
+        digest,
+        digest.apply(lambda found: oci.storage_uri(registry, name, found)),
+        pulumi.Output.from_input(f"{registry}/{name}:{image_tag(former.digest)}"),
+        pulumi.Output.from_input(former.lock_digest) if former.lock_digest is not None else unknown(),
+        pulumi.Output.from_input(former.size_bytes) if former.size_bytes is not None else image.size_bytes,
+    )
+
+
+def _verified(settings: Settings, project: Path, digest: str) -> pulumi.Output[str]:
+    known = pulumi.Output.from_input(digest)
+    if settings.signature is None or pulumi.runtime.is_dry_run():
+        return known
+    trust = settings.signature.found_from(project).trust
+    reference = f"{settings.registry}/{settings.repository}@{digest}"
+
+    async def check(found: str) -> str:
+        fault = await asyncio.to_thread(verify, reference, trust, insecure=settings.registry_insecure)
+        if fault is not None:
+            raise pulumi.RunError(f"{KEY}: {digest} is not rolled back to: {fault}; nothing was deployed")
+        return found
+
+    return known.apply(check)
