@@ -5,21 +5,17 @@ from pathlib import Path
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components import former_image, reachability
+from components import delivery, former_image, reachability
 from components import settings as stack
-from components.egress import EgressPolicy, EgressPolicyArgs
 from components.google.cloud import GoogleCloud
 from components.google.cluster import require_adopted
 from components.idle import idle_cost
 from components.kserve_platform import KServePlatform, KServePlatformArgs, verify
 from components.model_lock import model_lock
-from components.model_service import ModelService, ModelServiceArgs
 from components.modelcar_image import ModelcarImage, ModelcarImageArgs
-from components.pull_access import PullAccess, PullAccessArgs
-from components.smoke_test import SmokeTest
 from modelcar.base import read_base
 from modelcar.errors import InputError
-from operations import placement
+from operations import gitops, placement
 
 PROJECT = Path(__file__).absolute().parent
 
@@ -33,8 +29,9 @@ def main() -> None:
     preview = pulumi.runtime.is_dry_run()
     reachable = reachability.check(settings, required=not preview)
     former = former_image.find(settings, preview=preview)
+    gitops.check(settings, PROJECT, lock)
     tested = None
-    if settings.placement == "auto":
+    if settings.placement == "auto" and settings.delivery == "cluster":
         tested = placement.find(settings, PROJECT, preview=preview, reachable=reachable, say=pulumi.log.info)
         settings = settings.model_copy(update={"placement": tested.placement})
 
@@ -64,48 +61,29 @@ def main() -> None:
     served = former_image.served(settings, PROJECT, image, former)
 
     own_cluster = settings.kubeconfig or settings.kube_context
-    cluster = kubernetes.Provider(
-        "cluster",
-        kubeconfig=cloud.cluster.kubeconfig if cloud and not own_cluster else settings.kubeconfig,
-        context=settings.kube_context,
-        enable_server_side_apply=True,
-    )
-    in_cluster = pulumi.ResourceOptions(provider=cluster)
+    kubeconfig = cloud.cluster.kubeconfig if cloud and not own_cluster else None
     needed: list[pulumi.Resource] = [cloud.pool] if cloud else []
-    if settings.kserve.install:
-        arguments = KServePlatformArgs(settings.kserve, settings.deployment_mode)
-        needed.append(KServePlatform("kserve", arguments, in_cluster))
-    elif settings.kserve.verify and reachable:
-        needed.append(verify(settings.kserve, in_cluster))
-    if settings.create_namespace:
-        name = settings.namespace
-        needed.append(kubernetes.core.v1.Namespace(name, metadata={"name": name}, opts=in_cluster))
-    in_cluster = pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=needed))
+    if settings.uses_cluster:
+        cluster = kubernetes.Provider(
+            "cluster",
+            kubeconfig=settings.kubeconfig if kubeconfig is None else kubeconfig,
+            context=settings.kube_context,
+            enable_server_side_apply=True,
+        )
+        in_cluster = pulumi.ResourceOptions(provider=cluster)
+        if settings.kserve.install:
+            arguments = KServePlatformArgs(settings.kserve, settings.deployment_mode)
+            needed.append(KServePlatform("kserve", arguments, in_cluster))
+        elif settings.kserve.verify and reachable:
+            needed.append(verify(settings.kserve, in_cluster))
 
-    access = (
-        PullAccess("pull-access", PullAccessArgs.of(settings), in_cluster)
-        if settings.needs_pull_access
-        else None
-    )
-    if tested:
-        name = placement.config_map_name(settings)
-        smoke = SmokeTest("smoke-test", name, settings.namespace, vars(tested), in_cluster)
-        in_cluster = pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=[smoke]))
-    if settings.egress.restrict:
-        policed = EgressPolicyArgs(settings.service_name, settings.namespace, settings.egress)
-        policy = EgressPolicy("egress", policed, in_cluster)
-        # Before the pods: none of them ever runs without it.
-        in_cluster = pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=[policy]))
-    service = ModelService(
-        settings.service_name,
-        ModelServiceArgs(
-            served.storage_uri,
-            settings,
-            service_account=access.service_account if access else None,
-            kubeconfig=cloud.cluster.kubeconfig if cloud and not own_cluster else None,
-        ),
-        in_cluster,
-    )
+    if settings.delivery == "cluster":
+        after = pulumi.ResourceOptions(provider=cluster, depends_on=needed)
+        service = delivery.to_cluster(
+            settings, served.storage_uri, after, tested=tested, kubeconfig=kubeconfig
+        )
+    else:
+        service = delivery.to_git(settings, PROJECT, served.storage_uri)
 
     pulumi.export("modelDigest", served.digest)
     pulumi.export("storageUri", served.storage_uri)

@@ -159,6 +159,23 @@ def _fetch_on(settings: Settings) -> Problem | None:
     return None
 
 
+def _delivery(settings: Settings) -> Problem | None:
+    if settings.delivery != "gitops":
+        return None
+    if settings.gitops is None:
+        value = "gitops, and modelcar:gitops does not say where to"
+        fix = f"pulumi config set --path {NAMESPACE}:gitops.folder ../deploy/apps/{settings.namespace}"
+        return problem("delivery", value, "gitops together with a folder of a Git checkout, or cluster", fix)
+    if settings.registry_username:
+        return problem(
+            "registryPassword",
+            "set, and Git is no place for it (not shown)",
+            "a Secret that is there: modelcar:pullSecret",
+            "make the Secret in the cluster, and name it",
+        )
+    return None
+
+
 CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
     _repository,
     _hostname,
@@ -173,4 +190,5 @@ CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
     _templates,
     _pull_access,
     _fetch_on,
+    _delivery,
 )

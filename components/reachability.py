@@ -37,6 +37,8 @@ def check(settings: Settings, *, required: bool) -> bool:
     default = os.environ.get("KUBECONFIG", "")
     if required and settings.check_reachable:
         require(settings, default)
+    if not settings.uses_cluster:
+        return False
     if settings.google and _from_google(settings):
         # Its address is known to Google only; one that this stack creates has nothing in it yet.
         return required and not settings.google.cluster.create
@@ -57,7 +59,7 @@ def require(settings: Settings, kubeconfig_default: str | None = None) -> None:
         InputError: one or both do not accept a connection, or there is no such context.
     """
     default = kubeconfig_default if kubeconfig_default is not None else os.environ.get("KUBECONFIG", "")
-    problems = [_registry(settings), _api_server(settings, default)]
+    problems = [_registry(settings), _api_server(settings, default) if settings.uses_cluster else None]
     found = [problem for problem in problems if problem is not None]
     if found:
         raise InputError(found)

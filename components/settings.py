@@ -32,6 +32,7 @@ from components.fields import (
     quantity,
     quantity_field,
 )
+from components.gitops import GitOpsSettings
 from components.google.checks import problems as google_problems
 from components.google.settings import GoogleSettings
 from components.kserve_platform import KServeSettings
@@ -92,6 +93,10 @@ class Settings(BaseModel):
     # what the pods may connect to
     egress: EgressSettings = Field(default_factory=lambda: EgressSettings.model_validate({}))
 
+    # who applies the objects to the cluster
+    delivery: Literal["cluster", "gitops"] = "cluster"
+    gitops: GitOpsSettings | None = None
+
     # the service
     service_name: ServiceName = "qwen-oci"
     served_model_name: str = ""
@@ -146,6 +151,11 @@ class Settings(BaseModel):
         return self
 
     @property
+    def uses_cluster(self) -> bool:
+        """Whether the program itself declares anything in the cluster."""
+        return self.delivery == "cluster" or self.kserve.install
+
+    @property
     def lock_path(self) -> Path:
         """Where the model's lock is; relative to the project, or absolute."""
         return Path(self.model) if self.model.endswith(".lock") else lock_path(Path(), self.model)
@@ -181,7 +191,7 @@ _PLACEHOLDERS = {
 }
 
 #: Keys whose values are objects.
-_OBJECTS = frozenset({"egress", "google", "kserve", "signature"})
+_OBJECTS = frozenset({"egress", "gitops", "google", "kserve", "signature"})
 
 #: Keys whose values may hold secrets; they are never shown.
 _HIDDEN = frozenset({"serverEnv", "registryPassword"})

@@ -6,12 +6,14 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import httpx
 
+from components.gitops import GitOpsSettings
 from modelcar.base import read_base
 from modelcar.errors import InputError
 from modelcar.registry import Target
@@ -79,15 +81,17 @@ def _parser() -> argparse.ArgumentParser:
     former.add_argument("--to", metavar="DIGEST", help="this one, if the registry has it")
     render = commands.add_parser("render", help="write the stack's objects as YAML, for Argo CD and Git")
     render.set_defaults(run=_render)
-    render.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="in a Git checkout")
+    render.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="in a Git checkout (default: modelcar:gitops.folder)"
+    )
     render.add_argument(
         "--check", action="store_true", help="write nothing, show the difference, exit 1 for one"
     )
     render.add_argument(
         "--repository", metavar="URL", help="of the Git repository; writes the Application too"
     )
-    render.add_argument("--path", metavar="PATH", help="of the folder in it (default: as --out is written)")
-    render.add_argument("--revision", default="main", help="that Argo CD follows (default: main)")
+    render.add_argument("--path", metavar="PATH", help="of the folder in it (default: found out)")
+    render.add_argument("--revision", help="that Argo CD follows (default: main)")
     for command in (smoke, validate, nodes, revisions, former, render):
         command.add_argument("--stack", required=True, help="name of the Pulumi stack")
         command.add_argument("--json", action="store_true", help="for programs")
@@ -155,21 +159,18 @@ def _former(options: argparse.Namespace) -> int:
     return 0
 
 
+def _said(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
 def _render(options: argparse.Namespace) -> int:
     settings = settings_of(options.stack, options.project)
-    found = dict(gitops.manifests(settings, options.project))
-    pairs = [(options.out, found)]
-    if options.repository:
-        told = gitops.Application(options.repository, options.path or str(options.out), options.revision)
-        # Beside the folder: an Application that lies in what it applies would apply itself.
-        pairs.append(
-            (
-                options.out.parent / "argocd",
-                {f"{settings.namespace}.yaml": gitops.application(settings, told)},
-            )
-        )
+    given = {name: getattr(options, name) for name in ("repository", "path", "revision")}
+    given["folder"] = str(options.out.absolute()) if options.out else None
+    told = {**(settings.gitops.model_dump() if settings.gitops else {}), **_said(given)}
     changed = []
-    for folder, documents in pairs:
+    where = GitOpsSettings.model_validate(told, by_name=True) if "folder" in told else None
+    for folder, documents in gitops.folders(settings, options.project, where):
         work = gitops.changes if options.check else gitops.write
         changed += list(work(folder, documents))
     if options.json:

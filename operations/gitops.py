@@ -7,6 +7,7 @@ cluster fills in is written, and a run that changes nothing writes nothing.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import Any
 import yaml
 
 from components.egress import network_policy
+from components.gitops import GitOpsSettings
 from components.model_service import labels, predictor, service_annotations, serving_runtime
 from components.settings import Settings
 from modelcar.base import read_base
 from modelcar.errors import refuse
 from modelcar.image import modelcar_image
-from modelcar.lock import read_lock
+from modelcar.lock import Lock, read_lock
 
 #: Of the file that says which ones were written, so that a file that is no longer wanted can go.
 HEADER = (
@@ -40,6 +42,25 @@ class Application:
     project: str = "default"
     namespace: str = "argocd"
     server: str = "https://kubernetes.default.svc"
+
+    @classmethod
+    def of(cls, settings: GitOpsSettings, folder: Path) -> Application | None:
+        """Take it from the settings; None where they name no repository.
+
+        Raises:
+            InputError: the folder's path in the repository is neither said nor to be found out.
+        """
+        if settings.repository is None:
+            return None
+        path = settings.path or _path_in_checkout(folder)
+        return cls(
+            settings.repository,
+            path,
+            settings.revision,
+            settings.project,
+            settings.namespace,
+            settings.server,
+        )
 
 
 @dataclass(frozen=True)
@@ -93,6 +114,61 @@ def manifests(settings: Settings, project: Path) -> dict[str, dict[str, Any]]:
     )
     found["inferenceservice.yaml"] = {**service, "spec": {"predictor": predictor(placed, uri, account)}}
     return found
+
+
+def folders(
+    settings: Settings, project: Path, told: GitOpsSettings | None = None
+) -> list[tuple[Path, dict[str, dict[str, Any]]]]:
+    """Return which objects are written to which folder.
+
+    Args:
+        settings: of the stack.
+        project: the program's folder.
+        told: where to, and what Argo CD is told; the stack's own where None.
+
+    Raises:
+        InputError: as `manifests`, or it is not said where to.
+    """
+    told = told or settings.gitops
+    if told is None:
+        raise refuse(
+            "modelcar:gitops",
+            "not set",
+            allowed="a folder of a Git checkout",
+            fix=f"name it (--out), or: pulumi config set --path modelcar:gitops.folder "
+            f"../deploy/apps/{settings.namespace}",
+        )
+    folder = project / told.folder
+    found = [(folder, manifests(settings, project))]
+    if told_argo := Application.of(told, folder):
+        # Beside the folder: an Application that lies in what it applies would apply itself.
+        name = f"{settings.namespace}.yaml"
+        found.append((folder.parent / "argocd", {name: application(settings, told_argo)}))
+    return found
+
+
+def check(settings: Settings, project: Path, lock: Lock | None) -> None:
+    """Find out what would keep the objects from being written, before anything is declared.
+
+    Raises:
+        InputError: as `folders` and `changes`.
+    """
+    if settings.delivery == "gitops" and lock is not None:
+        for folder, documents in folders(settings, project):
+            list(changes(folder, documents))
+
+
+def _path_in_checkout(folder: Path) -> str:
+    folder = Path(os.path.normpath(folder.absolute()))
+    for parent in folder.parents:
+        if (parent / ".git").exists():
+            return folder.relative_to(parent).as_posix()
+    raise refuse(
+        "modelcar:gitops.path",
+        f"not set, and {folder} is in no Git checkout",
+        allowed="the folder's path in the repository, for Argo CD",
+        fix="check the repository out and name a folder in it, or set gitops.path",
+    )
 
 
 def _object(version: str, kind: str, settings: Settings, name: str | None = None) -> dict[str, Any]:

@@ -116,6 +116,13 @@ def test_both_are_connected_to_once(registry: Listener, api_server: Listener) ->
     assert (registry.connections(), api_server.connections()) == (1, 1)
 
 
+def test_what_git_delivers_needs_no_api_server(registry: Listener, api_server: Listener) -> None:
+    where = kubeconfig(api_server.address)
+    by_git = stack(registry.address, kubeconfig=where, delivery="gitops", gitops={"folder": "x"})
+    assert reachability.check(by_git, required=True) is False
+    assert (registry.connections(), api_server.connections()) == (1, 0)
+
+
 def test_both_problems_are_told_at_once(closed: str) -> None:
     first, second = problems(stack(closed, kubeconfig=kubeconfig(closed)))
     assert first.key == "modelcar:registry"

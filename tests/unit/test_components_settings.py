@@ -366,6 +366,32 @@ WRONG = {
         "less than or equal to 100",
         "correct modelcar:canaryTrafficPercent",
     ),
+    "Git without a folder": Wrong(
+        {"delivery": "gitops"},
+        "delivery",
+        "gitops, and modelcar:gitops does not say where to",
+        "a folder of a Git checkout, or cluster",
+        "pulumi config set --path modelcar:gitops.folder ../deploy/apps/kserve-demo",
+    ),
+    "a password for Git": Wrong(
+        {
+            "delivery": "gitops",
+            "gitops": {"folder": "../deploy"},
+            "registryUsername": "robot",
+            "registryPassword": SECRET,
+        },
+        "registryPassword",
+        "Git is no place for it (not shown)",
+        "modelcar:pullSecret",
+        "make the Secret in the cluster",
+    ),
+    "a folder of nothing": Wrong(
+        {"gitops": {"folder": ""}},
+        "gitops.folder",
+        "''",
+        "at least 1 character",
+        "correct modelcar:gitops.folder",
+    ),
     "rollback to a tag": Wrong(
         {"rollbackTo": "v1"},
         "rollbackTo",

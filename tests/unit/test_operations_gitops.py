@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 import yaml
 
+from components.delivery import to_git
+from components.gitops import GitOpsSettings
 from components.settings import Settings
 from modelcar import locking
 from modelcar.errors import InputError
@@ -15,6 +19,7 @@ from modelcar.lock import Lock
 from modelcar.tiny_model import make_tiny_model
 from operations.__main__ import main
 from operations.gitops import HEADER, Application, application, changes, manifests, to_yaml, write
+from tests.unit.mocked_engine import Engine
 from tests.unit.test_components_settings import load
 
 
@@ -133,3 +138,60 @@ def test_the_command(
     assert (tmp_path / "apps/argocd/kserve-demo.yaml").exists()
     assert main([*command, "--check"]) == 0
     assert "0 files would change" in capsys.readouterr().out
+
+
+def told(**more: Any) -> GitOpsSettings:
+    values = {"folder": "apps/qwen", "repository": "https://git.example/models.git"}
+    return GitOpsSettings.model_validate({**values, **more})
+
+
+def test_the_path_in_the_repository_is_found_out(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    found = Application.of(told(revision="prod"), tmp_path / "x" / ".." / "apps" / "qwen")
+    assert found
+    assert (found.path, found.revision, found.namespace) == ("apps/qwen", "prod", "argocd")
+    said = Application.of(told(path="elsewhere"), Path("/nowhere"))
+    assert said
+    assert said.path == "elsewhere"
+    assert Application.of(told(repository=None), Path("/nowhere")) is None
+
+
+def test_a_folder_outside_of_git_needs_its_path(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gitops\.path"):
+        Application.of(told(), tmp_path / "apps" / "qwen")
+
+
+def test_a_rollback_is_written(project: Path) -> None:
+    back = "sha256:" + "9" * 64
+    service = manifests(settings(rollbackTo=back), project)["inferenceservice.yaml"]
+    assert service["spec"]["predictor"]["model"]["storageUri"].endswith(f"/tiny@{back}")
+
+
+def delivering(folder: Path, project: Path) -> Callable[[], dict[str, pulumi.Output[Any]]]:
+    found = settings(delivery="gitops", gitops={"folder": str(folder / "apps/qwen")})
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        return vars(to_git(found, project, pulumi.Output.from_input("oci://x/tiny@sha256:1")))
+
+    return program
+
+
+@pytest.mark.parametrize("preview", [True, False], ids=["preview", "up"])
+def test_up_writes_and_a_preview_only_shows(project: Path, tmp_path: Path, preview: bool) -> None:
+    engine = Engine(preview)
+    found = engine.run(delivering(tmp_path, project))
+    assert found == {"name": "qwen-oci", "namespace": "kserve-demo"}
+    assert engine.declared == []
+    assert (tmp_path / "apps/qwen/inferenceservice.yaml").exists() is not preview
+
+
+def test_a_preview_without_a_lock_has_nothing_to_show(tmp_path: Path) -> None:
+    engine = Engine(preview=True)
+    assert engine.run(delivering(tmp_path, tmp_path))["name"] == "qwen-oci"
+    assert not (tmp_path / "apps").exists()
+
+
+def test_a_folder_that_cannot_be_written_fails_up(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "apps").write_text("a file")
+    with pytest.raises(pulumi.RunError, match="its objects are not written"):
+        Engine(preview=False).run(delivering(tmp_path, project))
