@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,9 @@ ACTIONLINT_VERSION = "1.7.12"
 COSIGN_VERSION = "3.1.3"
 KUBE_ROUTER_VERSION = "2.1.0"
 KANIKO_VERSION = "1.24.0"
+#: An older KServe, which the smoke test is tried against.
+OLDER_KSERVE_VERSION = "0.16.0"
+OLDER_KSERVE = "kserve-manager-older"
 
 #: What the Go module cache and build cache grow to on a first build, measured: 5.5 GiB and 4 GiB.
 BUILD_DISK_BYTES = 10 * 2**30
@@ -88,6 +91,7 @@ TOOLS = (
         )
     ),
     Tool("kserve-manager", KSERVE_VERSION, "kserve", "github.com/kserve/kserve/cmd/manager"),
+    Tool(OLDER_KSERVE, OLDER_KSERVE_VERSION, "kserve-0.16", "github.com/kserve/kserve/cmd/manager"),
     Tool(
         "kube-router",
         KUBE_ROUTER_VERSION,
@@ -128,7 +132,7 @@ TOOLS = (
 )
 
 #: Not part of the local stack: collected only when asked for by name.
-ON_REQUEST = ("helm", "actionlint", "cosign", "buildctl", "kaniko")
+ON_REQUEST = ("helm", "actionlint", "cosign", "buildctl", "kaniko", OLDER_KSERVE)
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,7 @@ def collect(
     debian = debian_parts(tools_folder() / "debian", progress) if embedded else {}
     wanted = [tool for tool in TOOLS if _is_wanted(tool.name, embedded=embedded, extra=extra)]
     built = {tool.name: _find_or_build(tool, progress) for tool in wanted}
-    kserve = _kserve_manifests(progress) if embedded else tools_folder()
+    kserve = _kserve_manifests(progress, KSERVE_VERSION) if embedded else tools_folder()
     standins = missing_plugins(built["pulumi"], _which, plugins)
     folders = [built["pulumi"].parent, tools_folder() / "bin"]
     # Last on PATH: an official program always wins over its stand-in.
@@ -186,6 +190,12 @@ def collect(
     path = os.pathsep.join([*map(str, folders), own_path, str(standin_folder(standins))])
     filters = netfilter(tools_folder() / "netfilter", progress) if embedded else None
     return Toolbox({**debian, **built}, path, kserve, filters, standins, embedded)
+
+
+def with_older_kserve(tools: Toolbox, progress: Progress) -> Toolbox:
+    """Return the same tools, with the older KServe, which they were collected with (OLDER_KSERVE)."""
+    programs = {**tools.programs, "kserve-manager": tools.programs[OLDER_KSERVE]}
+    return replace(tools, programs=programs, kserve=_kserve_manifests(progress, OLDER_KSERVE_VERSION))
 
 
 def _is_wanted(name: str, *, embedded: bool, extra: tuple[str, ...]) -> bool:
@@ -222,7 +232,7 @@ def kserve_charts(progress: Progress) -> Path:
     Raises:
         InputError: they are not in the cache, and KServe's Go module cannot be downloaded.
     """
-    return _kserve_manifests(progress) / "charts"
+    return _kserve_manifests(progress, KSERVE_VERSION) / "charts"
 
 
 def tools_folder() -> Path:
@@ -337,13 +347,13 @@ def _require_disk() -> None:
 KSERVE_PARTS = ("config", "charts")
 
 
-def _kserve_manifests(progress: Progress) -> Path:
+def _kserve_manifests(progress: Progress, version: str) -> Path:
     """Return KServe's own CRDs, webhooks, configuration and charts, kept beside the tools."""
-    target = tools_folder() / f"kserve-{KSERVE_VERSION}"
+    target = tools_folder() / f"kserve-{version}"
     missing = [part for part in KSERVE_PARTS if not (target / part).exists()]
     if not missing:
         return target
-    module = _kserve_module()
+    module = _kserve_module(version)
     target.mkdir(parents=True, exist_ok=True)
     for part in missing:
         # Of this process alone, so that two runs cannot disturb each other.
@@ -356,23 +366,24 @@ def _kserve_manifests(progress: Progress) -> Path:
             shutil.rmtree(staging, ignore_errors=True)
             if not (target / part).exists():
                 raise
-    progress(f"KServe {KSERVE_VERSION} {' and '.join(missing)} ready")
+    progress(f"KServe {version} {' and '.join(missing)} ready")
     return target
 
 
-def _kserve_module() -> Path:
+def _kserve_module(version: str) -> Path:
     """Download KServe's Go module, unless it is in the module cache, and return its folder."""
-    _require_go(next(tool for tool in TOOLS if tool.module == "kserve"))
+    tool = next(tool for tool in TOOLS if tool.module.startswith("kserve") and tool.version == version)
+    _require_go(tool)
     result = subprocess.run(
-        ["go", "mod", "download", "-json", f"github.com/kserve/kserve@v{KSERVE_VERSION}"],
-        cwd=_module_folder("kserve"),
+        ["go", "mod", "download", "-json", f"github.com/kserve/kserve@v{version}"],
+        cwd=_module_folder(tool.module),
         capture_output=True,
         text=True,
         check=False,
     )
     if result.returncode:
         raise refuse(
-            f"Go module github.com/kserve/kserve@v{KSERVE_VERSION}",
+            f"Go module github.com/kserve/kserve@v{version}",
             result.stderr.strip() or result.stdout.strip(),
             allowed="a download from a Go module proxy",
             fix="check that a Go module proxy is reachable (`go env GOPROXY`), then run the command again",
