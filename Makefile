@@ -94,6 +94,10 @@ wake: env ## let it serve again: make wake STACK=local
 rollback: env ## serve the image that was served before: make rollback STACK=local
 	@$(LOCAL) rollback $(STACK) $(ARGS)
 
+.PHONY: coldstart
+coldstart: env ## measure how long models of several sizes take to be served, phase by phase
+	@$(LOCAL) coldstart $(ARGS)
+
 .PHONY: runbook
 runbook: env ## walk through the runbook from step 1 to 6 here, with a line of evidence for each
 	@$(LOCAL) runbook

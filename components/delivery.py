@@ -11,6 +11,7 @@ import pulumi_kubernetes as kubernetes
 
 from components.egress import EgressPolicy, EgressPolicyArgs
 from components.model_service import ModelService, ModelServiceArgs
+from components.pre_pull import PrePull, PrePullArgs
 from components.pull_access import PullAccess, PullAccessArgs
 from components.settings import Settings
 from components.smoke_test import SmokeTest
@@ -64,6 +65,9 @@ def to_cluster(
         # Before the pods: none of them ever runs without it.
         in_cluster = _after(in_cluster, EgressPolicy("egress", policed, in_cluster))
     account = access.service_account if access else None
+    if settings.pre_pull and not settings.idle:
+        arguments = PrePullArgs(storage_uri, settings, account, kubeconfig)
+        storage_uri = PrePull("pre-pull", arguments, in_cluster).storage_uri
     service = ModelService(
         settings.service_name, ModelServiceArgs(storage_uri, settings, account, kubeconfig), in_cluster
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pulumi
 
 from components.google import disk
-from components.google.checks import small_disk
+from components.google.checks import small_disk, small_ssds
 from components.settings import Settings
 from modelcar.builder_push import fault_for_builder
 from modelcar.errors import InputError, refuse
@@ -27,8 +27,10 @@ def model_lock(settings: Settings, project: Path) -> Lock | None:
         _without_lock(settings, path)
         return None
     lock = read_lock(path)
-    if settings.google and (problems := list(small_disk(settings.google, disk.need(lock.total_size)))):
-        raise InputError(problems)
+    if settings.google:
+        needed = disk.need(lock.total_size)
+        if problems := [*small_disk(settings.google, needed), *small_ssds(settings.google, needed)]:
+            raise InputError(problems)
     if settings.fetch_on == "builder" and (fault := fault_for_builder(lock)):
         raise refuse("modelcar:fetchOn", f"builder: {fault[0]}", allowed=fault[1], fix=fault[2])
     if changed := changed_files(lock, project):

@@ -102,6 +102,7 @@ class Settings(BaseModel):
     served_model_name: str = ""
     placement: Literal["servingRuntime", "storageUriEnv", "storageUris", "auto"] = "servingRuntime"
     rollout: Literal["auto", "Recreate", "RollingUpdate"] = "auto"
+    pre_pull: bool = False
     rollback_to: Digest | None = None
     canary_traffic_percent: int | None = Field(None, ge=0, le=100)
     idle: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import shutil
@@ -13,7 +14,7 @@ from typing import NoReturn
 
 from local import own_cluster, platform, preview, rehearse, runbook, stack, up
 from local.instance import Instance, load, state_root
-from local.tools import Toolbox, collect, signing_tools
+from local.tools import OLDER_KSERVE, Toolbox, collect, signing_tools
 from modelcar.errors import InputError
 
 
@@ -24,7 +25,7 @@ def _up(instance: Instance, _: argparse.Namespace) -> int:
 
 def _tools(_: Instance, __: argparse.Namespace) -> int:
     up.say("── tools")
-    collect(up.indented, extra=("helm",), plugins=("kubernetes", "gcp"))
+    collect(up.indented, extra=("helm", OLDER_KSERVE), plugins=("kubernetes", "gcp"))
     up.model_server()
     return 0
 
@@ -193,6 +194,19 @@ def _runbook(instance: Instance, _: argparse.Namespace) -> int:
     return 0 if runbook.runbook(instance, tools, up.say) else 1
 
 
+def _cold_start(_: Instance, arguments: argparse.Namespace) -> int:
+    from local import cold_start, cold_start_report  # numpy is in no hurry
+
+    tools = collect(up.indented)
+    sizes = [float(size) for size in arguments.sizes.split(",")] if arguments.sizes else cold_start.SIZES
+    runs = cold_start.measure(tools, up.indented, sizes, own_server=not arguments.reader_only)
+    if arguments.json:
+        up.say(json.dumps(cold_start_report.document(runs), indent=1))
+    else:
+        up.say("\n".join(cold_start_report.report(runs)))
+    return 0
+
+
 def _rehearse(instance: Instance, _: argparse.Namespace) -> int:
     up.prepare(instance, up.Phases())
     tools = collect(up.indented, extra=("helm",), plugins=("kubernetes", "gcp"))
@@ -221,6 +235,7 @@ COMMANDS = {
     "idle": (_idle, "let a stack keep no pod, so that its GPU nodes can go"),
     "wake": (_wake, "let it serve again"),
     "rollback": (_rollback, "serve the image that was served before"),
+    "coldstart": (_cold_start, "measure how long models of several sizes take to be served"),
     "runbook": (_runbook, "walk through the runbook on this machine, with evidence for each step"),
     "operate": (_operate, "run an operation of `python -m operations` on a stack"),
     "rehearse": (_rehearse, "do what the workflows do to dev, on this machine"),
@@ -246,6 +261,10 @@ def main() -> int:
         if name in {"preview", "deploy", "drift", "operate", "idle", "wake", "rollback"}:
             command.add_argument("stack", help="local, dev or prod")
             command.add_argument("arguments", nargs=argparse.REMAINDER, help="more for it")
+        if name == "coldstart":
+            command.add_argument("--sizes", help="of made-up models, in GB, separated by commas")
+            command.add_argument("--reader-only", action="store_true", help="leave the model server out")
+            command.add_argument("--json", action="store_true", help="for programs")
         if name == "pin":
             command.add_argument("image", help="IMAGE:TAG")
     arguments = parser.parse_args()

@@ -17,6 +17,7 @@ from components.gitops import GitOpsSettings
 from modelcar.base import read_base
 from modelcar.errors import InputError
 from modelcar.registry import Target
+from operations import cold_start as start_phases
 from operations import gitops
 from operations import nodes as gpu_nodes
 from operations import revisions as served_before
@@ -74,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     validate.set_defaults(run=_validate)
     nodes = commands.add_parser("nodes", help="tell which GPU nodes are there, and which pods keep them")
     nodes.set_defaults(run=_nodes)
+    start = commands.add_parser("coldstart", help="tell how long the model's start took, phase by phase")
+    start.set_defaults(run=_cold_start)
     revisions = commands.add_parser("revisions", help="list the images that the model was served with")
     revisions.set_defaults(run=_revisions)
     former = commands.add_parser("former", help="print the digest of the image to roll back to")
@@ -92,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     render.add_argument("--path", metavar="PATH", help="of the folder in it (default: found out)")
     render.add_argument("--revision", help="that Argo CD follows (default: main)")
-    for command in (smoke, validate, nodes, revisions, former, render):
+    for command in (smoke, validate, nodes, start, revisions, former, render):
         command.add_argument("--stack", required=True, help="name of the Pulumi stack")
         command.add_argument("--json", action="store_true", help="for programs")
     return parser
@@ -140,6 +143,20 @@ def _nodes(options: argparse.Namespace) -> int:
         print(json.dumps(gpu_nodes.document(found), indent=1))
     else:
         print("\n".join(gpu_nodes.report(found)))
+    return 0
+
+
+def _cold_start(options: argparse.Namespace) -> int:
+    settings = settings_of(options.stack, options.project)
+    cluster = Cluster.of(settings)
+    found = start_phases.cold_start(cluster, settings)
+    if found is None:
+        print(f"no pod of {settings.namespace}/{settings.service_name} is ready", file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps(start_phases.document(found), indent=1))
+    else:
+        print("\n".join([*start_phases.table(found), *start_phases.caches(cluster, settings)]))
     return 0
 
 

@@ -107,11 +107,19 @@ class Cluster:
                 raise ClusterError(0, f"{name} is still being removed; look at its finalizers")
             time.sleep(POLL)
 
-    def logs(self, namespace: str, pod: str, container: str, lines: int = 200) -> str:
-        """Return a container's last lines; nothing where it has not started."""
+    def logs(
+        self, namespace: str, pod: str, container: str, lines: int | None = 200, *, stamped: bool = False
+    ) -> str:
+        """Return a container's last lines, or all of them; nothing where it has not started.
+
+        stamped: each with its time (RFC 3339).
+        """
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
+        query = {"container": container, "timestamps": str(stamped).lower()}
+        if lines is not None:
+            query["tailLines"] = str(lines)
         try:
-            return self._call("GET", path, None, {"container": container, "tailLines": str(lines)})
+            return self._call("GET", path, None, query)
         except ClusterError as error:
             if error.status in {400, 404}:
                 return ""

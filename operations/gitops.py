@@ -18,6 +18,7 @@ import yaml
 from components.egress import network_policy
 from components.gitops import GitOpsSettings
 from components.model_service import labels, predictor, service_annotations, serving_runtime
+from components.pre_pull import daemon_set_name, daemon_set_spec
 from components.settings import Settings
 from modelcar.base import read_base
 from modelcar.errors import refuse
@@ -102,6 +103,9 @@ def manifests(settings: Settings, project: Path) -> dict[str, dict[str, Any]]:
     if settings.placement in {"servingRuntime", "auto"}:
         runtime = _object("serving.kserve.io/v1alpha1", "ServingRuntime", settings)
         found["servingruntime.yaml"] = {**runtime, "spec": serving_runtime(settings)}
+    if settings.pre_pull and not settings.idle:
+        daemon_set = _object("apps/v1", "DaemonSet", settings, daemon_set_name(settings))
+        found["daemonset.yaml"] = {**daemon_set, "spec": daemon_set_spec(settings, uri, account)}
     service = _object("serving.kserve.io/v1beta1", "InferenceService", settings)
     annotations = {
         key: value for key, value in service_annotations(settings).items() if not key.startswith(_PULUMI)

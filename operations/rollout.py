@@ -34,34 +34,101 @@ def await_rolled_out(
     Raises:
         pulumi.RunError: they are not in time, or the cluster does not let us look.
     """
-    name = f"{settings.namespace}/{settings.service_name}"
     path = f"/apis/apps/v1/namespaces/{settings.namespace}/deployments/{settings.service_name}-predictor"
-    deadline = time.monotonic() + (settings.start_timeout_seconds + 60 if patience is None else patience)
+    _await(
+        settings,
+        lambda cluster: _lacking(cluster.get(path), revision),
+        say,
+        f"{settings.namespace}/{settings.service_name}",
+        "does not serve what was applied",
+        settings.start_timeout_seconds + 60 if patience is None else patience,
+    )
+
+
+def await_pulled(
+    settings: Settings, daemon_set: str, say: Callable[[str], object], *, patience: float | None = None
+) -> None:
+    """Wait until all nodes that a DaemonSet is for have its images.
+
+    Args:
+        settings: the stack's.
+        daemon_set: its name.
+        say: is told what is waited for, when that changes.
+        patience: seconds; `startTimeoutSeconds` where None.
+
+    Raises:
+        pulumi.RunError: they do not in time, or the cluster does not let us look.
+    """
+    path = f"/apis/apps/v1/namespaces/{settings.namespace}/daemonsets/{daemon_set}"
+    _await(
+        settings,
+        lambda cluster: _unpulled(cluster.get(path)),
+        say,
+        f"{settings.namespace}/{daemon_set}",
+        "is not on all nodes, and what is served stays as it was",
+        settings.start_timeout_seconds if patience is None else patience,
+        of=lambda pod: str(pod["metadata"]["name"]).startswith(f"{daemon_set}-"),
+    )
+
+
+def _await(
+    settings: Settings,
+    look: Callable[[Cluster], str | None],
+    say: Callable[[str], object],
+    name: str,
+    fault: str,
+    patience: float,
+    of: Callable[[JSON], bool] | None = None,
+) -> None:
+    """Wait until nothing is lacking; `of` says whose pods tell why it is."""
+    deadline = time.monotonic() + patience
     try:
         cluster = Cluster.of(settings)
     except InputError as error:
-        raise pulumi.RunError(f"{name} is applied; whether it is served is not known:\n{error}") from None
+        raise pulumi.RunError(f"{name} is applied; how it goes on is not known:\n{error}") from None
     said = ""
     while True:
         try:
-            lacking = _lacking(cluster.get(path), revision)
+            lacking = look(cluster)
         except ClusterError as error:
             if error.status in {401, 403}:
                 raise pulumi.RunError(
                     f"{name} is applied, and this account may not look whether its pods are ready: {error}\n"
-                    "  fix: let it get deployments.apps and list pods and events there; or do not wait: "
-                    "modelcar:awaitReady false"
+                    "  fix: let it get deployments and daemonsets (apps), and list pods and events there; "
+                    "or do not wait: modelcar:awaitReady false"
                 ) from None
             lacking = str(error)
         if lacking is None:
             return
         if time.monotonic() > deadline:
-            told = "\n".join(f"  {line}" for line in reasons(settings))
-            raise pulumi.RunError(f"{name} does not serve what was applied: {lacking}\n{told}")
+            because = reasons(settings) if of is None else _pods_say(cluster, settings, of)
+            told = "\n".join(f"  {line}" for line in because)
+            raise pulumi.RunError(f"{name} {fault}: {lacking}\n{told}")
         if lacking != said:
             say(f"{name}: {lacking}")
             said = lacking
         time.sleep(POLL)
+
+
+def _pods_say(cluster: Cluster, settings: Settings, of: Callable[[JSON], bool]) -> list[str]:
+    try:
+        pods = (cluster.get(f"/api/v1/namespaces/{settings.namespace}/pods") or {}).get("items") or []
+        waiting = [pod for pod in pods if of(pod) and not is_ready(pod)]
+        return [f"{pod['metadata']['name']}: {why(cluster, pod)}" for pod in waiting[:PODS]]
+    except ClusterError as error:
+        return [f"the cluster does not say why: {error}"]
+
+
+def _unpulled(daemon_set: JSON | None) -> str | None:
+    """Return what a DaemonSet lacks, as `kubectl rollout status` sees it."""
+    if daemon_set is None:
+        return "it is not there"
+    status = daemon_set.get("status") or {}
+    if status.get("observedGeneration", 0) < daemon_set["metadata"]["generation"]:
+        return "Kubernetes has not taken the change over yet"
+    wanted = status.get("desiredNumberScheduled", 0)
+    done = min(status.get("updatedNumberScheduled", 0), status.get("numberAvailable", 0))
+    return None if done >= wanted else f"{done} of {wanted} nodes have it"
 
 
 def _lacking(deployment: JSON | None, revision: str) -> str | None:

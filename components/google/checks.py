@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ def problems(settings: Settings, google: GoogleSettings) -> Iterator[Problem]:
     yield from _machine(settings, google)
     yield from _zones(google)
     yield from _counts(settings, google)
+    yield from _faster_starts(google)
     yield from _disk(settings, google)
 
 
@@ -129,6 +131,33 @@ def _counts(settings: Settings, google: GoogleSettings) -> Iterator[Problem]:
         allowed = "pd-balanced or pd-ssd, or an A3 machine"
         value = f"hyperdisk-balanced on {nodes.machine_type}"
         yield problem("google.nodes.diskType", value, allowed, "set diskType to pd-balanced")
+
+
+def _faster_starts(google: GoogleSettings) -> Iterator[Problem]:
+    nodes = google.nodes
+    if nodes.secondary_boot_disk and not nodes.image_streaming:
+        # https://cloud.google.com/kubernetes-engine/docs/how-to/data-container-image-preloading#requirements
+        value = f"{nodes.secondary_boot_disk}, without imageStreaming, which reads it"
+        fix = "pulumi config set --path modelcar:google.nodes.imageStreaming true"
+        yield problem("google.nodes.secondaryBootDisk", value, "a disk image, with imageStreaming", fix)
+    offered = gpus.LOCAL_SSDS.get(nodes.machine_type)
+    if nodes.local_ssds and offered is not None and nodes.local_ssds not in offered:
+        counts = " or ".join(map(str, offered)) or "none"
+        value = f"{nodes.local_ssds} on {nodes.machine_type}"
+        yield problem("google.nodes.localSsds", value, counts, f"set it to {counts}")
+
+
+def small_ssds(google: GoogleSettings, needed: disk.DiskNeed) -> Iterator[Problem]:
+    """Yield the problem of local SSDs that are smaller than what they have to hold."""
+    size = google.nodes.local_ssds * disk.LOCAL_SSD
+    if size and size < needed.used / disk.HIGH_THRESHOLD:
+        count = math.ceil(needed.used / disk.HIGH_THRESHOLD / disk.LOCAL_SSD)
+        yield problem(
+            "google.nodes.localSsds",
+            f"{google.nodes.local_ssds}, {size} GB: pulling the model would end in ImageGCFailed or eviction",
+            f"at least {count} ({needed})",
+            f"set it to {count} on a machine that has so many, or to 0: the boot disk is large enough",
+        )
 
 
 def _disk(_: Settings, google: GoogleSettings) -> Iterator[Problem]:

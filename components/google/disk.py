@@ -21,6 +21,9 @@ SMALLEST_DISK = 200
 #: GB; Google's limit for a persistent disk: https://cloud.google.com/compute/docs/disks
 LARGEST_DISK = 65536
 
+#: GB of one local SSD: https://cloud.google.com/compute/docs/disks/local-ssd
+LOCAL_SSD = 375
+
 #: GB. Container-Optimized OS with GKE's own images and the GPU driver.
 SYSTEM = 20
 #: GB. vllm/vllm-openai: about 9 GB pulled and 21 GB unpacked.

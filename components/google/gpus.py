@@ -74,6 +74,15 @@ MACHINES: dict[str, Machine] = {
     "n1-standard-32": Machine(T4, (2, 4), 32, 120),
 }
 
+#: How many local SSDs of 375 GB may be attached; machines that are not listed are left to Google's own check.
+#: https://cloud.google.com/compute/docs/disks/local-ssd#lssd_disks_fixed
+LOCAL_SSDS: dict[str, tuple[int, ...]] = {
+    **{f"g2-standard-{cpus}": (1,) for cpus in (4, 8, 12, 16, 32)},
+    "g2-standard-24": (2,),
+    "g2-standard-48": (4,),
+    "g2-standard-96": (8,),
+}
+
 GPUS = tuple(dict.fromkeys(machine.gpu for machine in MACHINES.values()))
 
 

@@ -152,6 +152,9 @@ class NodeSettings(Section):
     reservation: name of the reservation, for provisioning `reservation`.
     disk_gb: size of the boot disk; computed from the model's size where not set.
     image_streaming: start pods before their image is pulled whole; a modelcar reads all of it anyway.
+    secondary_boot_disk: disk image with preloaded container images (gke-disk-image-builder); takes streaming.
+    local_ssds: of 375 GB each, for images and all else that pods write, in place of the boot disk.
+    parallel_pulls: images that the kubelet pulls at the same time; GKE's own choice (2 or 3) where not set.
     """
 
     name: ResourceName = "gpu"
@@ -168,6 +171,21 @@ class NodeSettings(Section):
     disk_type: Literal["pd-balanced", "pd-ssd", "hyperdisk-balanced"] = "pd-balanced"
     driver: Literal["DEFAULT", "LATEST"] = "DEFAULT"
     image_streaming: bool = False
+    secondary_boot_disk: (
+        Annotated[
+            str,
+            matches(
+                re.compile(r"(projects/[a-z0-9.:-]+/)?global/images/[a-z]([a-z0-9-]{0,61}[a-z0-9])?"),
+                "not a disk image",
+                "global/images/NAME or projects/PROJECT/global/images/NAME",
+                "gke-disk-image-builder makes one: docs/operations/cold-start.md",
+            ),
+        ]
+        | None
+    ) = None
+    local_ssds: int = Field(0, ge=0, le=24)
+    #: https://cloud.google.com/kubernetes-engine/docs/reference/rest/v1/NodeConfig (maxParallelImagePulls)
+    parallel_pulls: int | None = Field(None, ge=2, le=5)
     service_account: ServiceAccountEmail | None = None
 
     @property

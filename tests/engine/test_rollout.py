@@ -106,3 +106,29 @@ def test_a_way_back_to_what_is_not_there_declares_nothing(project: Project, comm
     assert "does not have it" in refused.stdout + refused.stderr
     assert "Traceback" not in refused.stdout + refused.stderr
     assert set(project.resources()) <= {"pulumi:pulumi:Stack"}
+
+
+def test_a_version_is_on_the_nodes_before_it_is_served(project: Project) -> None:
+    project.configure(prePull=True)
+    project.up()
+    project.change_weights(seed=11)
+    changed = project.up()
+    here = ("-n", project.namespace)
+    keepers = ("get", "pods", "-l", "app.kubernetes.io/name=tiny-pre-pull", "-o")
+    images = project.platform.kubectl(*here, *keepers, "jsonpath={.items[*].spec.containers[*].image}")
+    assert images == changed["storageUri"].removeprefix("oci://")
+    events = json.loads(project.platform.kubectl(*here, "get", "events", "-o", "json"))["items"]
+    pulls = [
+        event
+        for event in events
+        if event["reason"] == "Pulled" and changed["modelDigest"] in event["message"]
+    ]
+    first = min(pulls, key=lambda event: str(event["metadata"]["creationTimestamp"]))
+    assert first["involvedObject"]["name"].startswith("tiny-pre-pull-")
+    served = [event for event in pulls if event["involvedObject"]["name"].startswith("tiny-predictor-")]
+    assert served
+    assert all("already present on machine" in event["message"] for event in served)
+
+    project.configure(prePull=None)
+    project.up()
+    assert project.platform.kubectl(*here, "get", "daemonsets", "-o", "name") == ""

@@ -49,7 +49,9 @@ class FakeCluster(Cluster):
             return {}
         return self.found[path]
 
-    def logs(self, namespace: str, pod: str, container: str, lines: int = 200) -> str:
+    def logs(
+        self, namespace: str, pod: str, container: str, lines: int | None = 200, *, stamped: bool = False
+    ) -> str:
         return self.texts.get(container, "")
 
     def execute(self, namespace: str, pod: str, container: str, command: Sequence[str]) -> str:

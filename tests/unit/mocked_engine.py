@@ -114,6 +114,7 @@ class Engine:
     hooks: dict[str, pulumi.ResourceHook | pulumi.ErrorHook] = dataclasses.field(default_factory=dict)
     #: In place of the real one, which asks a cluster.
     await_rolled_out: mock.Mock = dataclasses.field(default_factory=mock.Mock)
+    await_pulled: mock.Mock = dataclasses.field(default_factory=mock.Mock)
 
     def run(
         self, program: Callable[[], Mapping[str, pulumi.Output[Any]]], digest: str | None = DIGEST
@@ -148,6 +149,7 @@ class Engine:
             mock.patch("pulumi.resource_hooks.register_resource_hook", keep_hook),
             mock.patch("pulumi.resource_hooks.register_error_hook", keep_hook),
             mock.patch("operations.rollout.await_rolled_out", self.await_rolled_out),
+            mock.patch("operations.rollout.await_pulled", self.await_pulled),
         ):
             contextvars.copy_context().run(asyncio.run, main())
         self.declared = monitor.declared

@@ -536,7 +536,7 @@ def test_server_starts_when_the_model_is_there_and_gets_its_arguments_untouched(
         check=True,
     )
     *waiting, said = ran.stdout.splitlines()
-    assert waiting == [f"waiting for {model}"] * 2
+    assert waiting == [f"waiting for {model}", f"{model} is there"]
     assert said == "".join(f"<{argument}>" for argument in found["args"])
 
 

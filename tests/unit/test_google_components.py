@@ -204,3 +204,23 @@ def test_a_repository_that_is_there_is_left_as_it_is(up: Engine) -> None:
     assert not all_of(up, "Repository"), "it is read, and not managed"
     [grant] = all_of(up, "RepositoryIamMember")
     assert grant["role"] == "roles/artifactregistry.reader"
+
+
+def test_what_shortens_a_cold_start_is_off_unless_asked_for(up: Engine) -> None:
+    declare(up)
+    config = gpu_pool(up)["nodeConfig"]
+    assert not {"secondaryBootDisks", "ephemeralStorageLocalSsdConfig", "kubeletConfig"} & set(config)
+    image = "global/images/qwen"
+    declare(
+        up,
+        {
+            NODES + "imageStreaming": True,
+            NODES + "secondaryBootDisk": image,
+            NODES + "localSsds": 1,
+            NODES + "parallelPulls": 5,
+        },
+    )
+    config = gpu_pool(up)["nodeConfig"]
+    assert config["secondaryBootDisks"] == [{"diskImage": image, "mode": "CONTAINER_IMAGE_CACHE"}]
+    assert config["ephemeralStorageLocalSsdConfig"] == {"localSsdCount": 1}
+    assert config["kubeletConfig"] == {"maxParallelImagePulls": 5}

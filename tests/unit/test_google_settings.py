@@ -12,6 +12,7 @@ import yaml
 
 from components import settings
 from components.google import disk, gpus
+from components.google.checks import small_ssds
 from components.google.node_account import account_id
 from modelcar.errors import InputError, Problem
 
@@ -114,6 +115,25 @@ WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
     ),
     "disk too small for any model": ({NODES + "diskGb": 100}, NODES + "diskGb", "100", "at least 200"),
     "disk larger than Google has": ({NODES + "diskGb": 70000}, NODES + "diskGb", "70000", "65536"),
+    "preloaded disk without streaming": (
+        {NODES + "secondaryBootDisk": "global/images/qwen"},
+        NODES + "secondaryBootDisk",
+        "global/images/qwen, without imageStreaming",
+        "with imageStreaming",
+    ),
+    "preloaded disk that is no image": (
+        {NODES + "secondaryBootDisk": "qwen", NODES + "imageStreaming": True},
+        NODES + "secondaryBootDisk",
+        "qwen",
+        "global/images/NAME",
+    ),
+    "more SSDs than the machine takes": (
+        {NODES + "localSsds": 2},
+        NODES + "localSsds",
+        "2 on g2-standard-8",
+        "1",
+    ),
+    "more pulls than GKE allows": ({NODES + "parallelPulls": 6}, NODES + "parallelPulls", "6", "5"),
     "machine without GPUs": (
         {NODES + "machineType": "e2-standard-8"},
         NODES + "machineType",
@@ -308,3 +328,13 @@ def test_account_ids_fit_and_stay_apart() -> None:
         assert made[-1].isalnum()
         assert made == made.lower()
         assert made.isascii()
+
+
+def test_local_ssds_hold_what_is_pulled() -> None:
+    google = load(dev(**{NODES + "localSsds": 1})).google
+    assert google
+    assert not list(small_ssds(google, disk.need(60e9)))
+    [found] = small_ssds(google, disk.need(140e9))
+    assert found.key == "modelcar:google.nodes.localSsds"
+    assert "1, 375 GB: pulling the model would end in ImageGCFailed" in found.value
+    assert found.allowed.startswith("at least 2 (")

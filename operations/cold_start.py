@@ -1,0 +1,172 @@
+"""How long a model took to be served, phase by phase: from a pod's states, its events and its log."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from components.model_service import CONTAINER, MODEL_IS_THERE
+from components.settings import Settings
+from operations.cluster import JSON, Cluster
+from operations.pods import is_ready, pods_of
+
+#: What the kubelet says of a pull: https://github.com/kubernetes/kubernetes/blob/v1.34.4/pkg/kubelet/images
+_PULLED = re.compile(
+    r'Successfully pulled image "(?P<image>[^"]+)" in (?P<took>[\dhms.µ]+) \(.*?\)'
+    r"(?:\. Image size: (?P<size>\d+) bytes)?"
+)
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6}
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """Seconds of each phase, in order; None where it is not known (a past event, a log that is gone).
+
+    Kubernetes notes whole seconds of all but the pull and the log, so the others are right to a second.
+
+    schedule: pod made, until it has a node. A node that has to come first is in here.
+    pull: of the modelcar, download and unpacking; 0 where the node had it.
+    start: until the server's container runs, but for the pull: sandbox, init container, the server's image.
+    link: until the server sees the model.
+    load: until the server is ready.
+    pod: its name. image_bytes: of the modelcar.
+    """
+
+    pod: str
+    schedule: float | None
+    pull: float | None
+    start: float | None
+    link: float | None
+    load: float | None
+    image_bytes: int | None = None
+
+    @property
+    def total(self) -> float:
+        """Seconds from the pod's making until it was ready, as far as is known."""
+        parts = [self.schedule, self.pull, self.start, self.link, self.load]
+        return sum(part for part in parts if part is not None)
+
+
+PHASES = ("schedule", "pull", "start", "link", "load")
+
+
+def cold_start(cluster: Cluster, settings: Settings) -> ColdStart | None:
+    """Return the phases of the newest ready pod's start; None where no pod is ready.
+
+    Raises:
+        ClusterError: the API server went away, or rights are missing.
+    """
+    ready = [pod for pod in pods_of(cluster, settings.namespace, settings.service_name) if is_ready(pod)]
+    if not ready:
+        return None
+    pod = max(ready, key=lambda one: str(one["metadata"]["creationTimestamp"]))
+    metadata, status = pod["metadata"], pod["status"]
+    conditions = {entry["type"]: _time(entry["lastTransitionTime"]) for entry in status["conditions"]}
+    made, scheduled = _time(metadata["creationTimestamp"]), conditions.get("PodScheduled")
+    image = next((box["image"] for box in pod["spec"]["initContainers"] if "modelcar" in box["name"]), "")
+    path = f"/api/v1/namespaces/{settings.namespace}/events"
+    selector = f"involvedObject.name={metadata['name']}"
+    events = (cluster.get(path, fieldSelector=selector) or {}).get("items") or []
+    pull, size = pulled(events, image)
+    log = log_times(cluster.logs(settings.namespace, metadata["name"], CONTAINER, None, stamped=True))
+    began = log[0] if log else _started(status)
+    there, ready_at = log[1] if log else None, conditions.get("Ready")
+    return ColdStart(
+        str(metadata["name"]),
+        _between(made, scheduled),
+        pull,
+        _less(_between(scheduled, began), pull),
+        _between(began, there),
+        _between(there or began, ready_at),
+        size,
+    )
+
+
+def caches(cluster: Cluster, settings: Settings) -> list[str]:
+    """Return what of KServe's LocalModelCache concerns a modelcar: it does not hold any.
+
+    Source: KServe 0.19, `pkg/controller/v1alpha1/localmodel` and `config/storagecontainers/default.yaml`: a
+    job of the storage initializer downloads what its prefixes name, and oci:// is none of them.
+
+    Raises:
+        ClusterError: the API server went away, or rights are missing.
+    """
+    path = f"/api/v1/namespaces/{settings.kserve.namespace}/configmaps/inferenceservice-config"
+    data = (cluster.get(path) or {}).get("data") or {}
+    if not json.loads(data.get("localModel") or "{}").get("enabled"):
+        return []
+    found = (cluster.get("/apis/serving.kserve.io/v1alpha1/localmodelcaches") or {}).get("items") or []
+    ours = [
+        one["metadata"]["name"] for one in found if str(one["spec"]["sourceModelUri"]).startswith("oci://")
+    ]
+    lines = [
+        "LocalModelCache is on in this cluster; it downloads with KServe's storage initializer, which does "
+        "not take oci://. For a modelcar the node's image cache is that: modelcar:prePull keeps it filled"
+    ]
+    return [*lines, *(f"LocalModelCache {name} names an oci:// URI: it is never filled" for name in ours)]
+
+
+def pulled(events: Sequence[JSON], image: str) -> tuple[float | None, int | None]:
+    """Return how long an image's pull took, in seconds, and its bytes; nothing where no event tells."""
+    for event in events:
+        found = _PULLED.search(str(event.get("message")))
+        if found and found["image"] == image:
+            return duration(found["took"]), int(found["size"]) if found["size"] else None
+        if f'image "{image}" already present' in str(event.get("message")):
+            return 0.0, None
+    return None, None
+
+
+def duration(text: str) -> float:
+    """Return a duration as Go writes it (`1m2.5s`), in seconds."""
+    parts = re.findall(r"([\d.]+)(ms|µs|h|m|s)", text)
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def log_times(text: str) -> tuple[datetime, datetime] | None:
+    """Return when the server's container began, and when it saw the model, by its own first lines."""
+    times = []
+    for line in text.splitlines():
+        stamp, _, said = line.partition(" ")
+        times.append(_time(stamp))
+        if said == MODEL_IS_THERE:
+            return times[0], times[-1]
+    return None
+
+
+def table(found: ColdStart) -> list[str]:
+    """Return the phases for people."""
+    lines = [found.pod]
+    for name in PHASES:
+        value = getattr(found, name)
+        lines.append(f"  {name:<9} {'not known' if value is None else f'{value:9.1f} s'}")
+    return [*lines, f"  {'in all':<9} {found.total:9.1f} s"]
+
+
+def document(found: ColdStart) -> dict[str, Any]:
+    """Return the phases for programs."""
+    return {**asdict(found), "total": found.total}
+
+
+def _time(text: str) -> datetime:
+    # The kubelet writes nanoseconds, of which Python takes six digits.
+    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
+
+
+def _started(status: JSON) -> datetime | None:
+    for box in status.get("containerStatuses") or []:
+        if box["name"] == CONTAINER and "running" in (box.get("state") or {}):
+            return _time(box["state"]["running"]["startedAt"])
+    return None
+
+
+def _between(first: datetime | None, then: datetime | None) -> float | None:
+    return None if first is None or then is None else max(0.0, (then - first).total_seconds())
+
+
+def _less(whole: float | None, part: float | None) -> float | None:
+    return whole if whole is None or part is None else max(0.0, whole - part)
