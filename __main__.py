@@ -15,7 +15,7 @@ from components.model_lock import model_lock
 from components.modelcar_image import ModelcarImage, ModelcarImageArgs
 from modelcar.base import read_base
 from modelcar.errors import InputError
-from operations import gitops, placement
+from operations import gitops, mode, placement
 
 PROJECT = Path(__file__).absolute().parent
 
@@ -28,6 +28,7 @@ def main() -> None:
         require_adopted(settings.google)
     preview = pulumi.runtime.is_dry_run()
     reachable = reachability.check(settings, required=not preview)
+    mode.require(settings, reachable=reachable)
     former = former_image.find(settings, preview=preview)
     gitops.check(settings, PROJECT, lock)
     tested = None

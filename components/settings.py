@@ -101,6 +101,7 @@ class Settings(BaseModel):
     service_name: ServiceName = "qwen-oci"
     served_model_name: str = ""
     placement: Literal["servingRuntime", "storageUriEnv", "storageUris", "auto"] = "servingRuntime"
+    smoke_namespace: Label = "modelcar-smoke"
     rollout: Literal["auto", "Recreate", "RollingUpdate"] = "auto"
     pre_pull: bool = False
     rollback_to: Digest | None = None

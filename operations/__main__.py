@@ -64,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
 
     smoke = commands.add_parser("smoke", help="find out which placements this cluster's KServe honours")
     smoke.set_defaults(run=_smoke)
-    smoke.add_argument("--namespace", default=NAME, help=f"to work in, made and removed (default: {NAME})")
+    smoke.add_argument(
+        "--namespace", help="to work in, made and removed (default: the stack's modelcar:smokeNamespace)"
+    )
     smoke.add_argument(
         "--patience", type=float, default=smoke_test.PATIENCE, metavar="SECONDS", help="for a pod"
     )
@@ -114,7 +116,7 @@ def _smoke(options: argparse.Namespace) -> int:
         cluster,
         settings,
         f"{settings.registry}/{NAME}@{digest}",
-        namespace=options.namespace,
+        namespace=options.namespace or settings.smoke_namespace,
         patience=options.patience,
         say=_note,
     )

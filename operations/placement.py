@@ -112,7 +112,8 @@ def _test(cluster: Cluster, settings: Settings, project: Path, say: Callable[[st
     say("placement auto: testing which one this cluster's KServe honours")
     target = Target(settings.registry, NAME, settings.registry_insecure)
     digest = push_probe(read_base(settings.architecture), project, target)
-    found = smoke(cluster, settings, f"{settings.registry}/{NAME}@{digest}")
+    probe = f"{settings.registry}/{NAME}@{digest}"
+    found = smoke(cluster, settings, probe, namespace=settings.smoke_namespace)
     for line in table(found):
         say(line)
     if found.chosen is None:
