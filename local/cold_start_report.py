@@ -69,9 +69,10 @@ def _chart(runs: Sequence[Run]) -> Iterator[str]:
     """One bar a start; each phase has its letter, in the order in which they come."""
     yield "  ".join(f"{mark} {name.replace('_', ' ')}" for name, mark in MARKS.items())
     scale = CHART / max(run.total for run in runs)
+    width = max(len(_name(run)) for run in runs)
     for run in runs:
         bar = "".join(mark * round(getattr(run, name) * scale) for name, mark in MARKS.items())
-        yield f"{_name(run):>10} {run.state:<5} {bar} {run.total:.1f} s"
+        yield f"{_name(run):>{width}} {run.state:<5} {bar} {run.total:.1f} s"
 
 
 def _forecast(runs: Sequence[Run]) -> Iterator[str]:
