@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from local import own_cluster, platform, preview, rehearse, runbook, stack, up
-from local.instance import Instance, load, state_root
+from local.instance import COLD_START, Instance, load, state_root
 from local.tools import OLDER_KSERVE, Toolbox, collect, signing_tools
 from modelcar.errors import InputError
 
@@ -39,6 +39,10 @@ def _down(instance: Instance, _: argparse.Namespace) -> int:
     for name in stack.stop_orphans(instance):
         up.say(f"stopped {name}, left by a run that was killed")
     platform.down(instance, up.say)
+    if (state_root() / COLD_START).exists():  # of a measurement that was killed
+        measured = load(COLD_START)
+        platform.down(measured, up.say)
+        shutil.rmtree(measured.state)
     return 0
 
 
@@ -198,13 +202,23 @@ def _cold_start(_: Instance, arguments: argparse.Namespace) -> int:
     from local import cold_start, cold_start_report  # numpy is in no hurry
 
     tools = collect(up.indented)
-    sizes = [float(size) for size in arguments.sizes.split(",")] if arguments.sizes else cold_start.SIZES
+    sizes = arguments.sizes or cold_start.SIZES
     runs = cold_start.measure(tools, up.indented, sizes, own_server=not arguments.reader_only)
     if arguments.json:
         up.say(json.dumps(cold_start_report.document(runs), indent=1))
     else:
         up.say("\n".join(cold_start_report.report(runs)))
     return 0
+
+
+def _sizes(text: str) -> list[float]:
+    try:
+        sizes = [float(part) for part in text.split(",")]
+    except ValueError:
+        sizes = [0.0]
+    if not all(0.001 <= size <= 1000 for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r}: give numbers of GB from 0.001 to 1000, as 0.5,1,2")
+    return sizes
 
 
 def _rehearse(instance: Instance, _: argparse.Namespace) -> int:
@@ -262,7 +276,7 @@ def main() -> int:
             command.add_argument("stack", help="local, dev or prod")
             command.add_argument("arguments", nargs=argparse.REMAINDER, help="more for it")
         if name == "coldstart":
-            command.add_argument("--sizes", help="of made-up models, in GB, separated by commas")
+            command.add_argument("--sizes", type=_sizes, help="of made-up models, in GB, separated by commas")
             command.add_argument("--reader-only", action="store_true", help="leave the model server out")
             command.add_argument("--json", action="store_true", help="for programs")
         if name == "pin":

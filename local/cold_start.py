@@ -23,7 +23,7 @@ from local import platform, up
 from local.ask import PROMPT
 from local.cold_start_report import Run
 from local.forecast import GB
-from local.instance import Instance, load
+from local.instance import COLD_START, Instance, load
 from local.tools import Progress, Toolbox
 from modelcar import locking
 from modelcar.base import read_base
@@ -73,11 +73,13 @@ def measure(
         InputError: the disk has too little room.
         PlatformError: the platform does not come up, or a model is not served.
     """
-    instance = load("coldstart")
-    _remove(instance, progress)
+    instance = load(COLD_START)
+    remove(instance, progress)
     instance.state.mkdir(parents=True)
-    require_space(instance.state, round(max(sizes) * GB) * COPIES, f"{COPIES} copies of the largest model")
     try:
+        require_space(
+            instance.state, round(max(sizes) * GB) * COPIES, f"{COPIES} copies of the largest model"
+        )
         platform.up(instance, tools, progress)
         up.write_platform_settings(instance)
         bench = _Bench(instance, tools, progress)
@@ -86,11 +88,12 @@ def measure(
         if own_server:
             runs += bench.series(None)
     finally:
-        _remove(instance, progress)
+        remove(instance, progress)
     return runs
 
 
-def _remove(instance: Instance, progress: Progress) -> None:
+def remove(instance: Instance, progress: Progress) -> None:
+    """Stop the platform of a measurement, and remove all of it."""
     platform.down(instance, progress)
     shutil.rmtree(instance.state, ignore_errors=True)
 
@@ -102,7 +105,8 @@ class _Bench:
         self.instance, self.tools, self.progress = instance, tools, progress
         self.project = instance.state / "project"
         self.blobs = instance.state / "containerd/io.containerd.content.v1.content/blobs/sha256"
-        self.cluster = Cluster.of(self._settings("m", READER))
+        settings = self._settings("m", READER)
+        self.architecture, self.cluster = settings.architecture, Cluster.of(settings)
         platform.kubectl(instance, tools, "create", "namespace", NAMESPACE)
 
     def series(self, gb: float | None) -> list[Run]:
@@ -129,7 +133,7 @@ class _Bench:
         lock, _ = locking.lock_model(
             name, description, locking.resolve(description, self.project), self.project
         )
-        image = modelcar_image(lock, read_base("amd64"))
+        image = modelcar_image(lock, read_base(self.architecture))
         target = Target(f"{self.instance.registry}/models", name, insecure=True)
         push_layers(image, locking.layout_path(self.project, name), target)
         with Registry(target, write=True) as registry:

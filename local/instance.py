@@ -17,6 +17,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 KUBERNETES_VERSION = "1.34.4"
 KSERVE_VERSION = "0.19.0"
 
+#: Name of the platform that `make coldstart` makes and removes.
+COLD_START = "coldstart"
+
 #: 198.18.0.0/15 is set aside for tests of network devices (RFC 2544), so no real host answers there.
 SLOTS = range(0, 64)
 

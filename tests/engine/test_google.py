@@ -164,3 +164,26 @@ def test_a_kserve_with_modelcar_off_fails_the_preview(dev: Project) -> None:
     finally:
         patch(before)
     dev.pulumi("preview")
+
+
+def test_settings_for_faster_starts_pass_the_providers_checks(dev: Project) -> None:
+    google = dev.config["google"]
+    faster = {
+        "imageStreaming": True,
+        "secondaryBootDisk": "global/images/qwen",
+        "localSsds": 1,
+        "parallelPulls": 5,
+    }
+    dev.configure(google={**google, "nodes": {**google["nodes"], **faster}})
+    [pool] = [
+        step["newState"]["inputs"]
+        for step in dev.preview()
+        if step["urn"].endswith("gcp:container/nodePool:NodePool::modelcar-gpu")
+    ]
+    config = pool["nodeConfig"]
+    assert config["secondaryBootDisks"] == [
+        {"diskImage": "global/images/qwen", "mode": "CONTAINER_IMAGE_CACHE"}
+    ]
+    assert config["ephemeralStorageLocalSsdConfig"] == {"localSsdCount": 1}
+    assert config["kubeletConfig"]["maxParallelImagePulls"] == 5
+    assert config["gcfsConfig"] == {"enabled": True}
