@@ -132,6 +132,15 @@ Digest = Annotated[
         "python -m operations revisions --stack … lists those that were served",
     ),
 ]
+HttpPath = Annotated[
+    str,
+    matches(
+        re.compile(r"/[A-Za-z0-9._~/-]*"),
+        "not the path of an address",
+        "a path such as /health",
+        "write the path that answers 200 once the server can serve",
+    ),
+]
 PinnedImage = Annotated[str, BeforeValidator(_pinned)]
 ModelName = Annotated[str, BeforeValidator(_model)]
 Endpoint = Annotated[str, BeforeValidator(_endpoint)]

@@ -1,4 +1,4 @@
-"""The lock of the stack's model: what is delivered, and how large it is."""
+"""The lock of a model: what is delivered, and how large it is."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pulumi
 
-from components.google import disk
-from components.google.checks import small_disk, small_ssds
+from components.runtime import unfit
 from components.settings import Settings
 from modelcar.builder_push import fault_for_builder
 from modelcar.errors import InputError, refuse
 from modelcar.lock import Lock, changed_files, read_lock
+from modelcar.model_config import read_config
 from modelcar.paths import printable
 
 
 def model_lock(settings: Settings, project: Path) -> Lock | None:
-    """Return the lock of the stack's model; None in a preview before there is one.
+    """Return the lock of a model; None in a preview before there is one.
 
     Raises:
-        InputError: the lock is missing or wrong, the model too large for the disk of the GPU nodes, or none
+        InputError: the lock is missing or wrong, the server's arguments do not fit the model, or it is none
             that a builder can fetch where one is to.
     """
     path = project / settings.lock_path
@@ -27,10 +27,9 @@ def model_lock(settings: Settings, project: Path) -> Lock | None:
         _without_lock(settings, path)
         return None
     lock = read_lock(path)
-    if settings.google:
-        needed = disk.need(lock.total_size)
-        if problems := [*small_disk(settings.google, needed), *small_ssds(settings.google, needed)]:
-            raise InputError(problems)
+    files = frozenset(file.path for file in lock.files)
+    if problems := list(unfit(settings, read_config(lock, path.parent), files)):
+        raise InputError(problems)
     if settings.fetch_on == "builder" and (fault := fault_for_builder(lock)):
         raise refuse("modelcar:fetchOn", f"builder: {fault[0]}", allowed=fault[1], fix=fault[2])
     if changed := changed_files(lock, project):

@@ -18,10 +18,9 @@ import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
 
 from components.options import child
+from components.runtime import MODEL_PATH, server_arguments
 from components.settings import Settings
 
-#: KServe mounts the model here, whatever the server.
-MODEL_PATH = "/mnt/models"
 #: The only folders that uid 1010, which KServe forces, can write to.
 SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod's own
 CONTAINER = "kserve-container"
@@ -52,6 +51,9 @@ WAIT_FOR_MODEL = (
 #: which tells the pods of this declaration from those of a former one.
 REVISION = "modelcar/revision"
 
+#: GKE's own label: https://cloud.google.com/kubernetes-engine/docs/concepts/node-pools
+POOL_LABEL = "cloud.google.com/gke-nodepool"
+
 #: How often the startup probe asks, in seconds: a server that has started waits for half of it on average.
 PROBE_PERIOD = 2
 
@@ -62,12 +64,14 @@ class ModelServiceArgs:
 
     service_account: of the pods; the namespace's default one where None.
     kubeconfig: of the cluster, where the settings have none; it is asked why a model is not served.
+    shared_runtime: the ServingRuntime that the settings name; made by `SharedRuntime`.
     """
 
     storage_uri: pulumi.Input[str]
     settings: Settings
     service_account: pulumi.Input[str] | None = None
     kubeconfig: pulumi.Input[str] | None = None
+    shared_runtime: pulumi.Resource | None = None
 
 
 class ModelService(pulumi.ComponentResource):
@@ -79,7 +83,7 @@ class ModelService(pulumi.ComponentResource):
 
     Outputs:
         name, namespace: of the InferenceService.
-        storage_uri: what it serves.
+        storage_uri: what it serves; there once it does.
 
     Raises (inside of the outputs):
         pulumi.RunError: the pods of this declaration are not ready in time. KServe alone would not tell: it
@@ -99,8 +103,8 @@ class ModelService(pulumi.ComponentResource):
             "namespace": settings.namespace,
             "labels": labels(settings),
         }
-        depends_on: list[pulumi.Resource] = []
-        if settings.placement == "servingRuntime":
+        depends_on = [args.shared_runtime] if args.shared_runtime else []
+        if settings.placement == "servingRuntime" and not settings.shared_runtime:
             runtime = CustomResource(
                 f"{name}-runtime",
                 api_version="serving.kserve.io/v1alpha1",
@@ -130,10 +134,39 @@ class ModelService(pulumi.ComponentResource):
         served = _served(service, declared, args)
         self.name = served.apply(lambda _: settings.service_name)
         self.namespace = served.apply(lambda _: settings.namespace)
-        self.storage_uri = pulumi.Output.from_input(args.storage_uri)
+        self.storage_uri = pulumi.Output.all(served, args.storage_uri).apply(lambda found: str(found[1]))
         self.register_outputs(
             {"name": self.name, "namespace": self.namespace, "storageUri": self.storage_uri}
         )
+
+
+class SharedRuntime(pulumi.ComponentResource):
+    """A ServingRuntime that several models serve with: one image and one set of probes for all of them.
+
+    Outputs:
+        name: of the ServingRuntime.
+    """
+
+    name: pulumi.Output[str]
+
+    def __init__(self, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Declare it; settings: of any of the models that share it."""
+        name = str(settings.shared_runtime)
+        super().__init__("modelcar:kserve:SharedRuntime", name, None, opts)
+        runtime = CustomResource(
+            name,
+            api_version="serving.kserve.io/v1alpha1",
+            kind="ServingRuntime",
+            metadata={
+                "name": name,
+                "namespace": settings.namespace,
+                "labels": {**labels(settings), "app.kubernetes.io/name": name},
+            },
+            spec=serving_runtime(settings),
+            opts=child(self, opts),
+        )
+        self.name = runtime.urn.apply(lambda _: name)
+        self.register_outputs({"name": self.name})
 
 
 def _served(
@@ -206,10 +239,18 @@ def revision(settings: Settings, storage_uri: str, service_account: str | None =
 
 
 def serving_runtime(settings: Settings) -> dict[str, Any]:
-    """Return the spec of a ServingRuntime that serves with the stack's model server."""
+    """Return the spec of a ServingRuntime that serves with the stack's model server.
+
+    One that models share holds what they have in common: KServe appends a model's arguments, merges its
+    variables by name, and puts its resources in place of the runtime's (0.19, MergeRuntimeContainers).
+    """
+    server = container(settings)
+    if settings.shared_runtime:
+        server = {**server, "args": [], "env": environment(settings, extra=False)}
+        del server["resources"]
     return {
         "supportedModelFormats": [{"name": MODEL_FORMAT, "version": "1", "autoSelect": False}],
-        "containers": [container(settings)],
+        "containers": [server],
         "volumes": volumes(settings),
         **tolerations(settings),
     }
@@ -226,15 +267,18 @@ def predictor(
         **({"serviceAccountName": service_account} if service_account is not None else {}),
         **strategy(settings),
         **canary(settings),
+        **node_selector(settings),
     }
     if settings.placement == "servingRuntime":
-        model = {
+        model: dict[str, Any] = {
             "modelFormat": {"name": MODEL_FORMAT, "version": "1"},
-            "runtime": settings.service_name,
+            "runtime": settings.shared_runtime or settings.service_name,
             "storageUri": storage_uri,
             # Said here too: KServe's defaulter would fill in 1 CPU and 2Gi.
             "resources": resources(settings),
         }
+        if settings.shared_runtime:
+            model |= {"args": server_arguments(settings), "env": environment(settings, own=False)}
         return {"model": model, **common}
     custom = {"volumes": volumes(settings), **tolerations(settings), **common}
     if settings.placement == "storageUriEnv":
@@ -247,9 +291,7 @@ def predictor(
 
 def container(settings: Settings) -> dict[str, Any]:
     """Return the model server's container; its arguments are never parsed by a shell."""
-    arguments = ["--model", MODEL_PATH, "--served-model-name", settings.model_name]
-    arguments += ["--port", str(settings.server_port), *settings.server_args]
-    health = {"path": "/health", "port": settings.server_port}
+    health = {"path": settings.health_path, "port": settings.server_port}
     mounts: list[dict[str, Any]] = [
         {"name": "scratch", "mountPath": SCRATCH},
         {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108
@@ -262,7 +304,7 @@ def container(settings: Settings) -> dict[str, Any]:
         "name": CONTAINER,
         "image": settings.server_image,
         "command": ["sh", "-c", WAIT_FOR_MODEL, "server", *settings.server_command],
-        "args": arguments,
+        "args": server_arguments(settings),
         "env": environment(settings),
         "ports": [{"name": "http1", "containerPort": settings.server_port, "protocol": "TCP"}],
         "resources": resources(settings),
@@ -284,9 +326,25 @@ def container(settings: Settings) -> dict[str, Any]:
     }
 
 
-def environment(settings: Settings) -> list[dict[str, Any]]:
-    """Return the server's variables: no hub, and every cache in the folder that can be written to."""
-    own: Mapping[str, str] = {
+def environment(settings: Settings, *, own: bool = True, extra: bool = True) -> list[dict[str, Any]]:
+    """Return the server's variables: no hub, and every cache in the folder that can be written to.
+
+    Args:
+        own: those that the program says of every server.
+        extra: those that are this model's.
+    """
+    found: dict[str, str] = dict(_own_environment()) if own else {}
+    if extra and settings.runtime == "custom":
+        # For its arguments: Kubernetes expands $(NAME) in them.
+        found |= {"MODEL_PATH": MODEL_PATH, "SERVED_MODEL_NAME": settings.model_name}
+        found |= {"SERVER_PORT": str(settings.server_port)}
+    if extra:
+        found |= dict(entry.split("=", 1) for entry in settings.server_env)
+    return [{"name": name, "value": value} for name, value in found.items()]
+
+
+def _own_environment() -> Mapping[str, str]:
+    return {
         **OFFLINE,
         "HOME": SCRATCH,
         "XDG_CACHE_HOME": f"{SCRATCH}/.cache",
@@ -297,8 +355,6 @@ def environment(settings: Settings) -> list[dict[str, Any]]:
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
     }
-    extra = dict(entry.split("=", 1) for entry in settings.server_env)
-    return [{"name": name, "value": value} for name, value in {**own, **extra}.items()]
 
 
 def resources(settings: Settings) -> dict[str, dict[str, str]]:
@@ -325,6 +381,13 @@ def tolerations(settings: Settings) -> dict[str, Any]:
     if not settings.gpu_count:
         return {}
     return {"tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]}
+
+
+def node_selector(settings: Settings) -> dict[str, Any]:
+    """Nodes of the model's own pool, whose disk was computed for it; GKE labels them with the pool's name."""
+    if settings.google is None:
+        return {}
+    return {"nodeSelector": {POOL_LABEL: settings.google.nodes.name}}
 
 
 def canary(settings: Settings) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class ModelcarImageArgs:
     fetch_on: what downloads the weights: this machine, or the builder, which then needs a name.
     sbom: attach the model's bill of materials to the image.
     signature: who signs the image, and whose signature it has to have before anything refers to it.
+    builds: lets so many images be brought and built at the same time.
     """
 
     lock: Lock | None
@@ -52,6 +53,7 @@ class ModelcarImageArgs:
     fetch_on: Literal["machine", "builder"] = "machine"
     sbom: bool = True
     signature: SignatureSettings | None = None
+    builds: asyncio.Semaphore | None = None
 
 
 @dataclass(frozen=True)
@@ -168,23 +170,50 @@ def _fetching(
         fetching_builder=args.builder if args.fetch_on == "builder" else None,
     )
 
+    builds = args.builds
+    # Whether this image holds one of the places; its build begins and ends in different hooks.
+    taken: list[bool] = []
+
+    def leave() -> None:
+        if builds and taken:
+            taken.clear()
+            builds.release()
+
     # Imported when they run: the clients of hub and registry take a second to load, no preview needs them.
     async def before(_: pulumi.ResourceHookArgs) -> None:
         from components.image_delivery import bring
 
-        await asyncio.to_thread(bring, delivery)
+        if builds:
+            await builds.acquire()
+            taken.append(True)
+        try:
+            await asyncio.to_thread(bring, delivery)
+        except BaseException:
+            leave()
+            raise
 
     async def after(_: pulumi.ResourceHookArgs) -> None:
-        from components.image_delivery import attach
+        leave()
+        if args.sbom:
+            from components.image_delivery import attach
 
-        await asyncio.to_thread(attach, delivery)
+            await asyncio.to_thread(attach, delivery)
 
-    hook = pulumi.ResourceHook(f"fetch-{name}", before)
-    binding = pulumi.ResourceHookBinding(before_create=[hook], before_update=[hook])
-    if args.sbom:
-        attaching = pulumi.ResourceHook(f"attach-{name}", after)
-        binding.after_create, binding.after_update = [attaching], [attaching]
-    return binding
+    async def failed(_: pulumi.ErrorHookArgs) -> bool:
+        leave()
+        return False  # no retry
+
+    fetching, attaching = (
+        pulumi.ResourceHook(f"fetch-{name}", before),
+        pulumi.ResourceHook(f"attach-{name}", after),
+    )
+    return pulumi.ResourceHookBinding(
+        before_create=[fetching],
+        before_update=[fetching],
+        after_create=[attaching],
+        after_update=[attaching],
+        on_error=[pulumi.ErrorHook(f"failed-{name}", failed)],
+    )
 
 
 def _pushed(image: docker_build.Image, planned: Image | None) -> pulumi.Output[str]:

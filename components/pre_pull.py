@@ -13,7 +13,7 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.model_service import RESTRICTED, labels, tolerations
+from components.model_service import RESTRICTED, labels, node_selector, tolerations
 from components.options import child
 from components.settings import Settings
 
@@ -103,7 +103,6 @@ def daemon_set_spec(settings: Settings, storage_uri: str, service_account: str |
         "args": ["sh", "-c", "trap exit TERM; while :; do sleep 3600 & wait; done"],
         **common,
     }
-    pool = {"nodeSelector": {"modelcar.dev/gpu": settings.google.nodes.gpu}} if settings.google else {}
     account = {"serviceAccountName": service_account} if service_account else {}
     return {
         "selector": {"matchLabels": own},
@@ -115,7 +114,7 @@ def daemon_set_spec(settings: Settings, storage_uri: str, service_account: str |
                 "automountServiceAccountToken": False,
                 "initContainers": [server],
                 "containers": [keeper],
-                **pool,
+                **node_selector(settings),
                 **account,
                 **tolerations(settings),
             },

@@ -9,11 +9,10 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import pulumi
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
@@ -22,6 +21,7 @@ from components.egress import EgressSettings
 from components.fields import (
     Digest,
     Endpoint,
+    HttpPath,
     ImageName,
     Label,
     ModelName,
@@ -34,11 +34,14 @@ from components.fields import (
 )
 from components.gitops import GitOpsSettings
 from components.google.checks import problems as google_problems
+from components.google.gpus import GPUS
 from components.google.settings import GoogleSettings
 from components.kserve_platform import KServeSettings
+from components.runtime import VllmSettings
+from components.runtime import problems as runtime_problems
 from components.signature import SignatureSettings, problems_of_files
 from components.signature import problems as signature_problems
-from modelcar.errors import InputError, Problem, refuse
+from modelcar.errors import InputError, Problem
 from modelcar.lock import lock_path
 
 __all__ = [
@@ -47,7 +50,6 @@ __all__ = [
     "PLATFORM_FILE",
     "RESERVED_ENV",
     "Settings",
-    "from_pulumi",
     "load",
     "quantity",
 ]
@@ -60,6 +62,10 @@ class Settings(BaseModel):
     """What one stack is told; see `Pulumi.yaml` for the same keys with their defaults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
+
+    # the model's place among the stack's (`modelcar:models`); a stack with one model has neither
+    name: Label | None = None
+    former_names: tuple[Label, ...] = ()
 
     # Google Cloud: the registry, the cluster and its GPU nodes; a stack without it brings its own
     google: GoogleSettings | None = None
@@ -113,6 +119,9 @@ class Settings(BaseModel):
     start_timeout_seconds: int = Field(1800, ge=10, le=86400)
 
     # the model server
+    runtime: Literal["vllm", "custom"] = "vllm"
+    vllm: VllmSettings | None = None
+    shared_runtime: ServiceName | None = None
     server_image: PinnedImage
     server_command: tuple[str, ...] = Field(
         ("python3", "-m", "vllm.entrypoints.openai.api_server"), min_length=1
@@ -121,6 +130,9 @@ class Settings(BaseModel):
     server_env: tuple[str, ...] = ()
     server_host_paths: tuple[str, ...] = ()
     server_port: int = Field(8080, ge=1024, le=65535)
+    health_path: HttpPath = "/health"
+    gpu: Literal[GPUS] | None = None  # type: ignore[valid-type]
+    node_pool: Label | None = None
     cpu: Annotated[str, quantity_field("4 or 500m")] = "4"
     cpu_limit: Annotated[str, quantity_field("4 or 500m")] | None = None
     memory: Annotated[str, quantity_field("16Gi")] = "16Gi"
@@ -144,6 +156,7 @@ class Settings(BaseModel):
     def _together(self) -> Settings:
         """Check what no field can know alone; every finding is reported."""
         problems = [found for check in CHECKS if (found := check(self)) is not None]
+        problems += runtime_problems(self)
         if self.google:
             problems += google_problems(self, self.google)
         if self.signature:
@@ -151,6 +164,11 @@ class Settings(BaseModel):
         if problems:
             raise _Together(problems)
         return self
+
+    @property
+    def key(self) -> str:
+        """What the model's resources are named by in the stack; the first of its names, so that they stay."""
+        return self.name or self.service_name
 
     @property
     def uses_cluster(self) -> bool:
@@ -186,6 +204,13 @@ class _Together(ValueError):
 
 KEYS = {str(field.alias): field for field in Settings.model_fields.values()}
 
+#: What only an entry of `modelcar:models` can say.
+OF_ENTRIES = frozenset({"name", "formerNames"})
+TOP_LEVEL = frozenset(KEYS) - OF_ENTRIES
+
+#: What a stack says of all of its models, beside the settings (`components/models.py`).
+OF_STACK = frozenset({PLATFORM_FILE, "models", "parallelBuilds"})
+
 #: Stand for a required setting that is wrong or missing while the others are checked together.
 _PLACEHOLDERS = {
     "registry": "placeholder.invalid/models",
@@ -193,7 +218,7 @@ _PLACEHOLDERS = {
 }
 
 #: Keys whose values are objects.
-_OBJECTS = frozenset({"egress", "gitops", "google", "kserve", "signature"})
+_OBJECTS = frozenset({"egress", "gitops", "google", "kserve", "signature", "vllm"})
 
 #: Keys whose values may hold secrets; they are never shown.
 _HIDDEN = frozenset({"serverEnv", "registryPassword"})
@@ -215,7 +240,9 @@ _REQUIRED = {
 
 
 def load(config: Mapping[str, str], project: Path) -> Settings:
-    """Check the stack's configuration and return its settings.
+    """Check the configuration of a stack with one model and return its settings.
+
+    `components.models.load_stack` does so for any stack.
 
     Args:
         config: every configuration value of the stack by full key, as Pulumi hands them over (strings).
@@ -224,49 +251,49 @@ def load(config: Mapping[str, str], project: Path) -> Settings:
     Raises:
         InputError: with every problem that was found.
     """
-    prefix = f"{NAMESPACE}:"
-    own = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
+    values, problems = given(config, project)
+    return checked(values, project, problems)
+
+
+def given(config: Mapping[str, str], project: Path) -> tuple[dict[str, Any], list[Problem]]:
+    """Return what a stack says, with the embedded platform's defaults, and what is wrong with the keys."""
+    own = own_values(config)
     problems = _unknown_keys(own)
     defaults, missing_platform = _platform_defaults(own.get(PLATFORM_FILE), project)
-    values = defaults | {key: _parsed(key, value) for key, value in own.items() if key in KEYS}
+    values = defaults | {key: parsed(key, value) for key, value in own.items() if key in TOP_LEVEL}
     if missing_platform:
         problems.append(missing_platform)
         # What the file would have offered is not another mistake.
         values = _PLACEHOLDERS | values
+    return values, problems
+
+
+def own_values(config: Mapping[str, str]) -> dict[str, str]:
+    """Return the values of this program's keys, without its namespace."""
+    prefix = f"{NAMESPACE}:"
+    return {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
+
+
+def checked(values: Mapping[str, Any], project: Path, problems: Iterable[Problem] = ()) -> Settings:
+    """Return one model's settings.
+
+    Raises:
+        InputError: with every problem that was found, after those that are known already.
+    """
+    found = list(problems)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        problems += _explain(error, values)
-        raise InputError(problems) from None
+        raise InputError([*found, *_explain(error, values)]) from None
     if settings.signature:
-        problems += problems_of_files(settings.signature, project)
-    if problems:
-        raise InputError(problems)
-    return settings
-
-
-def from_pulumi(project: Path) -> Settings:
-    """Return the settings of the stack that Pulumi is running.
-
-    Raises:
-        InputError: as `load`.
-    """
-    # pulumi.Config reads one key at a time; a misspelt key is found only by looking at all of them.
-    values = {**pulumi.runtime.config.get_config_env(), **pulumi.runtime.config.CONFIG.get()}
-    settings = load(values, project)
-    key = f"{NAMESPACE}:registryPassword"
-    if settings.registry_password and not pulumi.runtime.config.is_config_secret(key):
-        raise refuse(
-            key,
-            "stands in the stack's file for everybody to read (not shown)",
-            allowed="a Pulumi secret",
-            fix=f"change the password, then: pulumi config set --secret {key}",
-        )
+        found += problems_of_files(settings.signature, project)
+    if found:
+        raise InputError(found)
     return settings
 
 
 def _unknown_keys(own: Mapping[str, str]) -> list[Problem]:
-    names = sorted([*KEYS, PLATFORM_FILE])
+    names = sorted([*TOP_LEVEL, *OF_STACK])
     problems = []
     for key in sorted(own.keys() - set(names)):
         if key in _REPLACED:
@@ -282,8 +309,8 @@ def _unknown_keys(own: Mapping[str, str]) -> list[Problem]:
     return problems
 
 
-def _parsed(key: str, text: str) -> Any:
-    """Pulumi hands every value over as text: JSON for anything but a string."""
+def parsed(key: str, text: str) -> Any:
+    """Return a value as it was meant: Pulumi hands it over as text, JSON for anything but a string."""
     annotation = str(KEYS[key].annotation)
     if key in _OBJECTS or annotation.startswith("tuple") or annotation in {"<class 'bool'>", "<class 'int'>"}:
         try:
@@ -309,7 +336,7 @@ def _platform_defaults(name: str | None, project: Path) -> tuple[dict[str, Any],
         found = f"{name} is not JSON: {error}"
     if found:
         return {}, problem(PLATFORM_FILE, found, allowed, fix)
-    return {key: value for key, value in values.items() if key in KEYS}, None
+    return {key: value for key, value in values.items() if key in TOP_LEVEL}, None
 
 
 def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[Problem]:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from local import own_cluster, platform, preview, rehearse, runbook, stack, up
+from local import own_cluster, platform, preview, rehearse, runbook, setting, stack, up
 from local.instance import COLD_START, Instance, load, state_root
 from local.tools import OLDER_KSERVE, Toolbox, collect, signing_tools
 from modelcar.errors import InputError
@@ -114,18 +114,22 @@ def _drift(instance: Instance, arguments: argparse.Namespace) -> int:
 
 
 def _idle(instance: Instance, arguments: argparse.Namespace) -> int:
-    return _set_idle(instance, arguments, ["set", preview.IDLE, "true"])
+    return _set_idle(instance, arguments, ["true"])
 
 
 def _wake(instance: Instance, arguments: argparse.Namespace) -> int:
-    return _set_idle(instance, arguments, ["rm", preview.IDLE])
+    return _set_idle(instance, arguments, [])
 
 
-def _set_idle(instance: Instance, arguments: argparse.Namespace, change: Sequence[str]) -> int:
-    tools = _stack_tools(arguments.stack)
-    if status := _deploy_setting(instance, tools, arguments.stack, change, arguments.arguments):
+def _set_idle(instance: Instance, arguments: argparse.Namespace, value: Sequence[str]) -> int:
+    tools, name = _stack_tools(arguments.stack), arguments.stack
+    options = argparse.ArgumentParser(prog="make idle STACK=… ARGS=…", allow_abbrev=False)
+    options.add_argument("--model", metavar="NAME", help="of a stack with several (default: all of them)")
+    told, more = options.parse_known_args(arguments.arguments)
+    change = setting.change(up.stack_settings(name), preview.IDLE, value, told.model)
+    if status := _deploy_setting(instance, tools, name, change, more):
         return status
-    return _become_operation(instance, tools, "nodes", arguments.stack, [])
+    return _become_operation(instance, tools, "nodes", name, ["--model", told.model] if told.model else [])
 
 
 def _stack_tools(name: str) -> Toolbox:
@@ -142,7 +146,7 @@ def _deploy_setting(
     """Change the stack's setting, which is then in its file for all to see, and deploy that."""
     if name == stack.STACK:
         stack.pulumi(instance, tools, "config", *change, "--stack", name)
-        stack.pulumi(instance, tools, "up", "--yes", "--skip-preview", "--stack", name, *more)
+        stack.deploy(instance, tools, *more)
         return 0
     if status := preview.on_backend(instance, tools, name, ["config", *change], policy=False):
         return status
@@ -156,15 +160,19 @@ def _rollback(instance: Instance, arguments: argparse.Namespace) -> int:
         "--to", metavar="DIGEST", help="of an image in the registry (default: the one before)"
     )
     choice.add_argument("--end", action="store_true", help="serve the lock's image again")
+    options.add_argument("--model", metavar="NAME", help="of a stack with several")
     told, more = options.parse_known_args(arguments.arguments)
     name, tools = arguments.stack, _stack_tools(arguments.stack)
+    settings = up.stack_settings(name)
     if told.end:
-        return _deploy_setting(instance, tools, name, ["rm", preview.ROLLBACK], more)
+        change = setting.change(settings, preview.ROLLBACK, [], told.model, of_one=True)
+        return _deploy_setting(instance, tools, name, change, more)
     # By itself: what it asks needs the stack's environment, as every operation.
     found = subprocess.run(
         [
             *(sys.executable, "-m", "operations", "former", "--stack", name),
             *(["--to", told.to] if told.to else []),
+            *(["--model", told.model] if told.model else []),
         ],
         env={**os.environ, **stack.environment(instance, tools)},
         stdout=subprocess.PIPE,
@@ -175,7 +183,8 @@ def _rollback(instance: Instance, arguments: argparse.Namespace) -> int:
         return found.returncode
     digest = found.stdout.strip()
     up.say(f"{name}: back to {digest}")
-    return _deploy_setting(instance, tools, name, ["set", preview.ROLLBACK, digest], more)
+    change = setting.change(settings, preview.ROLLBACK, [digest], told.model, of_one=True)
+    return _deploy_setting(instance, tools, name, change, more)
 
 
 def _operate(instance: Instance, arguments: argparse.Namespace) -> int:

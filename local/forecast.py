@@ -77,7 +77,7 @@ def fit(sizes: Sequence[float], seconds: Sequence[float]) -> Fit:
 
 def machines(size: float) -> Iterator[Machine]:
     """Yield what a model of so many GB may be served on: with the disk that the program gives its nodes."""
-    gigabytes = disk.need(size * GB).disk
+    gigabytes = disk.need([disk.OnNode(size * GB)]).disk
     for name, (base, each, most) in PERSISTENT_DISKS.items():
         rate = min(base + each * gigabytes * GB / GIB, most) * MIB / GB
         yield Machine(f"{name}, {gigabytes} GB", rate, rate)

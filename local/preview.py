@@ -89,12 +89,12 @@ def on_backend(
 #: What `up` would do, as a pull request shows it.
 PREVIEW = ("preview",)
 #: `pulumi up`, as main and a release run it. With its preview: policies that look at the whole stack would
-#: otherwise speak only after everything has been made.
-DEPLOY = ("up", "--yes")
+#: otherwise speak only after everything has been made. One model's failure does not keep others from coming.
+DEPLOY = ("up", "--yes", "--continue-on-error")
 #: The setting that `make idle` and `make wake` change.
-IDLE = "modelcar:idle"
+IDLE = "idle"
 #: The setting that `make rollback` changes.
-ROLLBACK = "modelcar:rollbackTo"
+ROLLBACK = "rollbackTo"
 #: What somebody changed past the program; any difference is an error.
 DRIFT = ("preview", "--refresh", "--expect-no-changes")
 

@@ -131,6 +131,16 @@ def _is_marked(process: psutil.Process, instance: Instance) -> bool:
         return False
 
 
+def deploy(instance: Instance, tools: Toolbox, *more: str) -> None:
+    """Run `pulumi up`; one model's failure does not keep others from coming.
+
+    Raises:
+        PulumiError: something failed; it has been said.
+    """
+    flags = ("--yes", "--skip-preview", "--continue-on-error")
+    pulumi(instance, tools, "up", *flags, "--stack", STACK, *more)
+
+
 def outputs(instance: Instance, tools: Toolbox) -> dict[str, Any]:
     """Return the stack's outputs."""
     text = pulumi(instance, tools, "stack", "output", "--json", "--stack", STACK, capture=True)

@@ -61,8 +61,9 @@ class Phases:
         say(f"── {name}")
         started = time.monotonic()
         yield
-        self.seconds[name] = time.monotonic() - started
-        say(f"   {name}: {self.seconds[name]:.1f} s")
+        taken = time.monotonic() - started
+        self.seconds[name] = self.seconds.get(name, 0.0) + taken
+        say(f"   {name}: {taken:.1f} s")
 
 
 def say(line: str) -> None:
@@ -99,12 +100,19 @@ def prepare(instance: Instance, phases: Phases) -> tuple[Toolbox, bool]:
             platform.up(instance, tools, indented)
         with phases.time("model server"):
             write_platform_settings(instance)
-    if settings.get("model") == TINY_MODEL:
+    if TINY_MODEL in models_of(settings):
         with phases.time("model"):
             make_tiny_model(TINY_FOLDER)
     if not own:
         require_disk(instance, settings)
     return tools, own
+
+
+def models_of(settings: dict[str, Any]) -> list[str]:
+    """Return the locked models that a stack's settings name."""
+    if "models" in settings:
+        return [str(entry.get("model", entry.get("name"))) for entry in settings["models"]]
+    return [str(settings.get("model", Settings.model_fields["model"].default))]
 
 
 def require_disk(instance: Instance, settings: dict[str, Any]) -> None:
@@ -113,9 +121,10 @@ def require_disk(instance: Instance, settings: dict[str, Any]) -> None:
     Raises:
         InputError: the lock is missing or wrong, or the disk has too little room.
     """
-    model = str(settings.get("model", Settings.model_fields["model"].default))
-    lock = read_lock(PROJECT / model if model.endswith(".lock") else lock_path(PROJECT, model))
-    missing = fetching.missing_bytes(lock, layout_path(PROJECT, lock.name))
+    missing = 0
+    for model in models_of(settings):
+        lock = read_lock(PROJECT / model if model.endswith(".lock") else lock_path(PROJECT, model))
+        missing += fetching.missing_bytes(lock, layout_path(PROJECT, lock.name))
     if missing:
         require_space(instance.state, missing * len(COPIES), f"{len(COPIES)} copies: {', '.join(COPIES)}")
 
@@ -173,38 +182,49 @@ def up(instance: Instance) -> None:
         stack.select(instance, tools)
         for line in stack.recover(instance, tools):
             indented(line)
-        stack.pulumi(instance, tools, "up", "--yes", "--skip-preview", "--stack", stack.STACK)
+        stack.deploy(instance, tools)
     outputs = stack.outputs(instance, tools)
     settings = stack_settings()
     kubeconfig, context = settings.get("kubeconfig"), settings.get("kubeContext")
     if not own:
         kubeconfig = str(instance.kubeconfig)
-    namespace, service = outputs["namespace"], outputs["serviceName"]
+    api = ask.core_api(kubeconfig, context)
 
-    def reached(pod: ask.ServedPod) -> AbstractContextManager[str]:
+    def reached(pod: ask.ServedPod, namespace: str) -> AbstractContextManager[str]:
         if own:
             return own_cluster.forwarded(pod, namespace, kubeconfig, context, tools)
         return nullcontext(f"http://{pod.address}:{pod.port}")
 
-    def answers(pod: ask.ServedPod) -> bool:
-        with reached(pod) as url:
-            return ask.is_healthy(url)
+    served = []
+    for name, told in outputs["models"].items():
+        if _is_idle(settings, name):
+            indented(f"{name}: idle; `make wake` lets it serve")
+            continue
+        namespace = told["namespace"]
 
-    with phases.time("server"):
-        api = ask.core_api(kubeconfig, context)
-        pod = ask.await_served(api, namespace, service, answers, SERVER_SECONDS)
-    with phases.time("request"), reached(pod) as url:
-        answer = ask.ask(url, outputs["servedModelName"])
-    endpoint = f"kubectl -n {namespace} port-forward pod/{pod.name} {pod.port}" if own else url
-    print_summary(outputs, pod, answer, endpoint, phases)
-    evidence = {"outputs": outputs, "answer": asdict(answer), "pod": asdict(pod), "seconds": phases.seconds}
+        def answers(pod: ask.ServedPod, namespace: str = namespace) -> bool:
+            with reached(pod, namespace) as url:
+                return ask.is_healthy(url)
+
+        with phases.time("server"):
+            pod = ask.await_served(api, namespace, told["serviceName"], answers, SERVER_SECONDS)
+        with phases.time("request"), reached(pod, namespace) as url:
+            answer = ask.ask(url, told["servedModelName"])
+        endpoint = f"kubectl -n {namespace} port-forward pod/{pod.name} {pod.port}" if own else url
+        served.append({"outputs": told, "answer": asdict(answer), "pod": asdict(pod)})
+        print_served(told, pod, answer, endpoint)
+    print_times(phases)
+    evidence = {"outputs": outputs, "models": served, "seconds": phases.seconds}
     (instance.state / "summary.json").write_text(json.dumps(evidence, indent=1) + "\n")
 
 
-def print_summary(
-    outputs: dict[str, Any], pod: ask.ServedPod, answer: ask.Answer, endpoint: str, phases: Phases
-) -> None:
-    """Print what was served, from where, and how long each phase took."""
+def _is_idle(settings: dict[str, Any], name: str) -> bool:
+    entry: dict[str, Any] = next((m for m in settings.get("models", []) if m.get("name") == name), {})
+    return str(entry.get("idle", settings.get("idle", False))).lower() == "true"
+
+
+def print_served(outputs: dict[str, Any], pod: ask.ServedPod, answer: ask.Answer, endpoint: str) -> None:
+    """Print what was served, and from where."""
     offline = ", ".join(
         f"{name}={pod.environment.get(name)}" for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     )
@@ -220,8 +240,17 @@ def print_summary(
         ("injected", f"init containers {list(pod.init_containers)}, sidecars {list(pod.sidecars)}"),
         ("", f"shared process namespace {pod.shares_processes}, weights at /mnt/models, {offline}"),
     ]
-    rows += [("time", f"{seconds:7.1f} s  {name}") for name, seconds in phases.seconds.items()]
+    _print_rows(rows)
+
+
+def print_times(phases: Phases) -> None:
+    """Print how long each phase took."""
+    rows = [("time", f"{seconds:7.1f} s  {name}") for name, seconds in phases.seconds.items()]
     rows += [("time", f"{sum(phases.seconds.values()):7.1f} s  in all")]
+    _print_rows(rows)
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
     say("")
     for name, value in rows:
         say(f"{name:>12}  {value}")

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 import zstandard
 
-from modelcar import hub, strict_yaml
+from modelcar import hub, model_config, strict_yaml
 from modelcar.base import add_base_layer, read_base
 from modelcar.errors import InputError, Problem, refuse
 from modelcar.image import modelcar_image
@@ -220,8 +220,30 @@ def lock_model(
         add_base_layer(store, base)
         store.publish(modelcar_image(lock, base))
         path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(
+            path.with_name(model_config.NAME), _content(store, packed, source.sizes, model_config.NAME)
+        )
         replace_file(path, write_lock(lock))
         return lock, packer.written
+
+
+def _content(store: LayoutStore, packed: Sequence[Packed], sizes: Mapping[str, int], wanted: str) -> bytes:
+    """Return a file's content out of the layer that it was packed into."""
+    layer = next(made.layer for made in packed if wanted in made.layer.files)
+    before = 0
+    for part in layer_parts([(path, sizes[path]) for path in layer.files]):
+        if not isinstance(part, bytes) and part[0] == wanted:
+            break
+        before += len(part) if isinstance(part, bytes) else part[1]
+    with store.blob(layer.digest).open("rb") as blob:
+        # A layer of zstd differs from its tar file.
+        stream = blob if layer.digest == layer.diff_id else zstandard.ZstdDecompressor().stream_reader(blob)
+        while before:
+            before -= len(stream.read(min(before, BUFFER)))
+        content = bytearray()
+        while len(content) < sizes[wanted]:
+            content += stream.read(sizes[wanted] - len(content))
+        return bytes(content)
 
 
 def _check_contents(

@@ -25,7 +25,7 @@ from operations import smoke as smoke_test
 from operations import validate as validation
 from operations.cluster import Cluster, ClusterError
 from operations.probe_image import NAME, push_probe
-from operations.stack import outputs_of, settings_of
+from operations.stack import model_outputs, settings_of, stack_of
 
 PROJECT = Path(__file__).absolute().parent.parent
 
@@ -99,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--revision", help="that Argo CD follows (default: main)")
     for command in (smoke, validate, nodes, start, revisions, former, render):
         command.add_argument("--stack", required=True, help="name of the Pulumi stack")
+        if command is not render:
+            command.add_argument("--model", metavar="NAME", help="of a stack with several (modelcar:models)")
         command.add_argument("--json", action="store_true", help="for programs")
     return parser
 
@@ -108,7 +110,7 @@ def _note(line: str) -> None:
 
 
 def _smoke(options: argparse.Namespace) -> int:
-    settings = settings_of(options.stack, options.project)
+    settings = settings_of(options.stack, options.project, options.model)
     cluster = Cluster.of(settings)
     target = Target(settings.registry, NAME, settings.registry_insecure)
     digest = push_probe(read_base(settings.architecture), options.project, target)
@@ -128,8 +130,8 @@ def _smoke(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    settings = settings_of(options.stack, options.project)
-    outputs = outputs_of(options.stack, options.project)
+    settings = settings_of(options.stack, options.project, options.model)
+    outputs = model_outputs(options.stack, options.project, settings)
     lines = validation.validate(Cluster.of(settings), settings, outputs.get("storageUri"), say=_note)
     if options.json:
         print(json.dumps(validation.document(lines), indent=1))
@@ -139,7 +141,7 @@ def _validate(options: argparse.Namespace) -> int:
 
 
 def _nodes(options: argparse.Namespace) -> int:
-    settings = settings_of(options.stack, options.project)
+    settings = settings_of(options.stack, options.project, options.model)
     found = gpu_nodes.nodes(Cluster.of(settings), settings)
     if options.json:
         print(json.dumps(gpu_nodes.document(found), indent=1))
@@ -149,7 +151,7 @@ def _nodes(options: argparse.Namespace) -> int:
 
 
 def _cold_start(options: argparse.Namespace) -> int:
-    settings = settings_of(options.stack, options.project)
+    settings = settings_of(options.stack, options.project, options.model)
     cluster = Cluster.of(settings)
     found = start_phases.cold_start(cluster, settings)
     if found is None:
@@ -163,7 +165,7 @@ def _cold_start(options: argparse.Namespace) -> int:
 
 
 def _revisions(options: argparse.Namespace) -> int:
-    settings = settings_of(options.stack, options.project)
+    settings = settings_of(options.stack, options.project, options.model)
     found = served_before.revisions(Cluster.of(settings), settings)
     if options.json:
         print(json.dumps(served_before.document(found), indent=1))
@@ -173,7 +175,7 @@ def _revisions(options: argparse.Namespace) -> int:
 
 
 def _former(options: argparse.Namespace) -> int:
-    settings = settings_of(options.stack, options.project)
+    settings = settings_of(options.stack, options.project, options.model)
     print(served_before.former(None, settings, options.to))
     return 0
 
@@ -183,15 +185,16 @@ def _said(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _render(options: argparse.Namespace) -> int:
-    settings = settings_of(options.stack, options.project)
+    stack = stack_of(options.stack, options.project)
+    settings = stack.shared
     given = {name: getattr(options, name) for name in ("repository", "path", "revision")}
     given["folder"] = str(options.out.absolute()) if options.out else None
     told = {**(settings.gitops.model_dump() if settings.gitops else {}), **_said(given)}
     changed = []
     where = GitOpsSettings.model_validate(told, by_name=True) if "folder" in told else None
-    for folder, documents in gitops.folders(settings, options.project, where):
+    for folder in gitops.folders(stack, options.project, where):
         work = gitops.changes if options.check else gitops.write
-        changed += list(work(folder, documents))
+        changed += list(work(folder))
     if options.json:
         print(json.dumps([{"path": str(change.path), "what": change.what} for change in changed], indent=1))
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import yaml
 from components.egress import network_policy
 from components.gitops import GitOpsSettings
 from components.model_service import labels, predictor, service_annotations, serving_runtime
+from components.models import Stack
 from components.pre_pull import daemon_set_name, daemon_set_spec
 from components.settings import Settings
 from modelcar.base import read_base
@@ -100,7 +101,7 @@ def manifests(settings: Settings, project: Path) -> dict[str, dict[str, Any]]:
     if settings.egress.restrict:
         policy = _object("networking.k8s.io/v1", "NetworkPolicy", settings, f"{name}-egress")
         found["networkpolicy.yaml"] = {**policy, "spec": network_policy(name, settings.egress)}
-    if settings.placement in {"servingRuntime", "auto"}:
+    if settings.placement in {"servingRuntime", "auto"} and not settings.shared_runtime:
         runtime = _object("serving.kserve.io/v1alpha1", "ServingRuntime", settings)
         found["servingruntime.yaml"] = {**runtime, "spec": serving_runtime(settings)}
     if settings.pre_pull and not settings.idle:
@@ -120,46 +121,73 @@ def manifests(settings: Settings, project: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+@dataclass(frozen=True)
+class Folder:
+    """What one folder is to hold. documents: by file name. kept: names of files that are left as they are."""
+
+    path: Path
+    documents: Mapping[str, Mapping[str, Any]]
+    kept: frozenset[str] = frozenset()
+
+
 def folders(
-    settings: Settings, project: Path, told: GitOpsSettings | None = None
-) -> list[tuple[Path, dict[str, dict[str, Any]]]]:
+    stack: Stack, project: Path, told: GitOpsSettings | None = None, *, failed: Collection[str] = ()
+) -> list[Folder]:
     """Return which objects are written to which folder.
 
     Args:
-        settings: of the stack.
+        stack: its settings.
         project: the program's folder.
         told: where to, and what Argo CD is told; the stack's own where None.
+        failed: models whose files stay as they are.
 
     Raises:
         InputError: as `manifests`, or it is not said where to.
     """
-    told = told or settings.gitops
+    shared = stack.shared
+    told = told or shared.gitops
     if told is None:
         raise refuse(
             "modelcar:gitops",
             "not set",
             allowed="a folder of a Git checkout",
             fix=f"name it (--out), or: pulumi config set --path modelcar:gitops.folder "
-            f"../deploy/apps/{settings.namespace}",
+            f"../deploy/apps/{shared.namespace}",
         )
-    folder = project / told.folder
-    found = [(folder, manifests(settings, project))]
-    if told_argo := Application.of(told, folder):
+    path = project / told.folder
+    documents: dict[str, Mapping[str, Any]] = {}
+    kept: set[str] = set()
+    for settings in stack.models:
+        found = manifests(settings, project)
+        named = {f"{settings.service_name}-{file}": found[file] for file in found} if stack.listed else found
+        if settings.key in failed:
+            kept |= named.keys()
+        documents |= named
+    # One that models share is written once, by its own name.
+    for settings in stack.models:
+        if settings.shared_runtime:
+            runtime = _object(
+                "serving.kserve.io/v1alpha1", "ServingRuntime", settings, settings.shared_runtime
+            )
+            file = f"{settings.shared_runtime}-servingruntime.yaml"
+            documents[file] = {**runtime, "spec": serving_runtime(settings)}
+    result = [Folder(path, documents, frozenset(kept))]
+    if told_argo := Application.of(told, path):
         # Beside the folder: an Application that lies in what it applies would apply itself.
-        name = f"{settings.namespace}.yaml"
-        found.append((folder.parent / "argocd", {name: application(settings, told_argo)}))
-    return found
+        name = f"{shared.namespace}.yaml"
+        result.append(Folder(path.parent / "argocd", {name: application(shared, told_argo)}))
+    return result
 
 
-def check(settings: Settings, project: Path, lock: Lock | None) -> None:
+def check(stack: Stack, project: Path, locks: Mapping[str, Lock | None]) -> None:
     """Find out what would keep the objects from being written, before anything is declared.
 
     Raises:
         InputError: as `folders` and `changes`.
     """
-    if settings.delivery == "gitops" and lock is not None:
-        for folder, documents in folders(settings, project):
-            list(changes(folder, documents))
+    if stack.shared.delivery == "gitops" and all(locks.values()):
+        for folder in folders(stack, project):
+            list(changes(folder))
 
 
 def _path_in_checkout(folder: Path) -> str:
@@ -215,14 +243,16 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(tuple, lambda dumper, data: dumper.represent_list(list(data)))
 
 
-def changes(folder: Path, documents: Mapping[str, Mapping[str, Any]]) -> Iterator[Change]:
+def changes(folder: Folder) -> Iterator[Change]:
     """Yield what has to be written, or removed, for a folder to hold these objects and no others of ours.
 
     Raises:
         InputError: a file of one of these names was not written by this program.
     """
-    for name, document in documents.items():
-        path, wanted = folder / name, to_yaml(document)
+    for name, document in folder.documents.items():
+        if name in folder.kept:
+            continue
+        path, wanted = folder.path / name, to_yaml(document)
         there = path.read_text() if path.exists() else ""
         if there and not there.startswith(HEADER):
             raise refuse(
@@ -233,21 +263,21 @@ def changes(folder: Path, documents: Mapping[str, Mapping[str, Any]]) -> Iterato
             )
         if there != wanted:
             yield Change(path, "changed" if there else "new", tuple(_diff(name, there, wanted)))
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted(folder.path.glob("*.yaml")):
         there = path.read_text()
-        if path.name not in documents and there.startswith(HEADER):
+        if path.name not in folder.documents and there.startswith(HEADER):
             yield Change(path, "removed", tuple(_diff(path.name, there, "")))
 
 
-def write(folder: Path, documents: Mapping[str, Mapping[str, Any]]) -> list[Change]:
+def write(folder: Folder) -> list[Change]:
     """Write what has changed, and return it; nothing is touched where nothing has."""
-    found = list(changes(folder, documents))
+    found = list(changes(folder))
     for change in found:
         if change.what == "removed":
             change.path.unlink()
         else:
-            folder.mkdir(parents=True, exist_ok=True)
-            change.path.write_text(to_yaml(documents[change.path.name]))
+            folder.path.mkdir(parents=True, exist_ok=True)
+            change.path.write_text(to_yaml(folder.documents[change.path.name]))
     return found
 
 

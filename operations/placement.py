@@ -90,8 +90,8 @@ def fingerprint(cluster: Cluster, settings: Settings) -> str:
 
 
 def config_map_name(settings: Settings) -> str:
-    """Return the name of the ConfigMap that keeps what was found out."""
-    return f"{settings.service_name}-smoke-test"
+    """Return the name of the ConfigMap that keeps what was found out, for all models of a stack."""
+    return "modelcar-smoke-test" if settings.name else f"{settings.service_name}-smoke-test"
 
 
 def _kept(cluster: Cluster, settings: Settings) -> Found | None:

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.model_service import MODEL_PATH, container, predictor, serving_runtime
+from components.model_service import container, predictor, serving_runtime
+from components.runtime import MODEL_PATH
 from components.settings import Settings
 from modelcar.errors import refuse
 from operations.cluster import POLL, Cluster, ClusterError
@@ -154,6 +155,10 @@ def objects(
         "server_image": uri.removeprefix("oci://"),
         "server_command": ("busybox", "sh", "-c", _SERVER.format(port=settings.server_port)),
         "server_args": (),
+        "runtime": "custom",
+        "vllm": None,
+        "shared_runtime": None,
+        "google": None,
         "server_env": (),
         "server_host_paths": (),
         "cpu": "20m",

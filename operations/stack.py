@@ -7,12 +7,21 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from components import settings
+from components.models import Stack, load_stack
 from components.settings import Settings
 from modelcar.errors import refuse
 
 
-def settings_of(stack: str, project: Path) -> Settings:
+def settings_of(stack: str, project: Path, model: str | None = None) -> Settings:
+    """Return the settings of a model of a stack; model: its name, which a stack with one model need not say.
+
+    Raises:
+        InputError: as `stack_of`, or the model is not one of the stack's.
+    """
+    return stack_of(stack, project).model(model)
+
+
+def stack_of(stack: str, project: Path) -> Stack:
     """Return the settings of a stack of the selected backend.
 
     Raises:
@@ -23,16 +32,18 @@ def settings_of(stack: str, project: Path) -> Settings:
         key: entry["value"] if isinstance(entry.get("value"), str) else json.dumps(entry.get("objectValue"))
         for key, entry in found.items()
     }
-    return settings.load(values, project)
+    return load_stack(values, project)
 
 
-def outputs_of(stack: str, project: Path) -> dict[str, Any]:
-    """Return the stack's outputs; none before its first `up`.
+def model_outputs(stack: str, project: Path, settings: Settings) -> dict[str, Any]:
+    """Return what the stack's outputs tell of a model; nothing before it was served for the first time.
 
     Raises:
         InputError: there is no such stack, or Pulumi is missing.
     """
-    return _pulumi(project, "stack", "output", "--json", "--stack", stack)
+    outputs = _pulumi(project, "stack", "output", "--json", "--stack", stack)
+    found: dict[str, Any] = outputs.get("models", {}).get(settings.key, {})
+    return found
 
 
 def _pulumi(project: Path, *arguments: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from components.checks import problem
 from components.fields import quantity
 from components.google import disk, gpus
-from components.google.settings import GoogleSettings
+from components.google.settings import GoogleSettings, NodeSettings
 from modelcar.errors import Problem
 
 if TYPE_CHECKING:
@@ -19,13 +19,23 @@ GIB = 2.0**30
 
 
 def problems(settings: Settings, google: GoogleSettings) -> Iterator[Problem]:
-    """Yield every problem of the Google side."""
+    """Yield every problem of the Google side; of a stack with several pools, none of a model with its own."""
     yield from _cluster(google)
-    yield from _machine(settings, google)
-    yield from _zones(google)
-    yield from _counts(settings, google)
-    yield from _faster_starts(google)
-    yield from _disk(settings, google)
+    for key, nodes in pools(google):
+        yield from _machine(key, nodes)
+        yield from _zones(key, google, nodes)
+        yield from _counts(key, nodes)
+        yield from _faster_starts(key, nodes)
+        yield from small_disk(key, nodes, disk.need([]))
+    if not google.pools:
+        yield from misfits(settings, google.nodes)
+
+
+def pools(google: GoogleSettings) -> Iterator[tuple[str, NodeSettings]]:
+    """Yield each pool with the key that it is set by."""
+    yield "google.nodes", google.nodes
+    for number, nodes in enumerate(google.pools):
+        yield f"google.pools[{number}]", nodes
 
 
 def _cluster(google: GoogleSettings) -> Iterator[Problem]:
@@ -51,41 +61,70 @@ def _cluster(google: GoogleSettings) -> Iterator[Problem]:
         )
 
 
-def _machine(settings: Settings, google: GoogleSettings) -> Iterator[Problem]:
-    nodes = google.nodes
+def _machine(key: str, nodes: NodeSettings) -> Iterator[Problem]:
     machine = gpus.MACHINES.get(nodes.machine_type)
     fitting = [name for name, row in gpus.MACHINES.items() if row.gpu == nodes.gpu]
-    key = "google.nodes.machineType"
     if machine is None or machine.gpu != nodes.gpu:
         has = "is not known here" if machine is None else f"has {machine.gpu}"
         value = f"{nodes.machine_type} {has}, and the pool has {nodes.gpu}"
-        yield problem(key, value, ", ".join(fitting), "choose one of these, or another gpu")
+        yield problem(f"{key}.machineType", value, ", ".join(fitting), "choose one of these, or another gpu")
         return
     if nodes.gpus_per_node not in machine.gpus:
         counts = " or ".join(map(str, machine.gpus))
         others = [name for name in fitting if nodes.gpus_per_node in gpus.MACHINES[name].gpus]
         fix = f"set it to {counts}" + (f", or take {' or '.join(others)}" if others else "")
         value = f"{nodes.gpus_per_node} on {nodes.machine_type}"
-        yield problem("google.nodes.gpusPerNode", value, counts, fix)
+        yield problem(f"{key}.gpusPerNode", value, counts, fix)
+
+
+def room_for_pods(nodes: NodeSettings) -> tuple[float, float] | None:
+    """Return processors and GiB that one node has for model servers; None for an unknown machine."""
+    machine = gpus.MACHINES.get(nodes.machine_type)
+    if machine is None or machine.gpu != nodes.gpu:
+        return None
     cpus = gpus.allocatable_cpus(machine.cpus) - gpus.SYSTEM_PODS_CPU
-    memory = gpus.allocatable_memory(machine.memory) - gpus.SYSTEM_PODS_MEMORY
-    if quantity(settings.cpu) > cpus:
-        value = f"{settings.cpu}, more than {nodes.machine_type} has for pods: it would stay Pending"
-        yield problem("cpu", value, f"at most {cpus:.1f}", "lower cpu, or take a larger machineType")
-    if quantity(settings.memory) / GIB > memory:
-        value = f"{settings.memory}, more than {nodes.machine_type} has for pods: it would stay Pending"
+    return cpus, gpus.allocatable_memory(machine.memory) - gpus.SYSTEM_PODS_MEMORY
+
+
+def misfits(settings: Settings, nodes: NodeSettings) -> Iterator[Problem]:
+    """Yield why a model's pods would stay Pending on a pool."""
+    if room := room_for_pods(nodes):
+        cpus, memory = room
+        if quantity(settings.cpu) > cpus:
+            value = f"{settings.cpu}, more than {nodes.machine_type} has for pods: it would stay Pending"
+            yield problem("cpu", value, f"at most {cpus:.1f}", "lower cpu, or take a larger machineType")
+        if quantity(settings.memory) / GIB > memory:
+            value = f"{settings.memory}, more than {nodes.machine_type} has for pods: it would stay Pending"
+            yield problem(
+                "memory", value, f"at most {memory:.0f}Gi", "lower memory, or take a larger machineType"
+            )
+    if settings.gpu and settings.gpu != nodes.gpu:
+        value = f"{settings.gpu}, and the pool {nodes.name} has {nodes.gpu}"
+        yield problem("gpu", value, nodes.gpu, "change it, or add a pool to modelcar:google.pools")
+    if settings.gpu_count < 1:
+        value = f"{settings.gpu_count} on a stack with GPU nodes"
+        yield problem("gpuCount", value, "1 or more", "set it to the GPUs that one pod needs")
+    elif settings.gpu_count > nodes.gpus_per_node:
+        value = f"{settings.gpu_count}, more than one node has ({nodes.gpus_per_node}): it would stay Pending"
         yield problem(
-            "memory", value, f"at most {memory:.0f}Gi", "lower memory, or take a larger machineType"
+            "gpuCount", value, f"at most {nodes.gpus_per_node}", "lower it, or take a larger machine"
         )
+    else:
+        room_for = nodes.gpus_per_node // settings.gpu_count * nodes.max_nodes
+        if settings.max_replicas > room_for:
+            value = f"{settings.max_replicas}, more than {nodes.max_nodes} nodes hold ({room_for})"
+            yield problem(
+                "maxReplicas", value, f"at most {room_for}", "raise google.nodes.maxNodes, or lower it"
+            )
 
 
-def _zones(google: GoogleSettings) -> Iterator[Problem]:
-    nodes, location = google.nodes, google.location
+def _zones(prefix: str, google: GoogleSettings, nodes: NodeSettings) -> Iterator[Problem]:
+    location = google.location
     if not nodes.check_zones:
         return
     offered = gpus.ZONES[nodes.gpu]
     here = sorted(zone for zone in offered if gpus.region_of(zone) == google.region)
-    key = "google.nodes.zones" if nodes.zones else "google.region"
+    key = f"{prefix}.zones" if nodes.zones else "google.region"
     fix = "choose a zone that has it, or another gpu; set checkZones to false where Google has a new one"
     allowed = (
         ", ".join(here)
@@ -100,77 +139,59 @@ def _zones(google: GoogleSettings) -> Iterator[Problem]:
             elif zone not in offered:
                 yield problem(key, f"{zone} has no {nodes.gpu}", allowed, fix)
     elif location and gpus.is_zone(location) and location not in offered:
-        yield problem("google.cluster.location", f"{location} has no {nodes.gpu}", allowed, fix)
+        key = "google.cluster.location" if nodes is google.nodes else f"{prefix}.gpu"
+        yield problem(key, f"{location} has no {nodes.gpu}", allowed, fix)
     elif not here:
         yield problem(key, f"{google.region} has no {nodes.gpu}", allowed, fix)
 
 
-def _counts(settings: Settings, google: GoogleSettings) -> Iterator[Problem]:
-    nodes = google.nodes
+def _counts(key: str, nodes: NodeSettings) -> Iterator[Problem]:
     if nodes.min_nodes > nodes.max_nodes:
         value = f"{nodes.min_nodes}, above maxNodes {nodes.max_nodes}"
-        yield problem("google.nodes.minNodes", value, "at most maxNodes", "lower it, or raise maxNodes")
-    if settings.gpu_count < 1:
-        value = f"{settings.gpu_count} on a stack with GPU nodes"
-        yield problem("gpuCount", value, "1 or more", "set it to the GPUs that one pod needs")
-    elif settings.gpu_count > nodes.gpus_per_node:
-        value = f"{settings.gpu_count}, more than one node has ({nodes.gpus_per_node}): it would stay Pending"
-        yield problem(
-            "gpuCount", value, f"at most {nodes.gpus_per_node}", "lower it, or take a larger machine"
-        )
-    else:
-        room = nodes.gpus_per_node // settings.gpu_count * nodes.max_nodes
-        if settings.max_replicas > room:
-            value = f"{settings.max_replicas}, more than {nodes.max_nodes} nodes hold ({room})"
-            yield problem("maxReplicas", value, f"at most {room}", "raise google.nodes.maxNodes, or lower it")
+        yield problem(f"{key}.minNodes", value, "at most maxNodes", "lower it, or raise maxNodes")
     if (nodes.provisioning == "reservation") != bool(nodes.reservation):
         value = nodes.reservation or "not set, while provisioning is reservation"
         allowed = "the reservation's name, with provisioning reservation; and only then"
-        yield problem("google.nodes.reservation", value, allowed, "set both, or neither")
+        yield problem(f"{key}.reservation", value, allowed, "set both, or neither")
     if nodes.disk_type == "hyperdisk-balanced" and not nodes.machine_type.startswith("a3-"):
         allowed = "pd-balanced or pd-ssd, or an A3 machine"
         value = f"hyperdisk-balanced on {nodes.machine_type}"
-        yield problem("google.nodes.diskType", value, allowed, "set diskType to pd-balanced")
+        yield problem(f"{key}.diskType", value, allowed, "set diskType to pd-balanced")
 
 
-def _faster_starts(google: GoogleSettings) -> Iterator[Problem]:
-    nodes = google.nodes
+def _faster_starts(key: str, nodes: NodeSettings) -> Iterator[Problem]:
     if nodes.secondary_boot_disk and not nodes.image_streaming:
         # https://cloud.google.com/kubernetes-engine/docs/how-to/data-container-image-preloading#requirements
         value = f"{nodes.secondary_boot_disk}, without imageStreaming, which reads it"
-        fix = "pulumi config set --path modelcar:google.nodes.imageStreaming true"
-        yield problem("google.nodes.secondaryBootDisk", value, "a disk image, with imageStreaming", fix)
+        fix = f"pulumi config set --path modelcar:{key}.imageStreaming true"
+        yield problem(f"{key}.secondaryBootDisk", value, "a disk image, with imageStreaming", fix)
     offered = gpus.LOCAL_SSDS.get(nodes.machine_type)
     if nodes.local_ssds and offered is not None and nodes.local_ssds not in offered:
         counts = " or ".join(map(str, offered)) or "none"
         value = f"{nodes.local_ssds} on {nodes.machine_type}"
-        yield problem("google.nodes.localSsds", value, counts, f"set it to {counts}")
+        yield problem(f"{key}.localSsds", value, counts, f"set it to {counts}")
 
 
-def small_ssds(google: GoogleSettings, needed: disk.DiskNeed) -> Iterator[Problem]:
+def small_ssds(key: str, nodes: NodeSettings, needed: disk.DiskNeed) -> Iterator[Problem]:
     """Yield the problem of local SSDs that are smaller than what they have to hold."""
-    size = google.nodes.local_ssds * disk.LOCAL_SSD
+    size = nodes.local_ssds * disk.LOCAL_SSD
     if size and size < needed.used / disk.HIGH_THRESHOLD:
         count = math.ceil(needed.used / disk.HIGH_THRESHOLD / disk.LOCAL_SSD)
         yield problem(
-            "google.nodes.localSsds",
-            f"{google.nodes.local_ssds}, {size} GB: pulling the model would end in ImageGCFailed or eviction",
+            f"{key}.localSsds",
+            f"{nodes.local_ssds}, {size} GB: pulling the model would end in ImageGCFailed or eviction",
             f"at least {count} ({needed})",
             f"set it to {count} on a machine that has so many, or to 0: the boot disk is large enough",
         )
 
 
-def _disk(_: Settings, google: GoogleSettings) -> Iterator[Problem]:
-    yield from small_disk(google, disk.need(0))
-
-
-def small_disk(google: GoogleSettings, needed: disk.DiskNeed) -> Iterator[Problem]:
+def small_disk(key: str, nodes: NodeSettings, needed: disk.DiskNeed) -> Iterator[Problem]:
     """Yield the problem of a disk that was set by hand and is smaller than what it has to hold."""
-    size = google.nodes.disk_gb
+    size = nodes.disk_gb
     if size is not None and size < needed.disk:
         reason = f"{needed}" if needed.disk > disk.SMALLEST_DISK else f"{disk.SMALLEST_DISK} GB for any model"
         yield problem(
-            "google.nodes.diskGb",
+            f"{key}.diskGb",
             f"{size}: pulling the model would end in ImageGCFailed or eviction for disk pressure",
             f"at least {needed.disk} ({reason})",
             f"set it to {needed.disk}, or remove it: it is computed then",

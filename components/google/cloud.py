@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pulumi
 
-from components.google import apis, cluster
+from components.google import apis, cluster, disk
 from components.google.node_account import NodeServiceAccount, NodeServiceAccountArgs
 from components.google.node_pool import GpuNodePool, GpuNodePoolArgs
 from components.google.registry import ModelRegistry, ModelRegistryArgs
@@ -16,13 +18,13 @@ class GoogleCloud(pulumi.ComponentResource):
 
     Outputs:
         registry: the component; images can be pushed once it is there.
-        pool: the component; models can be placed once it is there.
+        pools: the components by the pool's name; models can be placed once theirs is there.
         cluster: name, location and kubeconfig of the cluster.
         node_account: e-mail of the nodes' service account.
     """
 
     registry: ModelRegistry
-    pool: GpuNodePool
+    pools: dict[str, GpuNodePool]
     cluster: cluster.Cluster
     node_account: pulumi.Output[str]
 
@@ -30,13 +32,13 @@ class GoogleCloud(pulumi.ComponentResource):
         self,
         name: str,
         google: GoogleSettings,
-        model_bytes: float,
+        needs: Mapping[str, disk.DiskNeed],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Declare all of it.
 
         Args:
-            model_bytes: what the nodes' disks are computed from.
+            needs: what the disks of a pool's nodes have to hold, by the pool's name.
         """
         super().__init__("modelcar:google:GoogleCloud", name, None, opts)
         labels = {"managed-by": "pulumi", "app": name, "stack": pulumi.get_stack().lower()}
@@ -57,16 +59,18 @@ class GoogleCloud(pulumi.ComponentResource):
             self.cluster = cluster.NewCluster(str(google.cluster.name), arguments_, own).cluster
         else:
             self.cluster = cluster.adopted(google)
-        self.pool = GpuNodePool(
-            f"{name}-gpu",
-            GpuNodePoolArgs(
+        self.pools = {}
+        for nodes in google.all_pools:
+            # The first one's name does not follow from its place in Google: its settings may be renamed.
+            own_name = f"{name}-gpu" if nodes is google.nodes else f"{name}-gpu-{nodes.name}"
+            arguments__ = GpuNodePoolArgs(
                 google=google,
+                nodes=nodes,
                 cluster=self.cluster.name,
                 location=self.cluster.location,
                 service_account=self.node_account,
-                model_bytes=model_bytes,
+                need=needs.get(nodes.name) or disk.need([]),
                 labels=labels,
-            ),
-            own,
-        )
+            )
+            self.pools[nodes.name] = GpuNodePool(own_name, arguments__, own)
         self.register_outputs({"registry": self.registry.path, "cluster": self.cluster.name})

@@ -2,7 +2,8 @@
 
 The whole image lands on the node's boot disk, twice: containerd keeps the compressed blobs it pulled and the
 unpacked layers; weights do not compress, and are pushed uncompressed, so both are as large as the model.
-While a new version rolls out, the old one is still there.
+While a new version rolls out, the old one is still there. Where pods of several models fit on one node, their
+images are on it together; those of models that have left it can be deleted, and are not counted.
 
 The kubelet starts to delete images above 85 % (`imageGCHighThresholdPercent`), cannot delete those in use
 (`ImageGCFailed`), and evicts pods when less than 15 % are left (`imagefs.available`): all that has to be
@@ -14,6 +15,7 @@ https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 #: GB. The smallest disk that the program gives to a GPU node, whatever the model.
@@ -41,15 +43,30 @@ GB = 1000**3
 
 
 @dataclass(frozen=True)
+class OnNode:
+    """One model, as far as a disk goes. size: bytes. gpus: of one pod. server_image: what serves it."""
+
+    size: float
+    gpus: int = 1
+    server_image: str = ""
+
+
+@dataclass(frozen=True)
 class DiskNeed:
-    """What has to fit on a node's disk, in GB; `disk` is the size that it follows to have."""
+    """What has to fit on a node's disk, in GB; `disk` is the size that it follows to have.
+
+    model: of all models that can be on one node at once. servers: images of model servers among them.
+    models: how many that are.
+    """
 
     model: float
+    servers: int = 1
+    models: int = 1
 
     @property
     def used(self) -> float:
         """All that is on the disk at once."""
-        return SYSTEM + SERVER_IMAGE + SCRATCH + self.model * COPIES * VERSIONS
+        return SYSTEM + SERVER_IMAGE * self.servers + SCRATCH + self.model * COPIES * VERSIONS
 
     @property
     def disk(self) -> int:
@@ -57,12 +74,35 @@ class DiskNeed:
         return max(SMALLEST_DISK, math.ceil(self.used / HIGH_THRESHOLD / 10) * 10)
 
     def __str__(self) -> str:
+        servers = (
+            f"{SERVER_IMAGE} server image"
+            if self.servers == 1
+            else (f"{self.servers} * {SERVER_IMAGE} server images")
+        )
+        model = "model" if self.models == 1 else f"of {self.models} models that one node can have together"
         return (
-            f"({SYSTEM} system + {SERVER_IMAGE} server image + {SCRATCH} scratch + {COPIES} * {VERSIONS} * "
-            f"{self.model:.1f} model) / {HIGH_THRESHOLD:.2f} = {self.used / HIGH_THRESHOLD:.0f} GB"
+            f"({SYSTEM} system + {servers} + {SCRATCH} scratch + {COPIES} * {VERSIONS} * "
+            f"{self.model:.1f} {model}) / {HIGH_THRESHOLD:.2f} = {self.used / HIGH_THRESHOLD:.0f} GB"
         )
 
 
-def need(model_bytes: float) -> DiskNeed:
-    """Return what a model of so many bytes needs."""
-    return DiskNeed(model_bytes / GB)
+def need(models: Sequence[OnNode], gpus_per_node: int = 1) -> DiskNeed:
+    """Return what a node needs that any of these models may land on.
+
+    Args:
+        models: that the pool serves.
+        gpus_per_node: so many GPUs a node has; what its pods take together is at most that.
+    """
+    # The largest sum of sizes that fits the node's GPUs: best[n] is (bytes, models) with at most n GPUs.
+    best: list[tuple[float, tuple[OnNode, ...]]] = [(0.0, ())] * (gpus_per_node + 1)
+    for model in models:
+        taken = min(max(model.gpus, 1), gpus_per_node)
+        for gpus in range(gpus_per_node, taken - 1, -1):
+            size, others = best[gpus - taken]
+            if size + model.size > best[gpus][0]:
+                best[gpus] = (size + model.size, (*others, model))
+    size, chosen = best[gpus_per_node]
+    # Images of servers are about equal: at most as many as pods fit, whichever models those are of.
+    pods = min(gpus_per_node, len(models))
+    servers = min(len({model.server_image for model in models}), pods)
+    return DiskNeed(size / GB, max(servers, 1), max(len(chosen), 1))

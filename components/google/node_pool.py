@@ -10,7 +10,7 @@ import pulumi_gcp as gcp
 
 from components.google import disk
 from components.google.cluster import SCOPE
-from components.google.settings import GoogleSettings
+from components.google.settings import GoogleSettings, NodeSettings
 from components.options import child
 
 #: The taint that GKE puts on nodes with GPUs by itself, and the pods' toleration answers:
@@ -20,16 +20,17 @@ GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NO_SCHEDULE
 
 @dataclass(frozen=True)
 class GpuNodePoolArgs:
-    """google: the stack's settings; cluster: id or name; service_account: e-mail; model_bytes: for the disk.
+    """google: the stack's settings; nodes: the pool's own; cluster: id or name; service_account: e-mail.
 
-    location: of the cluster.
+    location: of the cluster. need: what its disks have to hold.
     """
 
     google: GoogleSettings
+    nodes: NodeSettings
     cluster: pulumi.Input[str]
     location: pulumi.Input[str]
     service_account: pulumi.Input[str]
-    model_bytes: float
+    need: disk.DiskNeed
     labels: dict[str, str]
 
 
@@ -47,15 +48,15 @@ class GpuNodePool(pulumi.ComponentResource):
     def __init__(self, name: str, args: GpuNodePoolArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare the pool."""
         super().__init__("modelcar:google:GpuNodePool", name, None, opts)
-        nodes = args.google.nodes
-        self.disk_gb = nodes.disk_gb or disk.need(args.model_bytes).disk
+        nodes = args.nodes
+        self.disk_gb = nodes.disk_gb or args.need.disk
         pool = gcp.container.NodePool(
             name,
             project=args.google.project,
             cluster=args.cluster,
             location=args.location,
             name=nodes.name,
-            node_locations=list(args.google.zones),
+            node_locations=list(args.google.zones_of(nodes)),
             initial_node_count=0,
             autoscaling=gcp.container.NodePoolAutoscalingArgs(
                 total_min_node_count=nodes.min_nodes,
@@ -79,9 +80,9 @@ class GpuNodePool(pulumi.ComponentResource):
         self.register_outputs({"name": self.name, "diskGb": self.disk_gb})
 
 
-def _faster_starts(google: GoogleSettings) -> dict[str, Any]:
+def _faster_starts(nodes: NodeSettings) -> dict[str, Any]:
     """Return what shortens a cold start, as far as it is set (docs/operations/cold-start.md)."""
-    nodes, container = google.nodes, gcp.container
+    container = gcp.container
     found: dict[str, Any] = {}
     if nodes.secondary_boot_disk:
         preloaded = container.NodePoolNodeConfigSecondaryBootDiskArgs(
@@ -101,7 +102,7 @@ def _faster_starts(google: GoogleSettings) -> dict[str, Any]:
 
 def node_config(args: GpuNodePoolArgs, disk_gb: int) -> gcp.container.NodePoolNodeConfigArgs:
     """Return what each node is."""
-    nodes, container = args.google.nodes, gcp.container
+    nodes, container = args.nodes, gcp.container
     accelerator = container.NodePoolNodeConfigGuestAcceleratorArgs(
         type=nodes.gpu,
         count=nodes.gpus_per_node,
@@ -131,9 +132,9 @@ def node_config(args: GpuNodePoolArgs, disk_gb: int) -> gcp.container.NodePoolNo
         ),
         gvnic=container.NodePoolNodeConfigGvnicArgs(enabled=True),
         gcfs_config=container.NodePoolNodeConfigGcfsConfigArgs(enabled=nodes.image_streaming),
-        **_faster_starts(args.google),
+        **_faster_starts(nodes),
         metadata={"disable-legacy-endpoints": "true"},
         labels={"modelcar.dev/gpu": nodes.gpu},
         # The policy pack holds the disk to this.
-        resource_labels={**args.labels, "modelcar-disk-need-gb": str(disk.need(args.model_bytes).disk)},
+        resource_labels={**args.labels, "modelcar-disk-need-gb": str(args.need.disk)},
     )

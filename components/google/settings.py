@@ -199,6 +199,8 @@ class GoogleSettings(Section):
 
     protect: refuse to delete the repository and the cluster; for production.
     enable_apis: switch on the APIs that the stack needs.
+    nodes: the pool of GPU nodes.
+    pools: more of them, with other GPUs or machines; each model's pods land on one (`modelcar:nodePool`).
     """
 
     project: Project
@@ -208,6 +210,7 @@ class GoogleSettings(Section):
     repository: RepositorySettings = Field(default_factory=lambda: RepositorySettings.model_validate({}))
     cluster: ClusterSettings
     nodes: NodeSettings
+    pools: tuple[NodeSettings, ...] = ()
 
     @property
     def location(self) -> str | None:
@@ -222,11 +225,15 @@ class GoogleSettings(Section):
         return f"{self.region}-docker.pkg.dev/{self.project}/{self.repository.name}"
 
     @property
-    def zones(self) -> tuple[str, ...]:
-        """Zones of the GPU nodes: the ones that are set, else all of the location that have the GPU."""
-        if self.nodes.zones:
-            return self.nodes.zones
+    def all_pools(self) -> tuple[NodeSettings, ...]:
+        """The pools of GPU nodes."""
+        return (self.nodes, *self.pools)
+
+    def zones_of(self, nodes: NodeSettings) -> tuple[str, ...]:
+        """Return the zones of a pool: the ones that are set, else all of the location that have its GPU."""
+        if nodes.zones:
+            return nodes.zones
         location = self.location or self.region
         if gpus.is_zone(location):
             return (location,)
-        return tuple(sorted(z for z in gpus.ZONES[self.nodes.gpu] if gpus.region_of(z) == location))
+        return tuple(sorted(z for z in gpus.ZONES[nodes.gpu] if gpus.region_of(z) == location))

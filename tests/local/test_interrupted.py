@@ -51,7 +51,7 @@ def test_a_killed_up_is_followed_by_one_that_succeeds(platform: Platform) -> Non
         evidence = json.loads((checkout.folder / ".local/local/summary.json").read_text())
         assert evidence["outputs"]["serviceName"] == "renamed"
         assert plugins(str(checkout.folder)) == [], "no plugin outlives its engine"
-        assert evidence["answer"]["text"]
+        assert evidence["models"][0]["answer"]["text"]
         there = platform.kubectl("get", "inferenceservices", "-A", "-o", "name").split()
         assert "inferenceservice.serving.kserve.io/qwen-oci" not in there, "the renamed one is gone"
     finally:

@@ -23,6 +23,13 @@ def summary(checkout: Checkout) -> dict[str, Any]:
     return found
 
 
+def pod_of(evidence: dict[str, Any]) -> dict[str, Any]:
+    """Return the pod that served the only model."""
+    [model] = evidence["models"]
+    found: dict[str, Any] = model["pod"]
+    return found
+
+
 @pytest.fixture(scope="module")
 def served(platform: Platform) -> Platform:
     """Run `make up` once for the module."""
@@ -32,8 +39,8 @@ def served(platform: Platform) -> Platform:
 
 def test_a_completion_comes_from_the_pinned_image(served: Platform) -> None:
     evidence = summary(served.checkout)
-    outputs, pod = evidence["outputs"], evidence["pod"]
-    assert evidence["answer"]["text"]
+    outputs, pod = evidence["outputs"], pod_of(evidence)
+    assert evidence["models"][0]["answer"]["text"]
     assert re.fullmatch(r"oci://\S+@sha256:[0-9a-f]{64}", outputs["storageUri"])
     assert list(pod["init_containers"]) == ["modelcar-init"]
     image = outputs["storageUri"].removeprefix("oci://")
@@ -47,13 +54,15 @@ def test_a_completion_comes_from_the_pinned_image(served: Platform) -> None:
 
 def test_the_server_speaks_openai(served: Platform) -> None:
     evidence = summary(served.checkout)
-    url = f"http://{evidence['pod']['address']}:{evidence['pod']['port']}"
+    url = f"http://{pod_of(evidence)['address']}:{pod_of(evidence)['port']}"
     name = evidence["outputs"]["servedModelName"]
     assert httpx.get(f"{url}/health").status_code == 200
     assert [model["id"] for model in httpx.get(f"{url}/v1/models").json()["data"]] == [name]
     body = {"model": name, "prompt": "Kubernetes is", "max_tokens": 16, "temperature": 0}
     first = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()
-    assert first["choices"][0]["text"] == evidence["answer"]["text"], "greedy decoding repeats itself"
+    assert first["choices"][0]["text"] == evidence["models"][0]["answer"]["text"], (
+        "greedy decoding repeats itself"
+    )
     unknown = httpx.post(f"{url}/v1/completions", json={**body, "model": "other"}, timeout=60)
     assert unknown.status_code == 404
 
@@ -61,7 +70,7 @@ def test_the_server_speaks_openai(served: Platform) -> None:
 def test_the_pod_reads_the_weights_that_lie_on_disk(served: Platform) -> None:
     evidence = summary(served.checkout)
     listed = served.kubectl(
-        *("-n", evidence["outputs"]["namespace"], "exec", evidence["pod"]["name"], "-c", "kserve-container"),
+        *("-n", evidence["outputs"]["namespace"], "exec", pod_of(evidence)["name"], "-c", "kserve-container"),
         *("--", "sh", "-c", "cd /mnt/models/ && busybox sha256sum model.safetensors config.json"),
     )
     folder = served.checkout.folder / "modelcar/data/tiny-qwen2"
@@ -87,7 +96,7 @@ for attempt in (lambda: socket.create_connection(("198.51.100.1", 443), 3),
         print(type(error).__name__, error.errno)
 """
     said = served.kubectl(
-        *("-n", evidence["outputs"]["namespace"], "exec", evidence["pod"]["name"], "-c", "kserve-container"),
+        *("-n", evidence["outputs"]["namespace"], "exec", pod_of(evidence)["name"], "-c", "kserve-container"),
         *("--", served.settings["serverCommand"][0], "-c", script),
     )
     assert said.splitlines() == [f"OSError {errno.ENETUNREACH}", f"gaierror {socket.EAI_AGAIN}"]

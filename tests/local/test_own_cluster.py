@@ -44,7 +44,7 @@ def other(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_make_up_serves_on_it(platform: Platform, other: Checkout) -> None:
     output = other.make("up").stdout
     evidence = json.loads((other.folder / ".local/local/summary.json").read_text())
-    assert evidence["answer"]["text"]
+    assert evidence["models"][0]["answer"]["text"]
     assert evidence["outputs"]["storageUri"].startswith(f"oci://{platform.settings['registry']}/own-cluster@")
     assert "port-forward" in output
     assert "platform:" not in output, "the embedded platform is not started"

@@ -204,7 +204,7 @@ def test_weights_are_fetched_when_the_image_is_made_or_changed_and_not_for_a_pre
         assert (image.before_create, image.before_update, engine.hooks) == ((), (), {})
         return
     assert image.before_create == image.before_update == ("fetch-tiny-image",)
-    assert set(engine.hooks) == {"fetch-tiny-image", "attach-tiny-image"}
+    assert set(engine.hooks) == {"fetch-tiny-image", "attach-tiny-image", "failed-tiny-image"}
     fetch: Any = engine.hooks["fetch-tiny-image"]
     asyncio.run(fetch(None))
     assert fetching.is_complete(modelcar_image(lock, BASE), layout)

@@ -16,12 +16,14 @@ from components import kserve_platform
 from components.kserve_platform import KServePlatform, KServePlatformArgs, KServeSettings, ModelcarOffError
 from components.model_lock import model_lock
 from components.model_service import ModelService, ModelServiceArgs
+from components.models import load_stack
+from components.preflight import node_disks
 from components.pull_access import PullAccess, PullAccessArgs
 from modelcar import locking
 from modelcar.errors import InputError
 from modelcar.tiny_model import make_tiny_model
 from tests.unit.mocked_engine import DIGEST, Engine
-from tests.unit.test_google_settings import NODES, dev, load
+from tests.unit.test_google_settings import NODES, as_texts, dev, load
 
 PASSWORD = "s3cret-of-the-registry"
 URI = f"oci://registry.example/models/tiny@{DIGEST}"
@@ -216,5 +218,7 @@ def test_a_disk_too_small_for_the_locked_model_is_refused(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("components.google.disk.GB", 1000**2 / 50)  # the tiny model counts as 200 GB
+    stack = load_stack(as_texts(dev(model="tiny", **{NODES + "diskGb": 300})), project)
+    locks = {stack.shared.key: model_lock(stack.shared, project)}
     with pytest.raises(InputError, match=r"(?s)google\.nodes\.diskGb: 300.*at least \d{3,4}.*computed then"):
-        locked(project, **{NODES + "diskGb": 300})  # type: ignore[arg-type]
+        node_disks(stack, locks)

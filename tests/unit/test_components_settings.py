@@ -12,8 +12,8 @@ import pulumi
 import pytest
 import yaml
 
-from components import settings
-from components.settings import KEYS, PLATFORM_FILE, Settings
+from components import models, settings
+from components.settings import OF_STACK, PLATFORM_FILE, TOP_LEVEL, Settings
 from modelcar.errors import InputError, Problem
 
 PROJECT_FILE = Path(settings.__file__).parent.parent / "Pulumi.yaml"
@@ -64,7 +64,9 @@ def test_defaults_are_those_that_the_project_file_declares() -> None:
     for key, declaration in declared().items():
         default = declaration["default"]
         assert type(default) is types[declaration["type"]], key
-        if key != PLATFORM_FILE:
+        if key == "parallelBuilds":
+            assert default == models.PARALLEL_BUILDS
+        elif key != PLATFORM_FILE:
             assert (type(found[key]), found[key]) == (type(default), default), key
 
 
@@ -77,9 +79,9 @@ def test_declared_defaults_handed_over_as_text_change_nothing() -> None:
 def test_each_key_is_declared_or_named_in_the_project_files_comment() -> None:
     comments = " ".join(re.findall(r"^ *# *(.*)$", PROJECT_FILE.read_text(), re.MULTILINE))
     [named] = re.findall(r"keys that have no default: ([^.]+)\.", comments)
-    undeclared = set(KEYS) - set(declared())
+    undeclared = (TOP_LEVEL | OF_STACK) - set(declared())
     assert set(named.split(", ")) == undeclared
-    assert set(declared()) - set(KEYS) == {PLATFORM_FILE}
+    assert set(declared()) - TOP_LEVEL == {PLATFORM_FILE, "parallelBuilds"}
 
 
 def test_text_becomes_numbers_flags_and_lists() -> None:
@@ -150,7 +152,7 @@ def test_pulumi_hands_over_all_keys_so_that_a_misspelt_one_is_found(
 
     def run(extra: dict[str, str]) -> Settings:
         pulumi.runtime.set_all_config({**config, **extra})
-        return settings.from_pulumi(Path())
+        return models.from_pulumi(Path()).shared
 
     assert contextvars.copy_context().run(run, {"modelcar:gpuCount": "3"}).gpu_count == 3
     with pytest.raises(InputError, match="modelcar:gpuCont: unknown key"):

@@ -8,6 +8,7 @@ from typing import Any
 import pulumi
 import pytest
 
+from components.google import disk
 from components.google.cloud import GoogleCloud
 from components.model_service import tolerations
 from tests.unit.mocked_engine import Engine
@@ -29,12 +30,13 @@ def declare(
     assert google
 
     def program() -> dict[str, pulumi.Output[Any]]:
-        cloud = GoogleCloud("modelcar", google, model_bytes)
+        needs = {nodes.name: disk.need([disk.OnNode(model_bytes)]) for nodes in google.all_pools}
+        cloud = GoogleCloud("modelcar", google, needs)
         return {
             "registry": cloud.registry.path,
             "kubeconfig": cloud.cluster.kubeconfig,
             "account": cloud.node_account,
-            "disk": pulumi.Output.from_input(cloud.pool.disk_gb),
+            "disk": pulumi.Output.from_input(cloud.pools[google.nodes.name].disk_gb),
         }
 
     return engine.run(program)

@@ -26,9 +26,12 @@ def stack_config(name: str) -> dict[str, Any]:
     return config
 
 
+def as_texts(config: dict[str, Any]) -> dict[str, str]:
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+
+
 def load(config: dict[str, Any]) -> settings.Settings:
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
-    return settings.load(texts, PROJECT)
+    return settings.load(as_texts(config), PROJECT)
 
 
 def dev(**changes: Any) -> dict[str, Any]:
@@ -58,7 +61,7 @@ def test_the_committed_stacks_are_right(name: str) -> None:
     loaded = load(stack_config(name))
     assert loaded.google
     assert loaded.registry == loaded.google.registry
-    assert loaded.google.zones, "there is a zone with that GPU"
+    assert loaded.google.zones_of(loaded.google.nodes), "there is a zone with that GPU"
 
 
 def test_environments_differ_where_they_should() -> None:
@@ -292,8 +295,9 @@ ELSEWHERE: dict[str, dict[str, Any]] = {
 def test_other_regions_and_gpus_are_a_few_settings_away(case: str) -> None:
     loaded = load(dev(**ELSEWHERE[case]))
     assert loaded.google
-    assert all(gpus.region_of(zone) == loaded.google.region for zone in loaded.google.zones)
-    assert loaded.google.zones
+    zones = loaded.google.zones_of(loaded.google.nodes)
+    assert all(gpus.region_of(zone) == loaded.google.region for zone in zones)
+    assert zones
 
 
 def test_every_machine_of_the_table_is_known_by_its_name() -> None:
@@ -304,13 +308,31 @@ def test_every_machine_of_the_table_is_known_by_its_name() -> None:
             assert machine.gpus == (int(suffix[:-1]),), "the name says how many GPUs it has"
 
 
+def need(*sizes: float, gpus_per_node: int = 1) -> disk.DiskNeed:
+    return disk.need([disk.OnNode(size) for size in sizes], gpus_per_node)
+
+
+def test_models_that_one_node_can_have_together_share_its_disk() -> None:
+    alone = need(140e9, 30e9, 20e9)
+    assert alone.model == 140, "one GPU takes one model at a time"
+    assert need(140e9, 30e9, 20e9, gpus_per_node=2).model == 170
+    assert need(140e9, 30e9, 20e9, gpus_per_node=8).model == 190
+    wide = [disk.OnNode(140e9, gpus=8), *(disk.OnNode(20e9, gpus=1) for _ in range(6))]
+    assert disk.need(wide, 8).model == 140, "beside a model on all GPUs there is none"
+    small = [disk.OnNode(50e9, gpus=4), *(disk.OnNode(20e9, gpus=1) for _ in range(6))]
+    assert disk.need(small, 8).model == 50 + 4 * 20
+    servers = [disk.OnNode(1e9, server_image=name) for name in ("a", "b", "b")]
+    assert disk.need(servers, 8).used == 20 + 2 * 30 + 20 + 4 * 3
+    assert "of 3 models that one node can have together" in str(disk.need(servers, 8))
+
+
 def test_the_disk_follows_the_model() -> None:
-    assert disk.need(0).disk == 200
-    assert disk.need(1e9).disk == 200
-    large = disk.need(140e9)
+    assert disk.need([]).disk == 200
+    assert need(1e9).disk == 200
+    large = need(140e9)
     assert large.used == 20 + 30 + 20 + 4 * 140
     assert large.used <= 0.85 * large.disk < large.used + 10
-    assert disk.need(280e9).disk > large.disk
+    assert need(280e9).disk > large.disk
 
 
 @pytest.mark.parametrize(("memory", "left"), [(4, 2.9), (16, 13.3), (32, 28.3), (128, 118.6)])
@@ -333,8 +355,8 @@ def test_account_ids_fit_and_stay_apart() -> None:
 def test_local_ssds_hold_what_is_pulled() -> None:
     google = load(dev(**{NODES + "localSsds": 1})).google
     assert google
-    assert not list(small_ssds(google, disk.need(60e9)))
-    [found] = small_ssds(google, disk.need(140e9))
+    assert not list(small_ssds("google.nodes", google.nodes, need(60e9)))
+    [found] = small_ssds("google.nodes", google.nodes, need(140e9))
     assert found.key == "modelcar:google.nodes.localSsds"
     assert "1, 375 GB: pulling the model would end in ImageGCFailed" in found.value
     assert found.allowed.startswith("at least 2 (")

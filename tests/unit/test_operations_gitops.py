@@ -12,13 +12,14 @@ import yaml
 
 from components.delivery import to_git
 from components.gitops import GitOpsSettings
+from components.models import Stack
 from components.settings import Settings
 from modelcar import locking
 from modelcar.errors import InputError
 from modelcar.lock import Lock
 from modelcar.tiny_model import make_tiny_model
 from operations.__main__ import main
-from operations.gitops import HEADER, Application, application, changes, manifests, to_yaml, write
+from operations.gitops import HEADER, Application, Folder, application, changes, manifests, to_yaml, write
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_components_settings import load
 
@@ -34,6 +35,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lock(folder: Path, license: str = "MIT") -> Lock:
     description = locking.Description(folder="weights", license=license)
     return locking.lock_model("tiny", description, locking.resolve(description, folder), folder)[0]
+
+
+def stack(**changes: Any) -> Stack:
+    return Stack((settings(**changes),))
+
+
+def folder(path: Path, project: Path, **changes: Any) -> Folder:
+    return Folder(path, manifests(settings(**changes), project))
 
 
 def settings(**changes: Any) -> Settings:
@@ -70,17 +79,16 @@ def test_a_password_is_not_written_into_git(project: Path) -> None:
 
 
 def test_a_second_run_touches_nothing(project: Path, tmp_path: Path) -> None:
-    documents = manifests(settings(), project)
-    first = write(tmp_path / "apps", documents)
+    first = write(folder(tmp_path / "apps", project))
     assert {change.what for change in first} == {"new"}
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "apps").iterdir()}
-    assert write(tmp_path / "apps", manifests(settings(), project)) == []
+    assert write(folder(tmp_path / "apps", project)) == []
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "apps").iterdir()} == before
 
 
 def test_a_change_is_shown_line_by_line_before_it_is_written(project: Path, tmp_path: Path) -> None:
-    write(tmp_path, manifests(settings(), project))
-    [change] = changes(tmp_path, manifests(settings(minReplicas=2, maxReplicas=2), project))
+    write(folder(tmp_path, project))
+    [change] = changes(folder(tmp_path, project, minReplicas=2, maxReplicas=2))
     assert change.path.name == "inferenceservice.yaml"
     assert "-    minReplicas: 1" in change.diff
     assert "+    minReplicas: 2" in change.diff
@@ -88,9 +96,9 @@ def test_a_change_is_shown_line_by_line_before_it_is_written(project: Path, tmp_
 
 
 def test_what_is_no_longer_wanted_is_removed_and_other_files_stay(project: Path, tmp_path: Path) -> None:
-    write(tmp_path, manifests(settings(), project))
+    write(folder(tmp_path, project))
     (tmp_path / "kustomization.yaml").write_text("resources: []\n")
-    found = write(tmp_path, manifests(settings(egress={"restrict": False}), project))
+    found = write(folder(tmp_path, project, egress={"restrict": False}))
     assert [(change.what, change.path.name) for change in found] == [("removed", "networkpolicy.yaml")]
     assert (tmp_path / "kustomization.yaml").exists()
 
@@ -98,7 +106,7 @@ def test_what_is_no_longer_wanted_is_removed_and_other_files_stay(project: Path,
 def test_somebody_elses_file_is_not_overwritten(project: Path, tmp_path: Path) -> None:
     (tmp_path / "inferenceservice.yaml").write_text("kind: InferenceService\n")
     with pytest.raises(InputError, match="was not written by this program"):
-        write(tmp_path, manifests(settings(), project))
+        write(folder(tmp_path, project))
     assert (tmp_path / "inferenceservice.yaml").read_text() == "kind: InferenceService\n"
 
 
@@ -122,7 +130,7 @@ def test_a_model_without_a_lock_is_refused(tmp_path: Path) -> None:
 def test_the_command(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("operations.__main__.settings_of", lambda *_: settings())
+    monkeypatch.setattr("operations.__main__.stack_of", lambda *_: stack())
     out = tmp_path / "apps" / "qwen"
     command = ["--project", str(project), "render", "--stack", "dev", "--out", str(out)]
     command += ["--repository", "https://git.example/models.git", "--path", "apps/qwen"]
@@ -168,10 +176,11 @@ def test_a_rollback_is_written(project: Path) -> None:
 
 
 def delivering(folder: Path, project: Path) -> Callable[[], dict[str, pulumi.Output[Any]]]:
-    found = settings(delivery="gitops", gitops={"folder": str(folder / "apps/qwen")})
+    found = stack(delivery="gitops", gitops={"folder": str(folder / "apps/qwen")})
 
     def program() -> dict[str, pulumi.Output[Any]]:
-        return vars(to_git(found, project, pulumi.Output.from_input("oci://x/tiny@sha256:1")))
+        to_git(found, project)
+        return {}
 
     return program
 
@@ -179,15 +188,14 @@ def delivering(folder: Path, project: Path) -> Callable[[], dict[str, pulumi.Out
 @pytest.mark.parametrize("preview", [True, False], ids=["preview", "up"])
 def test_up_writes_and_a_preview_only_shows(project: Path, tmp_path: Path, preview: bool) -> None:
     engine = Engine(preview)
-    found = engine.run(delivering(tmp_path, project))
-    assert found == {"name": "qwen-oci", "namespace": "kserve-demo"}
+    engine.run(delivering(tmp_path, project))
     assert engine.declared == []
     assert (tmp_path / "apps/qwen/inferenceservice.yaml").exists() is not preview
 
 
 def test_a_preview_without_a_lock_has_nothing_to_show(tmp_path: Path) -> None:
     engine = Engine(preview=True)
-    assert engine.run(delivering(tmp_path, tmp_path))["name"] == "qwen-oci"
+    engine.run(delivering(tmp_path, tmp_path))
     assert not (tmp_path / "apps").exists()
 
 

@@ -51,7 +51,7 @@ def test_both_images_are_pulled_and_the_modelcar_stays_in_use(preview: bool) -> 
 def test_what_needs_a_gpu_is_pulled_on_those_nodes() -> None:
     google = load_google(dev())
     spec = daemon_set_spec(google, STORAGE_URI)["template"]["spec"]
-    assert spec["nodeSelector"] == {"modelcar.dev/gpu": "nvidia-l4"}
+    assert spec["nodeSelector"] == {"cloud.google.com/gke-nodepool": "gpu"}
     assert spec["tolerations"][0]["key"] == "nvidia.com/gpu"
 
 

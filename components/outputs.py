@@ -1,0 +1,94 @@
+"""The stack's outputs: an interface that other teams build on (docs/outputs.md, docs/outputs.schema.json)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+
+from components.google.cloud import GoogleCloud
+from components.models import Stack
+
+#: Of the interface. The first number rises when an output goes or changes its meaning, the second for a new
+#: one.
+VERSION = "1.0"
+
+#: What a stack without a list says of its only model at the top too, for `pulumi stack output NAME`.
+OF_ONLY_MODEL = (
+    "modelDigest",
+    "storageUri",
+    "imageReference",
+    "lockDigest",
+    "modelBytes",
+    "serviceName",
+    "namespace",
+    "servedModelName",
+    "idleCost",
+)
+
+
+async def export(
+    stack: Stack,
+    cloud: GoogleCloud | None,
+    served: Mapping[str, Any],
+    failed: Mapping[str, Exception],
+) -> None:
+    """Export the outputs, and end with an error where a model is not served.
+
+    Args:
+        stack: its settings.
+        cloud: what is Google's.
+        served: what is told of each model that is there, by its key.
+        failed: why the others are not.
+
+    Raises:
+        pulumi.RunError: naming the models that failed.
+    """
+    pulumi.export("schemaVersion", VERSION)
+    former = await _former_models() if failed else {}
+    told = {
+        settings.key: served.get(settings.key) or former.get(settings.key)
+        for settings in stack.models
+        # One that never was served is not among them.
+        if settings.key in served or settings.key in former
+    }
+    pulumi.export("models", told)
+    pulumi.export("registry", stack.shared.registry)
+    if not stack.listed and (only := told.get(stack.shared.key)) is not None:
+        for name in OF_ONLY_MODEL:
+            pulumi.export(name, only[name])
+    if cloud:
+        pulumi.export("clusterName", cloud.cluster.name)
+        pulumi.export("clusterLocation", cloud.cluster.location)
+        pulumi.export("nodePools", {name: {"diskGb": pool.disk_gb} for name, pool in cloud.pools.items()})
+        pulumi.export("nodeServiceAccount", cloud.node_account)
+    if failed:
+        raise pulumi.RunError(_told(stack, failed))
+
+
+async def _former_models() -> dict[str, Any]:
+    """Return what the last run told of the models: what failed to be updated serves on as it was."""
+    this = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
+    try:
+        found = await pulumi.runtime.invoke_async("pulumi:pulumi:readStackOutputs", {"name": this})
+    except Exception as error:
+        pulumi.log.warn(f"the former outputs cannot be read: {error}")
+        return {}
+    models = (found.get("outputs") or {}).get("models")
+    return models if isinstance(models, dict) else {}
+
+
+def _told(stack: Stack, failed: Mapping[str, Exception]) -> str:
+    others = [settings.key for settings in stack.models if settings.key not in failed]
+    lines = [f"{name}: {_reason(error)}" for name, error in failed.items()]
+    if others:
+        lines.append(f"not touched by this, and as declared: {', '.join(others)}")
+    count = f"{len(failed)} of {len(stack.models)} models failed"
+    return "\n  ".join([count, *lines])
+
+
+def _reason(error: Exception) -> str:
+    if type(error).__name__ == "ResourceRegistrationFailed":
+        return "as the engine says above; `pulumi up` goes on from here"
+    return str(error)

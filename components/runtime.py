@@ -1,0 +1,285 @@
+"""The model server's arguments, typed and checked: `modelcar:runtime`, `modelcar:vllm`.
+
+vLLM starts minutes after a node was asked for, so what it would refuse at its start is refused here. The
+rules are its own (vLLM 0.23, `vllm serve --help` and `vllm/config`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from components.checks import problem
+from components.fields import matches
+from components.google.settings import Section
+from modelcar.errors import Problem
+
+if TYPE_CHECKING:
+    from components.settings import Settings
+
+#: KServe mounts the model here, whatever the server.
+MODEL_PATH = "/mnt/models"
+
+#: GPUs of compute capability below 8.0, which cannot compute in bfloat16 (vLLM ends with an error there).
+NO_BFLOAT16 = frozenset({"nvidia-tesla-t4", "nvidia-tesla-v100", "nvidia-tesla-p100", "nvidia-tesla-p4"})
+
+#: What the program says itself to vLLM; said again in serverArgs, it would differ from what the outputs tell.
+_OWN = {
+    "--model": "nothing: the model is at /mnt/models, whatever it is",
+    "--served-model-name": "modelcar:servedModelName",
+    "--port": "modelcar:serverPort",
+}
+_SHORT = {"-tp": "--tensor-parallel-size", "-pp": "--pipeline-parallel-size", "-dp": "--data-parallel-size"}
+_PARALLEL = tuple(_SHORT.values())
+
+RelativePath = Annotated[
+    str,
+    matches(
+        re.compile(r"(?!.*(^|/)\.\.?(/|$))[A-Za-z0-9_][A-Za-z0-9._/-]*(?<!/)"),
+        "not a folder of the model",
+        "a path below the model's folder, without . and ..",
+        "for example adapters/french",
+    ),
+]
+ServedName = Annotated[
+    str,
+    matches(
+        re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}"),
+        "not a name to ask the server for",
+        "letters, digits and . _ / -, at most 128",
+        "shorten it",
+    ),
+]
+
+
+class LoraModule(Section):
+    """A LoRA adapter that is served beside the model.
+
+    name: that clients ask the server for.
+    path: of its folder in the model's image: lock model and adapters together.
+    image: refused; said here so that the refusal can say why.
+    """
+
+    name: ServedName
+    path: RelativePath | None = None
+    image: str | None = None
+
+
+class VllmSettings(Section):
+    """`modelcar:vllm`: arguments of vLLM; each is left to vLLM where it is not set.
+
+    tensor_parallel_size: GPUs that share each layer; gpuCount where neither this nor another split is set.
+    pipeline_parallel_size: groups of GPUs that share the layers.
+    max_model_len: tokens of prompt and answer together.
+    dtype: of weights and activations.
+    gpu_memory_utilization: share of a GPU's memory that the server takes.
+    max_num_seqs: requests that are computed together.
+    quantization: method, as vLLM names it.
+    kv_cache_dtype: of the cache of keys and values.
+    enforce_eager: no CUDA graphs; starts faster and answers slower.
+    enable_prefix_caching: keep what prompts have in common.
+    lora_modules: adapters in the model's image.
+    max_lora_rank: the largest rank among them.
+    """
+
+    tensor_parallel_size: int | None = Field(None, ge=1, le=16)
+    pipeline_parallel_size: int | None = Field(None, ge=1, le=16)
+    max_model_len: int | None = Field(None, ge=16, le=10_000_000)
+    dtype: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] | None = None
+    gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
+    max_num_seqs: int | None = Field(None, ge=1, le=65536)
+    quantization: Annotated[str, Field(min_length=1, max_length=40)] | None = None
+    kv_cache_dtype: Literal["auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2"] | None = None
+    enforce_eager: bool = False
+    enable_prefix_caching: bool | None = None
+    lora_modules: tuple[LoraModule, ...] = ()
+    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] | None = None
+
+
+#: Settings that are one argument with a value.
+_VALUES = (
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "max_model_len",
+    "dtype",
+    "gpu_memory_utilization",
+    "max_num_seqs",
+    "quantization",
+    "kv_cache_dtype",
+    "max_lora_rank",
+)
+
+
+def flag(name: str) -> str:
+    """Return a setting's argument, as vLLM names it."""
+    return f"--{name.replace('_', '-')}"
+
+
+def server_arguments(settings: Settings) -> list[str]:
+    """Return all arguments of the server; vLLM is told where and by which name, another server is not."""
+    if settings.runtime == "custom":
+        return list(settings.server_args)
+    own = ["--model", MODEL_PATH, "--served-model-name", settings.model_name]
+    own += ["--port", str(settings.server_port)]
+    return [*own, *vllm_arguments(settings), *settings.server_args]
+
+
+def vllm_arguments(settings: Settings) -> list[str]:
+    """Return what `modelcar:vllm` and the number of GPUs come to."""
+    typed = settings.vllm or VllmSettings.model_validate({})
+    values = {name: getattr(typed, name) for name in _VALUES}
+    if settings.gpu_count > 1 and not typed.pipeline_parallel_size and not _parallel(settings.server_args):
+        values["tensor_parallel_size"] = typed.tensor_parallel_size or settings.gpu_count
+    found = [f"{flag(name)}={value}" for name, value in values.items() if value is not None]
+    found += ["--enforce-eager"] if typed.enforce_eager else []
+    if typed.enable_prefix_caching is not None:
+        found.append(f"--{'' if typed.enable_prefix_caching else 'no-'}enable-prefix-caching")
+    if typed.lora_modules:
+        modules = [f"{module.name}={MODEL_PATH}/{module.path}" for module in typed.lora_modules]
+        found += ["--enable-lora", f"--max-loras={len(modules)}", "--lora-modules", *modules]
+    return found
+
+
+def _said(arguments: tuple[str, ...]) -> dict[str, str | None]:
+    """Return the options of a command line, with their values."""
+    found: dict[str, str | None] = {}
+    for number, argument in enumerate(arguments):
+        if not argument.startswith("-"):
+            continue
+        name, separator, value = argument.partition("=")
+        following = arguments[number + 1] if number + 1 < len(arguments) else None
+        found[_SHORT.get(name, name.replace("_", "-"))] = value if separator else following
+    return found
+
+
+def _parallel(arguments: tuple[str, ...]) -> dict[str, int]:
+    said = {name: value for name, value in _said(arguments).items() if name in _PARALLEL}
+    return {name: int(value) for name, value in said.items() if value and value.isdecimal()}
+
+
+def problems(settings: Settings) -> Iterator[Problem]:
+    """Yield what vLLM would refuse at its start, as far as settings alone tell."""
+    if settings.runtime == "custom":
+        if settings.vllm:
+            fix = "say the server's own arguments in serverArgs, or leave modelcar:runtime out"
+            yield problem("vllm", "set, and runtime is custom", "runtime vllm", fix)
+        return
+    said = _said(settings.server_args)
+    for name in sorted(said.keys() & _OWN.keys()):
+        value = f"{name}, which the program says itself"
+        yield problem("serverArgs", value, "other arguments", f"remove it, and set {_OWN[name]}")
+    typed = settings.vllm
+    if typed:
+        set_too = {flag(name) for name in typed.model_fields_set}
+        for name in sorted(said.keys() & set_too):
+            value = f"{name}, which modelcar:vllm sets too"
+            yield problem("serverArgs", value, "each argument once", "remove one of the two")
+        yield from _adapters(typed)
+        gpu = settings.google.nodes.gpu if settings.google else ""
+        if typed.dtype == "bfloat16" and gpu in NO_BFLOAT16:
+            value = f"bfloat16 on {gpu}, which cannot compute in it"
+            yield problem("vllm.dtype", value, "half or float32 there", "set it to half, or take another GPU")
+    yield from _split(settings)
+
+
+def _split(settings: Settings) -> Iterator[Problem]:
+    typed = settings.vllm or VllmSettings.model_validate({})
+    parts = _parallel(settings.server_args)
+    own = {"--tensor-parallel-size": typed.tensor_parallel_size}
+    own["--pipeline-parallel-size"] = typed.pipeline_parallel_size
+    parts |= {name: value for name, value in own.items() if value is not None}
+    if not parts or not settings.gpu_count:
+        return
+    product = 1
+    for value in parts.values():
+        product *= value
+    if product != settings.gpu_count:
+        shown = " * ".join(f"{name.removeprefix('--')} {value}" for name, value in sorted(parts.items()))
+        more = (
+            "would not start" if product > settings.gpu_count else "would leave GPUs idle that are paid for"
+        )
+        yield problem(
+            "vllm.tensorParallelSize",
+            f"{shown}, with modelcar:gpuCount {settings.gpu_count}: it {more}",
+            f"a product of {settings.gpu_count}",
+            f"remove it ({settings.gpu_count} is used then), or set gpuCount to {product}",
+        )
+
+
+def _adapters(typed: VllmSettings) -> Iterator[Problem]:
+    names = [module.name for module in typed.lora_modules]
+    for number, module in enumerate(typed.lora_modules):
+        key = f"vllm.loraModules[{number}]"
+        if module.image:
+            # Measured: docs/decisions/0001-storage-uri-placement.md.
+            yield problem(
+                f"{key}.image",
+                f"{module.image}: KServe 0.19 mounts one OCI image in a pod, and that is the model",
+                "an adapter in the model's own image",
+                "put it into a folder of the model, lock both together, and name the folder: path",
+            )
+        elif not module.path:
+            fix = "name its folder in the model's image: path"
+            yield problem(f"{key}.path", "not set", "a folder of the model, as adapters/french", fix)
+        if names.index(module.name) != number:
+            yield problem(f"{key}.name", f"{module.name}, twice", "a name of its own", "rename one")
+    if typed.max_lora_rank and not typed.lora_modules:
+        yield problem("vllm.maxLoraRank", "set without loraModules", "both, or neither", "remove it")
+
+
+def unfit(settings: Settings, config: Mapping[str, Any], files: frozenset[str]) -> Iterator[Problem]:
+    """Yield what does not fit the model itself.
+
+    Args:
+        config: the model's config.json (Transformers); empty where it is not known.
+        files: paths of the model's files.
+    """
+    typed = settings.vllm
+    if settings.runtime != "vllm":
+        return
+    text = config.get("text_config") or config
+    if typed and typed.max_model_len and (longest := _longest(text)) and typed.max_model_len > longest:
+        yield problem(
+            "vllm.maxModelLen",
+            f"{typed.max_model_len}, more than the model was made for: vLLM would not start",
+            f"at most {longest} (the model's config.json)",
+            f"set it to {longest}, or remove it",
+        )
+    heads = text.get("num_attention_heads")
+    size = _parallel(tuple(vllm_arguments(settings)) + settings.server_args).get("--tensor-parallel-size", 1)
+    if isinstance(heads, int) and heads % size:
+        fitting = [str(n) for n in range(1, settings.gpu_count + 1) if heads % n == 0]
+        yield problem(
+            "vllm.tensorParallelSize",
+            f"{size}, which does not divide the model's {heads} attention heads: vLLM would not start",
+            f"{' or '.join(fitting)} of {settings.gpu_count} GPUs",
+            "set gpuCount so, or split by pipelineParallelSize",
+        )
+    for number, module in enumerate(typed.lora_modules if typed else ()):
+        wanted = f"{module.path}/adapter_config.json"
+        if module.path and wanted not in files:
+            known = sorted(path.rpartition("/")[0] for path in files if path.endswith("/adapter_config.json"))
+            yield problem(
+                f"vllm.loraModules[{number}].path",
+                f"{module.path}: the model's lock has no {wanted}",
+                ", ".join(known) or "a folder of the model that has adapter_config.json; it has none",
+                "put the adapter there, and lock the model again",
+            )
+
+
+def _longest(config: Mapping[str, Any]) -> int | None:
+    """Return the tokens that a model was made for, as vLLM derives them; None where it is not that plain."""
+    longest = config.get("max_position_embeddings")
+    if not isinstance(longest, int):
+        return None
+    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    # These say their length with the scaling already done.
+    if kind in {"default", "llama3", "su", "longrope", "mrope"}:
+        return longest
+    factor = scaling.get("factor", 1)
+    longest = scaling.get("original_max_position_embeddings", longest)
+    return int(longest * factor) if isinstance(factor, int | float) else None

@@ -1,0 +1,183 @@
+"""The server's arguments: typed ones become vLLM's, and what it would refuse at its start is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.model_service import container
+from components.runtime import server_arguments, unfit
+from components.settings import Settings
+from modelcar import locking
+from modelcar.errors import InputError
+from modelcar.model_config import read_config
+from modelcar.tiny_model import make_tiny_model
+from tests.unit.test_components_settings import load, problems
+
+QWEN = {"max_position_embeddings": 32768, "num_attention_heads": 14}
+
+
+def arguments(**changes: Any) -> list[str]:
+    return server_arguments(load(imageName="m", **changes))[6:]
+
+
+def misfit(config: dict[str, Any], files: tuple[str, ...] = (), **changes: Any) -> list[str]:
+    return [str(problem) for problem in unfit(load(**changes), config, frozenset(files))]
+
+
+def test_typed_arguments_become_vllms() -> None:
+    typed = {"maxModelLen": 4096, "dtype": "half", "gpuMemoryUtilization": 0.9, "enforceEager": True}
+    assert arguments(vllm=typed, serverArgs=["--seed=1"]) == [
+        "--max-model-len=4096",
+        "--dtype=half",
+        "--gpu-memory-utilization=0.9",
+        "--enforce-eager",
+        "--seed=1",
+    ]
+    assert arguments(vllm={"enablePrefixCaching": False}) == ["--no-enable-prefix-caching"]
+    assert arguments() == []
+
+
+def test_all_gpus_of_a_pod_are_used() -> None:
+    assert arguments(gpuCount=4) == ["--tensor-parallel-size=4"]
+    assert arguments(gpuCount=4, vllm={"tensorParallelSize": 2, "pipelineParallelSize": 2}) == [
+        "--tensor-parallel-size=2",
+        "--pipeline-parallel-size=2",
+    ]
+    assert arguments(gpuCount=4, serverArgs=["-tp", "4"]) == ["-tp", "4"]
+    assert arguments(gpuCount=4, serverArgs=["--data-parallel-size=4"]) == ["--data-parallel-size=4"]
+
+
+def test_adapters_are_served_by_their_own_names() -> None:
+    modules = [{"name": "french", "path": "adapters/fr"}, {"name": "legal", "path": "adapters/legal"}]
+    assert arguments(vllm={"loraModules": modules, "maxLoraRank": 32}) == [
+        "--max-lora-rank=32",
+        "--enable-lora",
+        "--max-loras=2",
+        "--lora-modules",
+        "french=/mnt/models/adapters/fr",
+        "legal=/mnt/models/adapters/legal",
+    ]
+
+
+def test_another_server_gets_its_own_arguments_and_the_facts_as_variables() -> None:
+    settings = load(
+        runtime="custom", serverCommand=["tgi"], serverArgs=["--model-id=$(MODEL_PATH)"], healthPath="/ready"
+    )
+    box = container(settings)
+    assert box["args"] == ["--model-id=$(MODEL_PATH)"]
+    env = {entry["name"]: entry["value"] for entry in box["env"]}
+    assert env["MODEL_PATH"] == "/mnt/models"
+    assert (env["SERVED_MODEL_NAME"], env["SERVER_PORT"]) == (settings.model_name, "8080")
+    assert env["HF_HUB_OFFLINE"] == "1"
+    assert box["readinessProbe"]["httpGet"]["path"] == "/ready"
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "text"),
+    [
+        ({"serverArgs": ["--port=1"]}, "serverArgs", "set modelcar:serverPort"),
+        ({"serverArgs": ["--served_model_name", "x"]}, "serverArgs", "set modelcar:servedModelName"),
+        ({"serverArgs": ["--dtype=half"], "vllm": {"dtype": "half"}}, "serverArgs", "remove one of the two"),
+        ({"gpuCount": 2, "vllm": {"tensorParallelSize": 4}}, "vllm.tensorParallelSize", "would not start"),
+        ({"gpuCount": 4, "serverArgs": ["-tp=2"]}, "vllm.tensorParallelSize", "leave GPUs idle"),
+        (
+            {"gpuCount": 1, "vllm": {"pipelineParallelSize": 2}},
+            "vllm.tensorParallelSize",
+            "set gpuCount to 2",
+        ),
+        ({"runtime": "custom", "vllm": {}}, "vllm", "leave modelcar:runtime out"),
+        ({"vllm": {"dtype": "int4"}}, "vllm.dtype", "bfloat16"),
+        ({"vllm": {"maxModelLength": 1}}, "vllm.maxModelLength", "did you mean maxModelLen?"),
+        (
+            {"vllm": {"loraModules": [{"name": "a", "path": "../x"}]}},
+            "vllm.loraModules[0].path",
+            "without . and",
+        ),
+        ({"vllm": {"loraModules": [{"name": "a"}]}}, "vllm.loraModules[0].path", "not set"),
+        (
+            {"vllm": {"loraModules": [{"name": "a", "image": "oci://x"}]}},
+            "vllm.loraModules[0].image",
+            "KServe 0.19 mounts one OCI image in a pod",
+        ),
+        (
+            {"vllm": {"loraModules": [{"name": "a", "path": "x"}, {"name": "a", "path": "y"}]}},
+            "vllm.loraModules[1].name",
+            "twice",
+        ),
+        ({"vllm": {"maxLoraRank": 8}}, "vllm.maxLoraRank", "without loraModules"),
+        ({"healthPath": "health"}, "healthPath", "such as /health"),
+    ],
+)
+def test_what_vllm_would_refuse_is_refused(changes: dict[str, Any], key: str, text: str) -> None:
+    found = {problem.key: str(problem) for problem in problems(**changes)}
+    assert text in found[f"modelcar:{key}"]
+
+
+def test_the_context_is_held_to_the_models_own() -> None:
+    assert misfit(QWEN, vllm={"maxModelLen": 32768}) == []
+    [found] = misfit(QWEN, vllm={"maxModelLen": 40000})
+    assert "40000, more than the model was made for" in found
+    assert "set it to 32768" in found
+    yarn = {
+        **QWEN,
+        "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
+    }
+    assert misfit(yarn, vllm={"maxModelLen": 131072}) == []
+    assert misfit({}, vllm={"maxModelLen": 1_000_000}) == [], "a lock of before has no config.json beside it"
+    assert misfit({"text_config": QWEN}, vllm={"maxModelLen": 40000})
+
+
+def test_gpus_divide_the_attention_heads() -> None:
+    assert misfit(QWEN, gpuCount=2) == []
+    [found] = misfit(QWEN, gpuCount=4)
+    assert "4, which does not divide the model's 14 attention heads" in found
+    assert "1 or 2 of 4 GPUs" in found
+
+
+def test_an_adapter_has_to_be_in_the_lock() -> None:
+    modules = {"loraModules": [{"name": "a", "path": "adapters/fr"}]}
+    assert misfit({}, ("adapters/fr/adapter_config.json",), vllm=modules) == []
+    [found] = misfit({}, ("adapters/de/adapter_config.json",), vllm=modules)
+    assert "the model's lock has no adapters/fr/adapter_config.json" in found
+    assert "allowed: adapters/de" in found
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_the_configuration_is_kept_beside_the_lock_and_held_to_it(tmp_path: Path, compression: str) -> None:
+    folder = make_tiny_model(tmp_path / "weights")
+    description = locking.Description(folder="weights", compression=compression)
+    lock, _ = locking.lock_model("tiny", description, locking.resolve(description, tmp_path), tmp_path)
+    kept = tmp_path / "modelcar/models/tiny"
+    assert (kept / "config.json").read_bytes() == (folder / "config.json").read_bytes()
+    assert read_config(lock, kept)["num_attention_heads"]
+    (kept / "config.json").write_text(json.dumps(QWEN))
+    with pytest.raises(InputError, match=r"not the config\.json that tiny's lock names"):
+        read_config(lock, kept)
+    (kept / "config.json").unlink()
+    assert read_config(lock, kept) == {}
+
+
+def test_the_committed_model_has_its_configuration() -> None:
+    from modelcar.lock import read_lock
+
+    folder = Path(__file__).parents[2] / "modelcar/models/tiny-qwen2"
+    lock = read_lock(folder / "model.lock")
+    content = (folder / "config.json").read_bytes()
+    assert {file.path: file.sha256 for file in lock.files}["config.json"] == hashlib.sha256(
+        content
+    ).hexdigest()
+
+
+def test_settings_of_a_t4_cannot_ask_for_bfloat16() -> None:
+    from tests.unit.test_google_settings import NODES, dev
+    from tests.unit.test_google_settings import load as on_google
+
+    t4 = {NODES + "gpu": "nvidia-tesla-t4", NODES + "machineType": "n1-standard-8"}
+    with pytest.raises(InputError, match=r"vllm\.dtype: bfloat16 on nvidia-tesla-t4"):
+        on_google(dev(vllm={"dtype": "bfloat16"}, **t4))
+    assert isinstance(on_google(dev(vllm={"dtype": "half"}, **t4)), Settings)
