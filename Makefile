@@ -119,6 +119,7 @@ check: env ## static checks: format, lint, types, the lock, the workflows
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
+	@$(PYTHON) -m mypy --exclude NOTHING examples/consumer/__main__.py
 	@$(PYTHON) -m local.lock --check
 	@$$($(PYTHON) -m local.tools actionlint) .github/workflows/*.yml
 

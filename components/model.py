@@ -112,13 +112,11 @@ def facts(settings: Settings, lock: Lock | None) -> dict[str, Any]:
 def endpoint(settings: Settings) -> str:
     """Return the address of the model inside of the cluster.
 
-    Standard: the Service `NAME-predictor`, which is headless as KServe makes it (0.19,
-    `serviceClusterIPNone`), so it has the server's own port. Knative: the route of the InferenceService.
+    As KServe (0.19) says it in `status.address.url`: in Standard mode the Service of the predictor, on
+    port 80; in Knative mode the route of the InferenceService.
     """
-    if settings.deployment_mode == "Standard":
-        host = f"{settings.service_name}-predictor.{settings.namespace}"
-        return f"http://{host}.svc.cluster.local:{settings.server_port}"
-    return f"http://{settings.service_name}.{settings.namespace}.svc.cluster.local"
+    part = "-predictor" if settings.deployment_mode == "Standard" else ""
+    return f"http://{settings.service_name}{part}.{settings.namespace}.svc.cluster.local"
 
 
 async def outcomes(models: Mapping[str, Model]) -> tuple[dict[str, Any], dict[str, Exception]]:

@@ -246,8 +246,8 @@ def serving_runtime(settings: Settings) -> dict[str, Any]:
     """
     server = container(settings)
     if settings.shared_runtime:
-        server = {**server, "args": [], "env": environment(settings, extra=False)}
-        del server["resources"]
+        server = {**server, "env": environment(settings, extra=False)}
+        del server["args"], server["resources"]
     return {
         "supportedModelFormats": [{"name": MODEL_FORMAT, "version": "1", "autoSelect": False}],
         "containers": [server],
@@ -278,7 +278,9 @@ def predictor(
             "resources": resources(settings),
         }
         if settings.shared_runtime:
-            model |= {"args": server_arguments(settings), "env": environment(settings, own=False)}
+            model["args"] = server_arguments(settings)
+            if own := environment(settings, own=False):  # KServe's webhook drops an empty list
+                model["env"] = own
         return {"model": model, **common}
     custom = {"volumes": volumes(settings), **tolerations(settings), **common}
     if settings.placement == "storageUriEnv":

@@ -9,23 +9,7 @@ import pulumi
 
 from components.google.cloud import GoogleCloud
 from components.models import Stack
-
-#: Of the interface. The first number rises when an output goes or changes its meaning, the second for a new
-#: one.
-VERSION = "1.0"
-
-#: What a stack without a list says of its only model at the top too, for `pulumi stack output NAME`.
-OF_ONLY_MODEL = (
-    "modelDigest",
-    "storageUri",
-    "imageReference",
-    "lockDigest",
-    "modelBytes",
-    "serviceName",
-    "namespace",
-    "servedModelName",
-    "idleCost",
-)
+from components.output_schema import OF_ONLY_MODEL, VERSION
 
 
 async def export(

@@ -230,8 +230,7 @@ def test_models_share_a_runtime_and_keep_their_own_arguments() -> None:
     chat, code = load({**CHAT, **shared}, {**CODE, **shared, "serverArgs": ["--x"], "cpu": "9"}).models
     assert serving_runtime(chat) == serving_runtime(code)
     server = serving_runtime(chat)["containers"][0]
-    assert server["args"] == []
-    assert "resources" not in server
+    assert not {"args", "resources"} & server.keys()
     model = predictor(code, "oci://x")["model"]
     assert model["runtime"] == "vllm"
     assert model["args"][-1] == "--x"

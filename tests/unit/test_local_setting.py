@@ -24,7 +24,7 @@ def test_a_model_of_several_has_its_own() -> None:
 
 
 def test_which_model_has_to_be_said_where_it_is_of_one() -> None:
-    with pytest.raises(InputError, match=r"of several models(?s:.*)chat, code(?s:.*)--model chat"):
+    with pytest.raises(InputError, match=r"several models(?s:.*)chat, code(?s:.*)--model chat"):
         change(LISTED, "rollbackTo", [], None, of_one=True)
     with pytest.raises(InputError, match="poetry: the stack has no such model"):
         change(LISTED, "idle", [], "poetry")

@@ -1,0 +1,26 @@
+"""A front end that talks to every model of another stack, wherever that is deployed.
+
+It knows the stack's name and the interface (docs/outputs.md); no address, digest or model is written here.
+"""
+
+import json
+
+import pulumi
+
+from components.stack_reader import read_stack
+
+config = pulumi.Config()
+stack = read_stack(config.require("modelStack"))
+
+# What a gateway, a client library or a dashboard would be configured with.
+routes = stack.apply(
+    lambda found: {
+        model.served_model_name: {"url": f"{model.endpoint}/v1", "digest": model.model_digest}
+        for model in found.models.values()
+    }
+)
+pulumi.export("routes", routes)
+pulumi.export("gatewayConfig", routes.apply(lambda found: json.dumps(found, indent=1, sort_keys=True)))
+pulumi.export(
+    "largestModelBytes", stack.apply(lambda found: max(m.model_bytes for m in found.models.values()))
+)
