@@ -94,6 +94,10 @@ wake: env ## let it serve again: make wake STACK=local
 rollback: env ## serve the image that was served before: make rollback STACK=local
 	@$(LOCAL) rollback $(STACK) $(ARGS)
 
+.PHONY: doctor
+doctor: env ## look whether machine, credentials, registry and cluster are ready: make doctor STACK=dev
+	@$(LOCAL) doctor $(STACK) $(ARGS)
+
 .PHONY: coldstart
 coldstart: env ## measure how long models of several sizes take to be served, phase by phase
 	@$(LOCAL) coldstart $(ARGS)
@@ -114,6 +118,15 @@ pin: env ## resolve a tag to its digest: make pin IMAGE=vllm/vllm-openai:v0.23.0
 bench: env ## measure build and push beside other ways (half an hour, 40 GB): make bench ARGS="--cases 1x16"
 	@UV=$(abspath $(UV)) $(PYTHON) -m bench run $(ARGS)
 
+.PHONY: reference
+reference: env ## write the generated pages of docs/ again
+	@$(PYTHON) -m components.reference
+	@$(PYTHON) -m components.output_schema > docs/outputs.schema.json
+
+.PHONY: docs
+docs: env ## build the documentation site into .local/site; a broken link fails
+	@$(PYTHON) -m mkdocs build --quiet --strict --site-dir .local/site
+
 .PHONY: check
 check: env ## static checks: format, lint, types, the lock, the workflows
 	@$(PYTHON) -m ruff format --check .
@@ -123,11 +136,16 @@ check: env ## static checks: format, lint, types, the lock, the workflows
 	@$(PYTHON) -m local.lock --check
 	@$$($(PYTHON) -m local.tools actionlint) .github/workflows/*.yml
 
+.PHONY: hooks
+hooks: env ## check each commit of this checkout before it is made (pre-commit)
+	@$(PYTHON) -m pre_commit install --install-hooks > /dev/null
+
 .PHONY: test-unit
-test-unit: env ## unit tests (Pulumi mocks; seconds)
-	@$(PYTHON) -m pytest tests/unit
+test-unit: env ## unit tests (Pulumi mocks; under a minute), on all processors
+	@$(PYTHON) -m pytest -n auto -q tests/unit
 
 .PHONY: test
 test: check ## every test: static, unit, engine (real CLI), local (real cluster)
 	@$(LOCAL) tools
-	@UV=$(abspath $(UV)) $(PYTHON) -m pytest tests
+	@$(PYTHON) -m pytest -n auto -q tests/unit
+	@UV=$(abspath $(UV)) $(PYTHON) -m pytest tests/engine tests/local

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pulumi
 
-from components import delivery, model, models, outputs, preflight
+from components import delivery, model, models, outputs, preflight, summary
 from components.google.cloud import GoogleCloud
 from modelcar.base import read_base
 from modelcar.errors import InputError
@@ -20,6 +20,7 @@ async def main() -> None:
     except InputError as error:
         raise pulumi.RunError(f"the stack's settings or weights are not fit:\n{error}") from None
     stack = facts.stack
+    await summary.tell(facts)
 
     # The registry, its reader, the cluster and its pools of GPU nodes, where they are Google's.
     cloud = GoogleCloud("modelcar", stack.google, facts.disks) if stack.google else None

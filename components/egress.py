@@ -37,7 +37,11 @@ def _network(text: str) -> str:
 
 
 class EgressRule(Section):
-    """A network that the pods may connect to. ports: TCP; all where empty."""
+    """A network that the pods may connect to.
+
+    cidr: of the network.
+    ports: TCP; all where empty.
+    """
 
     cidr: Annotated[str, AfterValidator(_network)]
     ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from components import oci
 from components.checks import NAMESPACE
 from components.modelcar_image import ModelcarImage, unknown
 from components.settings import Settings
+from components.threads import in_thread
 from modelcar.build_options import image_tag
 from modelcar.errors import InputError, refuse
 from modelcar.image import LOCK_ANNOTATION
@@ -129,7 +129,7 @@ def _verified(settings: Settings, project: Path, digest: str) -> pulumi.Output[s
     reference = f"{settings.registry}/{settings.repository}@{digest}"
 
     async def check(found: str) -> str:
-        fault = await asyncio.to_thread(verify, reference, trust, insecure=settings.registry_insecure)
+        fault = await in_thread(verify, reference, trust, insecure=settings.registry_insecure)
         if fault is not None:
             raise pulumi.RunError(f"{KEY}: {digest} is not rolled back to: {fault}; nothing was deployed")
         return found

@@ -24,7 +24,12 @@ class KServeSettings(Section):
 
     install: install cert-manager and KServe by Helm; otherwise they have to be there already.
     verify: where they are there already, refuse a cluster whose KServe has modelcar switched off.
+    namespace: of its controller.
     version: of KServe and of its charts.
+    chart_repository: where its charts are.
+    cert_manager_version: of cert-manager, which KServe's webhooks need.
+    modelcar_uid: user that the pods' processes run as, so that the link to the weights can be followed.
+    modelcar_cpu, modelcar_memory: of the sidecar that keeps the weights mounted.
     """
 
     install: bool = False

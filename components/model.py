@@ -47,10 +47,12 @@ class Model(pulumi.ComponentResource):
     """A model: image, right to pull, egress, service; nothing in it depends on another model.
 
     Outputs:
-        outputs: what other teams are told of it (docs/outputs.md).
+        outputs: what other teams are told of it (docs/outputs.md), by name.
+        done: there once all of that is true.
     """
 
-    outputs: pulumi.Output[dict[str, Any]]
+    outputs: dict[str, Any]
+    done: pulumi.Output[dict[str, Any]]
 
     def __init__(self, name: str, args: ModelArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare all of it; its former names are those of the same resources."""
@@ -86,14 +88,16 @@ class Model(pulumi.ComponentResource):
             uri = delivery.to_cluster(self, name, settings, served.storage_uri, args.place)
         else:
             uri = served.storage_uri
-        self.outputs = pulumi.Output.all(
-            modelDigest=served.digest,
-            storageUri=uri,
-            imageReference=served.reference,
-            lockDigest=served.lock_digest,
-            modelBytes=served.size_bytes,
-        ).apply(lambda found: {**found, **facts(settings, args.lock)})
-        self.register_outputs({"outputs": self.outputs})
+        image_outputs: dict[str, Any] = {
+            "modelDigest": served.digest,
+            "storageUri": uri,
+            "imageReference": served.reference,
+            "lockDigest": served.lock_digest,
+            "modelBytes": served.size_bytes,
+        }
+        self.outputs = {**image_outputs, **facts(settings, args.lock)}
+        self.done = pulumi.Output.all(**image_outputs)
+        self.register_outputs(self.outputs)
 
 
 def facts(settings: Settings, lock: Lock | None) -> dict[str, Any]:
@@ -130,7 +134,7 @@ async def outcomes(models: Mapping[str, Model]) -> tuple[dict[str, Any], dict[st
     failed: dict[str, Exception] = {}
     for key, model in models.items():
         try:
-            await model.outputs.future()
+            await model.done.future()
             found[key] = model.outputs
         except Exception as error:
             failed[key] = error

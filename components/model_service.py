@@ -6,7 +6,6 @@ mounted, `shareProcessNamespace`, and the link /mnt/models. The server's contain
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import math
@@ -20,6 +19,7 @@ from pulumi_kubernetes.apiextensions import CustomResource
 from components.options import child
 from components.runtime import MODEL_PATH, server_arguments
 from components.settings import Settings
+from components.threads import in_thread
 
 #: The only folders that uid 1010, which KServe forces, can write to.
 SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod's own
@@ -183,7 +183,7 @@ def _served(
 
         urn, wanted, kubeconfig = found
         own = {"kubeconfig": kubeconfig} if kubeconfig else {}
-        await asyncio.to_thread(await_rolled_out, settings.model_copy(update=own), wanted, pulumi.log.info)
+        await in_thread(await_rolled_out, settings.model_copy(update=own), wanted, pulumi.log.info)
         return urn
 
     return pulumi.Output.all(service.urn, declared, args.kubeconfig).apply(wait)
@@ -201,7 +201,7 @@ def _explaining(name: str, args: ModelServiceArgs) -> pulumi.ResourceHookBinding
         from operations.rollout import reasons  # the client of Kubernetes is only needed here
 
         own = {"kubeconfig": kubeconfig[0]} if kubeconfig else {}
-        for line in await asyncio.to_thread(reasons, args.settings.model_copy(update=own)):
+        for line in await in_thread(reasons, args.settings.model_copy(update=own)):
             pulumi.log.error(line)
         return False  # no retry
 

@@ -13,6 +13,7 @@ import pulumi_docker_build as docker_build
 from components import oci
 from components.options import child
 from components.signature import SignatureSettings
+from components.threads import in_thread
 from modelcar.base import Base
 from modelcar.build_options import export_options, image_tag
 from modelcar.image import modelcar_image
@@ -187,7 +188,7 @@ def _fetching(
             await builds.acquire()
             taken.append(True)
         try:
-            await asyncio.to_thread(bring, delivery)
+            await in_thread(bring, delivery)
         except BaseException:
             leave()
             raise
@@ -197,7 +198,7 @@ def _fetching(
         if args.sbom:
             from components.image_delivery import attach
 
-            await asyncio.to_thread(attach, delivery)
+            await in_thread(attach, delivery)
 
     async def failed(_: pulumi.ErrorHookArgs) -> bool:
         leave()
@@ -244,7 +245,7 @@ def _signed(digest: pulumi.Output[str], args: ModelcarImageArgs) -> pulumi.Outpu
         from components.image_delivery import have_signed
 
         reference = f"{args.registry}/{args.name}@{found}"
-        await asyncio.to_thread(have_signed, reference, signature, insecure=args.insecure)
+        await in_thread(have_signed, reference, signature, insecure=args.insecure)
         return found
 
     return digest.apply(check)

@@ -10,6 +10,7 @@ import pulumi
 from components.google.cloud import GoogleCloud
 from components.models import Stack
 from components.output_schema import OF_ONLY_MODEL, VERSION
+from components.summary import former_models
 
 
 async def export(
@@ -30,7 +31,7 @@ async def export(
         pulumi.RunError: naming the models that failed.
     """
     pulumi.export("schemaVersion", VERSION)
-    former = await _former_models() if failed else {}
+    former = await former_models() if failed else {}
     told = {
         settings.key: served.get(settings.key) or former.get(settings.key)
         for settings in stack.models
@@ -49,18 +50,6 @@ async def export(
         pulumi.export("nodeServiceAccount", cloud.node_account)
     if failed:
         raise pulumi.RunError(_told(stack, failed))
-
-
-async def _former_models() -> dict[str, Any]:
-    """Return what the last run told of the models: what failed to be updated serves on as it was."""
-    this = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
-    try:
-        found = await pulumi.runtime.invoke_async("pulumi:pulumi:readStackOutputs", {"name": this})
-    except Exception as error:
-        pulumi.log.warn(f"the former outputs cannot be read: {error}")
-        return {}
-    models = (found.get("outputs") or {}).get("models")
-    return models if isinstance(models, dict) else {}
 
 
 def _told(stack: Stack, failed: Mapping[str, Exception]) -> str:

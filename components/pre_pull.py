@@ -6,7 +6,6 @@ that moves finds it. It makes no start on a new node faster: there both pull at 
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ import pulumi_kubernetes as kubernetes
 from components.model_service import RESTRICTED, labels, node_selector, tolerations
 from components.options import child
 from components.settings import Settings
+from components.threads import in_thread
 
 #: Small, and equal for both, so that the pod is no candidate for eviction before others.
 _RESOURCES = {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "100m", "memory": "16Mi"}}
@@ -78,7 +78,7 @@ def _pulled(
 
         storage_uri, _, kubeconfig = found
         own = {"kubeconfig": kubeconfig} if kubeconfig else {}
-        await asyncio.to_thread(
+        await in_thread(
             await_pulled, settings.model_copy(update=own), daemon_set_name(settings), pulumi.log.info
         )
         return str(storage_uri)

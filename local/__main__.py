@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from local import own_cluster, platform, preview, rehearse, runbook, setting, stack, up
+from local import doctor, own_cluster, platform, preview, rehearse, runbook, setting, stack, up
 from local.instance import COLD_START, Instance, load, state_root
 from local.tools import OLDER_KSERVE, Toolbox, collect, signing_tools
-from modelcar.errors import InputError
+from modelcar.errors import InputError, refuse
 
 
 def _up(instance: Instance, _: argparse.Namespace) -> int:
@@ -202,6 +202,22 @@ def _become_operation(
     os.execve(sys.executable, [sys.executable, "-m", "operations", *command], variables)  # noqa: S606
 
 
+def _doctor(instance: Instance, arguments: argparse.Namespace) -> int:
+    if not stack.config_file(arguments.stack).exists():
+        raise refuse(
+            "STACK",
+            f"{arguments.stack}: there is no {stack.config_file(arguments.stack).name}",
+            allowed="a stack of this project",
+            fix="copy Pulumi.dev.yaml to a file of that name and change it",
+        )
+    found = doctor.doctor(instance, arguments.stack, up.stack_settings(arguments.stack))
+    if "--json" in arguments.arguments:
+        up.say(json.dumps(doctor.document(found), indent=1))
+    else:
+        up.say("\n".join(doctor.report(found)))
+    return 1 if any(line.state == "missing" for line in found) else 0
+
+
 def _runbook(instance: Instance, _: argparse.Namespace) -> int:
     tools = collect(up.indented, extra=signing_tools(up.stack_settings()))
     return 0 if runbook.runbook(instance, tools, up.say) else 1
@@ -259,6 +275,7 @@ COMMANDS = {
     "wake": (_wake, "let it serve again"),
     "rollback": (_rollback, "serve the image that was served before"),
     "coldstart": (_cold_start, "measure how long models of several sizes take to be served"),
+    "doctor": (_doctor, "look whether machine, credentials, registry and cluster are ready for a stack"),
     "runbook": (_runbook, "walk through the runbook on this machine, with evidence for each step"),
     "operate": (_operate, "run an operation of `python -m operations` on a stack"),
     "rehearse": (_rehearse, "do what the workflows do to dev, on this machine"),
@@ -281,7 +298,7 @@ def main() -> int:
             command.add_argument("arguments", nargs=argparse.REMAINDER)
         if name == "operate":
             command.add_argument("operation", help="smoke, validate or nodes")
-        if name in {"preview", "deploy", "drift", "operate", "idle", "wake", "rollback"}:
+        if name in {"preview", "deploy", "drift", "operate", "idle", "wake", "rollback", "doctor"}:
             command.add_argument("stack", help="local, dev or prod")
             command.add_argument("arguments", nargs=argparse.REMAINDER, help="more for it")
         if name == "coldstart":

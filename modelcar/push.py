@@ -26,8 +26,11 @@ TRIES = 3
 PIECE = 2**20
 
 
-def layers_there(image: Image, target: Target) -> frozenset[str]:
+def layers_there(image: Image, target: Target, timeout: float | None = None) -> frozenset[str]:
     """Return the digests of the layers that the registry has.
+
+    Args:
+        timeout: of a request, in seconds, for who would rather go on without knowing.
 
     Raises:
         httpx.HTTPError: the registry refuses, or cannot be reached.
@@ -40,7 +43,7 @@ def layers_there(image: Image, target: Target) -> frozenset[str]:
         return found.status_code == httpx.codes.OK
 
     with (
-        httpx.Client(timeout=TIMEOUT, auth=RegistryAuth(target, write=True)) as client,
+        httpx.Client(timeout=timeout or TIMEOUT, auth=RegistryAuth(target, write=True)) as client,
         ThreadPoolExecutor(JOBS) as pool,
     ):
         digests = [layer.digest for layer in image.layers]

@@ -106,8 +106,10 @@ class Section(BaseModel):
 class RepositorySettings(Section):
     """The Artifact Registry repository.
 
+    name: its id.
     existing: adopt one that is there, instead of creating it.
     untagged_days: untagged images are deleted after so many days; tagged ones never are.
+    vulnerability_scanning: let Google scan what is pushed, as the project is set; it is billed.
     """
 
     name: RepositoryId = "modelcars"
@@ -119,9 +121,13 @@ class RepositorySettings(Section):
 class ClusterSettings(Section):
     """The cluster: adopted by name and location, or by a StackReference, or created.
 
+    name: of the cluster.
+    location: region or zone of it; the stack's region where not set.
+    create: make it; else it has to be there.
     stack_reference: ORG/PROJECT/STACK whose outputs `clusterName` and `clusterLocation` name the cluster.
     authorized_networks: who may reach a created cluster's control plane by address; where empty, it is
         reached by its DNS name only, which asks for IAM rights before anything else.
+    release_channel: of a created cluster.
     """
 
     name: ResourceName | None = None
@@ -146,6 +152,14 @@ class ClusterSettings(Section):
 class NodeSettings(Section):
     """The pool of GPU nodes.
 
+    name: of the pool, in the cluster.
+    gpu: as GKE names it (`cloud.google.com/gke-accelerator`).
+    gpus_per_node: as many as the machine type has, or one of those that it can have.
+    machine_type: of Compute Engine, with that GPU.
+    check_zones: refuse a zone that is not known to have the GPU; false where Google has a new one.
+    disk_type: of the boot disk.
+    driver: version of the GPU driver that GKE installs.
+    service_account: e-mail of the nodes' own; one with the least rights is made where not set.
     zones: where nodes may be; all zones of the cluster's region that have the GPU where empty.
     min_nodes, max_nodes: of the whole pool, over all zones.
     provisioning: `spot` can be taken away at any time, at a fraction of the price.
@@ -197,6 +211,10 @@ class NodeSettings(Section):
 class GoogleSettings(Section):
     """All of `modelcar:google`.
 
+    project: id of the project.
+    region: of the repository, and of the cluster.
+    repository: where modelcars are pushed to.
+    cluster: where models are served.
     protect: refuse to delete the repository and the cluster; for production.
     enable_apis: switch on the APIs that the stack needs.
     nodes: the pool of GPU nodes.

@@ -156,3 +156,11 @@ def test_models_serve_with_one_runtime(project: Project, model: Add) -> None:
     project.configure(models=[b])
     assert {op for op, _ in changed(project)} == {"delete"}
     assert all(a["name"] in name for name in names(changed(project)))
+
+
+def test_more_images_than_threads_are_built(project: Project, model: Add) -> None:
+    # Pulumi registers each image in a thread of its own; the hooks must not wait for one of those.
+    entries = [model(f"m{number}", seed=number) for number in range(12)]
+    project.configure(models=entries, idle=True, awaitReady=False, parallelBuilds=1)
+    up(project, "--parallel", "2")
+    assert len({told["modelDigest"] for told in outputs(project)["models"].values()}) == 12

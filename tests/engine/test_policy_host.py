@@ -13,7 +13,7 @@ import pytest
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import analyzer_pb2_grpc, language_pb2
 
-from tests.unit.test_standins_language_host import Host, host
+from tests.engine.test_standins_language_host import Host, host
 
 __all__ = ["host"]  # the fixture
 PACK = Path(__file__).resolve().parents[2] / "policy"

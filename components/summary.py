@@ -1,0 +1,141 @@
+"""What a reviewer reads first: models, digests before and after, bytes to push, disks, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pulumi
+
+from components.google import gpus
+from components.google.settings import NodeSettings
+from components.preflight import Facts
+from components.settings import Settings
+from components.threads import in_thread
+from modelcar.base import read_base
+from modelcar.image import modelcar_image
+from modelcar.lock import Lock
+from modelcar.manifest import Image
+from modelcar.progress import amount
+
+#: Digits of a digest that people compare.
+SHOWN = 12
+#: Lines of a table; a stack with more models has them in its steps.
+MOST_MODELS = 40
+
+#: USD an hour, about, of one GPU with its share of a machine, on demand. Prices change, classes hardly do:
+#: https://cloud.google.com/compute/gpus-pricing
+CLASSES = {
+    gpus.T4: 1,
+    gpus.L4: 1,
+    gpus.A100_40: 4,
+    gpus.A100_80: 5,
+    gpus.H100: 10,
+    gpus.H100_MEGA: 10,
+}
+
+
+async def tell(facts: Facts) -> None:
+    """Log what is going to change, before it does."""
+    former = await former_models()
+    models = facts.stack.models
+    rows = await asyncio.gather(*(_row(facts, model, _before(model, former)) for model in models))
+    gone = [name for name in former if name not in _names(facts)]
+    pulumi.log.info("\n".join([*table(rows), *(_gone(gone)), *pools(facts)]))
+
+
+def _before(settings: Settings, former: Mapping[str, Any]) -> Mapping[str, Any]:
+    names = (settings.key, *reversed(settings.former_names))
+    return next((former[name] for name in names if former.get(name)), {})
+
+
+async def former_models() -> dict[str, Any]:
+    """Return what the last run told of the models; empty before the first one."""
+    this = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
+    try:
+        found = await pulumi.runtime.invoke_async("pulumi:pulumi:readStackOutputs", {"name": this})
+    except Exception as error:
+        pulumi.log.debug(f"the former outputs cannot be read: {error}")
+        return {}
+    models = ((found or {}).get("outputs") or {}).get("models")
+    return models if isinstance(models, dict) else {}
+
+
+def _names(facts: Facts) -> set[str]:
+    return {name for settings in facts.stack.models for name in (settings.key, *settings.former_names)}
+
+
+async def _row(facts: Facts, settings: Settings, former: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    lock, back = facts.locks[settings.key], facts.former[settings.key]
+    before = str(former.get("modelDigest", ""))
+    planned = modelcar_image(lock, read_base(settings.architecture)) if lock else None
+    after = back.digest if back else planned.digest if planned else ""
+    if before and before == after:
+        change = f"{_short(after)}, as before"
+    else:
+        change = f"{_short(before) or 'new'} → {_short(after) or 'not known without a lock'}"
+    push = "nothing" if after and (back or before == after) else await _bytes_to_push(settings, lock, planned)
+    serves = (
+        "idle"
+        if settings.idle
+        else f"{settings.min_replicas}"
+        + (f" to {settings.max_replicas}" if settings.max_replicas != settings.min_replicas else "")
+    )
+    return settings.key, change, push, serves
+
+
+async def _bytes_to_push(settings: Settings, lock: Lock | None, planned: Image | None) -> str:
+    if lock is None or planned is None:
+        return "?"
+    import httpx  # a preview without changes needs no client of registries
+
+    from modelcar.push import layers_there
+    from modelcar.registry import Target
+
+    target = Target(settings.registry, settings.repository, settings.registry_insecure)
+    try:
+        there = await in_thread(layers_there, planned, target, timeout=3.0)
+    except (httpx.HTTPError, OSError, ValueError):
+        return f"at most {amount(lock.layers_size)}"  # the registry is not reached from here
+    return amount(sum(layer.size for layer in planned.layers if layer.digest not in there))
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:SHOWN]
+
+
+def table(rows: Sequence[tuple[str, str, str, str]]) -> Iterator[str]:
+    """Yield the models, a line each."""
+    head = ("model", "digest", "to push", "pods")
+    shown = [head, *rows[:MOST_MODELS]]
+    widths = [max(len(row[column]) for row in shown) for column in range(len(head))]
+    for row in shown:
+        yield "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+    if len(rows) > MOST_MODELS:
+        yield f"… and {len(rows) - MOST_MODELS} more"
+
+
+def _gone(names: list[str]) -> Iterator[str]:
+    if names:
+        yield f"no longer served: {', '.join(names)}; their images stay in the registry"
+
+
+def pools(facts: Facts) -> Iterator[str]:
+    """Yield what each pool's disk has to hold, and what its nodes cost."""
+    google = facts.stack.google
+    for nodes in google.all_pools if google else ():
+        need = facts.disks[nodes.name]
+        size = nodes.disk_gb or need.disk
+        idle = "idle: none" if not nodes.min_nodes else f"idle: {nodes.min_nodes} nodes"
+        yield (
+            f"pool {nodes.name}: {nodes.min_nodes} to {nodes.max_nodes} {nodes.machine_type}, "
+            f"disk {size} GB for {need.used:.0f} GB, {idle}, a node {cost_class(nodes)}"
+        )
+
+
+def cost_class(nodes: NodeSettings) -> str:
+    """Return the class of what one node costs by the hour: $ below 3 USD, $$ 12, $$$ 40, $$$$ above."""
+    hourly = CLASSES[nodes.gpu] * nodes.gpus_per_node * (0.4 if nodes.spot else 1.0)
+    signs = 1 + sum(hourly >= limit for limit in (3, 12, 40))
+    return "$" * signs + (" (spot)" if nodes.spot else "")

@@ -1,0 +1,292 @@
+"""`make doctor STACK=…`: whether machine, credentials, registry and cluster are ready for a stack.
+
+Looks, and changes nothing. Each line says what was found, and where something is missing, the fix.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+import psutil
+
+from components import reachability
+from components.models import Stack, load_stack
+from local.instance import PROJECT, Instance, cache_root
+from local.preview import BACKENDS
+from local.stack import STACK
+from modelcar.errors import InputError
+from modelcar.lock import read_lock
+
+GIB = 2**30
+#: GiB. For tools, images and state of the embedded platform, vLLM's CPU build included (docs/local-stack.md).
+EMBEDDED_DISK, EMBEDDED_MEMORY = 25, 6
+#: Seconds for a command of somebody else's.
+PATIENCE = 20
+
+
+@dataclass(frozen=True)
+class Line:
+    """One finding. state: ok; note: works, but is worth knowing; missing: `up` will not work."""
+
+    part: str
+    state: Literal["ok", "note", "missing"]
+    found: str
+    fix: str = ""
+
+
+def doctor(instance: Instance, name: str, config: dict[str, Any]) -> list[Line]:
+    """Return what was found.
+
+    Args:
+        instance: the embedded platform.
+        name: of the stack.
+        config: its settings as its file has them.
+    """
+    lines = list(_machine(embedded=name == STACK))
+    stack, told = _settings(name, config)
+    lines += told
+    if stack:
+        lines += _locks(stack)
+        if stack.shared.google:
+            lines += _google(stack)
+        lines += _reached(stack)
+        if name != STACK or instance.kubeconfig.exists():
+            lines += _cluster(stack)
+    if name != STACK:
+        lines += _backend()
+    return lines
+
+
+def _said(*command: str) -> str | None:
+    """Return what a command says; None where it is not there, or fails."""
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return (result.stdout or result.stderr).strip() if result.returncode == 0 else None
+
+
+def _machine(*, embedded: bool) -> Iterator[Line]:
+    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    if not embedded:
+        yield Line("machine", "ok", system)
+    elif sys.platform == "linux" and os.geteuid() == 0:
+        yield Line("machine", "ok", f"{system}, root")
+    else:
+        fix = "run it on Linux as root (a container with --privileged does), or use a cluster of your own"
+        yield Line("machine", "missing", f"{system}, uid {os.geteuid()}", fix)
+    for tool, fix in (("git", "install git"), ("make", "install make")):
+        found = shutil.which(tool)
+        yield Line(tool, "ok" if found else "missing", found or "not on PATH", "" if found else fix)
+    yield _pulumi()
+    if embedded:
+        version = _said("go", "version")
+        number = re.search(r"go(\d+)\.(\d+)", version or "")
+        fits = number is not None and (int(number[1]), int(number[2])) >= (1, 26)
+        built = (cache_root() / "tools/bin").is_dir()
+        fix = "install Go 1.26 or newer: https://go.dev/doc/install"
+        state: Any = "ok" if fits else "note" if built else "missing"
+        yield Line("go", state, version or "not on PATH", "" if fits else fix)
+        yield _room("memory", psutil.virtual_memory().available / GIB, EMBEDDED_MEMORY)
+        yield _room("disk", shutil.disk_usage(PROJECT).free / GIB, 5 if built else EMBEDDED_DISK)
+
+
+def _room(part: str, free: float, wanted: float) -> Line:
+    found = f"{free:.0f} GiB free; the embedded platform takes about {wanted:.0f}"
+    return Line(
+        part, "ok" if free >= wanted else "missing", found, "" if free >= wanted else f"free some {part}"
+    )
+
+
+def _pulumi() -> Line:
+    version = _said("pulumi", "version")
+    if version and shutil.which("pulumi-language-python"):
+        return Line("pulumi", "ok", version)
+    if version:
+        found = f"{version}, without pulumi-language-python: a stand-in of this project serves"
+        return Line("pulumi", "note", found, "https://www.pulumi.com/docs/install/ brings both")
+    return Line("pulumi", "note", "not on PATH: `make` builds it", "https://www.pulumi.com/docs/install/")
+
+
+def _settings(name: str, config: dict[str, Any]) -> tuple[Stack | None, list[Line]]:
+    # A secret is not opened here: that it is one is enough.
+    plain = {
+        key: "not-shown" if isinstance(value, dict) and set(value) == {"secure"} else value
+        for key, value in config.items()
+    }
+    texts = {
+        f"modelcar:{key}": value if isinstance(value, str) else json.dumps(value)
+        for key, value in plain.items()
+    }
+    try:
+        stack = load_stack(texts, PROJECT)
+    except InputError as error:
+        return None, [
+            Line(f"settings: {problem.key}", "missing", problem.value, f"{problem.allowed}; {problem.fix}")
+            for problem in error.problems
+        ]
+    names = ", ".join(settings.key for settings in stack.models)
+    return stack, [Line("settings", "ok", f"Pulumi.{name}.yaml: {names}")]
+
+
+def _locks(stack: Stack) -> Iterator[Line]:
+    for settings in stack.models:
+        try:
+            lock = read_lock(PROJECT / settings.lock_path)
+        except (InputError, OSError):
+            fix = f"python -m modelcar lock {settings.lock_path.parent.name}"
+            yield Line(
+                f"lock of {settings.key}", "missing", f"{settings.lock_path} is not there, or wrong", fix
+            )
+        else:
+            yield Line(
+                f"lock of {settings.key}", "ok", f"{lock.total_size / 1e9:.2f} GB, {lock.digest[:19]}…"
+            )
+
+
+def _google(stack: Stack) -> Iterator[Line]:
+    google = stack.google
+    assert google is not None  # noqa: S101 -- asked by the caller
+    file = (
+        os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+        or "~/.config/gcloud/application_default_credentials.json"
+    )
+    found = Path(file).expanduser()
+    if found.is_file():
+        kind = json.loads(found.read_text()).get("type", "?")
+        note = kind == "service_account"
+        fix = "a key can leak: federation or impersonation needs none (docs/google-cloud.md)" if note else ""
+        yield Line("Google credentials", "note" if note else "ok", f"{found} ({kind})", fix)
+    else:
+        fix = "gcloud auth application-default login"
+        yield Line("Google credentials", "missing", "no application default credentials", fix)
+    if shutil.which("gke-gcloud-auth-plugin") is None and not stack.shared.kubeconfig:
+        fix = "gcloud components install gke-gcloud-auth-plugin"
+        yield Line("gke-gcloud-auth-plugin", "missing", "not on PATH", fix)
+    if shutil.which("gcloud") is None:
+        fix = "https://cloud.google.com/sdk/docs/install"
+        yield Line("gcloud", "note", "not on PATH, so the quota of GPUs is not looked at", fix)
+        return
+    for pool in google.all_pools:
+        yield _quota(
+            google.project, google.region, pool.gpu, pool.gpus_per_node * pool.max_nodes, spot=pool.spot
+        )
+
+
+def _quota(project: str, region: str, gpu: str, wanted: int, *, spot: bool) -> Line:
+    """Compare a region's quota with what a pool may take; each GPU has a metric (NVIDIA_L4_GPUS)."""
+    model = gpu.removeprefix("nvidia-").removeprefix("tesla-").replace("-", "_").upper()
+    metric = f"{'PREEMPTIBLE_' if spot else ''}NVIDIA_{model}_GPUS"
+    text = _said(
+        "gcloud", "compute", "regions", "describe", region, f"--project={project}", "--format=json(quotas)"
+    )
+    if text is None:
+        return Line(
+            f"quota {metric}", "note", "cannot be asked", "gcloud auth login; or the project is another"
+        )
+    rows = {row["metric"]: row for row in json.loads(text).get("quotas", [])}
+    row = rows.get(metric)
+    if row is None:
+        return Line(f"quota {metric}", "note", f"{region} tells none", "see it in the console: IAM, Quotas")
+    free = row["limit"] - row["usage"]
+    shown = f"{free:.0f} of {row['limit']:.0f} free, and the pool may take {wanted}"
+    fix = f"ask for more {metric} in {region}, or lower maxNodes"
+    return Line(
+        f"quota {metric}", "ok" if free >= wanted else "missing", shown, "" if free >= wanted else fix
+    )
+
+
+def _reached(stack: Stack) -> Iterator[Line]:
+    try:
+        reachability.require(stack.shared)
+    except InputError as error:
+        for problem in error.problems:
+            yield Line(problem.key.removeprefix("modelcar:"), "missing", problem.value, problem.fix)
+    else:
+        yield Line("registry", "ok", f"{stack.shared.registry} accepts connections")
+
+
+def _cluster(stack: Stack) -> Iterator[Line]:
+    from operations.cluster import Cluster, ClusterError
+    from operations.smoke import kserve_version
+
+    settings = stack.shared
+    if settings.google and settings.google.cluster.create and not settings.kube_context:
+        yield Line("cluster", "note", "made by this stack: nothing to look at before its first `up`")
+        return
+    try:
+        cluster = Cluster.of(settings)
+        version = (cluster.get("/version") or {}).get("gitVersion", "?")
+        yield Line("cluster", "ok", f"{cluster.name}, Kubernetes {version}")
+        try:
+            kserve = kserve_version(cluster, settings)
+        except InputError:
+            fix = "pulumi config set --path modelcar:kserve.install true"
+            wanted = settings.kserve.install
+            found = "not there; this stack installs it" if wanted else "not there"
+            yield Line("KServe", "ok" if wanted else "missing", found, "" if wanted else fix)
+            return
+        path = f"/api/v1/namespaces/{settings.kserve.namespace}/configmaps/inferenceservice-config"
+        data = (cluster.get(path) or {}).get("data") or {}
+        enabled = json.loads(data.get("storageInitializer", "{}")).get("enableModelcar") is True
+        fix = "helm upgrade … --set kserve.storage.enableModelcar=true"
+        found = f"{kserve or 'of unknown version'}, modelcar {'on' if enabled else 'off'}"
+        yield Line("KServe", "ok" if enabled else "missing", found, "" if enabled else fix)
+        yield from _gpus(cluster, stack)
+    except InputError as error:
+        [problem] = error.problems
+        yield Line("cluster", "missing", problem.value, problem.fix)
+    except (ClusterError, httpx.HTTPError, OSError, ValueError) as error:
+        yield Line(
+            "cluster", "missing", str(error).splitlines()[0], "log in to it, or choose another context"
+        )
+
+
+def _gpus(cluster: Any, stack: Stack) -> Iterator[Line]:
+    needed = max(settings.gpu_count for settings in stack.models)
+    if not needed or stack.google:
+        return  # none is needed, or the pool brings them
+    nodes = (cluster.get("/api/v1/nodes") or {}).get("items", [])
+    most = max((int(n["status"].get("allocatable", {}).get("nvidia.com/gpu", 0)) for n in nodes), default=0)
+    fix = "add nodes with GPUs and NVIDIA's device plugin; until then pods stay Pending"
+    found = f"{most} on one node, and a pod needs {needed}"
+    yield Line("GPUs", "ok" if most >= needed else "missing", found, "" if most >= needed else fix)
+
+
+def _backend() -> Iterator[Line]:
+    chosen = sorted(BACKENDS & os.environ.keys())
+    if chosen:
+        yield Line("Pulumi backend", "ok", f"by {' and '.join(chosen)}")
+    else:
+        fix = "export PULUMI_BACKEND_URL=gs://BUCKET, or log in to Pulumi Cloud (docs/google-cloud.md)"
+        yield Line("Pulumi backend", "missing", "none is set up; `make preview` works without", fix)
+
+
+MARKS = {"ok": "ok", "note": "note", "missing": "MISSING"}
+
+
+def report(lines: list[Line]) -> Iterator[str]:
+    """Yield the findings as a table for people, with the fixes below their lines."""
+    width = max(len(line.part) for line in lines)
+    for line in lines:
+        yield f"{MARKS[line.state]:>8}  {line.part:{width}}  {line.found}"
+        if line.fix:
+            yield f"{'':>8}  {'':{width}}  fix: {line.fix}"
+    missing = sum(line.state == "missing" for line in lines)
+    yield f"{missing} missing" if missing else "ready"
+
+
+def document(lines: list[Line]) -> list[dict[str, str]]:
+    """Return the findings for programs."""
+    return [asdict(line) for line in lines]

@@ -1,0 +1,121 @@
+"""What `make doctor` finds, and that each finding comes with its fix."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from local import doctor
+from local.doctor import Line, report
+from local.instance import PROJECT, load
+from operations.cluster import ClusterError
+from tests.unit.test_components_settings import MINIMAL
+
+
+def config(name: str) -> dict[str, Any]:
+    found = yaml.safe_load((PROJECT / f"Pulumi.{name}.yaml").read_text())["config"]
+    return {key.removeprefix("modelcar:"): value for key, value in found.items()}
+
+
+def lines_of(name: str, settings: dict[str, Any]) -> dict[str, Line]:
+    return {line.part: line for line in doctor.doctor(load("local"), name, settings)}
+
+
+@pytest.fixture(autouse=True)
+def away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No credentials, tools or network of this machine."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr(doctor, "_said", lambda *_: None)
+    monkeypatch.setattr("components.reachability._refusal", lambda *_: "no route")
+    for name in ("PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_bare_machine_is_told_all_that_it_lacks_with_the_fix() -> None:
+    found = lines_of("dev", config("dev"))
+    missing = {part for part, line in found.items() if line.state == "missing"}
+    assert missing >= {"git", "make", "Google credentials", "gke-gcloud-auth-plugin", "registry"}
+    assert missing >= {"lock of qwen-oci", "Pulumi backend"}
+    assert all(line.fix for line in found.values() if line.state == "missing")
+    assert found["cluster"].state == "note", "this stack makes it"
+    text = list(report(list(found.values())))
+    assert text[-1] == f"{len(missing)} missing"
+
+
+def test_wrong_settings_are_told_by_key() -> None:
+    found = lines_of("dev", {**config("dev"), "gpuCount": 9, "cpus": 1})
+    assert found["settings: modelcar:cpus"].fix.endswith("did you mean modelcar:cpu?")
+    assert "modelcar:gpuCount" in " ".join(found)
+
+
+def test_a_secret_of_the_stack_is_neither_opened_nor_a_mistake() -> None:
+    own = {**MINIMAL, "registryUsername": "u", "registryPassword": {"secure": "v1:abc"}}
+    found = lines_of("other", own)
+    assert found["settings"].state == "ok"
+    assert "v1:abc" not in str(found)
+
+
+@pytest.mark.parametrize(("limit", "usage", "state"), [(4, 0, "ok"), (4, 4, "missing"), (0, 0, "missing")])
+def test_quota_is_compared_with_what_the_pool_may_take(
+    monkeypatch: pytest.MonkeyPatch, limit: int, usage: int, state: str
+) -> None:
+    rows = [{"metric": "PREEMPTIBLE_NVIDIA_L4_GPUS", "limit": limit, "usage": usage}]
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(doctor, "_said", lambda *_: json.dumps({"quotas": rows}))
+    line = lines_of("dev", config("dev"))["quota PREEMPTIBLE_NVIDIA_L4_GPUS"]
+    assert line.state == state
+    assert f"{limit - usage} of {limit} free, and the pool may take 1" in line.found
+
+
+class Answers:
+    """A cluster that answers what a test says."""
+
+    name = "https://cluster.example"
+
+    def __init__(self, enabled: bool = True, kserve: bool = True, gpus: int = 0) -> None:
+        self.enabled, self.kserve, self.gpus = enabled, kserve, gpus
+
+    def get(self, path: str) -> dict[str, Any] | None:
+        if path == "/version":
+            return {"gitVersion": "v1.34.4"}
+        if "serving.kserve.io" in path:
+            return {} if self.kserve else None
+        if path.endswith("inferenceservice-config"):
+            return {"data": {"storageInitializer": json.dumps({"enableModelcar": self.enabled})}}
+        if path == "/api/v1/nodes":
+            return {"items": [{"status": {"allocatable": {"nvidia.com/gpu": str(self.gpus)}}}]}
+        return None
+
+
+@pytest.mark.parametrize(
+    ("answers", "part", "state", "text"),
+    [
+        (Answers(), "cluster", "ok", "v1.34.4"),
+        (Answers(enabled=False), "KServe", "missing", "modelcar off"),
+        (Answers(kserve=False), "KServe", "missing", "not there"),
+        (Answers(), "GPUs", "missing", "0 on one node, and a pod needs 1"),
+        (Answers(gpus=1), "GPUs", "ok", "1 on one node"),
+    ],
+)
+def test_the_cluster_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, answers: Answers, part: str, state: str, text: str
+) -> None:
+    monkeypatch.setattr("operations.cluster.Cluster.of", lambda _: answers)
+    line = lines_of("other", MINIMAL)[part]
+    assert line.state == state
+    assert text in line.found
+
+
+def test_a_cluster_that_cannot_be_asked_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: Any) -> Any:
+        raise ClusterError(0, "the API server does not answer")
+
+    monkeypatch.setattr("operations.cluster.Cluster.of", gone)
+    line = lines_of("other", MINIMAL)["cluster"]
+    assert (line.state, line.found) == ("missing", "the API server does not answer")

@@ -1,0 +1,103 @@
+"""What a reviewer reads first."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pulumi
+import pytest
+
+from components import summary
+from components.google.disk import DiskNeed
+from components.models import Stack
+from components.preflight import Facts
+from modelcar import locking
+from modelcar.base import read_base
+from modelcar.image import modelcar_image
+from modelcar.lock import Lock
+from modelcar.tiny_model import make_tiny_model
+from tests.unit.test_components_models import A100, load, on_google
+
+BEFORE = "sha256:" + "b" * 64
+
+
+@pytest.fixture(scope="module")
+def lock(tmp_path_factory: pytest.TempPathFactory) -> Lock:
+    folder = tmp_path_factory.mktemp("project")
+    make_tiny_model(folder / "weights")
+    description = locking.Description(folder="weights", license="MIT")
+    return locking.lock_model("chat", description, locking.resolve(description, folder), folder)[0]
+
+
+def told(
+    monkeypatch: pytest.MonkeyPatch, stack: Stack, lock: Lock | None, former: dict[str, Any], **facts: Any
+) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(pulumi.log, "info", lines.append)
+
+    async def before() -> dict[str, Any]:
+        return former
+
+    monkeypatch.setattr(summary, "former_models", before)
+    locks = {settings.key: lock for settings in stack.models}
+    known = {"former": dict.fromkeys(locks), "disks": {}} | facts
+    asyncio.run(summary.tell(Facts(stack, locks, **known)))
+    return lines[0].splitlines()
+
+
+def digest(lock: Lock) -> str:
+    return modelcar_image(lock, read_base("amd64")).digest
+
+
+def test_a_new_model_an_old_one_and_one_that_changes(monkeypatch: pytest.MonkeyPatch, lock: Lock) -> None:
+    stack = load({"name": "new"}, {"name": "same"}, {"name": "changed"}, registry="127.0.0.1:1/models")
+    former = {"same": {"modelDigest": digest(lock)}, "changed": {"modelDigest": BEFORE}, "gone": {}}
+    head, new, same, changed, gone = told(monkeypatch, stack, lock, former)
+    short = digest(lock).removeprefix("sha256:")[:12]
+    assert head.split() == ["model", "digest", "to", "push", "pods"]
+    assert f"new → {short}" in new
+    assert "at most 3.9 MiB" in new, "the registry cannot be asked"
+    assert f"{short}, as before" in same
+    assert "nothing" in same
+    assert f"{'b' * 12} → {short}" in changed
+    assert gone == "no longer served: gone; their images stay in the registry"
+
+
+def test_only_what_the_registry_lacks_is_pushed(monkeypatch: pytest.MonkeyPatch, lock: Lock) -> None:
+    layers = modelcar_image(lock, read_base("amd64")).layers
+    largest = max(layers, key=lambda layer: layer.size)
+    there = frozenset(layer.digest for layer in layers if layer is not largest)
+    monkeypatch.setattr("modelcar.push.layers_there", lambda *_, **__: there)
+    [_, row] = told(monkeypatch, load({"name": "chat"}), lock, {})
+    assert f"{largest.size / 2**20:.1f} MiB" in row
+
+
+def test_a_renamed_model_is_the_same(monkeypatch: pytest.MonkeyPatch, lock: Lock) -> None:
+    stack = load({"name": "assistant", "formerNames": ["chat"]})
+    lines = told(monkeypatch, stack, lock, {"chat": {"modelDigest": digest(lock)}})
+    assert "as before" in lines[1]
+    assert len(lines) == 2
+
+
+def test_without_a_lock_nothing_is_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    [_, row] = told(monkeypatch, load({"name": "chat"}), None, {})
+    assert "new → not known without a lock" in row
+    assert "nothing" not in row
+
+
+def test_pools_with_their_disks_and_the_class_of_their_cost(
+    monkeypatch: pytest.MonkeyPatch, lock: Lock
+) -> None:
+    stack = on_google({"name": "chat"}, **{"google.pools": [{**A100, "minNodes": 1}]})
+    disks = {"gpu": DiskNeed(10), "large": DiskNeed(100)}
+    monkeypatch.setattr("modelcar.push.layers_there", lambda *_, **__: frozenset())
+    *_, small, large = told(monkeypatch, stack, lock, {}, disks=disks)
+    assert small == "pool gpu: 0 to 1 g2-standard-8, disk 200 GB for 110 GB, idle: none, a node $ (spot)"
+    assert large == "pool large: 1 to 1 a2-ultragpu-2g, disk 560 GB for 470 GB, idle: 1 nodes, a node $$"
+
+
+def test_many_models_are_cut(monkeypatch: pytest.MonkeyPatch, lock: Lock) -> None:
+    former = {f"m{n}": {"modelDigest": digest(lock)} for n in range(50)}
+    lines = told(monkeypatch, load(*({"name": name} for name in former)), lock, former)
+    assert lines[-1] == "… and 10 more"
