@@ -125,16 +125,22 @@ reference: env ## write the generated pages of docs/ again
 
 .PHONY: docs
 docs: env ## build the documentation site into .local/site; a broken link fails
-	@$(PYTHON) -m mkdocs build --quiet --strict --site-dir .local/site
+	@$(PYTHON) -m sphinx -q -W --keep-going -b html docs .local/site
+
+.PHONY: pictures
+pictures: env ## draw the pictures of docs/ again from their text (D2)
+	@for picture in docs/images/*.d2; do \
+	  $$($(PYTHON) -m local.tools d2) --layout elk --pad 16 $$picture $${picture%.d2}.svg; done
 
 .PHONY: check
-check: env ## static checks: format, lint, types, the lock, the workflows
+check: env ## static checks: format, lint, types, the lock, the workflows, the documentation
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -m mypy --exclude NOTHING examples/consumer/__main__.py
 	@$(PYTHON) -m local.lock --check
 	@$$($(PYTHON) -m local.tools actionlint) .github/workflows/*.yml
+	@$(PYTHON) -m sphinx -q -W --keep-going -b html docs .local/site
 
 .PHONY: hooks
 hooks: env ## check each commit of this checkout before it is made (pre-commit)

@@ -31,6 +31,7 @@ PULUMI_VERSION = "3.259.0"
 DOCKER_BUILD_VERSION = "0.0.22"
 BUILDKIT_VERSION = "0.31.0"
 HELM_VERSION = "3.22.0"
+D2_VERSION = "0.7.2"
 ACTIONLINT_VERSION = "1.7.12"
 COSIGN_VERSION = "3.1.3"
 KUBE_ROUTER_VERSION = "2.1.0"
@@ -122,6 +123,7 @@ TOOLS = (
         f"-X sigs.k8s.io/release-utils/version.gitVersion=v{COSIGN_VERSION}",
         on_path=("cosign",),
     ),
+    Tool("d2", D2_VERSION, "d2", "oss.terrastruct.com/d2"),
     Tool(
         "kaniko",
         KANIKO_VERSION,
@@ -132,7 +134,7 @@ TOOLS = (
 )
 
 #: Not part of the local stack: collected only when asked for by name.
-ON_REQUEST = ("helm", "actionlint", "cosign", "buildctl", "kaniko", OLDER_KSERVE)
+ON_REQUEST = ("helm", "actionlint", "cosign", "buildctl", "kaniko", "d2", OLDER_KSERVE)
 
 
 @dataclass(frozen=True)

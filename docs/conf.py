@@ -1,0 +1,17 @@
+"""The documentation site (Sphinx, MyST): `make docs`. A broken link, or a page that no other names, fails."""
+
+project = "Modelcars on KServe"
+extensions = ["myst_parser"]
+source_suffix = {".md": "markdown"}
+html_theme = "furo"
+html_title = project
+html_extra_path = ["outputs.schema.json"]
+html_show_copyright = False
+# Nothing is loaded from elsewhere: the site works offline, and tells nobody who reads it.
+html_theme_options = {"footer_icons": []}
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence"]
+exclude_patterns = ["_build"]
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
+suppress_warnings: list[str] = []
