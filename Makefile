@@ -98,6 +98,10 @@ rollback: env ## serve the image that was served before: make rollback STACK=loc
 doctor: env ## look whether machine, credentials, registry and cluster are ready: make doctor STACK=dev
 	@$(LOCAL) doctor $(STACK) $(ARGS)
 
+.PHONY: prune
+prune: env ## tell which images of removed models can go: make prune STACK=dev ARGS=--delete
+	@$(LOCAL) operate prune $(STACK) $(ARGS)
+
 .PHONY: coldstart
 coldstart: env ## measure how long models of several sizes take to be served, phase by phase
 	@$(LOCAL) coldstart $(ARGS)

@@ -20,7 +20,8 @@ async def main() -> None:
     except InputError as error:
         raise pulumi.RunError(f"the stack's settings or weights are not fit:\n{error}") from None
     stack = facts.stack
-    await summary.tell(facts)
+    former = await summary.former_outputs()
+    await summary.tell(facts, former)
 
     # The registry, its reader, the cluster and its pools of GPU nodes, where they are Google's.
     cloud = GoogleCloud("modelcar", stack.google, facts.disks) if stack.google else None
@@ -50,7 +51,7 @@ async def main() -> None:
     served, failed = await model.outcomes(declared)
     if stack.shared.delivery == "gitops":
         delivery.to_git(stack, PROJECT, failed)
-    await outputs.export(stack, cloud, served, failed)
+    outputs.export(stack, cloud, served, failed, former)
 
 
 pulumi.run(main)

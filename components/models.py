@@ -69,6 +69,8 @@ RUNTIME_KEYS = (
     "shared_memory",
     "start_timeout_seconds",
 )
+#: Days that the images of a removed model are kept, where the stack does not say.
+KEEP_REMOVED_DAYS = 30
 #: Images that are brought and built at the same time, where the stack does not say.
 PARALLEL_BUILDS = 2
 
@@ -81,12 +83,14 @@ class Stack:
     listed: whether the stack has a list; without one its outputs are those of its only model too.
     parallel_builds: images that are brought and built at the same time.
     first_pool: the one of `google.nodes`.
+    keep_removed_days: so long `make prune` keeps the images of a removed model.
     """
 
     models: tuple[Settings, ...]
     listed: bool = False
     parallel_builds: int = PARALLEL_BUILDS
     first_pool: NodeSettings | None = None
+    keep_removed_days: int = KEEP_REMOVED_DAYS
 
     @property
     def shared(self) -> Settings:
@@ -134,10 +138,13 @@ def load_stack(config: Mapping[str, str], project: Path) -> Stack:
     """
     own = single.own_values(config)
     values, problems = single.given(config, project)
-    parallel = _parallel_builds(own.get("parallelBuilds"), problems)
+    parallel = _number(own, "parallelBuilds", (1, 64), PARALLEL_BUILDS, problems)
+    keep = _number(own, "keepRemovedDays", (0, 3650), KEEP_REMOVED_DAYS, problems)
     if "models" not in own:
         model = single.checked(values, project, problems)
-        stack = Stack((_placed(model),), parallel_builds=parallel, first_pool=_first_pool(model))
+        stack = Stack(
+            (_placed(model),), parallel_builds=parallel, first_pool=_first_pool(model), keep_removed_days=keep
+        )
         if found := list(together(stack)):
             raise InputError(found)
         return stack
@@ -153,7 +160,9 @@ def load_stack(config: Mapping[str, str], project: Path) -> Stack:
             problems += (_in_entry(found, number, entry) for found in error.problems)
     if problems:
         raise InputError(dict.fromkeys(problems))  # what all models inherit is told once
-    stack = Stack(tuple(models), listed=True, parallel_builds=parallel, first_pool=first_pool)
+    stack = Stack(
+        tuple(models), listed=True, parallel_builds=parallel, first_pool=first_pool, keep_removed_days=keep
+    )
     if found := list(together(stack)):
         raise InputError(found)
     return stack
@@ -183,13 +192,14 @@ def _first_pool(settings: Settings) -> NodeSettings | None:
     return settings.google.nodes if settings.google else None
 
 
-def _parallel_builds(text: str | None, problems: list[Problem]) -> int:
-    if text is None:
-        return PARALLEL_BUILDS
-    if text.isdecimal() and 1 <= int(text) <= 64:
+def _number(
+    own: Mapping[str, str], key: str, limits: tuple[int, int], default: int, problems: list[Problem]
+) -> int:
+    text, (smallest, largest) = own.get(key, str(default)), limits
+    if text.isdecimal() and smallest <= int(text) <= largest:
         return int(text)
-    problems.append(problem("parallelBuilds", repr(text), "1 to 64", "correct it, or remove it"))
-    return PARALLEL_BUILDS
+    problems.append(problem(key, repr(text), f"{smallest} to {largest}", "correct it, or remove it"))
+    return default
 
 
 def _entries(text: str, problems: list[Problem]) -> list[dict[str, Any]]:

@@ -49,6 +49,14 @@ class NodePoolOutputs(_Outputs):
     disk_gb: int = Field(description="Size of each node's boot disk, in GB.")
 
 
+class RemovedModelOutputs(_Outputs):
+    """A model that the stack no longer has, whose images are still in the registry."""
+
+    model: str = Field(description="What it was called in the stack.")
+    since: str = Field(description="Day of the run that removed it, as YYYY-MM-DD.")
+    model_digest: Digest = Field(description="What was served last.")
+
+
 class StackOutputs(_Outputs):
     """Outputs of one stack."""
 
@@ -56,6 +64,9 @@ class StackOutputs(_Outputs):
     models: dict[str, ModelOutputs] = Field(
         description="The models that are served, by their name in the stack; one that failed to be updated "
         "is told as it is served on, one that never was served is not there."
+    )
+    removed_models: dict[str, RemovedModelOutputs] | None = Field(
+        None, description="Images of models that are gone, by REGISTRY/NAME; `make prune` deletes them."
     )
     registry: str = Field(description="HOST[:PORT]/PATH that modelcars are pushed to.")
     cluster_name: str | None = Field(None, description="Name of the cluster; with Google only.")

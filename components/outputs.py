@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,14 +11,15 @@ import pulumi
 from components.google.cloud import GoogleCloud
 from components.models import Stack
 from components.output_schema import OF_ONLY_MODEL, VERSION
-from components.summary import former_models
+from components.removed import removed
 
 
-async def export(
+def export(
     stack: Stack,
     cloud: GoogleCloud | None,
     served: Mapping[str, Any],
     failed: Mapping[str, Exception],
+    outputs: Mapping[str, Any],
 ) -> None:
     """Export the outputs, and end with an error where a model is not served.
 
@@ -26,12 +28,13 @@ async def export(
         cloud: what is Google's.
         served: what is told of each model that is there, by its key.
         failed: why the others are not.
+        outputs: of the last run.
 
     Raises:
         pulumi.RunError: naming the models that failed.
     """
     pulumi.export("schemaVersion", VERSION)
-    former = await former_models() if failed else {}
+    former = outputs.get("models") or {}
     told = {
         settings.key: served.get(settings.key) or former.get(settings.key)
         for settings in stack.models
@@ -40,6 +43,8 @@ async def export(
     }
     pulumi.export("models", told)
     pulumi.export("registry", stack.shared.registry)
+    if gone := removed(stack, outputs, datetime.date.today()):
+        pulumi.export("removedModels", gone)
     if not stack.listed and (only := told.get(stack.shared.key)) is not None:
         for name in OF_ONLY_MODEL:
             pulumi.export(name, only[name])

@@ -107,6 +107,7 @@ def settings_page() -> str:
                     "The stack's models ([many models](../models.md)); one, of the settings, without it",
                 ),
                 "parallelBuilds": ("integer", "`2`", texts["parallelBuilds"]),
+                "keepRemovedDays": ("integer", "`30`", texts["keepRemovedDays"]),
                 "platformFile": ("text", "", texts["platformFile"]),
             }
         else:

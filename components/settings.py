@@ -209,7 +209,7 @@ OF_ENTRIES = frozenset({"name", "formerNames"})
 TOP_LEVEL = frozenset(KEYS) - OF_ENTRIES
 
 #: What a stack says of all of its models, beside the settings (`components/models.py`).
-OF_STACK = frozenset({PLATFORM_FILE, "models", "parallelBuilds"})
+OF_STACK = frozenset({PLATFORM_FILE, "models", "parallelBuilds", "keepRemovedDays"})
 
 #: Stand for a required setting that is wrong or missing while the others are checked together.
 _PLACEHOLDERS = {

@@ -36,9 +36,9 @@ CLASSES = {
 }
 
 
-async def tell(facts: Facts) -> None:
-    """Log what is going to change, before it does."""
-    former = await former_models()
+async def tell(facts: Facts, outputs: Mapping[str, Any]) -> None:
+    """Log what is going to change, before it does; outputs: of the last run."""
+    former = outputs.get("models") or {}
     models = facts.stack.models
     rows = await asyncio.gather(*(_row(facts, model, _before(model, former)) for model in models))
     gone = [name for name in former if name not in _names(facts)]
@@ -50,16 +50,16 @@ def _before(settings: Settings, former: Mapping[str, Any]) -> Mapping[str, Any]:
     return next((former[name] for name in names if former.get(name)), {})
 
 
-async def former_models() -> dict[str, Any]:
-    """Return what the last run told of the models; empty before the first one."""
+async def former_outputs() -> dict[str, Any]:
+    """Return what the last run told; empty before the first one."""
     this = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
     try:
         found = await pulumi.runtime.invoke_async("pulumi:pulumi:readStackOutputs", {"name": this})
     except Exception as error:
         pulumi.log.debug(f"the former outputs cannot be read: {error}")
         return {}
-    models = ((found or {}).get("outputs") or {}).get("models")
-    return models if isinstance(models, dict) else {}
+    outputs = (found or {}).get("outputs")
+    return outputs if isinstance(outputs, dict) else {}
 
 
 def _names(facts: Facts) -> set[str]:

@@ -101,10 +101,10 @@ def parse(reference: str, *, insecure: bool = False) -> tuple[Target, str]:
 class Registry:
     """One repository of a registry, with the credentials that docker has. Use it in a `with`."""
 
-    def __init__(self, target: Target, *, write: bool = False) -> None:
+    def __init__(self, target: Target, *, write: bool = False, delete: bool = False) -> None:
         self.target = target
         self._client = httpx.Client(
-            timeout=TIMEOUT, auth=RegistryAuth(target, write=write), follow_redirects=True
+            timeout=TIMEOUT, auth=RegistryAuth(target, write=write, delete=delete), follow_redirects=True
         )
 
     def __enter__(self) -> Registry:
@@ -186,6 +186,21 @@ class Registry:
         index = self.manifest(fallback_tag(digest))
         return list(index.document.get("manifests", [])) if index else []
 
+    def digests(self) -> list[str]:
+        """Return the digests that the repository's tags name; none where there is no such repository."""
+        answer = self._client.get(f"{self.target.url}/tags/list")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return []
+        tags = answer.raise_for_status().json().get("tags") or []
+        found = (self.manifest(tag) for tag in sorted(tags))
+        return list(dict.fromkeys(manifest.digest for manifest in found if manifest))
+
+    def delete(self, digest: str) -> None:
+        """Delete a manifest, with its tags; one that is not there is no error."""
+        answer = self._client.delete(f"{self.target.url}/manifests/{digest}")
+        if answer.status_code != httpx.codes.NOT_FOUND:
+            answer.raise_for_status()
+
     def _words(self, error: httpx.HTTPError) -> InputError:
         key = f"{self.target.registry}/{self.target.name}"
         status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
@@ -212,9 +227,9 @@ class RegistryAuth(httpx.Auth):
     Distribution specification: a 401 names a server that gives tokens for a repository.
     """
 
-    def __init__(self, target: Target, *, write: bool) -> None:
+    def __init__(self, target: Target, *, write: bool, delete: bool = False) -> None:
         self._target = target
-        self._actions = "pull,push" if write else "pull"
+        self._actions = "pull,push,delete" if delete else "pull,push" if write else "pull"
         self._header: str | None = None
         self._lock = threading.Lock()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import signal
 import sys
@@ -20,12 +21,13 @@ from modelcar.registry import Target
 from operations import cold_start as start_phases
 from operations import gitops
 from operations import nodes as gpu_nodes
+from operations import prune as pruning
 from operations import revisions as served_before
 from operations import smoke as smoke_test
 from operations import validate as validation
 from operations.cluster import Cluster, ClusterError
 from operations.probe_image import NAME, push_probe
-from operations.stack import model_outputs, settings_of, stack_of
+from operations.stack import model_outputs, outputs_of, settings_of, stack_of
 
 PROJECT = Path(__file__).absolute().parent.parent
 
@@ -84,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     former = commands.add_parser("former", help="print the digest of the image to roll back to")
     former.set_defaults(run=_former)
     former.add_argument("--to", metavar="DIGEST", help="this one, if the registry has it")
+    old = commands.add_parser("prune", help="delete the images of models that the stack no longer has")
+    old.set_defaults(run=_prune)
+    old.add_argument("--delete", action="store_true", help="do it; otherwise only tell")
     render = commands.add_parser("render", help="write the stack's objects as YAML, for Argo CD and Git")
     render.set_defaults(run=_render)
     render.add_argument(
@@ -97,9 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     render.add_argument("--path", metavar="PATH", help="of the folder in it (default: found out)")
     render.add_argument("--revision", help="that Argo CD follows (default: main)")
-    for command in (smoke, validate, nodes, start, revisions, former, render):
+    for command in (smoke, validate, nodes, start, revisions, former, old, render):
         command.add_argument("--stack", required=True, help="name of the Pulumi stack")
-        if command is not render:
+        if command not in {old, render}:
             command.add_argument("--model", metavar="NAME", help="of a stack with several (modelcar:models)")
         command.add_argument("--json", action="store_true", help="for programs")
     return parser
@@ -177,6 +182,18 @@ def _revisions(options: argparse.Namespace) -> int:
 def _former(options: argparse.Namespace) -> int:
     settings = settings_of(options.stack, options.project, options.model)
     print(served_before.former(None, settings, options.to))
+    return 0
+
+
+def _prune(options: argparse.Namespace) -> int:
+    stack = stack_of(options.stack, options.project)
+    outputs = outputs_of(options.stack, options.project)
+    today = datetime.date.today()
+    found = pruning.prune(Cluster.of(stack.shared), stack, outputs, today, delete=options.delete)
+    if options.json:
+        print(json.dumps(pruning.document(found), indent=1))
+    else:
+        print("\n".join(pruning.table(found)))
     return 0
 
 

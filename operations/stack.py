@@ -35,13 +35,22 @@ def stack_of(stack: str, project: Path) -> Stack:
     return load_stack(values, project)
 
 
+def outputs_of(stack: str, project: Path) -> dict[str, Any]:
+    """Return the stack's outputs; none before its first `up`.
+
+    Raises:
+        InputError: there is no such stack, or Pulumi is missing.
+    """
+    return _pulumi(project, "stack", "output", "--json", "--stack", stack)
+
+
 def model_outputs(stack: str, project: Path, settings: Settings) -> dict[str, Any]:
     """Return what the stack's outputs tell of a model; nothing before it was served for the first time.
 
     Raises:
         InputError: there is no such stack, or Pulumi is missing.
     """
-    outputs = _pulumi(project, "stack", "output", "--json", "--stack", stack)
+    outputs = outputs_of(stack, project)
     found: dict[str, Any] = outputs.get("models", {}).get(settings.key, {})
     return found
 

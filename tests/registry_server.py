@@ -108,6 +108,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif kind == "blobs" and name in registry.blobs:
             registry.read.append(name)
             self._send(200, content=registry.blobs[name])
+        elif path.endswith("/tags/list") and registry.manifests:
+            tags = [tag for tag in registry.manifests if not tag.startswith("sha256:")]
+            self._send(200, content=json.dumps({"tags": tags}).encode())
         elif kind == "referrers" and registry.has_referrers:
             found = []
             for digest, (content, _) in registry.manifests.items():
@@ -122,6 +125,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self._allowed():
             digest = self.path.rpartition("/")[2]
             self._send(200 if digest in self.served.blobs else 404)
+
+    def do_DELETE(self) -> None:
+        manifests, digest = self.served.manifests, self.path.rpartition("/")[2]
+        if self._allowed():
+            for name in [name for name in manifests if manifests[name] == manifests.get(digest)]:
+                del manifests[name]
+            self._send(202)
 
     def do_POST(self) -> None:
         if self._allowed():

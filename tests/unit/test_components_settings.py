@@ -64,8 +64,9 @@ def test_defaults_are_those_that_the_project_file_declares() -> None:
     for key, declaration in declared().items():
         default = declaration["default"]
         assert type(default) is types[declaration["type"]], key
-        if key == "parallelBuilds":
-            assert default == models.PARALLEL_BUILDS
+        if key in {"parallelBuilds", "keepRemovedDays"}:
+            stack = models.load_stack({f"modelcar:{name}": text for name, text in MINIMAL.items()}, Path())
+            assert default in {stack.parallel_builds, stack.keep_removed_days}
         elif key != PLATFORM_FILE:
             assert (type(found[key]), found[key]) == (type(default), default), key
 
@@ -81,7 +82,7 @@ def test_each_key_is_declared_or_named_in_the_project_files_comment() -> None:
     [named] = re.findall(r"keys that have no default: ([^.]+)\.", comments)
     undeclared = (TOP_LEVEL | OF_STACK) - set(declared())
     assert set(named.split(", ")) == undeclared
-    assert set(declared()) - TOP_LEVEL == {PLATFORM_FILE, "parallelBuilds"}
+    assert set(declared()) - TOP_LEVEL == {PLATFORM_FILE, "parallelBuilds", "keepRemovedDays"}
 
 
 def test_text_becomes_numbers_flags_and_lists() -> None:

@@ -36,13 +36,9 @@ def told(
     lines: list[str] = []
     monkeypatch.setattr(pulumi.log, "info", lines.append)
 
-    async def before() -> dict[str, Any]:
-        return former
-
-    monkeypatch.setattr(summary, "former_models", before)
     locks = {settings.key: lock for settings in stack.models}
     known = {"former": dict.fromkeys(locks), "disks": {}} | facts
-    asyncio.run(summary.tell(Facts(stack, locks, **known)))
+    asyncio.run(summary.tell(Facts(stack, locks, **known), {"models": former}))
     return lines[0].splitlines()
 
 
