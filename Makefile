@@ -141,7 +141,6 @@ check: env ## static checks: format, lint, types, the lock, the workflows, the d
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
-	@$(PYTHON) -m mypy --exclude NOTHING examples/consumer/__main__.py
 	@$(PYTHON) -m local.lock --check
 	@$$($(PYTHON) -m local.tools actionlint) .github/workflows/*.yml
 	@$(PYTHON) -m sphinx -q -W --keep-going -b html docs .local/site

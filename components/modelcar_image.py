@@ -23,6 +23,8 @@ from modelcar.oci_layout import context_of
 
 #: Folder of the Dockerfile; its .dockerignore keeps everything else out: the weights have their own way in.
 BUILD_CONTEXT = Path("modelcar")
+#: The same in the project of somebody who uses these components as a package.
+COPIED_CONTEXT = Path(".modelcar/context")
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class ModelcarImage(pulumi.ComponentResource):
         image = docker_build.Image(
             name,
             context=docker_build.BuildContextArgs(
-                location=str(BUILD_CONTEXT),
+                location=str(build_context(args.project)),
                 named={
                     "weights": docker_build.ContextArgs(
                         location=predicted.apply(lambda digest: context_of(layout, digest))
@@ -145,6 +147,23 @@ class ModelcarImage(pulumi.ComponentResource):
                 "sizeBytes": self.size_bytes,
             }
         )
+
+
+def build_context(project: Path) -> Path:
+    """Return the folder of the Dockerfile, relative to the project: on every machine the same.
+
+    It is copied into a project that has none.
+    """
+    if (project / BUILD_CONTEXT / "Dockerfile").is_file():
+        return BUILD_CONTEXT
+    own = Path(__file__).resolve().parent.parent / BUILD_CONTEXT
+    (project / COPIED_CONTEXT).mkdir(parents=True, exist_ok=True)
+    for name in ("Dockerfile", ".dockerignore"):
+        copy = project / COPIED_CONTEXT / name
+        content = (own / name).read_bytes()
+        if not copy.is_file() or copy.read_bytes() != content:
+            copy.write_bytes(content)
+    return COPIED_CONTEXT
 
 
 def _fetching(

@@ -1,6 +1,6 @@
 """For programs of other teams: a stack's outputs through a StackReference, typed and checked.
 
-from components.stack_reader import read_stack
+from modelcar_kserve import read_stack
 
 models = read_stack("acme/modelcar/prod").apply(lambda stack: stack.models)
 """

@@ -6,8 +6,7 @@ It knows the stack's name and the interface (docs/outputs.md); no address, diges
 import json
 
 import pulumi
-
-from components.stack_reader import read_stack
+from modelcar_kserve import read_stack
 
 config = pulumi.Config()
 stack = read_stack(config.require("modelStack"))

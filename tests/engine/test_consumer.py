@@ -11,17 +11,18 @@ import jsonschema
 
 from tests.conftest import PROJECT
 from tests.engine.conftest import Project
+from tests.engine.package import install
 
 SCHEMA = json.loads((PROJECT / "docs/outputs.schema.json").read_text())
 
 
 def consumer(project: Project, folder: Path) -> Path:
-    """Put the example into a folder of its own, with the package beside it."""
+    """Put the example into a folder of its own, where the package is installed."""
     folder.mkdir()
     for part in ("Pulumi.yaml", "__main__.py"):
         (folder / part).symlink_to(PROJECT / "examples/consumer" / part)
-    for part in ("components", "modelcar", "operations", ".venv"):
-        (folder / part).symlink_to(PROJECT / part)
+    (folder / "standins").symlink_to(PROJECT / "standins")
+    (folder / ".venv").symlink_to(install(folder))
     document = "config:\n  chat-frontend:modelStack: organization/modelcar/test\n"
     (folder / "Pulumi.dev.yaml").write_text(document)
     return folder

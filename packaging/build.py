@@ -1,0 +1,51 @@
+"""Builds the wheel: the components as one package, `modelcar_kserve`, that can be imported from anywhere.
+
+In this repository they are top-level folders, as a Pulumi program has them. Under such names (`components`)
+they would be in the way of others' own, so the wheel holds them below one name, and changes their imports.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+NAME = "modelcar_kserve"
+#: Folders that go in; `operations` looks at clusters for them.
+PARTS = ("components", "modelcar", "operations")
+#: What is of this repository's own program, or made by it.
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "data", "models", "cloudbuild.yaml", "reference.py")
+
+_IMPORT = re.compile(rf"^(\s*)(from|import) ({'|'.join(PARTS)})(?=[. ])", re.MULTILINE)
+
+
+def renamed(source: str) -> str:
+    """Return a module's text with the imports of these folders below the package's name."""
+    return _IMPORT.sub(rf"\1\2 {NAME}.\3", source)
+
+
+def assemble(project: Path, target: Path) -> None:
+    """Put the package's files into a folder."""
+    shutil.copytree(project / "packaging" / NAME, target, ignore=LEFT_OUT)
+    for part in PARTS:
+        shutil.copytree(project / part, target / part, ignore=LEFT_OUT)
+        for path in (target / part).rglob("*.py"):
+            path.write_text(renamed(path.read_text()))
+
+
+class Hook(BuildHookInterface[Any]):
+    """Called by hatchling."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 -- hatchling's own
+        """Put the package together, outside of the project."""
+        self.folder = tempfile.mkdtemp(prefix="modelcar-wheel-")
+        assemble(Path(self.root), Path(self.folder) / NAME)
+        build_data["force_include"][str(Path(self.folder) / NAME)] = NAME
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
+        """Remove what was put together."""
+        shutil.rmtree(self.folder)

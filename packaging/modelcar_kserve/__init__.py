@@ -1,0 +1,100 @@
+"""Big models to KServe as digest-pinned OCI images (modelcars): components for any Pulumi program.
+
+For example:
+
+    settings = load_model({"model": "chat", "registry": "…", "serverImage": "…@sha256:…"})
+    served = serve("chat", settings, Place(options, None, {}))
+    pulumi.export("digest", served.outputs["modelDigest"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pulumi
+
+from modelcar_kserve.components import settings as _settings
+from modelcar_kserve.components.delivery import Place
+from modelcar_kserve.components.egress import EgressPolicy, EgressPolicyArgs, EgressSettings
+from modelcar_kserve.components.google.cloud import GoogleCloud
+from modelcar_kserve.components.google.settings import GoogleSettings
+from modelcar_kserve.components.kserve_platform import KServePlatform, KServePlatformArgs, KServeSettings
+from modelcar_kserve.components.model import Model, ModelArgs
+from modelcar_kserve.components.model_lock import model_lock
+from modelcar_kserve.components.model_service import ModelService, ModelServiceArgs
+from modelcar_kserve.components.modelcar_image import ModelcarImage, ModelcarImageArgs
+from modelcar_kserve.components.output_schema import ModelOutputs, StackOutputs
+from modelcar_kserve.components.settings import Settings
+from modelcar_kserve.components.stack_reader import read_stack
+from modelcar_kserve.modelcar.base import read_base
+from modelcar_kserve.modelcar.errors import InputError
+from modelcar_kserve.modelcar.lock import Lock, read_lock
+
+__all__ = [
+    "EgressPolicy",
+    "EgressPolicyArgs",
+    "EgressSettings",
+    "GoogleCloud",
+    "GoogleSettings",
+    "InputError",
+    "KServePlatform",
+    "KServePlatformArgs",
+    "KServeSettings",
+    "Lock",
+    "Model",
+    "ModelArgs",
+    "ModelOutputs",
+    "ModelService",
+    "ModelServiceArgs",
+    "ModelcarImage",
+    "ModelcarImageArgs",
+    "Place",
+    "Settings",
+    "StackOutputs",
+    "load_model",
+    "read_base",
+    "read_lock",
+    "read_stack",
+    "serve",
+]
+
+
+def load_model(values: Mapping[str, Any], project: Path | None = None) -> Settings:
+    """Check a model's settings (the keys of docs/reference/settings.md) and return them.
+
+    Args:
+        values: by their names in a stack's file, without the namespace.
+        project: the program's folder, which paths are relative to; the current one where None.
+
+    Raises:
+        InputError: with every problem, each with key, value, what is allowed and the fix.
+    """
+    return _settings.checked(dict(values), project or Path.cwd())
+
+
+def serve(
+    name: str,
+    settings: Settings,
+    place: Place | None = None,
+    opts: pulumi.ResourceOptions | None = None,
+    *,
+    project: Path | None = None,
+) -> Model:
+    """Build, push and serve one model.
+
+    Args:
+        name: of its resources.
+        settings: the model's; its lock is read, and is what is delivered.
+        place: where it is served; None for the image alone.
+        opts: of the component.
+        project: the program's folder, with `modelcar/models/NAME/model.lock`; the current one where None.
+
+    Raises:
+        InputError: the lock is missing or wrong.
+    """
+    folder = project or Path.cwd()
+    lock = model_lock(settings, folder)
+    arguments = ModelArgs(settings, lock, read_base(settings.architecture), folder, place=place)
+    return Model(name, arguments, opts)
