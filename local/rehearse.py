@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from components.model_service import POOL_LABEL
 from local import platform, preview
 from local.instance import PROJECT, Instance
 from local.pki import NODE
@@ -90,6 +91,9 @@ class _Project:
         gpu = json.dumps({"status": {"capacity": {"nvidia.com/gpu": "1"}}})
         arguments = ("patch", "node", NODE, "--subresource=status", "--type=merge", "-p", gpu)
         platform.kubectl(self.instance, self.tools, *arguments)
+        # As GKE labels the nodes of a pool.
+        label = f"{POOL_LABEL}={self.config['google']['nodes'].get('name', 'gpu')}"
+        platform.kubectl(self.instance, self.tools, "label", "node", NODE, "--overwrite", label)
         preview.run(self.tools, self.folder, self.variables, "stack", "init", STACK, quiet=True)
 
     def step(

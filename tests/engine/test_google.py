@@ -56,6 +56,8 @@ def dev(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     node = ("node", "modelcar")
     gpu = json.dumps({"status": {"capacity": {"nvidia.com/gpu": "1"}}})
     project.platform.kubectl("patch", *node, "--subresource=status", "--type=merge", "-p", gpu)
+    # As GKE labels the nodes of a pool.
+    project.platform.kubectl("label", *node, "--overwrite", "cloud.google.com/gke-nodepool=gpu")
     return project
 
 
@@ -84,8 +86,8 @@ def test_the_dev_stack_lives_and_dies(dev: Project) -> None:
 
     outputs = dev.up()
     assert re.fullmatch(r"oci://\S+@sha256:[0-9a-f]{64}", outputs["storageUri"])
-    assert outputs["nodePool"] == "gpu"
-    assert outputs["nodeDiskGb"] == 200
+    assert outputs["models"]["tiny"]["nodePool"] == "gpu"
+    assert outputs["nodePools"] == {"gpu": {"diskGb": 200}}
     names = "\n".join(in_google(dev))
     for part in ("repositories/modelcars-dev", "clusters/models-dev", "nodePools/gpu"):
         assert part in names
