@@ -1,0 +1,5 @@
+"""Started by Pulumi for programs in other languages."""
+
+from modelcar_kserve.provider import host
+
+host()
