@@ -27,7 +27,7 @@ from operations import smoke as smoke_test
 from operations import validate as validation
 from operations.cluster import Cluster, ClusterError
 from operations.probe_image import NAME, push_probe
-from operations.stack import model_outputs, outputs_of, settings_of, stack_of
+from operations.stack import outputs_of, settings_of, stack_of
 
 PROJECT = Path(__file__).absolute().parent.parent
 
@@ -135,14 +135,21 @@ def _smoke(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    settings = settings_of(options.stack, options.project, options.model)
-    outputs = model_outputs(options.stack, options.project, settings)
-    lines = validation.validate(Cluster.of(settings), settings, outputs.get("storageUri"), say=_note)
+    stack = stack_of(options.stack, options.project)
+    models = [stack.model(options.model)] if options.model or not stack.listed else list(stack.models)
+    outputs = outputs_of(options.stack, options.project).get("models", {})
+    found = {}
+    for settings in models:
+        uri = outputs.get(settings.key, {}).get("storageUri")
+        found[settings.key] = validation.validate(Cluster.of(settings), settings, uri, say=_note)
     if options.json:
-        print(json.dumps(validation.document(lines), indent=1))
+        documents = {name: validation.document(lines) for name, lines in found.items()}
+        several = stack.listed and not options.model
+        print(json.dumps({"models": documents} if several else next(iter(documents.values())), indent=1))
     else:
-        print("\n".join(validation.report(lines)))
-    return 0 if all(line.passed for line in lines) else 1
+        for name, lines in found.items():
+            print("\n".join([*([f"── {name}"] if stack.listed else []), *validation.report(lines)]))
+    return 0 if all(line.passed for lines in found.values() for line in lines) else 1
 
 
 def _nodes(options: argparse.Namespace) -> int:

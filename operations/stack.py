@@ -44,17 +44,6 @@ def outputs_of(stack: str, project: Path) -> dict[str, Any]:
     return _pulumi(project, "stack", "output", "--json", "--stack", stack)
 
 
-def model_outputs(stack: str, project: Path, settings: Settings) -> dict[str, Any]:
-    """Return what the stack's outputs tell of a model; nothing before it was served for the first time.
-
-    Raises:
-        InputError: there is no such stack, or Pulumi is missing.
-    """
-    outputs = outputs_of(stack, project)
-    found: dict[str, Any] = outputs.get("models", {}).get(settings.key, {})
-    return found
-
-
 def _pulumi(project: Path, *arguments: str) -> dict[str, Any]:
     stack = arguments[-1]
     command = ["pulumi", *arguments, "--non-interactive"]

@@ -19,8 +19,19 @@ from modelcar.errors import InputError
 from modelcar.lock import Lock
 from modelcar.tiny_model import make_tiny_model
 from operations.__main__ import main
-from operations.gitops import HEADER, Application, Folder, application, changes, manifests, to_yaml, write
+from operations.gitops import (
+    HEADER,
+    Application,
+    Folder,
+    application,
+    changes,
+    folders,
+    manifests,
+    to_yaml,
+    write,
+)
 from tests.unit.mocked_engine import Engine
+from tests.unit.test_components_models import load as load_models
 from tests.unit.test_components_settings import load
 
 
@@ -203,3 +214,49 @@ def test_a_folder_that_cannot_be_written_fails_up(project: Path, tmp_path: Path)
     (tmp_path / "apps").write_text("a file")
     with pytest.raises(pulumi.RunError, match="its objects are not written"):
         Engine(preview=False).run(delivering(tmp_path, project))
+
+
+# --- a stack with several models
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    make_tiny_model(folder / "weights")
+    for name in ("chat", "code"):
+        description = locking.Description(folder="weights", license="MIT")
+        locking.lock_model(name, description, locking.resolve(description, folder), folder)
+    return folder
+
+
+def both(folder: Path, **more: Any) -> Stack:
+    where = {"delivery": "gitops", "gitops": {"folder": str(folder)}}
+    return load_models({"name": "chat", **more}, {"name": "code", **more}, **where)
+
+
+def test_each_model_has_its_files_in_one_folder(two: Path, tmp_path: Path) -> None:
+    [folder] = folders(both(tmp_path / "apps"), two)
+    names = {change.path.name for change in write(folder)}
+    kinds = ("inferenceservice", "networkpolicy", "servingruntime")
+    assert names == {f"{name}-{kind}.yaml" for name in ("chat", "code") for kind in kinds}
+    assert list(changes(folder)) == []
+    alone = load_models({"name": "code"}, delivery="gitops", gitops={"folder": str(tmp_path / "apps")})
+    gone = {change.path.name for change in changes(folders(alone, two)[0]) if change.what == "removed"}
+    assert gone == {f"chat-{kind}.yaml" for kind in kinds}
+
+
+def test_a_runtime_that_models_share_is_written_once(two: Path, tmp_path: Path) -> None:
+    [folder] = folders(both(tmp_path / "apps", sharedRuntime="vllm"), two)
+    runtimes = [name for name in folder.documents if "servingruntime" in name]
+    assert runtimes == ["vllm-servingruntime.yaml"]
+    assert folder.documents["vllm-servingruntime.yaml"]["metadata"]["name"] == "vllm"
+
+
+def test_the_files_of_a_model_that_failed_stay_as_they_are(two: Path, tmp_path: Path) -> None:
+    where = tmp_path / "apps"
+    write(folders(both(where), two)[0])
+    before = {path.name: path.read_text() for path in where.iterdir()}
+    changed = both(where, cpu="9")
+    written = {change.path.name for change in write(folders(changed, two, failed={"chat"})[0])}
+    assert written == {"code-inferenceservice.yaml", "code-servingruntime.yaml"}
+    assert all((where / name).read_text() == before[name] for name in before if name.startswith("chat-"))

@@ -1,0 +1,65 @@
+"""What the pages say exists: links lead somewhere, commands and settings are there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.settings import OF_STACK, TOP_LEVEL
+from operations.__main__ import main
+
+PROJECT = Path(__file__).parents[2]
+LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=PROJECT, capture_output=True, text=True, check=True)
+PAGES = [PROJECT / name for name in LISTED.stdout.splitlines()]
+TARGETS = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+#: Keys of former versions, told as such.
+FORMER = {"weights", "modelSize", "baseImage"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_links_lead_to_files(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", text)
+    broken = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_make_targets_and_settings_exist(page: Path) -> None:
+    text = page.read_text()
+    blocks = "\n".join(re.findall(r"```.*?```", text, flags=re.DOTALL))
+    targets = set(re.findall(r"`make ([a-z-]+)", text)) | set(
+        re.findall(r"^make ([a-z-]+)", blocks, re.MULTILINE)
+    )
+    assert targets <= TARGETS
+    keys = set(re.findall(r"\bmodelcar:([a-z][A-Za-z]+)", text)) - {"google", "kserve"}
+    assert keys <= TOP_LEVEL | OF_STACK | FORMER, "a setting that there is not"
+
+
+def test_every_target_is_explained_by_make_help() -> None:
+    text = (PROJECT / "Makefile").read_text()
+    phony = set(re.findall(r"^\.PHONY: ([a-z-]+)$", text, re.MULTILINE)) - {"env"}
+    explained = set(re.findall(r"^([a-z-]+):.*## ", text, re.MULTILINE))
+    assert phony == explained
+
+
+@pytest.mark.parametrize(
+    "command", ["smoke", "validate", "nodes", "coldstart", "revisions", "former", "prune"]
+)
+def test_operations_that_the_pages_name_are_there(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert "--stack" in capsys.readouterr().out
+
+
+def test_the_commands_of_the_local_stack_are_there() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "local", "--help"], cwd=PROJECT, capture_output=True, text=True, check=True
+    ).stdout
+    for target in ("doctor", "rollback", "runbook", "coldstart"):
+        assert target in said
