@@ -26,6 +26,7 @@ import numpy as np
 import psutil
 import yaml
 
+from bench.peers import peers
 from local.instance import PROJECT, load
 from local.stack import environment
 from local.tools import collect
@@ -243,17 +244,65 @@ def report(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
+#: Runs in the benchmark's own environment, which has matplotlib.
+_PLOT = """
+import json, sys
+import matplotlib
+matplotlib.use("svg")
+matplotlib.rcParams["svg.hashsalt"] = "modelcar"
+import matplotlib.pyplot as plt
+series = json.load(sys.stdin)
+figure, (times, memory) = plt.subplots(1, 2, figsize=(10, 4))
+for name, points in series["seconds"].items():
+    style = {"linestyle": ":" if name.startswith("bare") else "-", "marker": "o"}
+    times.plot(*zip(*points), label=name, **style)
+for name, points in series["mib"].items():
+    memory.plot(*zip(*points), label=name, marker="o")
+times.set_ylabel("seconds")
+memory.set_ylabel("peak memory, MiB")
+for axes in (times, memory):
+    axes.set_xlabel("models")
+    axes.set_ylim(bottom=0)
+    axes.grid(True, alpha=0.3)
+    axes.legend()
+figure.tight_layout()
+figure.savefig(sys.argv[1], metadata={"Date": None})
+"""
+
+
+def plot(runs: Sequence[Run], image: Path) -> None:
+    """Draw seconds and memory over the number of models; a first `up` is too long for the same picture."""
+    series: dict[str, dict[str, list[tuple[int, float]]]] = {"seconds": {}, "mib": {}}
+    for run in runs:
+        if run.what != "up":
+            series["seconds"].setdefault(run.what, []).append((run.models, run.seconds))
+        if run.what == "preview, no change":
+            series["mib"].setdefault("program", []).append((run.models, run.program_mib))
+            series["mib"].setdefault("engine", []).append((run.models, run.engine_mib))
+    command = [str(peers(print) / "bin/python"), "-c", _PLOT, str(image)]
+    subprocess.run(command, input=json.dumps(series), text=True, check=True)
+
+
 def main() -> int:
     """Measure, print the report, and keep the figures where asked to."""
     parser = argparse.ArgumentParser(prog="python -m bench.many", description=__doc__)
     parser.add_argument("--counts", default=",".join(map(str, COUNTS)), help="of models, separated by commas")
     parser.add_argument("--repeats", type=int, default=2, help="of previews; the fastest counts")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser.add_argument("--plot", type=Path, metavar="SVG", help="file to draw them in")
+    parser.add_argument(
+        "--from", type=Path, metavar="JSON", dest="kept", help="figures of before, not measured"
+    )
     options = parser.parse_args()
-    runs = measure([int(part) for part in options.counts.split(",")], options.repeats)
+    if options.kept:
+        runs = [Run(**row) for row in json.loads(options.kept.read_text())]
+    else:
+        runs = measure([int(part) for part in options.counts.split(",")], options.repeats)
     print("\n".join(report(runs)))
     if options.json:
         options.json.write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n")
+    if options.plot:
+        plot(runs, options.plot)
     return 0
 
 
