@@ -156,5 +156,5 @@ test-unit: env ## unit tests (Pulumi mocks; under a minute), on all processors
 .PHONY: test
 test: check ## every test: static, unit, engine (real CLI), local (real cluster)
 	@$(LOCAL) tools
-	@$(PYTHON) -m pytest -n auto -q tests/unit
-	@UV=$(abspath $(UV)) $(PYTHON) -m pytest tests/engine tests/local
+	@unit=0; $(PYTHON) -m pytest -n auto -q tests/unit || unit=$$?; \
+	  UV=$(abspath $(UV)) $(PYTHON) -m pytest tests/engine tests/local && exit $$unit

@@ -175,10 +175,25 @@ def test_builder_is_the_default_one_where_none_is_named(up: Engine) -> None:
 
 
 def test_nothing_of_the_machine_is_an_input(up: Engine, tmp_path: Path) -> None:
-    declare_image(up)
-    first = up.the("Image").inputs
-    declare_image(up, project=tmp_path)
-    assert up.the("Image").inputs == first
+    first, second = (tmp_path / name for name in ("one", "other"))
+    for checkout in (first, second):
+        (checkout / "modelcar").mkdir(parents=True)
+        (checkout / "modelcar/Dockerfile").touch()
+    declare_image(up, project=first)
+    inputs = up.the("Image").inputs
+    assert inputs["context"]["location"] == "modelcar"
+    declare_image(up, project=second)
+    assert up.the("Image").inputs == inputs
+
+
+def test_a_project_that_uses_the_package_gets_the_dockerfile(up: Engine, tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        declare_image(up, project=tmp_path / name)
+        assert up.the("Image").inputs["context"]["location"] == ".modelcar/context", "equal on every machine"
+        copied = tmp_path / name / ".modelcar/context"
+        assert "FROM ${WEIGHTS}" in (copied / "Dockerfile").read_text()
+        assert (copied / ".dockerignore").read_text().endswith("*\n!Dockerfile\n")
 
 
 def test_whatever_the_image_is_made_of_gives_it_another_tag(up: Engine) -> None:
@@ -210,6 +225,39 @@ def test_weights_are_fetched_when_the_image_is_made_or_changed_and_not_for_a_pre
     assert fetching.is_complete(modelcar_image(lock, BASE), layout)
     (folder / "config.json").write_text("{}")
     asyncio.run(fetch(None))  # all is there: the folder is not looked at
+
+
+@pytest.mark.parametrize("end", ["attach", "failed"])
+def test_so_many_images_are_built_at_once_as_the_stack_says(
+    up: Engine, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.image_delivery.bring", lambda _: None)
+    monkeypatch.setattr("components.image_delivery.attach", lambda _: None)
+
+    async def build() -> list[bool]:
+        builds = asyncio.Semaphore(1)
+        hooks: list[dict[str, Any]] = []
+        for _ in range(2):
+            engine, args = Engine(preview=False), image_args(builds=builds)
+            planned = modelcar_image(args.lock, args.base).digest if args.lock else None
+
+            def declare(args: ModelcarImageArgs = args) -> dict[str, Any]:
+                ModelcarImage("image", args)
+                return {}
+
+            await asyncio.to_thread(engine.run, declare, planned)
+            hooks.append(dict(engine.hooks))
+        first, second = hooks
+        await first["fetch-image"](None)
+        waiting = asyncio.ensure_future(second["fetch-image"](None))
+        await asyncio.sleep(0)
+        before = waiting.done()
+        await first[f"{end}-image"](None)
+        await asyncio.wait_for(waiting, 10)
+        await first[f"{end}-image"](None)  # told twice, it gives back one place only
+        return [before, waiting.done(), builds.locked()]
+
+    assert asyncio.run(build()) == [False, True, True]
 
 
 def test_up_with_weights_that_are_not_what_was_locked_makes_no_image(up: Engine, tmp_path: Path) -> None:
