@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pulumi
@@ -39,8 +39,8 @@ class Place:
     """
 
     options: pulumi.ResourceOptions
-    kubeconfig: pulumi.Output[str] | None
-    runtimes: dict[str, SharedRuntime]
+    kubeconfig: pulumi.Output[str] | None = None
+    runtimes: Mapping[str, SharedRuntime] = field(default_factory=dict)
     cloud: GoogleCloud | None = None
 
 

@@ -151,7 +151,7 @@ def load_stack(config: Mapping[str, str], project: Path) -> Stack:
     entries = _entries(own["models"], problems)
     values = _shared_values(values, problems)
     models, first_pool = [], None
-    for number, entry in enumerate(entries):
+    for number, entry in entries.items():
         try:
             model = single.checked({**values, **_named(entry)}, project)
             first_pool = _first_pool(model)
@@ -202,8 +202,8 @@ def _number(
     return default
 
 
-def _entries(text: str, problems: list[Problem]) -> list[dict[str, Any]]:
-    """Return the entries that can be looked at any further."""
+def _entries(text: str, problems: list[Problem]) -> dict[int, dict[str, Any]]:
+    """Return the entries that can be looked at any further, by their place in the list."""
     allowed = "a list of models, each with a name"
     fix = "docs/models.md shows one"
     try:
@@ -214,21 +214,20 @@ def _entries(text: str, problems: list[Problem]) -> list[dict[str, Any]]:
         shown = "[]" if document == [] else repr(document)[:120]
         fix = "`pulumi destroy` removes all of a stack" if document == [] else fix
         problems.append(problem("models", shown, allowed, fix))
-        return []
-    entries: list[dict[str, Any]] = []
+        return {}
+    entries: dict[int, dict[str, Any]] = {}
     for number, entry in enumerate(document):
         key = f"models[{number}]"
         if not isinstance(entry, dict) or not entry.get("name"):
             problems.append(problem(key, "has no name", allowed, fix))
-            entries.append({})
             continue
         for name in sorted(entry.keys() & SHARED):
             why = f"set in model {entry['name']}, and it belongs to the whole stack"
             problems.append(problem(f"{key}.{name}", why, f"{NAMESPACE}:{name}", "set it there"))
         for name in sorted(entry.keys() & OF_STACK):
             problems.append(problem(f"{key}.{name}", "in a model", "at the top", "move it"))
-        entries.append({k: v for k, v in entry.items() if k not in SHARED | OF_STACK})
-    return [entry for entry in entries if entry]
+        entries[number] = {k: v for k, v in entry.items() if k not in SHARED | OF_STACK}
+    return entries
 
 
 def _shared_values(values: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ try:
         }
     )
     ready = pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=[space]))
-    model = serve("assistant", settings, Place(ready, None, {}))
+    model = serve("assistant", settings, Place(ready))
 except InputError as error:
     raise pulumi.RunError(str(error)) from None
 

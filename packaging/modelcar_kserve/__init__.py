@@ -3,7 +3,7 @@
 For example:
 
     settings = load_model({"model": "chat", "registry": "…", "serverImage": "…@sha256:…"})
-    served = serve("chat", settings, Place(options, None, {}))
+    served = serve("chat", settings, Place(options))
     pulumi.export("digest", served.outputs["modelDigest"])
 """
 

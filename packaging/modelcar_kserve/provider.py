@@ -80,7 +80,7 @@ class ServedModel(pulumi.ComponentResource):
                 enable_server_side_apply=True,
                 opts=pulumi.ResourceOptions(parent=self),
             )
-            place = Place(pulumi.ResourceOptions(provider=cluster), None, {})
+            place = Place(pulumi.ResourceOptions(provider=cluster))
             own = pulumi.ResourceOptions(parent=self)
             model = serve(name, settings, place, own, project=folder)
         except InputError as error:

@@ -189,3 +189,25 @@ def test_settings_for_faster_starts_pass_the_providers_checks(dev: Project) -> N
     assert config["ephemeralStorageLocalSsdConfig"] == {"localSsdCount": 1}
     assert config["kubeletConfig"]["maxParallelImagePulls"] == 5
     assert config["gcfsConfig"] == {"enabled": True}
+
+
+def test_each_model_gets_a_pool_that_can_take_it(dev: Project) -> None:
+    google = dev.config["google"]
+    large = {"name": "large", "gpu": "nvidia-l4", "gpusPerNode": 2, "machineType": "g2-standard-24"}
+    models = [
+        {"name": "small", "model": dev.config["model"], "imageName": "small"},
+        {"name": "wide", "model": dev.config["model"], "imageName": "wide", "gpuCount": 2},
+    ]
+    dev.configure(google={**google, "pools": [large]}, models=models, model=None, serviceName=None)
+    steps = {step["urn"].rpartition("::")[2]: step for step in dev.preview()}
+    for name, pool, gpus in (("modelcar-gpu", "gpu", 1), ("modelcar-gpu-large", "large", 2)):
+        inputs = steps[name]["newState"]["inputs"]
+        assert inputs["name"] == pool
+        assert inputs["nodeConfig"]["guestAccelerators"][0]["count"] == gpus
+    for name, pool in (("small", "gpu"), ("wide", "large")):
+        [service] = [
+            step["newState"]["inputs"]["spec"]["predictor"]
+            for step in dev.preview()
+            if step["urn"].endswith(f":InferenceService::{name}")
+        ]
+        assert service["nodeSelector"] == {"cloud.google.com/gke-nodepool": pool}

@@ -199,6 +199,14 @@ def test_mistakes_of_all_models_are_told_at_once_and_shared_ones_once() -> None:
     ]
 
 
+def test_places_are_those_of_the_list() -> None:
+    found = [problem.key for problem in problems({"model": "x"}, {**CODE, "cpu": "x"})]
+    assert found == ["modelcar:models[0]", "modelcar:models[1].cpu"]
+    found = [problem.key for problem in problems(5, {"name": 7}, {"name": ["x"]})]  # type: ignore[arg-type]
+    assert found[0] == "modelcar:models[0]"
+    assert all(key.startswith(("modelcar:models[1].", "modelcar:models[2].")) for key in found[1:])
+
+
 def test_a_secret_in_an_entry_is_not_shown() -> None:
     for entry in (["TOKEN=hf_s3cret", 7], "hf_s3cret", ["hf_s3cret"]):
         found = problems({**CHAT, "serverEnv": entry})
