@@ -30,7 +30,7 @@ from modelcar.lock import read_lock
 
 GIB = 2**30
 #: GiB. For tools, images and state of the embedded platform, vLLM's CPU build included (docs/local-stack.md).
-EMBEDDED_DISK, EMBEDDED_MEMORY = 25, 6
+EMBEDDED_DISK, EMBEDDED_MEMORY = 17, 4
 #: Seconds for a command of somebody else's.
 PATIENCE = 20
 
