@@ -38,7 +38,7 @@ WITHOUT_DEFAULT = {
     "cpu": "Processors that one pod asks for",
     "cpuLimit": "Processors that it may use; as many as it asks for where not set",
     "memory": "Memory of one pod, asked for and limit",
-    "rollbackTo": "Digest of a former image to serve; `make rollback` sets it (operations/rollout.md)",
+    "rollbackTo": "Digest of a former image to serve; `make rollback` sets it (docs/operations/rollout.md)",
     "canaryTrafficPercent": "Share of requests for the newest revision, in Knative mode",
     "serverImage": "Model server, by digest",
     "serverCommand": "Its command",
@@ -143,7 +143,9 @@ def _table(rows: list[tuple[str, str, str, str]]) -> Iterator[str]:
     yield "| key | type | default | what |"
     yield "|---|---|---|---|"
     for key, kind, default, text in rows:
-        cells = [f"`{key}`", kind, default, text.rstrip(".")]
+        # A page that a description names is one to follow.
+        linked = re.sub(r"\bdocs/((?:[\w-]+/)*[\w-]+)\.md\b", r"[\1](../\1.md)", text.rstrip("."))
+        cells = [f"`{key}`", kind, default, linked]
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     yield ""
 
