@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pulumi
 
 from components import oci
@@ -17,8 +16,6 @@ from components.threads import in_thread
 from modelcar.build_options import image_tag
 from modelcar.errors import InputError, refuse
 from modelcar.image import LOCK_ANNOTATION
-from modelcar.registry import Registry, Target
-from modelcar.signing import verify
 
 KEY = f"{NAMESPACE}:rollbackTo"
 
@@ -86,6 +83,11 @@ def find(settings: Settings, *, preview: bool) -> Former | None:
 
 
 def _manifest(settings: Settings, digest: str) -> dict[str, Any] | None:
+    # Only a stack that rolls back needs a client of registries.
+    import httpx
+
+    from modelcar.registry import Registry, Target
+
     place = f"{settings.registry}/{settings.repository}"
     try:
         with Registry(Target(settings.registry, settings.repository, settings.registry_insecure)) as registry:
@@ -127,6 +129,7 @@ def _verified(settings: Settings, project: Path, digest: str) -> pulumi.Output[s
         return known
     trust = settings.signature.found_from(project).trust
     reference = f"{settings.registry}/{settings.repository}@{digest}"
+    from modelcar.signing import verify
 
     async def check(found: str) -> str:
         fault = await in_thread(verify, reference, trust, insecure=settings.registry_insecure)

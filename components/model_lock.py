@@ -8,7 +8,6 @@ import pulumi
 
 from components.runtime import unfit
 from components.settings import Settings
-from modelcar.builder_push import fault_for_builder
 from modelcar.errors import InputError, refuse
 from modelcar.lock import Lock, changed_files, read_lock
 from modelcar.model_config import read_config
@@ -30,8 +29,13 @@ def model_lock(settings: Settings, project: Path) -> Lock | None:
     files = frozenset(file.path for file in lock.files)
     if problems := list(unfit(settings, read_config(lock, path.parent), files)):
         raise InputError(problems)
-    if settings.fetch_on == "builder" and (fault := fault_for_builder(lock)):
-        raise refuse("modelcar:fetchOn", f"builder: {fault[0]}", allowed=fault[1], fix=fault[2])
+    if settings.fetch_on == "builder":
+        from modelcar.builder_push import (
+            fault_for_builder,
+        )  # with a client of registries, which takes its time
+
+        if fault := fault_for_builder(lock):
+            raise refuse("modelcar:fetchOn", f"builder: {fault[0]}", allowed=fault[1], fix=fault[2])
     if changed := changed_files(lock, project):
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         pulumi.log.warn(

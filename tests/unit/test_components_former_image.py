@@ -119,7 +119,7 @@ def test_a_former_image_without_a_signature_is_not_served(
         asked.append(reference)
         return "no signature"
 
-    monkeypatch.setattr(former_image, "verify", verify)
+    monkeypatch.setattr("modelcar.signing.verify", verify)
     signature = {"identity": "a@example.org", "issuer": "https://accounts.example.org"}
     with pytest.raises(pulumi.RunError, match="not rolled back to: no signature; nothing was deployed"):
         declare(Engine(preview=False), settings(server, signature=signature))
