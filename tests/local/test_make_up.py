@@ -109,7 +109,7 @@ def test_a_second_make_up_changes_nothing_and_is_quick(served: Platform) -> None
     seconds = time.monotonic() - started
     assert "unchanged" in output
     assert not re.search(r"\d+ (created|updated|replaced|deleted)", output)
-    assert summary(served.checkout)["pod"]["name"] == before["pod"]["name"], "the pod was left alone"
+    assert pod_of(summary(served.checkout))["name"] == pod_of(before)["name"], "the pod was left alone"
     assert seconds < 30
 
 
