@@ -143,7 +143,7 @@ check: env ## static checks: format, lint, types, the lock, the workflows, the d
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -m local.lock --check
 	@$$($(PYTHON) -m local.tools actionlint) .github/workflows/*.yml
-	@$(PYTHON) -m sphinx -q -W --keep-going -b html docs .local/site
+	@$(MAKE) --no-print-directory docs
 
 .PHONY: hooks
 hooks: env ## check each commit of this checkout before it is made (pre-commit)

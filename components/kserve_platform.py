@@ -143,16 +143,21 @@ def verify(settings: KServeSettings, opts: pulumi.ResourceOptions) -> pulumi.Res
     return found
 
 
+def modelcar_enabled(data: Mapping[str, str] | None) -> Any:
+    """Return what KServe's configuration says of it: True where it is on, None where it says nothing."""
+    try:
+        return json.loads((data or {})["storageInitializer"]).get("enableModelcar")
+    except (KeyError, ValueError, AttributeError):
+        return None
+
+
 def require_modelcar(data: Mapping[str, str] | None) -> None:
     """Check KServe's configuration.
 
     Raises:
         ModelcarOffError: modelcar is off in it.
     """
-    try:
-        enabled = json.loads((data or {})["storageInitializer"]).get("enableModelcar")
-    except (KeyError, ValueError, AttributeError):
-        enabled = None
+    enabled = modelcar_enabled(data)
     if enabled is not True:
         raise ModelcarOffError(
             f"ConfigMap {CONFIG_MAP}: storageInitializer.enableModelcar is {enabled}\n"

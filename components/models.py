@@ -21,7 +21,6 @@ from components.fields import quantity
 from components.google import gpus
 from components.google.checks import misfits, room_for_pods
 from components.google.settings import GoogleSettings, NodeSettings
-from components.runtime import problems as runtime_problems
 from components.settings import KEYS, OF_ENTRIES, OF_STACK, Settings
 from modelcar.errors import InputError, Problem, refuse
 
@@ -52,13 +51,7 @@ SHARED = frozenset(
 #: What an entry can say.
 OF_MODEL = frozenset(KEYS) - SHARED
 #: What makes a model this one and no other: in a stack with a list, each entry has its own.
-OF_ONE = {
-    "model": "qwen2.5-0.5b",
-    "imageName": "",
-    "serviceName": "qwen-oci",
-    "servedModelName": "",
-    "rollbackTo": "",
-}
+OF_ONE = ("model", "imageName", "serviceName", "servedModelName", "rollbackTo")
 #: What a ServingRuntime says that models share, so that it has to be equal in all of them.
 RUNTIME_KEYS = (
     "server_image",
@@ -82,14 +75,14 @@ class Stack:
     models: the settings of each, in the order of the list; never empty.
     listed: whether the stack has a list; without one its outputs are those of its only model too.
     parallel_builds: images that are brought and built at the same time.
-    first_pool: the one of `google.nodes`.
+    google: the Google side as the stack has it; a model's own has the model's pool as `nodes`.
     keep_removed_days: so long `make prune` keeps the images of a removed model.
     """
 
     models: tuple[Settings, ...]
     listed: bool = False
     parallel_builds: int = PARALLEL_BUILDS
-    first_pool: NodeSettings | None = None
+    google: GoogleSettings | None = None
     keep_removed_days: int = KEEP_REMOVED_DAYS
 
     @property
@@ -114,13 +107,6 @@ class Stack:
         )
         raise refuse("model", found, allowed=", ".join(names), fix=f"name one: --model {names[0]}")
 
-    @property
-    def google(self) -> GoogleSettings | None:
-        """The Google side as the stack has it; a model's own has the model's pool as `nodes`."""
-        return (
-            self.shared.google.model_copy(update={"nodes": self.first_pool}) if self.shared.google else None
-        )
-
     def on_pool(self, pool: str) -> tuple[Settings, ...]:
         """Return the models whose pods land on a pool."""
         return tuple(m for m in self.models if m.google is not None and m.google.nodes.name == pool)
@@ -140,32 +126,39 @@ def load_stack(config: Mapping[str, str], project: Path) -> Stack:
     values, problems = single.given(config, project)
     parallel = _number(own, "parallelBuilds", (1, 64), PARALLEL_BUILDS, problems)
     keep = _number(own, "keepRemovedDays", (0, 3650), KEEP_REMOVED_DAYS, problems)
-    if "models" not in own:
+    listed = "models" in own
+    if listed:
+        models, google = _of_list(own["models"], values, project, problems)
+    else:
         model = single.checked(values, project, problems)
-        stack = Stack(
-            (_placed(model),), parallel_builds=parallel, first_pool=_first_pool(model), keep_removed_days=keep
-        )
-        if found := list(together(stack)):
-            raise InputError(found)
-        return stack
-    entries = _entries(own["models"], problems)
-    values = _shared_values(values, problems)
-    models, first_pool = [], None
+        models, google = (_placed(model),), model.google
+    stack = Stack(models, listed, parallel_builds=parallel, google=google, keep_removed_days=keep)
+    if found := list(together(stack)):
+        raise InputError(found)
+    return stack
+
+
+def _of_list(
+    text: str, shared: dict[str, Any], project: Path, problems: list[Problem]
+) -> tuple[tuple[Settings, ...], GoogleSettings | None]:
+    """Return the settings of each model of a list, and the Google side that they share.
+
+    Raises:
+        InputError: with every problem of any of them, after those that are known already.
+    """
+    entries = _entries(text, problems)
+    values = _shared_values(shared, problems)
+    models, google = [], None
     for number, entry in entries.items():
         try:
             model = single.checked({**values, **_named(entry)}, project)
-            first_pool = _first_pool(model)
+            google = model.google
             models.append(_placed(model))
         except InputError as error:
             problems += (_in_entry(found, number, entry) for found in error.problems)
     if problems:
         raise InputError(dict.fromkeys(problems))  # what all models inherit is told once
-    stack = Stack(
-        tuple(models), listed=True, parallel_builds=parallel, first_pool=first_pool, keep_removed_days=keep
-    )
-    if found := list(together(stack)):
-        raise InputError(found)
-    return stack
+    return tuple(models), google
 
 
 def from_pulumi(project: Path) -> Stack:
@@ -186,10 +179,6 @@ def from_pulumi(project: Path) -> Stack:
             fix=f"change the password, then: pulumi config set --secret {key}",
         )
     return stack
-
-
-def _first_pool(settings: Settings) -> NodeSettings | None:
-    return settings.google.nodes if settings.google else None
 
 
 def _number(
@@ -233,7 +222,8 @@ def _entries(text: str, problems: list[Problem]) -> dict[int, dict[str, Any]]:
 def _shared_values(values: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
     """Return what models say who say nothing; what makes a model itself is not among it."""
     kept = dict(values)
-    for key, default in OF_ONE.items():
+    for key in OF_ONE:
+        default = KEYS[key].default or ""  # Pulumi hands over the project file's, which is the same
         found = kept.pop(key, default)
         if found != default:
             value = f"{found}, beside modelcar:models"
@@ -253,7 +243,7 @@ def _in_entry(found: Problem, number: int, entry: Mapping[str, Any]) -> Problem:
     """Say where in the list a problem is; what the entry does not say is the stack's own."""
     key = found.key.removeprefix(f"{NAMESPACE}:")
     top = key.partition(".")[0].partition("[")[0]
-    if top in entry or top in OF_ENTRIES or (top in OF_ONE and top not in {"registry"}):
+    if top in entry or top in OF_ENTRIES or top in OF_ONE:
         own = f"models[{number}].{key}"
         fix = found.fix.replace(f"{NAMESPACE}:{key}", f"--path '{NAMESPACE}:{own}'")
         return Problem(f"{NAMESPACE}:{own}", f"{found.value} (model {entry['name']})", found.allowed, fix)
@@ -302,7 +292,7 @@ def on_pool(settings: Settings, pool: NodeSettings) -> Settings:
     """
     google = settings.google.model_copy(update={"nodes": pool}) if settings.google else None
     placed = settings.model_copy(update={"google": google})
-    if found := [*misfits(placed, pool), *runtime_problems(placed)]:
+    if found := list(misfits(placed, pool)):
         raise InputError(found)
     return placed
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pulumi
+from pulumi.runtime.stack import ResourceRegistrationFailed
 
 from components.google.cloud import GoogleCloud
 from components.models import Stack
@@ -67,6 +68,6 @@ def _told(stack: Stack, failed: Mapping[str, Exception]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    if type(error).__name__ == "ResourceRegistrationFailed":
+    if isinstance(error, ResourceRegistrationFailed):
         return "as the engine says above; `pulumi up` goes on from here"
     return str(error)

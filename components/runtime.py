@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 #: KServe mounts the model here, whatever the server.
 MODEL_PATH = "/mnt/models"
 
-#: GPUs of compute capability below 8.0, which cannot compute in bfloat16 (vLLM ends with an error there).
-NO_BFLOAT16 = frozenset({"nvidia-tesla-t4", "nvidia-tesla-v100", "nvidia-tesla-p100", "nvidia-tesla-p4"})
-
 #: What the program says itself to vLLM; said again in serverArgs, it would differ from what the outputs tell.
 _OWN = {
     "--model": "nothing: the model is at /mnt/models, whatever it is",
@@ -178,10 +175,6 @@ def problems(settings: Settings) -> Iterator[Problem]:
             value = f"{name}, which modelcar:vllm sets too"
             yield problem("serverArgs", value, "each argument once", "remove one of the two")
         yield from _adapters(typed)
-        gpu = settings.google.nodes.gpu if settings.google else ""
-        if typed.dtype == "bfloat16" and gpu in NO_BFLOAT16:
-            value = f"bfloat16 on {gpu}, which cannot compute in it"
-            yield problem("vllm.dtype", value, "half or float32 there", "set it to half, or take another GPU")
     yield from _split(settings)
 
 

@@ -21,6 +21,7 @@ import httpx
 import psutil
 
 from components import reachability
+from components.kserve_platform import CONFIG_MAP, modelcar_enabled
 from components.models import Stack, load_stack
 from local.instance import PROJECT, Instance, cache_root
 from local.preview import BACKENDS
@@ -237,9 +238,8 @@ def _cluster(stack: Stack) -> Iterator[Line]:
             found = "not there; this stack installs it" if wanted else "not there"
             yield Line("KServe", "ok" if wanted else "missing", found, "" if wanted else fix)
             return
-        path = f"/api/v1/namespaces/{settings.kserve.namespace}/configmaps/inferenceservice-config"
-        data = (cluster.get(path) or {}).get("data") or {}
-        enabled = json.loads(data.get("storageInitializer", "{}")).get("enableModelcar") is True
+        path = f"/api/v1/namespaces/{settings.kserve.namespace}/configmaps/{CONFIG_MAP}"
+        enabled = modelcar_enabled((cluster.get(path) or {}).get("data")) is True
         fix = "helm upgrade … --set kserve.storage.enableModelcar=true"
         found = f"{kserve or 'of unknown version'}, modelcar {'on' if enabled else 'off'}"
         yield Line("KServe", "ok" if enabled else "missing", found, "" if enabled else fix)

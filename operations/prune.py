@@ -96,6 +96,3 @@ def table(found: Sequence[Pruned]) -> list[str]:
 def document(found: Sequence[Pruned]) -> dict[str, Any]:
     """Return the images for programs."""
     return {"images": [asdict(one) for one in found]}
-
-
-__all__ = ["Pruned", "document", "prune", "table"]

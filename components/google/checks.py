@@ -87,7 +87,7 @@ def room_for_pods(nodes: NodeSettings) -> tuple[float, float] | None:
 
 
 def misfits(settings: Settings, nodes: NodeSettings) -> Iterator[Problem]:
-    """Yield why a model's pods would stay Pending on a pool."""
+    """Yield why a model's pods would stay Pending on a pool, or not start there."""
     if room := room_for_pods(nodes):
         cpus, memory = room
         if quantity(settings.cpu) > cpus:
@@ -101,6 +101,9 @@ def misfits(settings: Settings, nodes: NodeSettings) -> Iterator[Problem]:
     if settings.gpu and settings.gpu != nodes.gpu:
         value = f"{settings.gpu}, and the pool {nodes.name} has {nodes.gpu}"
         yield problem("gpu", value, nodes.gpu, "change it, or add a pool to modelcar:google.pools")
+    if settings.vllm and settings.vllm.dtype == "bfloat16" and nodes.gpu in gpus.NO_BFLOAT16:
+        value = f"bfloat16 on {nodes.gpu}, which cannot compute in it"
+        yield problem("vllm.dtype", value, "half or float32 there", "set it to half, or take another GPU")
     if settings.gpu_count < 1:
         value = f"{settings.gpu_count} on a stack with GPU nodes"
         yield problem("gpuCount", value, "1 or more", "set it to the GPUs that one pod needs")

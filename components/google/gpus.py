@@ -83,6 +83,9 @@ LOCAL_SSDS: dict[str, tuple[int, ...]] = {
     "g2-standard-96": (8,),
 }
 
+#: Of compute capability below 8.0: they cannot compute in bfloat16, and vLLM ends with an error there.
+NO_BFLOAT16 = frozenset({T4})
+
 GPUS = tuple(dict.fromkeys(machine.gpu for machine in MACHINES.values()))
 
 

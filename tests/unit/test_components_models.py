@@ -109,6 +109,16 @@ def test_a_model_may_choose_its_gpu_or_its_pool() -> None:
     assert [pool_of(model) for model in stack.models] == ["large", "large"]
 
 
+def test_what_a_gpu_cannot_do_is_held_against_the_pool_that_the_model_lands_on() -> None:
+    t4 = {"name": "old", "gpu": "nvidia-tesla-t4", "machineType": "n1-standard-8"}
+    chat = {**CHAT, "vllm": {"dtype": "bfloat16"}, "cpu": "2", "memory": "8Gi"}
+    first = {"google.nodes": {**t4, "name": "gpu"}, "google.pools": [{**A100, "name": "large"}]}
+    [model] = on_google({**chat, "nodePool": "large"}, **first).models
+    assert pool_of(model) == "large"
+    with pytest.raises(InputError, match=r"vllm\.dtype: bfloat16 on nvidia-tesla-t4"):
+        on_google({**chat, "nodePool": "gpu"}, **first)
+
+
 def test_pods_go_to_their_own_pool_whose_disk_was_computed_for_them() -> None:
     from components.model_service import predictor
 
