@@ -137,13 +137,22 @@ pictures: env ## draw the pictures of docs/ again from their text (D2)
 	  $$($(PYTHON) -m local.tools d2) --layout elk --pad 16 $$picture $${picture%.d2}.svg; done
 
 .PHONY: check
-check: env ## static checks: format, lint, types, the lock, the workflows, the documentation
+check: env ## static checks: format, lint, types, the lock, the workflows, the documentation, the scanners
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -m local.lock --check
 	@$$($(PYTHON) -m local.tools actionlint) .github/workflows/*.yml
 	@$(MAKE) --no-print-directory docs
+	@$(MAKE) --no-print-directory audit
+
+.PHONY: audit
+audit: env ## what is known to be wrong with what this is built on, and with what it puts into clusters
+	@UV=$(abspath $(UV)) $(PYTHON) -m local.audit $(ARGS)
+
+.PHONY: campaign
+campaign: env ## try faults and bad input on a platform of its own, and report: make campaign ARGS="--seed 2"
+	@UV=$(abspath $(UV)) $(PYTHON) -m campaign $(ARGS)
 
 .PHONY: hooks
 hooks: env ## check each commit of this checkout before it is made (pre-commit)

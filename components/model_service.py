@@ -39,6 +39,9 @@ RESTRICTED: Mapping[str, Any] = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 
+#: The same of pods: what holds for containers that say nothing of it, as those that KServe injects.
+RESTRICTED_POD: Mapping[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
 #: The link to the weights is made asynchronously, by the sidecar; a server that starts first would fail.
 #: What it says tells how long a start took, and of what (`operations/cold_start.py`).
 MODEL_IS_THERE = f"{MODEL_PATH} is there"
@@ -264,6 +267,7 @@ def predictor(
         "minReplicas": 0 if settings.idle else settings.min_replicas,
         "maxReplicas": settings.max_replicas,
         "automountServiceAccountToken": False,
+        "securityContext": RESTRICTED_POD,
         **({"serviceAccountName": service_account} if service_account is not None else {}),
         **strategy(settings),
         **canary(settings),

@@ -12,7 +12,7 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.model_service import RESTRICTED, labels, node_selector, tolerations
+from components.model_service import RESTRICTED, RESTRICTED_POD, labels, node_selector, tolerations
 from components.options import child
 from components.settings import Settings
 from components.threads import in_thread
@@ -112,6 +112,7 @@ def daemon_set_spec(settings: Settings, storage_uri: str, service_account: str |
             "metadata": {"labels": own},
             "spec": {
                 "automountServiceAccountToken": False,
+                "securityContext": RESTRICTED_POD,
                 "initContainers": [server],
                 "containers": [keeper],
                 **node_selector(settings),

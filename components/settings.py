@@ -362,10 +362,18 @@ def _names(location: tuple[int | str, ...]) -> list[str]:
     """Return the keys of the section that an unknown key stands in."""
     model: type[BaseModel] = Settings
     for part in location[:-1]:
-        field = next(field for field in model.model_fields.values() if field.alias == part)
-        kinds = [field.annotation, *get_args(field.annotation)]
-        model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+        if isinstance(part, str):  # a number is a place in a list, and says nothing of what the list holds
+            field = next(field for field in model.model_fields.values() if field.alias == part)
+            model = next(_models_in(field.annotation))
     return sorted(str(field.alias) for field in model.model_fields.values())
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the sections that an annotation is made of: `Nodes | None`, `tuple[Nodes, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)
 
 
 def _problems(error: ValidationError) -> Iterator[Problem]:

@@ -24,7 +24,7 @@ from components import reachability
 from components.kserve_platform import CONFIG_MAP, modelcar_enabled
 from components.models import Stack, load_stack
 from local.instance import PROJECT, Instance, cache_root
-from local.preview import BACKENDS
+from local.preview import chosen_backend
 from local.stack import STACK
 from modelcar.errors import InputError
 from modelcar.lock import read_lock
@@ -265,7 +265,7 @@ def _gpus(cluster: Any, stack: Stack) -> Iterator[Line]:
 
 
 def _backend() -> Iterator[Line]:
-    chosen = sorted(BACKENDS & os.environ.keys())
+    chosen = chosen_backend()
     if chosen:
         yield Line("Pulumi backend", "ok", f"by {' and '.join(chosen)}")
     else:

@@ -21,6 +21,10 @@ POLICIES_PORT = 20244
 #: The pause image of the node and the image of every local container without one of its own.
 TOOL_IMAGE = "modelcar/busybox"
 
+#: The registry's own name and address where something stands before it.
+REGISTRY_STORE = "registry-store"
+STORE = "127.0.0.1:5001"
+
 #: Steps done from the host, which processes on the platform wait for.
 CRDS_READY = "crds-established"
 TOOL_IMAGE_READY = "tool-image-pushed"
@@ -40,7 +44,7 @@ def write_plan(instance: Instance, tools: Toolbox, sandbox_image: str) -> Path:
         "covered": {hidden: str(folder) for hidden, folder in cni.items()},
         "network": _network(instance, tools),
         "services": [
-            _registry(instance, tools),
+            *_registry(instance, tools),
             _buildkit(instance, tools),
             _etcd(instance, tools),
             _api_server(instance, tools),
@@ -72,18 +76,21 @@ def _service(
     return {"name": name, "argv": argv, "ready": ready, "after": after or [], "env": env}
 
 
-def _registry(instance: Instance, tools: Toolbox) -> dict[str, Any]:
+def _registry(instance: Instance, tools: Toolbox) -> list[dict[str, Any]]:
+    """The registry; behind a front, where there is one, which has its name and address then."""
     config = instance.state / "registry.yml"
     storage = {"filesystem": {"rootdirectory": str(instance.state / "registry")}, "delete": {"enabled": True}}
-    document = {
-        "version": 0.1,
-        "log": {"level": "info"},
-        "storage": storage,
-        "http": {"addr": instance.registry},
-    }
+    address = STORE if tools.registry_front else instance.registry
+    document = {"version": 0.1, "log": {"level": "info"}, "storage": storage, "http": {"addr": address}}
     config.write_text(yaml.safe_dump(document))
-    ready = {"url": f"http://{instance.registry}/v2/"}
-    return _service("registry", [tools["docker-registry"], "serve", str(config)], ready)
+    argv, ready = [tools["docker-registry"], "serve", str(config)], {"url": f"http://{address}/v2/"}
+    if not tools.registry_front:
+        return [_service("registry", argv, ready)]
+    front = [*tools.registry_front, instance.registry, STORE]
+    return [
+        _service(REGISTRY_STORE, argv, ready),
+        _service("registry", front, {"tcp": instance.registry.split(":")}, [REGISTRY_STORE]),
+    ]
 
 
 def _buildkit(instance: Instance, tools: Toolbox) -> dict[str, Any]:

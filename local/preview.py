@@ -36,6 +36,15 @@ PARTS = (
 )
 
 
+def chosen_backend() -> list[str]:
+    """Return the variables that say which backend the user has chosen; the local stack's own is no choice.
+
+    `eval "$(python -m local env)"` puts that one into a shell.
+    """
+    own = (state_root() / "pulumi").as_uri()
+    return sorted(name for name in BACKENDS if os.environ.get(name, own) != own)
+
+
 def preview(
     instance: Instance, tools: Toolbox, stack: str, arguments: Sequence[str], progress: Progress
 ) -> int:
@@ -55,7 +64,7 @@ def preview(
         )
     variables = {**os.environ, **environment(instance, tools)}
     folder = PROJECT
-    if not BACKENDS & os.environ.keys():
+    if not chosen_backend():
         folder = scratch_project(f"preview-{stack}")
         shutil.copy(config, folder)
         variables |= scratch_variables(folder)
@@ -73,10 +82,10 @@ def on_backend(
     Raises:
         InputError: no backend is set up.
     """
-    if not BACKENDS & os.environ.keys():
+    if not chosen_backend():
         raise refuse(
             "PULUMI_BACKEND_URL",
-            "not set, and neither is PULUMI_ACCESS_TOKEN",
+            "not set to a backend of yours, and neither is PULUMI_ACCESS_TOKEN",
             allowed="a backend that keeps the stack's state for everybody who deploys it",
             fix="for example: export PULUMI_BACKEND_URL=gs://BUCKET (docs/google-cloud.md)",
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from local import recovery
 from local.instance import PROJECT, Instance, state_root
 from local.tools import Toolbox
 
@@ -80,28 +80,15 @@ def select(instance: Instance, tools: Toolbox) -> None:
 
 
 def recover(instance: Instance, tools: Toolbox) -> list[str]:
-    """Put right what a killed run left: its lock, and operations that it did not see the end of.
-
-    Returns:
-        A line for the user for each thing done. Locks of live processes are left alone.
-    """
+    """Put right what a killed run left of the local stack; see `recovery.recover`."""
     done = []
     if orphans := stop_orphans(instance):
         done.append(f"stopped what a killed run left running: {', '.join(orphans)}")
-    for path in (state_root() / "pulumi").glob(f".pulumi/locks/organization/*/{STACK}/*.json"):
-        lock = json.loads(path.read_text())
-        if lock["hostname"] == socket.gethostname() and not psutil.pid_exists(lock["pid"]):
-            pulumi(instance, tools, "cancel", "--yes", "--stack", STACK, capture=True)
-            done.append(f"released the lock of a run that was killed (pid {lock['pid']}): pulumi cancel")
-    state = json.loads(pulumi(instance, tools, "stack", "export", "--stack", STACK, capture=True))
-    if (state.get("deployment") or {}).get("pending_operations"):
-        # What was being created is applied again by the next `up`, whether it came about or not.
-        arguments = ("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--stack", STACK)
-        pulumi(instance, tools, *arguments, capture=True)
-        done.append(
-            "cleared operations that a run did not see the end of: pulumi refresh --clear-pending-creates"
-        )
-    return done
+
+    def run(*arguments: str) -> str:
+        return pulumi(instance, tools, *arguments, capture=True)
+
+    return [*done, *recovery.recover(run, state_root() / "pulumi", STACK)]
 
 
 def stop_orphans(instance: Instance) -> list[str]:

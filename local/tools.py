@@ -34,6 +34,7 @@ HELM_VERSION = "3.22.0"
 D2_VERSION = "0.7.2"
 ACTIONLINT_VERSION = "1.7.12"
 COSIGN_VERSION = "3.1.3"
+GOVULNCHECK_VERSION = "1.9.0"
 KUBE_ROUTER_VERSION = "2.1.0"
 KANIKO_VERSION = "1.24.0"
 #: An older KServe, which the smoke test is tried against.
@@ -123,6 +124,13 @@ TOOLS = (
         f"-X sigs.k8s.io/release-utils/version.gitVersion=v{COSIGN_VERSION}",
         on_path=("cosign",),
     ),
+    Tool(
+        "govulncheck",
+        GOVULNCHECK_VERSION,
+        "govulncheck",
+        "golang.org/x/vuln/cmd/govulncheck",
+        on_path=("govulncheck",),
+    ),
     Tool("d2", D2_VERSION, "d2", "oss.terrastruct.com/d2"),
     Tool(
         "kaniko",
@@ -134,7 +142,7 @@ TOOLS = (
 )
 
 #: Not part of the local stack: collected only when asked for by name.
-ON_REQUEST = ("helm", "actionlint", "cosign", "buildctl", "kaniko", "d2", OLDER_KSERVE)
+ON_REQUEST = ("helm", "actionlint", "cosign", "buildctl", "kaniko", "d2", "govulncheck", OLDER_KSERVE)
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,8 @@ class Toolbox:
 
     netfilter: folder of iptables and ipset; None where they do not work, or are not needed.
     embedded: for the embedded platform; False where cluster, registry and builder are the user's own.
+    registry_front: a program that stands before the registry, without its last two arguments, which are the
+        addresses that it listens on and passes on to; empty: clients reach the registry itself.
     """
 
     programs: dict[str, Path]
@@ -151,6 +161,7 @@ class Toolbox:
     netfilter: Path | None = None
     standins: tuple[str, ...] = field(default=())
     embedded: bool = True
+    registry_front: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> str:
         """Return the path of a program."""

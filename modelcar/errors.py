@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from modelcar.paths import printable
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -26,7 +28,9 @@ class Problem:
     fix: str
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.value}\n    allowed: {self.allowed}\n    fix: {self.fix}"
+        text = f"{self.key}: {self.value}\n    allowed: {self.allowed}\n    fix: {self.fix}"
+        # What was found may be anybody's: it must not act on the terminal that shows it.
+        return printable(text, but="\n\t")
 
 
 class InputError(Exception):

@@ -13,14 +13,28 @@ BAD_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 NAME_BYTES = 255
 
 
-def printable(path: str) -> str:
-    """Return a name with everything escaped that a terminal would act on."""
-    return "".join(repr(c)[1:-1] if unicodedata.category(c) in BAD_CATEGORIES else c for c in path)
+#: Characters that change the order in which others are shown: what is read is not what is there
+#: (https://trojansource.codes).
+REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def is_bad(character: str) -> bool:
+    """Tell whether a terminal would act on a character, or show something else than what is there."""
+    return unicodedata.category(character) in BAD_CATEGORIES or character in REORDERING
+
+
+def printable(text: str, *, but: str = "") -> str:
+    """Return a text with everything escaped that a terminal would act on, but for characters of `but`."""
+    return "".join(_escaped(c) if is_bad(c) and c not in but else c for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def fault_of_name(path: str) -> tuple[str, str, str] | None:
     """Return what is wrong with a file's path in a model: what was found, what is allowed, and the fix."""
-    if any(unicodedata.category(character) in BAD_CATEGORIES for character in path):
+    if any(is_bad(character) for character in path):
         found = "a name with a control character, or one that is not UTF-8"
         return found, "printable names, spaces included", "rename it"
     if PurePosixPath(path).is_absolute() or any(part in {"", ".", ".."} for part in path.split("/")):

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from components.model_service import CONTAINER, OFFLINE, RESTRICTED
+from components.model_service import CONTAINER, OFFLINE, RESTRICTED, RESTRICTED_POD
 from components.settings import Settings
 from operations.cluster import JSON, Cluster, ClusterError
 from operations.pods import is_ready, last_lines, pods_of, why
@@ -239,6 +239,7 @@ def _control(cluster: Cluster, settings: Settings, image: str) -> Iterator[str]:
             "containers": [box],
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
+            "securityContext": RESTRICTED_POD,
             "terminationGracePeriodSeconds": 0,
             "activeDeadlineSeconds": 600,  # where nobody is left to remove it
             "tolerations": [{"operator": "Exists"}],

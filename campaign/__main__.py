@@ -1,0 +1,78 @@
+"""`python -m campaign`: try faults on the local platform, keep what became of each, and report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from campaign.journal import LOST, Journal, document, plan, report
+from campaign.runner import Runner
+from campaign.world import World, campaign_folder
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)
+
+
+def main() -> int:
+    """Run what is left of the campaign within its bounds; 1 where something was lost."""
+    parser = argparse.ArgumentParser(prog="python -m campaign", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="of the cases, their order and moments")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="how often each fault is tried in each operation"
+    )
+    parser.add_argument("--minutes", type=float, default=600.0, help="no case begins after so many")
+    parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in `FAULT in OPERATION`")
+    parser.add_argument("--anew", action="store_true", help="forget what is over of a campaign of this seed")
+    parser.add_argument(
+        "--report", type=Path, metavar="FOLDER", help="write campaign.md and campaign.json there"
+    )
+    options = parser.parse_args()
+    cases = plan(options.seed, options.rounds, options.only)
+    # Cases are told apart by what they try, so that rounds or --only may differ from one run to the next.
+    journal = Journal(campaign_folder() / f"seed-{options.seed}-rounds-{options.rounds}{options.only}.jsonl")
+    if options.anew:
+        journal.path.unlink(missing_ok=True)
+    over = {result.case.number for result in journal.results()}
+    left = [case for case in cases if case.number not in over]
+    say(f"{len(cases)} cases, {len(over)} over before")
+    if left and options.minutes > 0:
+        _run(left, journal, time.monotonic() + options.minutes * 60)
+    found = document(options.seed, len(cases), journal.results())
+    say("\n".join(report(found)))
+    folder: Path = options.report or campaign_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "campaign.json").write_text(json.dumps(found, indent=1) + "\n")
+    (folder / "campaign.md").write_text("\n".join(report(found)) + "\n")
+    return 1 if found["lost"] else 0
+
+
+def _run(left: list, journal: Journal, deadline: float) -> None:  # type: ignore[type-arg]
+    world = World(lambda line: say(f"   {line}"))
+    try:
+        world.start()
+        runner = Runner(world)
+        runner.learn()
+        for case in left:
+            if time.monotonic() > deadline:
+                say("   out of time; the same command goes on from here")
+                break
+            result = runner.run(case)
+            journal.add(result)
+            status = "" if result.ended is None else f", ended with {result.ended}"
+            say(
+                f"{case.number:4} {case.kind} in {case.operation} at {case.moment:.2f}: {result.verdict} "
+                f"({result.seconds:.0f} s{status})"
+            )
+            for line in [*result.recovered, *(result.found if result.verdict == LOST else [])]:
+                say(f"     {line}")
+    finally:
+        world.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

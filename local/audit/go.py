@@ -1,0 +1,128 @@
+"""govulncheck on the programs that are built here, with the Go vulnerability database.
+
+The database is asked for at vuln.go.dev; where that cannot be reached, the copy serves that is pinned in
+local/tools/govulncheck/go.mod: the database's own source, a Go module as any other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from local.audit.findings import Finding
+from local.instance import PROJECT, cache_root
+from local.tools import TOOLS, Progress, find_tool, tools_folder
+from modelcar.errors import refuse
+
+DATABASE = "https://vuln.go.dev"
+SOURCE = "golang.org/x/vulndb"
+NAME = "govulncheck"
+
+
+def database(progress: Progress) -> str:
+    """Return the address of the vulnerability database, and say which it is.
+
+    Raises:
+        InputError: neither the database nor its pinned copy can be had.
+    """
+    try:
+        with urllib.request.urlopen(f"{DATABASE}/index/db.json", timeout=5):  # noqa: S310 (https, above)
+            return DATABASE
+    except (OSError, urllib.error.URLError):
+        folder, version = _pinned()
+        progress(f"NOTE: {DATABASE} cannot be reached; the pinned copy {version} serves")
+        return folder.as_uri()
+
+
+def _pinned() -> tuple[Path, str]:
+    """Return the pinned copy in the form that govulncheck reads: https://go.dev/doc/security/vuln/database."""
+    module = PROJECT / "local" / "tools" / NAME
+    command = ["go", "mod", "download", "-json", SOURCE]
+    result = subprocess.run(command, cwd=module, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise refuse(
+            f"Go module {SOURCE}",
+            result.stderr.strip() or result.stdout.strip(),
+            allowed="a download from a Go module proxy",
+            fix="check that a Go module proxy is reachable (`go env GOPROXY`)",
+        )
+    found = json.loads(result.stdout)
+    target = cache_root() / "vulndb" / str(found["Version"])
+    if not (target / "index" / "db.json").exists():
+        _write(Path(found["Dir"]) / "data" / "osv", target)
+    return target, str(found["Version"])
+
+
+def _write(source: Path, target: Path) -> None:
+    (target / "ID").mkdir(parents=True, exist_ok=True)
+    (target / "index").mkdir(exist_ok=True)
+    modules: dict[str, list[dict[str, str]]] = {}
+    entries = []
+    for path in sorted(source.glob("GO-*.json")):
+        content = path.read_bytes()
+        entry: dict[str, Any] = json.loads(content)
+        if entry.get("withdrawn"):
+            continue
+        (target / "ID" / path.name).write_bytes(content)
+        entries.append(
+            {"id": entry["id"], "modified": entry["modified"], "aliases": entry.get("aliases", [])}
+        )
+        for affected in entry["affected"]:
+            row = {"id": entry["id"], "modified": entry["modified"]}
+            modules.setdefault(affected["package"]["name"], []).append(row)
+    listed = [{"path": name, "vulns": vulns} for name, vulns in sorted(modules.items())]
+    for name, document in (("vulns", entries), ("modules", listed)):
+        (target / "index" / f"{name}.json").write_text(json.dumps(document))
+    (target / "index" / "db.json").write_text(json.dumps({"modified": "0001-01-01T00:00:00Z"}))
+
+
+def scan(progress: Progress) -> Iterator[Finding]:
+    """Yield what is known of the programs in the cache; those that are not built are not looked at.
+
+    Raises:
+        InputError: govulncheck or the database cannot be had, or a scan fails.
+    """
+    program, address = find_tool(NAME, progress), database(progress)
+    for tool in TOOLS:
+        built = tools_folder() / "bin" / tool.name
+        if built.exists():
+            yield from _scan_one(program, address, built)
+
+
+def _scan_one(program: Path, address: str, built: Path) -> Iterator[Finding]:
+    command = [str(program), "-db", address, "-mode", "binary", "-format", "json", str(built)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
+    if result.returncode:
+        raise refuse(
+            f"govulncheck {built.name}",
+            result.stderr.strip()[-500:],
+            allowed="a scan",
+            fix=f"run it by hand: {' '.join(command)}",
+        )
+    known: dict[str, str] = {}
+    for message in _messages(result.stdout):
+        if "osv" in message:
+            known[message["osv"]["id"]] = message["osv"].get("summary", "")
+        elif "finding" in message:
+            finding = message["finding"]
+            module = finding["trace"][0]
+            fixed = finding.get("fixed_version") or "no version"
+            if "package" in module:  # the module is in the build list; the package is in the program
+                at = f"{module['module']}@{module.get('version', '?')}, mended in {fixed}"
+                yield Finding(NAME, finding["osv"], built.name, f"{known.get(finding['osv'], '')} ({at})")
+
+
+def _messages(text: str) -> Iterator[dict[str, Any]]:
+    """Yield govulncheck's messages: JSON objects, one after the other."""
+    decoder, at = json.JSONDecoder(), 0
+    while at < len(text.rstrip()):
+        message, at = decoder.raw_decode(text, at)
+        yield message
+        while at < len(text) and text[at].isspace():
+            at += 1

@@ -1,0 +1,63 @@
+"""pip-audit on the committed locks, with the advisories of the Python package index."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from local.audit.findings import Finding
+from local.instance import PROJECT
+from local.tools import Progress
+
+NAME = "pip-audit"
+LOCKS = (
+    "requirements.lock",
+    "bench/requirements.lock",
+    "local/servers/vllm.lock",
+    "local/servers/transformers.lock",
+)
+
+
+def scan(progress: Progress) -> Iterator[Finding]:
+    """Yield what is known of the locked packages; says so where the index has no advisories to give."""
+    for name in LOCKS:
+        yield from _scan_one(PROJECT / name, progress)
+
+
+def _scan_one(lock: Path, progress: Progress) -> Iterator[Finding]:
+    command = [
+        sys.executable,
+        "-m",
+        "pip_audit",
+        "--requirement",
+        str(lock),
+        "--disable-pip",
+        "--require-hashes",
+    ]
+    result = subprocess.run(
+        [*command, "--format", "json", "--progress-spinner", "off"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    shown = lock.relative_to(PROJECT)
+    try:
+        rows = json.loads(result.stdout)["dependencies"]
+    except (ValueError, KeyError):
+        said = (result.stderr.strip() or "no answer").splitlines()[-1][:200]
+        progress(f"NOT AUDITED: {shown}: {said}")
+        return
+    skipped = [row["name"] for row in rows if "skip_reason" in row]
+    if skipped:
+        of = f"{len(skipped)} of {len(rows)} packages of {shown}"
+        progress(f"NOT AUDITED: {of}: the index gives no advisories of them")
+    for row in rows:
+        for known in row.get("vulns", []):
+            fixed = ", ".join(known.get("fix_versions", [])) or "no version"
+            text = (
+                f"{row['name']} {row.get('version')}, mended in {fixed}: {known.get('description', '')[:120]}"
+            )
+            yield Finding(NAME, known["id"], row["name"], " ".join(text.split()))

@@ -1,0 +1,103 @@
+"""What a run that was killed, or a disk that was full, leaves of a stack: put right, and said.
+
+Every step is Pulumi's own, or a copy of a file that Pulumi's backend for files has made; it is named, so that
+who runs Pulumi by hand can do the same (docs/troubleshooting.md).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from modelcar.errors import refuse
+
+
+def recover(pulumi: Callable[..., str], backend: Path, stack: str) -> list[str]:
+    """Put right what stands in the way of the next `pulumi up`, and return a line for each thing done.
+
+    Locks of live processes are left alone.
+
+    Args:
+        pulumi: runs `pulumi` with these arguments and returns what it printed.
+        backend: folder of the backend for files (`file://…`); one that is not there has nothing to mend.
+        stack: the stack's name.
+
+    Raises:
+        InputError: the state cannot be read, and there is no copy of it that can.
+        Exception: whatever `pulumi` raises.
+    """
+    done = [*_released(pulumi, backend, stack), *_restored(backend, stack)]
+    state = json.loads(pulumi("stack", "export", "--stack", stack))
+    if done and "older" in done[-1]:
+        # What was made after that copy is not in it; what is in it may be gone.
+        pulumi("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--stack", stack)
+        done.append("compared it with what is there: pulumi refresh --clear-pending-creates")
+    elif (state.get("deployment") or {}).get("pending_operations"):
+        # What was being created is applied again by the next `up`, whether it came about or not.
+        pulumi("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--stack", stack)
+        done.append(
+            "cleared operations that a run did not see the end of: pulumi refresh --clear-pending-creates"
+        )
+    return done
+
+
+def _released(pulumi: Callable[..., str], backend: Path, stack: str) -> list[str]:
+    """Release locks whose process is gone."""
+    done = []
+    for path in backend.glob(f".pulumi/locks/organization/*/{stack}/*.json"):
+        with suppress(FileNotFoundError):  # released a moment ago
+            lock = _parsed(path)
+            if lock is None:  # the disk was full
+                path.unlink()
+                done.append(f"removed a lock that says nothing: {path.name}")
+            elif lock["hostname"] == socket.gethostname() and not psutil.pid_exists(lock["pid"]):
+                pulumi("cancel", "--yes", "--stack", stack)
+                done.append(f"released the lock of a run that was killed (pid {lock['pid']}): pulumi cancel")
+    return done
+
+
+def _restored(backend: Path, stack: str) -> list[str]:
+    """Put the newest readable copy in the place of a state that cannot be read."""
+    done = []
+    for path in backend.glob(f".pulumi/stacks/*/{stack}.json"):
+        if _parsed(path) is not None:
+            continue
+        project = path.parent.name
+        former = backend.glob(f".pulumi/backups/{project}/{stack}/{stack}.*.json")
+        copies = [path.with_name(f"{path.name}.bak"), *sorted(former, key=_moment, reverse=True)]
+        good = next((copy for copy in copies if copy.exists() and _parsed(copy) is not None), None)
+        if good is None:
+            raise refuse(
+                f"state of stack {stack}",
+                f"{path} cannot be read, and neither can a copy of it",
+                allowed="a state that Pulumi wrote whole, or one of its backups",
+                fix="restore the file from a backup of your own; or start anew: "
+                f"pulumi stack rm --force {stack}, pulumi stack init {stack}, then import what is there",
+            )
+        kept = path.with_name(f"{path.name}.unreadable")
+        path.rename(kept)
+        shutil.copy(good, path)
+        done.append(
+            f"the state could not be read (kept as {kept.name}); its older copy {good.name} is in its place"
+        )
+    return done
+
+
+def _moment(backup: Path) -> int:
+    moment = backup.name.split(".")[-2]
+    return int(moment) if moment.isdigit() else 0
+
+
+def _parsed(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and found else None
