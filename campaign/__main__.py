@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from campaign.journal import LOST, Journal, document, plan, report
+from campaign.journal import LOST, Case, Journal, Result, document, plan, report
 from campaign.runner import Runner
 from campaign.world import World, campaign_folder
 
@@ -41,7 +43,10 @@ def main() -> int:
     left = [case for case in cases if case.number not in over]
     say(f"{len(cases)} cases, {len(over)} over before")
     if left and options.minutes > 0:
-        _run(left, journal, time.monotonic() + options.minutes * 60)
+        try:
+            _run(left, journal, time.monotonic() + options.minutes * 60)
+        except KeyboardInterrupt:
+            say("interrupted; the same command goes on from here")
     found = document(options.seed, len(cases), journal.results())
     say("\n".join(report(found)))
     folder: Path = options.report or campaign_folder()
@@ -51,27 +56,37 @@ def main() -> int:
     return 1 if found["lost"] else 0
 
 
-def _run(left: list, journal: Journal, deadline: float) -> None:  # type: ignore[type-arg]
-    world = World(lambda line: say(f"   {line}"))
-    try:
-        world.start()
-        runner = Runner(world)
-        runner.learn()
-        for case in left:
-            if time.monotonic() > deadline:
-                say("   out of time; the same command goes on from here")
-                break
-            result = runner.run(case)
-            journal.add(result)
-            status = "" if result.ended is None else f", ended with {result.ended}"
-            say(
-                f"{case.number:4} {case.kind} in {case.operation} at {case.moment:.2f}: {result.verdict} "
-                f"({result.seconds:.0f} s{status})"
-            )
-            for line in [*result.recovered, *(result.found if result.verdict == LOST else [])]:
-                say(f"     {line}")
-    finally:
-        world.stop()
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(left: Sequence[Case], journal: Journal, deadline: float) -> None:
+    signal.signal(signal.SIGTERM, _stop)  # whoever ends it: what it started is stopped
+    pending = list(left)
+    while pending and time.monotonic() < deadline:
+        world = World(lambda line: say(f"   {line}"))
+        try:
+            world.start()
+            runner = Runner(world)
+            runner.learn()
+            while pending and not runner.broken and time.monotonic() < deadline:
+                result = runner.run(pending.pop(0))
+                journal.add(result)
+                _tell(result)
+        finally:
+            world.stop()
+    if pending:
+        say("   out of time; the same command goes on from here")
+
+
+def _tell(result: Result) -> None:
+    case, status = result.case, "" if result.ended is None else f", ended with {result.ended}"
+    say(
+        f"{case.number:4} {case.kind} in {case.operation} at {case.moment:.2f}: {result.verdict} "
+        f"({result.seconds:.0f} s{status})"
+    )
+    for line in [*result.recovered, *(result.found if result.verdict == LOST else [])]:
+        say(f"     {line}")
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def _disk_full(world: World, _: Run | None) -> Iterator[None]:
     store = world.process("registry-store")
     if store is None:
         raise Missed("the registry does not run")
-    inside = ["nsenter", f"--mount=/proc/{store.pid}/ns/mnt"]
+    inside = ["nsenter", "--mount", "--pid", "--target", str(store.pid)]
     subprocess.run([*inside, "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(uploads)], check=True)
     try:
         yield

@@ -1,6 +1,6 @@
 """Stands before the platform's registry and spoils answers, as a file of rules says at that moment.
 
-`python -m campaign.front RULES LISTEN REGISTRY` is run by the platform's supervisor; the file RULES is read
+`python front.py RULES LISTEN REGISTRY` is run by the platform's supervisor; the file RULES is read
 on every request. Without it everything is passed on.
 """
 
@@ -19,6 +19,8 @@ from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 BLOCK = 64 * 1024
 #: Headers that belong to one connection (RFC 9110, section 7.6.1), or that aiohttp writes itself.
 HOP_BY_HOP = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "content-encoding"}
+
+SESSION = web.AppKey("session", ClientSession)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def application(target: str, rules: Rules) -> web.Application:
                 headers["WWW-Authenticate"] = 'Basic realm="campaign"'
             error = {"errors": [{"code": "CAMPAIGN", "message": f"made up: {rule.status}"}]}
             return web.json_response(error, status=rule.status, headers=headers)
-        session: ClientSession = request.app["session"]
+        session = request.app[SESSION]
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
         body = _spoiled(request.content.iter_chunked(BLOCK), rule) if request.can_read_body else None
         url = f"http://{target}{request.raw_path}"
@@ -129,7 +131,7 @@ def application(target: str, rules: Rules) -> web.Application:
         connector = TCPConnector(limit=0)
         timeout = ClientTimeout(total=None)
         async with ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
-            app["session"] = session
+            app[SESSION] = session
             yield
 
     app = web.Application(client_max_size=0)

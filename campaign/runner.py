@@ -31,6 +31,7 @@ class Runner:
         self.wanted: dict[bool, dict[str, Any]] = {}
         self.timelines: dict[str, list[float]] = {}
         self.there = False
+        self.broken = False
 
     def learn(self) -> None:
         """Do each operation without any fault: what there is then, and when the engine says what."""
@@ -95,12 +96,12 @@ class Runner:
                 result.found += self._bystander(pod, prober)
         except Missed as error:
             result.verdict, result.said = MISSED, str(error)
-            self._restore()
+            self._restore(result)
         except Exception as error:
             result.found.append(f"{type(error).__name__}: {error}"[-1500:])
         if result.found:
             result.verdict = LOST
-            self._restore()
+            self._restore(result)
         result.seconds = round(time.monotonic() - started, 1)
         return result
 
@@ -171,12 +172,16 @@ class Runner:
             found.append("a container of the served model's pod was started again")
         return found
 
-    def _restore(self) -> None:
-        """After a case that went wrong: from nothing again, by force."""
-        self.world.rules.set()
-        self.world.await_platform()
-        self.world.reset_subject()
+    def _restore(self, result: Result) -> None:
+        """After a case that went wrong: from nothing again, by force; else in a new world."""
         self.there = False
+        try:
+            self.world.rules.set()
+            self.world.await_platform()
+            self.world.reset_subject()
+        except Exception as error:
+            result.found.append(f"nothing could be deployed after it: {error}"[-1500:])
+            result.verdict, self.broken = LOST, True
 
 
 def _end_of(said: str) -> str:

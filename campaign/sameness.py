@@ -35,6 +35,7 @@ KINDS = (
 #: What differs between two runs that did the same: digests, models' numbers, generated names, addresses.
 _VARYING = (
     (re.compile(r"[0-9a-f]{64}"), "DIGEST"),
+    (re.compile(r"\b[0-9a-f]{16}\b"), "REVISION"),
     (re.compile(r"\bm\d{5}\b"), "MODEL"),
     (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "UID"),
     (re.compile(r"kube-api-access-[a-z0-9]{5}"), "TOKEN"),
@@ -113,13 +114,28 @@ def differences(now: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
         if after == before:
             continue
         if isinstance(before, list):
-            lines += [f"{key}: lost {_short(entry)}" for entry in before if entry not in after]
-            lines += [f"{key}: new {_short(entry)}" for entry in after if entry not in before]
+            lost = [entry for entry in before if entry not in after]
+            new = [entry for entry in after if entry not in before]
+            for entry in lost:
+                other = next((one for one in new if one[:-1] == entry[:-1] and len(entry) > 1), None)
+                if other and isinstance(entry, list):
+                    new.remove(other)
+                    lines.append(f"{key}: {' '.join(map(str, entry[:-1]))}: {_change(entry[-1], other[-1])}")
+                else:
+                    lines.append(f"{key}: lost {_short(entry)}")
+            lines += [f"{key}: new {_short(entry)}" for entry in new]
             if len(after) != len(before) and not lines:
                 lines.append(f"{key}: {len(before)} became {len(after)}")
         else:
             lines.append(f"{key}: {_short(before)} became {_short(after)}")
     return lines
+
+
+def _change(before: Any, after: Any) -> str:
+    """Return two long texts from where they begin to differ."""
+    one, other = str(before), str(after)
+    start = max(0, next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0) - 60)
+    return f"…{one[start : start + 200]}… became …{other[start : start + 200]}…"
 
 
 def _short(entry: Any) -> str:

@@ -51,7 +51,7 @@ class World:
         self.say = say
         self.instance: Instance = load(NAME)
         self.rules = Rules(self.instance.state / "front" / "rules.json")
-        front = (sys.executable, "-m", "campaign.front", str(self.rules.path))
+        front = (sys.executable, str(Path(__file__).with_name("front.py")), str(self.rules.path))
         self.tools = replace(collect(say), registry_front=front)
         self.folder = self.instance.state / "project"
         self.model = 0
@@ -60,6 +60,7 @@ class World:
 
     def start(self) -> None:
         """Bring up the platform, an empty subject, and the bystander with its model served."""
+        end_runs(self.instance)
         self.rules.path.parent.mkdir(parents=True, exist_ok=True)
         self.rules.set()
         platform.up(self.instance, self.tools, self.say)
@@ -76,13 +77,13 @@ class World:
 
     def stop(self) -> None:
         """Stop everything and remove the platform's data; the journal stays."""
-        stack.stop_orphans(self.instance)
+        end_runs(self.instance)
         platform.down(self.instance, self.say)
         shutil.rmtree(self.instance.state, ignore_errors=True)
 
     def reset_subject(self) -> None:
         """Remove the subject in whatever way, and let it be a stack that never had an `up`."""
-        stack.stop_orphans(self.instance)
+        end_runs(self.instance)
         for path in self.backend.glob(f".pulumi/locks/organization/*/{SUBJECT}/*"):
             path.unlink()
         for path in self.backend.glob(f".pulumi/stacks/*/{SUBJECT}.json*"):
@@ -289,6 +290,14 @@ class Run:
         with suppress(psutil.Error):
             return [self.process, *self.process.children(recursive=True)]
         return []
+
+
+def end_runs(instance: Instance) -> None:
+    """Kill every process of Pulumi runs of this platform, which nobody waits for any more."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(stack.RUN_MARK) == str(instance.state):
+                process.kill()
 
 
 def until(done: Callable[[], bool], seconds: float, interval: float = 0.02) -> bool:

@@ -29,18 +29,25 @@ MODEL_FORMAT = "vLLM"
 #: What keeps a model server from asking a hub.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
+#: What KServe makes the modelcar and the server run as (uidModelcar), so that the link through /proc can be
+#: followed.
+USER = 1010
+
 #: Pod Security Standard `restricted`, of every container that this project makes.
 RESTRICTED: Mapping[str, Any] = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
     "runAsNonRoot": True,
-    "runAsUser": 1010,  # what KServe forces, so that the link through /proc can be followed
+    "runAsUser": USER,
     "readOnlyRootFilesystem": True,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 
-#: The same of pods: what holds for containers that say nothing of it, as those that KServe injects.
-RESTRICTED_POD: Mapping[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+#: The same of pods: what holds for containers that say nothing of it, as those that KServe injects. Its init
+#: container has no user of its own, so that it would be root (0.19, pkg/webhook/admission/pod).
+RESTRICTED_POD: Mapping[str, Any] = {
+    key: RESTRICTED[key] for key in ("runAsNonRoot", "runAsUser", "seccompProfile")
+}
 
 #: The link to the weights is made asynchronously, by the sidecar; a server that starts first would fail.
 #: What it says tells how long a start took, and of what (`operations/cold_start.py`).

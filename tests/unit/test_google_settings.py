@@ -360,3 +360,16 @@ def test_local_ssds_hold_what_is_pulled() -> None:
     assert found.key == "modelcar:google.nodes.localSsds"
     assert "1, 375 GB: pulling the model would end in ImageGCFailed" in found.value
     assert found.allowed.startswith("at least 2 (")
+
+
+def test_an_unknown_key_of_a_pool_in_a_list_is_told_with_the_pools_own_keys() -> None:
+    google = stack_config("dev")["modelcar:google"]
+    config = {
+        **stack_config("dev"),
+        "modelcar:google": {**google, "pools": [{"machinType": "g2-standard-4"}]},
+    }
+    with pytest.raises(InputError) as caught:
+        settings.load(as_texts(config), PROJECT)
+    [problem] = [found for found in caught.value.problems if found.value == "unknown key"]
+    assert problem.key == "modelcar:google.pools[0].machinType"
+    assert "did you mean machineType?" in problem.fix

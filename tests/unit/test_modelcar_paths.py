@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from modelcar.errors import Problem
 from modelcar.paths import fault_of_name, printable, same_but_for_case
 
 
@@ -54,3 +55,12 @@ def test_names_that_become_one() -> None:
     assert list(same_but_for_case(["stra\u00dfe", "STRASSE"])) == [("stra\u00dfe", "STRASSE")]
     three = list(same_but_for_case(["aa", "aA", "Aa"]))
     assert len(three) == 2, "each of three is named"
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "\x07", "\u202egpj.exe", "\ud800", "\u2028"])
+def test_what_is_printed_does_not_act_on_a_terminal(text: str) -> None:
+    problem = Problem(f"modelcar:{text}", f"{text}\nsecond line", f"not {text}", f"remove {text}")
+    shown = str(problem)
+    assert text[0] not in shown
+    assert "\nsecond line" in shown, "lines stay lines"
+    assert shown.isascii()

@@ -1,0 +1,153 @@
+"""The campaign itself: its plan follows from the seed, it goes on where it was, and it counts right."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientError, web
+from aiohttp.test_utils import TestClient, TestServer
+
+from campaign import sameness
+from campaign.faults import KINDS
+from campaign.front import Rule, Rules, application
+from campaign.journal import LOST, MISSED, SAME, Case, Journal, Result, document, plan, report
+from campaign.prober import Prober
+
+
+def test_the_plan_follows_from_the_seed() -> None:
+    assert plan(1, 2) == plan(1, 2)
+    assert plan(1, 2) != plan(2, 2)
+    pairs = {(kind.name, operation) for kind in KINDS for operation in kind.at}
+    for cases in (plan(1, 1), plan(7, 3)[: len(pairs)]):
+        assert {(case.kind, case.operation) for case in cases} == pairs, "a round tries everything once"
+
+
+def test_more_rounds_look_at_other_moments() -> None:
+    cases = plan(3, 4, only="kill engine in destroy")
+    assert sorted(int(case.moment * 4) for case in cases) == [0, 1, 2, 3], "one in each quarter"
+    assert {case.kind for case in cases} == {"kill engine"}
+
+
+def test_the_journal_holds_what_is_over(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "some" / "journal.jsonl")
+    assert journal.results() == []
+    results = [Result(Case(n, "kill engine", "up", 0.5), SAME, requests=n) for n in range(3)]
+    for result in results:
+        journal.add(result)
+    assert Journal(journal.path).results() == results
+
+
+def test_the_report_counts() -> None:
+    results = [
+        Result(Case(0, "kill engine", "up", 0.1), SAME, requests=100, seconds=4.0),
+        Result(Case(1, "kill engine", "update", 0.2), LOST, ["objects: lost a pod"], requests=50, failed=2),
+        Result(Case(2, "node reboots", "rest", 0.3), MISSED, seconds=1.0),
+    ]
+    found = document(5, 9, results)
+    assert (found["over"], found["tried"], found["lost"]) == (3, 2, 1)
+    text = "\n".join(report(found))
+    assert "Seed 5: 3 of 9 cases are over, 2 tried, **1 lost**" in text
+    assert "| kill engine | 2 | 1 | 1 | 0 | 150 | 2 | 2.0 |" in text
+    assert "| all | 2 | 1 | 1 | 1 | 150 | 2 | |" in text
+    assert "case 1, kill engine in update at 0.2: objects: lost a pod" in text
+    json.dumps(found)
+
+
+def test_differences_name_what_is_not_the_same() -> None:
+    wanted = {"objects": [["Pod", "a", "spec: 1"], ["Service", "a", "x"]], "pending": []}
+    assert sameness.differences(wanted, wanted) == []
+    now = {"objects": [["Pod", "a", "spec: 2"], ["Secret", "b", "y"]], "pending": ["creating"]}
+    found = sameness.differences(now, wanted)
+    assert any("objects: Pod a: …spec: 1… became …spec: 2…" in line for line in found)
+    assert any("lost" in line and "Service" in line for line in found)
+    assert any("new" in line and "Secret" in line for line in found)
+    assert any("new creating" in line for line in found)
+    doubled = {**wanted, "objects": [*wanted["objects"], wanted["objects"][0]]}
+    assert sameness.differences(doubled, wanted), "the same twice is not the same"
+
+
+BLOB = bytes(range(256)) * 1000
+
+
+@contextmanager
+def ask(
+    rules: Rules, path: str, method: str = "GET", data: bytes | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Send one request through the front to a registry that answers with a blob."""
+    sent: list[bytes] = []
+
+    async def registry(request: web.Request) -> web.Response:
+        sent.append(await request.read())
+        return web.Response(body=BLOB if request.method == "GET" else b"", headers={"X-Blob": "yes"})
+
+    async def go() -> tuple[int, bytes]:
+        app = web.Application(client_max_size=2**30)
+        app.router.add_route("*", "/{path:.*}", registry)
+        async with TestServer(app) as behind:
+            front = application(f"{behind.host}:{behind.port}", rules)
+            async with (
+                TestClient(TestServer(front)) as client,
+                client.request(method, path, data=data) as answer,
+            ):
+                return answer.status, await answer.read()
+
+    status, body = asyncio.run(go())
+    yield status, body if method == "GET" else b"".join(sent)
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Rules:
+    return Rules(tmp_path / "rules.json")
+
+
+def test_without_rules_everything_passes(rules: Rules) -> None:
+    with ask(rules, "/v2/x/blobs/y") as (status, body):
+        assert (status, body) == (200, BLOB)
+    with ask(rules, "/v2/x/blobs/y", "PUT", BLOB) as (status, sent):
+        assert (status, sent) == (200, BLOB)
+
+
+def test_a_rule_answers_so_often_and_counts(rules: Rules) -> None:
+    rules.set(Rule(path="/blobs/", status=503, times=1))
+    seen = []
+    for path in ("/v2/", "/v2/x/blobs/y", "/v2/x/blobs/y"):
+        with ask(rules, path) as (status, _):
+            seen.append(status)
+    assert seen == [200, 503, 200]
+    assert rules.used() == 1
+    rules.set()
+    assert rules.used() == 0
+
+
+def test_a_body_is_cut(rules: Rules) -> None:
+    rules.set(Rule(cut=1000))
+    with pytest.raises(ClientError), ask(rules, "/v2/x/blobs/y"):
+        pass
+    assert rules.used() == 1
+
+
+def test_a_prober_counts_what_is_not_answered() -> None:
+    prober = Prober("127.0.0.1", 1).start()  # nobody listens there
+    while not prober.failed:
+        pass
+    prober.stop()
+    assert prober.sent == prober.failed
+    assert set(prober.reasons) == {"ConnectionRefusedError"}
+
+
+def test_kinds_have_names_of_their_own() -> None:
+    names = [kind.name for kind in KINDS]
+    assert len(set(names)) == len(names)
+    unknown: set[Any] = {operation for kind in KINDS for operation in kind.at} - {
+        "up",
+        "update",
+        "destroy",
+        "rest",
+    }
+    assert not unknown

@@ -1,0 +1,129 @@
+"""What a killed run or a full disk leaves of a stack's state, and how it is put right."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from local.recovery import recover
+from modelcar.errors import InputError
+
+WHOLE = json.dumps({"version": 3, "checkpoint": {"latest": {"resources": ["then"]}}})
+NOW = json.dumps({"version": 3, "checkpoint": {"latest": {"resources": ["then", "now"]}}})
+
+
+class Pulumi:
+    """Keeps what it was asked to do, and reads the state as Pulumi does."""
+
+    def __init__(self, backend: Path) -> None:
+        self.stack = backend / ".pulumi/stacks/modelcar/local.json"
+        self.stack.parent.mkdir(parents=True)
+        self.stack.write_text(NOW)
+        self.asked: list[tuple[str, ...]] = []
+        self.pending: list[str] = []
+
+    def __call__(self, *arguments: str) -> str:
+        self.asked.append(arguments)
+        if arguments[:2] == ("stack", "export"):
+            json.loads(self.stack.read_text())
+            return json.dumps({"deployment": {"pending_operations": self.pending}})
+        return ""
+
+    def backup(self, moment: int, content: str) -> None:
+        folder = self.stack.parent.parent.parent / "backups/modelcar/local"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"local.{moment}.json").write_text(content)
+
+
+@pytest.fixture
+def pulumi(tmp_path: Path) -> Pulumi:
+    return Pulumi(tmp_path)
+
+
+def lock(backend: Path, content: str) -> Path:
+    folder = backend / ".pulumi/locks/organization/modelcar/local"
+    folder.mkdir(parents=True)
+    (folder / "some.json").write_text(content)
+    return folder / "some.json"
+
+
+def gone() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_nothing_is_done_where_all_is_well(pulumi: Pulumi, tmp_path: Path) -> None:
+    assert recover(pulumi, tmp_path, "local") == []
+    assert pulumi.asked == [("stack", "export", "--stack", "local")]
+
+
+def test_pending_operations_are_cleared(pulumi: Pulumi, tmp_path: Path) -> None:
+    pulumi.pending = ["creating"]
+    [line] = recover(pulumi, tmp_path, "local")
+    assert "pulumi refresh --clear-pending-creates" in line
+    assert "--clear-pending-creates" in pulumi.asked[-1]
+
+
+@pytest.mark.parametrize("content", [NOW[: len(NOW) // 2], "", "[]", "\x00" * 100])
+def test_an_unreadable_state_gives_way_to_its_newest_copy(
+    pulumi: Pulumi, tmp_path: Path, content: str
+) -> None:
+    pulumi.stack.write_text(content)
+    pulumi.backup(100, json.dumps({"version": 3, "checkpoint": {"latest": {"resources": ["long ago"]}}}))
+    pulumi.backup(200, WHOLE)
+    pulumi.backup(300, WHOLE[:20])  # of the same full disk
+    done = recover(pulumi, tmp_path, "local")
+    assert pulumi.stack.read_text() == WHOLE
+    assert pulumi.stack.with_name("local.json.unreadable").read_text() == content
+    assert "local.200.json" in done[0]
+    assert "pulumi refresh" in done[1], "what was made after the copy is not in it"
+
+
+def test_the_copy_of_the_last_write_comes_first(pulumi: Pulumi, tmp_path: Path) -> None:
+    pulumi.stack.write_text("")
+    pulumi.stack.with_name("local.json.bak").write_text(NOW)
+    pulumi.backup(200, WHOLE)
+    assert "local.json.bak" in recover(pulumi, tmp_path, "local")[0]
+    assert pulumi.stack.read_text() == NOW
+
+
+def test_a_state_without_any_readable_copy_is_told(pulumi: Pulumi, tmp_path: Path) -> None:
+    pulumi.stack.write_text("{")
+    pulumi.backup(200, "{")
+    with pytest.raises(InputError, match=r"(?s)cannot be read.*fix: restore the file.*pulumi stack init"):
+        recover(pulumi, tmp_path, "local")
+    assert pulumi.stack.read_text() == "{", "nothing is taken away"
+
+
+def test_other_stacks_are_left_alone(pulumi: Pulumi, tmp_path: Path) -> None:
+    other = pulumi.stack.with_name("dev.json")
+    other.write_text("{")
+    assert recover(pulumi, tmp_path, "local") == []
+    assert other.read_text() == "{"
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_only_a_dead_runs_lock_is_released(pulumi: Pulumi, tmp_path: Path, alive: bool) -> None:
+    pid = os.getpid() if alive else gone()
+    lock(tmp_path, json.dumps({"pid": pid, "hostname": socket.gethostname()}))
+    done = recover(pulumi, tmp_path, "local")
+    assert (("cancel", "--yes", "--stack", "local") in pulumi.asked) is not alive
+    assert len(done) == (0 if alive else 1)
+
+
+def test_another_machines_lock_is_left(pulumi: Pulumi, tmp_path: Path) -> None:
+    lock(tmp_path, json.dumps({"pid": gone(), "hostname": "another"}))
+    assert recover(pulumi, tmp_path, "local") == []
+
+
+def test_a_lock_of_a_full_disk_says_nothing_and_goes(pulumi: Pulumi, tmp_path: Path) -> None:
+    path = lock(tmp_path, "")
+    [line] = recover(pulumi, tmp_path, "local")
+    assert "a lock that says nothing" in line
+    assert not path.exists()
