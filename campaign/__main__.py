@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from campaign import inputs
 from campaign.journal import LOST, Case, Journal, Result, document, plan, report
 from campaign.runner import Runner
 from campaign.world import World, campaign_folder
@@ -27,11 +28,12 @@ def main() -> int:
     parser.add_argument(
         "--rounds", type=int, default=1, help="how often each fault is tried in each operation"
     )
+    parser.add_argument("--examples", type=int, default=1000, help="of made-up input, for each property")
     parser.add_argument("--minutes", type=float, default=600.0, help="no case begins after so many")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in `FAULT in OPERATION`")
     parser.add_argument("--anew", action="store_true", help="forget what is over of a campaign of this seed")
     parser.add_argument(
-        "--report", type=Path, metavar="FOLDER", help="write campaign.md and campaign.json there"
+        "--report", type=Path, metavar="FOLDER", help="of campaign-report.md and campaign.json"
     )
     options = parser.parse_args()
     cases = plan(options.seed, options.rounds, options.only)
@@ -39,6 +41,10 @@ def main() -> int:
     journal = Journal(campaign_folder() / f"seed-{options.seed}-rounds-{options.rounds}{options.only}.jsonl")
     if options.anew:
         journal.path.unlink(missing_ok=True)
+    tried = inputs.try_inputs(
+        options.seed, options.examples, campaign_folder() / f"inputs-{options.seed}-{options.examples}.json"
+    )
+    say("\n".join(inputs.report(tried)))
     over = {result.case.number for result in journal.results()}
     left = [case for case in cases if case.number not in over]
     say(f"{len(cases)} cases, {len(over)} over before")
@@ -47,13 +53,14 @@ def main() -> int:
             _run(left, journal, time.monotonic() + options.minutes * 60)
         except KeyboardInterrupt:
             say("interrupted; the same command goes on from here")
-    found = document(options.seed, len(cases), journal.results())
+    found = {**document(options.seed, len(cases), journal.results()), "inputs": tried}
+    lines = [*report(found), "", *inputs.report(tried)]
     say("\n".join(report(found)))
     folder: Path = options.report or campaign_folder()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "campaign.json").write_text(json.dumps(found, indent=1) + "\n")
-    (folder / "campaign.md").write_text("\n".join(report(found)) + "\n")
-    return 1 if found["lost"] else 0
+    (folder / "campaign-report.md").write_text("\n".join(lines) + "\n")
+    return 1 if found["lost"] or tried["failed"] else 0
 
 
 def _stop(*_: object) -> None:

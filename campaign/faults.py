@@ -149,6 +149,11 @@ def _disk_full(world: World, _: Run | None) -> Iterator[None]:
 # --- the API server ---------------------------------------------------------------------------------
 
 
+#: An annotation that KServe keeps from pods; any other one would make new pods each time it is written
+#: (0.19, pkg/constants, ServiceAnnotationDisallowedList).
+NOT_HANDED_ON = "kubectl.kubernetes.io/last-applied-configuration"
+
+
 @contextmanager
 def _conflict(world: World, run: Run | None) -> Iterator[None]:
     """Write to every object of the subject, all the time, as an eager controller does."""
@@ -160,7 +165,7 @@ def _conflict(world: World, run: Run | None) -> Iterator[None]:
         with suppress(Exception):
             world.kubectl(
                 "-n", SUBJECT, "annotate", "--overwrite",
-                "inferenceservices,servingruntimes,serviceaccounts", "--all", f"campaign={number}",
+                "inferenceservices,servingruntimes,serviceaccounts", "--all", f"{NOT_HANDED_ON}={number}",
             )  # fmt: skip
     yield
     with suppress(Exception):
@@ -170,7 +175,7 @@ def _conflict(world: World, run: Run | None) -> Iterator[None]:
             "annotate",
             "inferenceservices,servingruntimes,serviceaccounts",
             "--all",
-            "campaign-",
+            f"{NOT_HANDED_ON}-",
         )
 
 

@@ -35,7 +35,7 @@ def _escaped(character: str) -> str:
 def fault_of_name(path: str) -> tuple[str, str, str] | None:
     """Return what is wrong with a file's path in a model: what was found, what is allowed, and the fix."""
     if any(is_bad(character) for character in path):
-        found = "a name with a control character, or one that is not UTF-8"
+        found = "a name with a control character, or one that is not UTF-8 or not shown as it is"
         return found, "printable names, spaces included", "rename it"
     if PurePosixPath(path).is_absolute() or any(part in {"", ".", ".."} for part in path.split("/")):
         return "a path that leads out of the model's folder", "relative paths without ..", "rename it"

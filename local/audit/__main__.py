@@ -1,44 +1,60 @@
-"""`python -m local.audit`: every scanner; 1 where something is found that is not accepted."""
+"""`python -m local.audit`: every scanner; 1 where something is found that is not accepted.
+
+The same tree has the same result: the advisories of today, which may be new, only count with --fresh.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 from local.audit import findings, go, manifests, python
 from local.tools import Progress
 from modelcar.errors import InputError
 
-SCANNERS: dict[str, Callable[[Progress], Iterator[findings.Finding]]] = {
-    manifests.NAME: manifests.scan,
-    python.NAME: python.scan,
-    go.NAME: go.scan,
-}
+
+class Scan(Protocol):
+    """A scanner; progress takes what it has to say beside its findings."""
+
+    def __call__(self, progress: Progress, *, fresh: bool = False) -> Iterator[findings.Finding]:
+        """Yield the findings."""
+
+
+SCANNERS: dict[str, Scan] = {manifests.NAME: manifests.scan, python.NAME: python.scan, go.NAME: go.scan}
+#: What these find depends on the day.
+OF_TODAY = frozenset({python.NAME})
 
 
 def main() -> int:
     """Run the scanners, and say what is found, what of it is accepted, and what was not looked at."""
     parser = argparse.ArgumentParser(prog="python -m local.audit", description=__doc__)
     parser.add_argument("scanner", nargs="*", choices=[[], *SCANNERS], help="all where none is named")
-    chosen = parser.parse_args().scanner or list(SCANNERS)
+    parser.add_argument("--fresh", action="store_true", help="with the advisories of today; they count")
+    options = parser.parse_args()
     found: list[findings.Finding] = []
     try:
         known = findings.accepted()
-        for name in chosen:
+        for name in options.scanner or list(SCANNERS):
             started, before = time.monotonic(), len(found)
-            found += SCANNERS[name](_say)
+            found += SCANNERS[name](_say, fresh=options.fresh)
             _say(f"{name}: {len(found) - before} found in {time.monotonic() - started:.0f} s")
     except (InputError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     judged = list(findings.judge(found, known))
+    bad = 0
     for finding, entry in judged:
         if entry is None:
-            _say(f"{finding.scanner} {finding.id}, {finding.where}: {finding.text}")
-    bad = sum(entry is None for _, entry in judged)
-    _say(f"{bad} found, and {len(judged) - bad} that are accepted with a reason ({findings.ACCEPTED.name})")
+            counts = options.fresh or finding.scanner not in OF_TODAY
+            bad += counts
+            _say(
+                f"{'' if counts else 'NOTE: '}{finding.scanner} {finding.id}, {finding.where}: {finding.text}"
+            )
+    stands = sum(entry is not None for _, entry in judged)
+    _say(f"{bad} found, and {stands} that are accepted with a reason ({findings.ACCEPTED.name})")
     return 1 if bad else 0
 
 

@@ -29,11 +29,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Accepted:
-    """A finding that stands, with the reason. where: as a finding has it, or `*` for all places."""
+    """Findings that stand, with the reason.
 
-    id: str
-    where: str
+    ids: the scanner's. where: as findings have it, or `*` for all places.
+    """
+
+    ids: tuple[str, ...]
+    where: tuple[str, ...]
     reason: str
+
+    def fits(self, finding: Finding) -> bool:
+        """Tell whether this is one of them."""
+        return finding.id in self.ids and ("*" in self.where or finding.where in self.where)
 
 
 def accepted(path: Path = ACCEPTED) -> list[Accepted]:
@@ -42,18 +49,22 @@ def accepted(path: Path = ACCEPTED) -> list[Accepted]:
     Raises:
         InputError: the file is not a list of entries with id, where and reason.
     """
-    allowed, fix = "a list of entries with id, where and reason", "correct the entry"
+    allowed, fix = (
+        "a list of entries with id, where and reason; the first two may be lists",
+        "correct the entry",
+    )
     document: Any = strict_yaml.read(path, allowed, fix)
     found = []
     for entry in document or []:
-        if (
-            not isinstance(entry, dict)
-            or entry.keys() != {"id", "where", "reason"}
-            or not all(entry.values())
-        ):
+        keys = entry.keys() if isinstance(entry, dict) else set()
+        if keys != {"id", "where", "reason"} or not all(entry.values()):
             raise refuse(str(path), repr(entry)[:200], allowed=allowed, fix=fix)
-        found.append(Accepted(str(entry["id"]), str(entry["where"]), str(entry["reason"])))
+        found.append(Accepted(_several(entry["id"]), _several(entry["where"]), str(entry["reason"])))
     return found
+
+
+def _several(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else (str(value),)
 
 
 def judge(
@@ -61,5 +72,4 @@ def judge(
 ) -> Iterator[tuple[Finding, Accepted | None]]:
     """Yield each finding once, with the entry that accepts it."""
     for finding in sorted(set(findings), key=lambda one: (one.scanner, one.id, one.where)):
-        fits = (one for one in known if one.id == finding.id and one.where in {"*", finding.where})
-        yield finding, next(fits, None)
+        yield finding, next((one for one in known if one.fits(finding)), None)

@@ -26,7 +26,7 @@ def test_every_accepted_finding_has_a_reason() -> None:
     known = findings.accepted()
     assert known
     assert all(len(entry.reason) > 40 for entry in known), "a reason is a sentence"
-    assert len({(entry.id, entry.where) for entry in known}) == len(known)
+    assert len({(entry.ids, entry.where) for entry in known}) == len(known)
 
 
 @pytest.mark.parametrize(
@@ -47,16 +47,16 @@ def test_an_entry_without_a_reason_is_refused(tmp_path: Path, content: str) -> N
     ],
 )
 def test_what_is_accepted_is_accepted_there_only(where: str, id: str, stands: bool) -> None:
-    [(finding, entry)] = findings.judge([ONE, ONE], [Accepted(id, where, "because")])
+    [(finding, entry)] = findings.judge([ONE, ONE], [Accepted((id,), (where,), "because")])
     assert finding == ONE
     assert (entry is not None) is stands
 
 
-@pytest.mark.parametrize(("known", "status"), [([], 1), ([Accepted("CKV_1", "*", "because")], 0)])
+@pytest.mark.parametrize(("known", "status"), [([], 1), ([Accepted(("CKV_1",), ("*",), "because")], 0)])
 def test_the_audit_fails_on_what_is_not_accepted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], known: list[Accepted], status: int
 ) -> None:
-    monkeypatch.setattr("local.audit.__main__.SCANNERS", {"checkov": lambda say: iter([ONE])})
+    monkeypatch.setattr("local.audit.__main__.SCANNERS", {"checkov": lambda say, fresh: iter([ONE])})
     monkeypatch.setattr("sys.argv", ["audit"])
     monkeypatch.setattr(findings, "accepted", lambda: known)
     assert main() == status

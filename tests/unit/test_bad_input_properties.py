@@ -12,6 +12,7 @@ import os
 import stat
 import struct
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,9 +114,22 @@ PLAUSIBLE = some.sampled_from(
 VALUES = TEXT | PLAUSIBLE | JSON.map(json.dumps)
 
 
+#: Cases by test, for the report of a campaign.
+TRIED: Counter[str] = Counter()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def told() -> Iterator[None]:
+    """Write how many cases there were, where a campaign asks for it."""
+    yield
+    if path := os.environ.get("MODELCAR_TRIED"):
+        Path(path).write_text(json.dumps(TRIED))
+
+
 @contextlib.contextmanager
 def fit_to_print(allowed: type[Exception] = InputError) -> Iterator[None]:
     """Nothing is raised but a refusal that a person can act on, and that a terminal can show."""
+    TRIED[os.environ["PYTEST_CURRENT_TEST"].partition("::")[2].partition(" ")[0]] += 1
     raised: Exception | None = None
     try:
         yield
