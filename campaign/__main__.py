@@ -28,7 +28,9 @@ def main() -> int:
     parser.add_argument(
         "--rounds", type=int, default=1, help="how often each fault is tried in each operation"
     )
-    parser.add_argument("--examples", type=int, default=1000, help="of made-up input, for each property")
+    parser.add_argument(
+        "--examples", type=int, default=1000, help="of each property of made-up input; 0: none"
+    )
     parser.add_argument("--minutes", type=float, default=600.0, help="no case begins after so many")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in `FAULT in OPERATION`")
     parser.add_argument("--anew", action="store_true", help="forget what is over of a campaign of this seed")
@@ -36,9 +38,8 @@ def main() -> int:
         "--report", type=Path, metavar="FOLDER", help="of campaign-report.md and campaign.json"
     )
     options = parser.parse_args()
-    cases = plan(options.seed, options.rounds, options.only)
-    # Cases are told apart by what they try, so that rounds or --only may differ from one run to the next.
-    journal = Journal(campaign_folder() / f"seed-{options.seed}-rounds-{options.rounds}{options.only}.jsonl")
+    cases = plan(options.seed, options.rounds)
+    journal = Journal(campaign_folder() / f"seed-{options.seed}-rounds-{options.rounds}.jsonl")
     if options.anew:
         journal.path.unlink(missing_ok=True)
     tried = inputs.try_inputs(
@@ -46,15 +47,16 @@ def main() -> int:
     )
     say("\n".join(inputs.report(tried)))
     over = {result.case.number for result in journal.results()}
-    left = [case for case in cases if case.number not in over]
-    say(f"{len(cases)} cases, {len(over)} over before")
+    wanted = [case for case in cases if options.only in f"{case.kind} in {case.operation}"]
+    left = [case for case in wanted if case.number not in over]
+    say(f"{len(wanted)} of {len(cases)} cases, {len(wanted) - len(left)} of them over before")
     if left and options.minutes > 0:
         try:
             _run(left, journal, time.monotonic() + options.minutes * 60)
         except KeyboardInterrupt:
             say("interrupted; the same command goes on from here")
     found = {**document(options.seed, len(cases), journal.results()), "inputs": tried}
-    lines = [*report(found), "", *inputs.report(tried)]
+    lines = ["# Report of a campaign", "", *report(found), "", *inputs.report(tried)]
     say("\n".join(report(found)))
     folder: Path = options.report or campaign_folder()
     folder.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,8 @@ def try_inputs(seed: int, examples: int, kept: Path) -> dict[str, Any]:
     Returns:
         `cases`: how many, by property; `failed`: what pytest said of one that failed, empty where none did.
     """
+    if not examples:
+        return {"examples": 0, "cases": {}, "failed": ""}
     if kept.exists():
         found: dict[str, Any] = json.loads(kept.read_text())
         return found

@@ -29,7 +29,8 @@ def test_the_plan_follows_from_the_seed() -> None:
 
 
 def test_more_rounds_look_at_other_moments() -> None:
-    cases = plan(3, 4, only="kill engine in destroy")
+    wanted = ("kill engine", "destroy")
+    cases = [case for case in plan(3, 4) if (case.kind, case.operation) == wanted]
     assert sorted(int(case.moment * 4) for case in cases) == [0, 1, 2, 3], "one in each quarter"
     assert {case.kind for case in cases} == {"kill engine"}
 
