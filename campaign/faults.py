@@ -244,12 +244,16 @@ def _second_up(world: World, run: Run | None) -> Iterator[None]:
 
 @contextmanager
 def _reboot(world: World, _: Run | None) -> Iterator[None]:
+    """Stop the platform as a machine is, and start it again; what was served has to be served again."""
+
+    def served() -> bool:
+        return all(
+            any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+            for name in (SUBJECT, BYSTANDER)
+            for pod in world.objects(name, "pods")
+        )
+
     world.reboot()
-    served = lambda: all(  # noqa: E731
-        any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
-        for name in (SUBJECT, BYSTANDER)
-        for pod in world.objects(name, "pods")
-    )
     if not until(served, 180, 0.5):
         raise AssertionError("after the node came back, its pods were not ready in 180 s")
     yield

@@ -21,7 +21,7 @@ import yaml
 
 from campaign.front import Rules
 from local import platform, recovery, stack
-from local.instance import PROJECT, Instance, load, state_root
+from local.instance import CAMPAIGN, PROJECT, Instance, load, state_root
 from local.plan import TOOL_IMAGE
 from local.preview import scratch_project
 from local.tools import Progress, collect
@@ -29,8 +29,6 @@ from local.up import ARCHITECTURES
 from modelcar import locking
 from modelcar.tiny_model import make_tiny_model
 
-#: Name of the campaign's platform, and of its folder below the state root.
-NAME = "campaign"
 #: The stack that is hit, and the one whose pod has to answer all the time; their namespaces too.
 SUBJECT, BYSTANDER = "subject", "bystander"
 #: A server that starts at once: busybox httpd. What faults do to a delivery does not depend on what serves.
@@ -49,7 +47,7 @@ class World:
 
     def __init__(self, say: Progress) -> None:
         self.say = say
-        self.instance: Instance = load(NAME)
+        self.instance: Instance = load(CAMPAIGN)
         self.rules = Rules(self.instance.state / "front" / "rules.json")
         front = (sys.executable, str(Path(__file__).with_name("front.py")), str(self.rules.path))
         self.tools = replace(collect(say), registry_front=front)
@@ -64,7 +62,7 @@ class World:
         self.rules.path.parent.mkdir(parents=True, exist_ok=True)
         self.rules.set()
         platform.up(self.instance, self.tools, self.say)
-        scratch_project(f"{NAME}/project")
+        scratch_project(f"{CAMPAIGN}/project")
         (self.folder / "modelcar").unlink()
         ignored = shutil.ignore_patterns("data", "__pycache__")
         shutil.copytree(PROJECT / "modelcar", self.folder / "modelcar", ignore=ignored)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from local import doctor, own_cluster, platform, preview, rehearse, runbook, setting, stack, up
-from local.instance import COLD_START, Instance, load, state_root
+from local.instance import CAMPAIGN, COLD_START, Instance, load, state_root
 from local.tools import OLDER_KSERVE, Toolbox, collect, signing_tools
 from modelcar.errors import InputError, refuse
 
@@ -39,10 +39,12 @@ def _down(instance: Instance, _: argparse.Namespace) -> int:
     for name in stack.stop_orphans(instance):
         up.say(f"stopped {name}, left by a run that was killed")
     platform.down(instance, up.say)
-    if (state_root() / COLD_START).exists():  # of a measurement that was killed
-        measured = load(COLD_START)
-        platform.down(measured, up.say)
-        shutil.rmtree(measured.state)
+    for name in (COLD_START, CAMPAIGN):
+        if (state_root() / name).exists():  # it was killed, or it would have removed its platform itself
+            left = load(name)
+            stack.stop_orphans(left)
+            platform.down(left, up.say)
+            shutil.rmtree(left.state)
     return 0
 
 

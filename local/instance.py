@@ -19,6 +19,8 @@ KSERVE_VERSION = "0.19.0"
 
 #: Name of the platform that `make coldstart` makes and removes.
 COLD_START = "coldstart"
+#: … and that `make campaign` does.
+CAMPAIGN = "campaign"
 
 #: 198.18.0.0/15 is set aside for tests of network devices (RFC 2544), so no real host answers there.
 SLOTS = range(0, 64)
