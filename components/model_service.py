@@ -274,7 +274,7 @@ def predictor(
         "minReplicas": 0 if settings.idle else settings.min_replicas,
         "maxReplicas": settings.max_replicas,
         "automountServiceAccountToken": False,
-        "securityContext": RESTRICTED_POD,
+        **pod_security(settings),
         **({"serviceAccountName": service_account} if service_account is not None else {}),
         **strategy(settings),
         **canary(settings),
@@ -401,6 +401,14 @@ def node_selector(settings: Settings) -> dict[str, Any]:
     if settings.google is None:
         return {}
     return {"nodeSelector": {POOL_LABEL: settings.google.nodes.name}}
+
+
+def pod_security(settings: Settings) -> dict[str, Any]:
+    """Say for the whole pod what holds in it; Knative refuses that unless a feature of its own is enabled.
+
+    https://knative.dev/docs/serving/configuration/feature-flags/#kubernetes-security-context
+    """
+    return {"securityContext": RESTRICTED_POD} if settings.deployment_mode == "Standard" else {}
 
 
 def canary(settings: Settings) -> dict[str, Any]:

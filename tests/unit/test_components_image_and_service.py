@@ -535,6 +535,18 @@ def test_server_runs_as_kserves_user_with_nothing_to_gain(up: Engine, placement:
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     assert predictor(up)["automountServiceAccountToken"] is False
+    # For the containers that KServe injects: its init container would be root.
+    assert predictor(up)["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 1010,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def test_knative_gets_no_security_context_of_the_pod_which_it_refuses(up: Engine) -> None:
+    declare_service(up, deploymentMode="Knative")
+    assert "securityContext" not in predictor(up)
+    assert server(up)["securityContext"]["runAsNonRoot"] is True
 
 
 def test_server_gets_model_name_and_port_before_its_own_arguments(up: Engine, placement: str) -> None:

@@ -40,6 +40,13 @@ def test_make_targets_and_settings_exist(page: Path) -> None:
     assert keys <= TOP_LEVEL | OF_STACK | FORMER, "a setting that there is not"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_tests_that_show_a_claim_exist(page: Path) -> None:
+    for name, function in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?", page.read_text()):
+        assert (PROJECT / name).exists(), name
+        assert f"def {function}" in (PROJECT / name).read_text(), f"{name} has no {function}"
+
+
 def test_every_target_is_explained_by_make_help() -> None:
     text = (PROJECT / "Makefile").read_text()
     phony = set(re.findall(r"^\.PHONY: ([a-z-]+)$", text, re.MULTILINE)) - {"env"}
