@@ -36,7 +36,7 @@ from modelcar.tiny_model import make_tiny_model
 from modelcar.weights import read_weights
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-EXAMPLES = int(os.environ.get("MODELCAR_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("MODELCAR_EXAMPLES", "40"))
 many = settings(
     max_examples=EXAMPLES,
     deadline=None,
