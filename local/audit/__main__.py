@@ -6,6 +6,7 @@ The same tree has the same result: the advisories of today, which may be new, on
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def main() -> int:
             started, before = time.monotonic(), len(found)
             found += SCANNERS[name](_say, fresh=options.fresh)
             _say(f"{name}: {len(found) - before} found in {time.monotonic() - started:.0f} s")
-    except (InputError, RuntimeError) as error:
+    except (InputError, RuntimeError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     judged = list(findings.judge(found, known))

@@ -13,6 +13,8 @@ from local.instance import PROJECT
 from local.tools import Progress
 
 NAME = "pip-audit"
+#: For the advisories of one lock, in seconds.
+PATIENCE = 120.0
 LOCKS = (
     "requirements.lock",
     "bench/requirements.lock",
@@ -38,13 +40,13 @@ def _scan_one(lock: Path, progress: Progress) -> Iterator[Finding]:
         "--disable-pip",
         "--require-hashes",
     ]
-    result = subprocess.run(
-        [*command, "--format", "json", "--progress-spinner", "off"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     shown = lock.relative_to(PROJECT)
+    command += ["--format", "json", "--progress-spinner", "off"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        progress(f"NOT AUDITED: {shown}: the index did not answer in {PATIENCE:.0f} s")
+        return
     try:
         rows = json.loads(result.stdout)["dependencies"]
     except (ValueError, KeyError):

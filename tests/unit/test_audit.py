@@ -91,6 +91,16 @@ def test_an_index_without_advisories_is_said_loudly(monkeypatch: pytest.MonkeyPa
     assert said[0].startswith("NOT AUDITED: 1 of 2 packages of requirements.lock")
 
 
+def test_an_index_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: Any, **given: Any) -> subprocess.CompletedProcess[str]:
+        raise subprocess.TimeoutExpired("pip-audit", given["timeout"])
+
+    monkeypatch.setattr(subprocess, "run", run)
+    said: list[str] = []
+    assert list(python.scan(said.append)) == []
+    assert said[0] == "NOT AUDITED: requirements.lock: the index did not answer in 120 s"
+
+
 def test_a_known_fault_of_a_package_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     vulnerable = {"id": "PYSEC-1", "fix_versions": ["2"], "description": "executes\n anything"}
     rows = [{"name": "a", "version": "1", "vulns": [vulnerable]}]
