@@ -1,1 +1,1 @@
-"""Faults, bad input and load, tried on the local platform: `make campaign`, `make soak`."""
+"""Faults and bad input, tried on the local platform: `make campaign`."""

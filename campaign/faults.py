@@ -35,7 +35,8 @@ class Kind:
 
     name: for the report. at: the operations that it is tried in. fault: does it. touches_pod: whether served
     pods may feel it. during: it begins before the operation and lasts to its end, so it has no moment.
-    repair: arguments of the next `up` which Pulumi's documentation names for this.
+    repair: arguments of the next `up` which Pulumi's documentation names for this. spoils_state: the state
+    cannot be read before the recovery.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Kind:
     touches_pod: bool = False
     during: bool = False
     repair: tuple[str, ...] = ()
+    spoils_state: bool = False
 
 
 # --- processes --------------------------------------------------------------------------------------
@@ -301,8 +303,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("registry cuts all uploads", (UP, UPDATE), _cut(None), during=True),
     Kind("registry's disk is full", (UP, UPDATE), _disk_full, during=True),
     Kind("state is locked by a dead run", (REST,), _state_locked),
-    Kind("state is truncated", (REST,), _state_truncated),
-    Kind("state is empty", (REST,), _state_empty),
+    Kind("state is truncated", (REST,), _state_truncated, spoils_state=True),
+    Kind("state is empty", (REST,), _state_empty, spoils_state=True),
     Kind("state is old", (REST,), _state_old, repair=("--refresh",)),
     Kind("two runs at once", RUNNING, _second_up),
     Kind("node reboots", (REST,), _reboot, touches_pod=True),

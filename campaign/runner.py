@@ -134,7 +134,7 @@ class Runner:
                     result.found.append("the run ended with a traceback")
         self.world.await_platform()
         # A reference to what was never whole would be there before anything is put right.
-        if "state is" not in kind.name:
+        if not kind.spoils_state:
             result.found += [f"referred to, and not whole: {fault}" for fault in self._incomplete()]
         self._again(case, kind, result)
 

@@ -6,12 +6,13 @@ import hashlib
 import http.client
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
 import psutil
 
 from campaign.world import SUBJECT, World
-from local.stack import RUN_MARK
+from local import stack
 
 #: Kinds that an InferenceService and this program make, or that a controller makes for them.
 KINDS = (
@@ -97,12 +98,9 @@ def _labels(metadata: dict[str, Any]) -> dict[str, str]:
 def left_running(world: World) -> list[str]:
     """Return the command lines of what a Pulumi run of the campaign has left behind."""
     found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(RUN_MARK) == str(world.instance.state):
-                found.append(" ".join(process.cmdline()[:4]))
-        except psutil.Error:
-            continue
+    for process in stack.processes(world.instance):
+        with suppress(psutil.Error):
+            found.append(" ".join(process.cmdline()[:4]))
     return found
 
 
@@ -114,8 +112,7 @@ def differences(now: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
         if after == before:
             continue
         if isinstance(before, list):
-            lost = [entry for entry in before if entry not in after]
-            new = [entry for entry in after if entry not in before]
+            lost, new = _without(before, after), _without(after, before)
             for entry in lost:
                 other = next((one for one in new if one[:-1] == entry[:-1] and len(entry) > 1), None)
                 if other and isinstance(entry, list):
@@ -124,11 +121,21 @@ def differences(now: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
                 else:
                     lines.append(f"{key}: lost {_short(entry)}")
             lines += [f"{key}: new {_short(entry)}" for entry in new]
-            if len(after) != len(before) and not lines:
-                lines.append(f"{key}: {len(before)} became {len(after)}")
         else:
             lines.append(f"{key}: {_short(before)} became {_short(after)}")
     return lines
+
+
+def _without(entries: list[Any], others: list[Any]) -> list[Any]:
+    """Return what is in one list and not in the other, as often as it is there more often."""
+    left = list(others)
+    found = []
+    for entry in entries:
+        if entry in left:
+            left.remove(entry)
+        else:
+            found.append(entry)
+    return found
 
 
 def _change(before: Any, after: Any) -> str:

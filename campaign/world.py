@@ -20,7 +20,7 @@ import psutil
 import yaml
 
 from campaign.front import Rules
-from local import platform, recovery, stack
+from local import platform, stack
 from local.instance import CAMPAIGN, PROJECT, Instance, load, state_root
 from local.plan import TOOL_IMAGE
 from local.preview import scratch_project
@@ -173,10 +173,7 @@ class World:
 
     def recover(self) -> list[str]:
         """Do what `make up` does before it runs Pulumi, and return what it says."""
-        said = []
-        if orphans := stack.stop_orphans(self.instance):
-            said.append(f"stopped what a killed run left running: {', '.join(orphans)}")
-        return [*said, *recovery.recover(self.pulumi, self.backend, SUBJECT)]
+        return stack.recover_stack(self.instance, self.pulumi, self.backend, SUBJECT)
 
     # --- the cluster --------------------------------------------------------------------------------
 
@@ -292,10 +289,9 @@ class Run:
 
 def end_runs(instance: Instance) -> None:
     """Kill every process of Pulumi runs of this platform, which nobody waits for any more."""
-    for process in psutil.process_iter():
+    for process in stack.processes(instance):
         with suppress(psutil.Error):
-            if process.environ().get(stack.RUN_MARK) == str(instance.state):
-                process.kill()
+            process.kill()
 
 
 def until(done: Callable[[], bool], seconds: float, interval: float = 0.02) -> bool:

@@ -33,19 +33,18 @@ def recover(pulumi: Callable[..., str], backend: Path, stack: str) -> list[str]:
         InputError: the state cannot be read, and there is no copy of it that can.
         Exception: whatever `pulumi` raises.
     """
-    done = [*_released(pulumi, backend, stack), *_restored(backend, stack)]
+    done, restored = _released(pulumi, backend, stack), _restored(backend, stack)
     state = json.loads(pulumi("stack", "export", "--stack", stack))
-    if done and "older" in done[-1]:
+    if restored:
         # What was made after that copy is not in it; what is in it may be gone.
-        pulumi("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--stack", stack)
-        done.append("compared it with what is there: pulumi refresh --clear-pending-creates")
+        why = "compared it with what is there"
     elif (state.get("deployment") or {}).get("pending_operations"):
         # What was being created is applied again by the next `up`, whether it came about or not.
-        pulumi("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--stack", stack)
-        done.append(
-            "cleared operations that a run did not see the end of: pulumi refresh --clear-pending-creates"
-        )
-    return done
+        why = "cleared operations that a run did not see the end of"
+    else:
+        return done
+    pulumi("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--stack", stack)
+    return [*done, *restored, f"{why}: pulumi refresh --clear-pending-creates"]
 
 
 def _released(pulumi: Callable[..., str], backend: Path, stack: str) -> list[str]:

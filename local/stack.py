@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -80,15 +81,19 @@ def select(instance: Instance, tools: Toolbox) -> None:
 
 
 def recover(instance: Instance, tools: Toolbox) -> list[str]:
-    """Put right what a killed run left of the local stack; see `recovery.recover`."""
-    done = []
-    if orphans := stop_orphans(instance):
-        done.append(f"stopped what a killed run left running: {', '.join(orphans)}")
+    """Put right what a killed run left of the local stack; see `recover_stack`."""
 
     def run(*arguments: str) -> str:
         return pulumi(instance, tools, *arguments, capture=True)
 
-    return [*done, *recovery.recover(run, state_root() / "pulumi", STACK)]
+    return recover_stack(instance, run, state_root() / "pulumi", STACK)
+
+
+def recover_stack(instance: Instance, run: Callable[..., str], backend: Path, name: str) -> list[str]:
+    """Stop plugins that have no engine, then do as `recovery.recover`; a line for each thing done."""
+    orphans = stop_orphans(instance)
+    stopped = [f"stopped what a killed run left running: {', '.join(orphans)}"] if orphans else []
+    return [*stopped, *recovery.recover(run, backend, name)]
 
 
 def stop_orphans(instance: Instance) -> list[str]:
@@ -98,10 +103,8 @@ def stop_orphans(instance: Instance) -> list[str]:
     same mark as its parent.
     """
     stopped = []
-    for process in psutil.process_iter():
+    for process in processes(instance):
         with suppress(psutil.Error):
-            if not _is_marked(process, instance):
-                continue
             command = " ".join(process.cmdline()[:3])
             plugin = next((part for part in ("pulumi-resource-", "standins") if part in command), None)
             parent = process.parent()
@@ -109,6 +112,11 @@ def stop_orphans(instance: Instance) -> list[str]:
                 process.kill()
                 stopped.append(f"{process.name()} (pid {process.pid})")
     return stopped
+
+
+def processes(instance: Instance) -> Iterator[psutil.Process]:
+    """Yield the processes of Pulumi runs that work, or worked, for this platform."""
+    return (process for process in psutil.process_iter() if _is_marked(process, instance))
 
 
 def _is_marked(process: psutil.Process, instance: Instance) -> bool:

@@ -387,21 +387,35 @@ def _kserve_module(version: str) -> Path:
     """Download KServe's Go module, unless it is in the module cache, and return its folder."""
     tool = next(tool for tool in TOOLS if tool.module.startswith("kserve") and tool.version == version)
     _require_go(tool)
+    return Path(download_module(tool.module, f"github.com/kserve/kserve@v{version}")["Dir"])
+
+
+def download_module(pins: str, module: str) -> dict[str, Any]:
+    """Download a Go module, unless it is in the module cache; return what Go says of it (Dir, Version, …).
+
+    Args:
+        pins: folder below local/tools/ whose go.mod and go.sum it is held to.
+        module: its path, with `@VERSION` where go.mod does not say which.
+
+    Raises:
+        InputError: it cannot be downloaded.
+    """
     result = subprocess.run(
-        ["go", "mod", "download", "-json", f"github.com/kserve/kserve@v{version}"],
-        cwd=_module_folder(tool.module),
+        ["go", "mod", "download", "-json", module],
+        cwd=_module_folder(pins),
         capture_output=True,
         text=True,
         check=False,
     )
     if result.returncode:
         raise refuse(
-            f"Go module github.com/kserve/kserve@v{version}",
+            f"Go module {module}",
             result.stderr.strip() or result.stdout.strip(),
             allowed="a download from a Go module proxy",
             fix="check that a Go module proxy is reachable (`go env GOPROXY`), then run the command again",
         )
-    return Path(json.loads(result.stdout)["Dir"])
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:

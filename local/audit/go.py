@@ -7,15 +7,14 @@ other), so that the same tree has the same findings; or the one of today, at vul
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from local.audit.findings import Finding
-from local.instance import PROJECT, cache_root
-from local.tools import OLDER_KSERVE, TOOLS, Progress, find_tool, tools_folder
+from local.instance import cache_root
+from local.tools import OLDER_KSERVE, TOOLS, Progress, download_module, find_tool, tools_folder
 from modelcar.errors import refuse
 
 DATABASE = "https://vuln.go.dev"
@@ -33,17 +32,7 @@ def pinned_database() -> Path:
     Raises:
         InputError: it cannot be downloaded.
     """
-    module = PROJECT / "local" / "tools" / NAME
-    command = ["go", "mod", "download", "-json", SOURCE]
-    result = subprocess.run(command, cwd=module, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise refuse(
-            f"Go module {SOURCE}",
-            result.stderr.strip() or result.stdout.strip(),
-            allowed="a download from a Go module proxy",
-            fix="check that a Go module proxy is reachable (`go env GOPROXY`)",
-        )
-    found = json.loads(result.stdout)
+    found = download_module(NAME, SOURCE)
     target = cache_root() / "vulndb" / str(found["Version"])
     if not (target / "index" / "db.json").exists():
         _write(Path(found["Dir"]) / "data" / "osv", target)
@@ -91,8 +80,8 @@ def scan(progress: Progress, *, fresh: bool = False) -> Iterator[Finding]:
         built = tools_folder() / "bin" / tool.name
         if not built.exists():
             continue
-        for finding in _scan_one(program, address, built):
-            if f"({LIBRARY}@" in finding.text:
+        for module, finding in _scan_one(program, address, built):
+            if module == LIBRARY:
                 outdated.add(finding.id)
             else:
                 yield finding
@@ -101,10 +90,11 @@ def scan(progress: Progress, *, fresh: bool = False) -> Iterator[Finding]:
         progress(f"NOTE: {len(outdated)} faults are known of the Go that is installed: {listed}")
 
 
-def _scan_one(program: Path, address: str, built: Path) -> Iterator[Finding]:
+def _scan_one(program: Path, address: str, built: Path) -> Iterator[tuple[str, Finding]]:
+    """Yield each finding with the module that it is in."""
     command = [str(program), "-db", address, "-mode", "binary", "-scan", "module"]
     command += ["-format", "json", str(built)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise refuse(
             f"govulncheck {built.name}",
@@ -121,7 +111,8 @@ def _scan_one(program: Path, address: str, built: Path) -> Iterator[Finding]:
             module = finding["trace"][0]
             fixed = finding.get("fixed_version") or "no version"
             at = f"{module['module']}@{module.get('version', '?')}, mended in {fixed}"
-            yield Finding(NAME, finding["osv"], built.name, f"{known.get(finding['osv'], '')} ({at})")
+            text = f"{known.get(finding['osv'], '')} ({at})"
+            yield module["module"], Finding(NAME, finding["osv"], built.name, text)
 
 
 def _messages(text: str) -> Iterator[dict[str, Any]]:

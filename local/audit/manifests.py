@@ -18,28 +18,13 @@ from components.models import load_stack
 from components.settings import Settings
 from local.audit.findings import Finding
 from local.instance import PROJECT, cache_root
+from local.locked_environment import locked_environment
 from local.tools import Progress
-from local.up import uv_program
 
 NAME = "checkov"
 FRAMEWORKS = ("kubernetes", "dockerfile", "github_actions")
 LOCK = Path(__file__).parent / "checkov.lock"
 DIGEST = f"sha256:{'0' * 64}"
-
-
-def environment(progress: Progress) -> Path:
-    """Return checkov's environment; made on first use, as its pins are not the project's own."""
-    folder = cache_root() / NAME
-    stamp = folder / ".locked"
-    content = LOCK.read_bytes()
-    if not stamp.exists() or stamp.read_bytes() != content:
-        progress(f"installing {NAME} from {LOCK.name} …")
-        uv, variables = str(uv_program()), {**os.environ, "UV_NO_CONFIG": "1"}
-        subprocess.run([uv, "venv", "--quiet", "--allow-existing", folder], check=True, env=variables)
-        command = [uv, "pip", "sync", "--quiet", "--python", folder, "--require-hashes", LOCK]
-        subprocess.run([str(part) for part in command], check=True, env=variables)
-        stamp.write_bytes(content)
-    return folder
 
 
 def rendered(settings: Settings) -> Iterator[dict[str, Any]]:
@@ -96,14 +81,25 @@ def scan(progress: Progress, *, fresh: bool = False) -> Iterator[Finding]:
         RuntimeError: it did not run.
     """
     del fresh
-    program = environment(progress) / "bin" / NAME
+    # Of its own: its pins are not the project's.
+    own = locked_environment(
+        cache_root() / NAME, LOCK, lambda: progress(f"installing {NAME} from {LOCK.name} …")
+    )
     with TemporaryDirectory() as place:
         folder = Path(place)
         objects = json.loads(json.dumps(list(rendered(example())), default=dict))
         (folder / "model.yaml").write_text(yaml.safe_dump_all(objects))
         shutil.copy(PROJECT / "modelcar" / "Dockerfile", folder)
         shutil.copytree(PROJECT / ".github" / "workflows", folder / ".github" / "workflows")
-        command = [str(program), "--directory", str(folder), "--framework", *FRAMEWORKS, "--output", "json"]
+        command = [
+            str(own / "bin" / NAME),
+            "--directory",
+            str(folder),
+            "--framework",
+            *FRAMEWORKS,
+            "--output",
+            "json",
+        ]
         command += ["--quiet", "--compact", "--skip-download", "--soft-fail"]
         variables = {**os.environ, "LOG_LEVEL": "ERROR"}
         result = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)

@@ -71,6 +71,9 @@ def test_differences_name_what_is_not_the_same() -> None:
     assert any("new creating" in line for line in found)
     doubled = {**wanted, "objects": [*wanted["objects"], wanted["objects"][0]]}
     assert sameness.differences(doubled, wanted), "the same twice is not the same"
+    one, other = wanted["objects"]
+    before, after = {"objects": [one, one, other]}, {"objects": [one, other, other]}
+    assert len(sameness.differences(after, before)) == 2, "nor is as much, but not as often of each"
 
 
 BLOB = bytes(range(256)) * 1000

@@ -1,0 +1,34 @@
+"""A Python environment beside the project's own, for packages whose pins do not go with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from local.up import uv_program
+
+
+def locked_environment(folder: Path, lock: Path, installing: Callable[[], None]) -> Path:
+    """Make the environment of a lock, unless it is there as the lock has it, and return its folder.
+
+    Args:
+        folder: of the environment.
+        lock: requirements with hashes, as `uv pip compile --generate-hashes` writes them.
+        installing: called before anything is installed, to say so.
+
+    Raises:
+        InputError: uv is missing.
+        CalledProcessError: uv failed; it has said why.
+    """
+    stamp = folder / ".locked"
+    content = lock.read_bytes()
+    if not stamp.exists() or stamp.read_bytes() != content:
+        installing()
+        uv, variables = str(uv_program()), {**os.environ, "UV_NO_CONFIG": "1"}
+        subprocess.run([uv, "venv", "--quiet", "--allow-existing", folder], check=True, env=variables)
+        command = [uv, "pip", "sync", "--quiet", "--python", folder, "--require-hashes", lock]
+        subprocess.run([str(part) for part in command], check=True, env=variables)
+        stamp.write_bytes(content)
+    return folder
