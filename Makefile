@@ -162,8 +162,15 @@ hooks: env ## check each commit of this checkout before it is made (pre-commit)
 test-unit: env ## unit tests (Pulumi mocks; under a minute), on all processors
 	@$(PYTHON) -m pytest -n auto -q tests/unit
 
+SELECTED := not extended
+
 .PHONY: test
-test: check ## every test: static, unit, engine (real CLI), local (real cluster)
+test: check ## the tests of a change: static, unit, engine (real CLI), local (real cluster)
 	@$(LOCAL) tools
 	@unit=0; $(PYTHON) -m pytest -n auto -q tests/unit || unit=$$?; \
-	  UV=$(abspath $(UV)) $(PYTHON) -m pytest tests/engine tests/local && exit $$unit
+	  UV=$(abspath $(UV)) $(PYTHON) -m pytest -m "$(SELECTED)" tests/engine tests/local && exit $$unit
+
+.PHONY: test-all
+test-all: env ## also those that take minutes each, or build programs that only they need
+	@for tool in cosign kaniko kserve-manager-older; do $(PYTHON) -m local.tools $$tool > /dev/null; done
+	@$(MAKE) --no-print-directory test SELECTED="extended or not extended"

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from local import doctor, own_cluster, platform, preview, rehearse, runbook, setting, stack, up
 from local.instance import CAMPAIGN, COLD_START, Instance, load, state_root
-from local.tools import OLDER_KSERVE, Toolbox, collect, signing_tools
+from local.tools import Toolbox, collect, signing_tools
 from modelcar.errors import InputError, refuse
 
 
@@ -25,7 +25,7 @@ def _up(instance: Instance, _: argparse.Namespace) -> int:
 
 def _tools(_: Instance, __: argparse.Namespace) -> int:
     up.say("── tools")
-    collect(up.indented, extra=("helm", OLDER_KSERVE), plugins=("kubernetes", "gcp"))
+    collect(up.indented, extra=("helm",), plugins=("kubernetes", "gcp"))
     up.model_server()
     return 0
 
@@ -263,7 +263,7 @@ def _pin(_: Instance, arguments: argparse.Namespace) -> int:
 
 COMMANDS = {
     "up": (_up, "serve the model: tools, platform, image, service, one request"),
-    "tools": (_tools, "find or build everything that `up` and the tests run"),
+    "tools": (_tools, "find or build everything that `up` and `make test` run"),
     "platform": (_platform, "all of that but Pulumi's part"),
     "down": (_down, "stop the platform; its data stay"),
     "clean": (_clean, "stop it and remove its data and the stack's state"),

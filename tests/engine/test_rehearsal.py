@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.conftest import Platform
+
+pytestmark = pytest.mark.extended
 
 
 def test_the_workflows_steps_end_as_they_should(platform: Platform) -> None:

@@ -14,6 +14,8 @@ from local.tools import find_tool
 from tests.conftest import PROJECT
 from tests.engine.conftest import Project
 
+pytestmark = pytest.mark.extended
+
 PASSWORD = "correct horse"
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 

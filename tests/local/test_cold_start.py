@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 
+import pytest
+
 from tests.conftest import Platform
 
 SIZES = (0.02, 0.04)
 
 
+@pytest.mark.extended
 def test_a_first_start_pulls_and_a_warm_one_does_not(platform: Platform) -> None:
     folder = platform.checkout.folder
     before = sorted(path.name for path in (folder / ".local").iterdir())

@@ -19,6 +19,8 @@ from operations.cluster import Cluster
 from operations.probe_image import NAME, push_probe
 from operations.smoke import smoke
 
+pytestmark = pytest.mark.extended
+
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:

@@ -87,6 +87,7 @@ def test_idle_leaves_no_pod_and_wake_serves_again(served: Platform) -> None:
     assert not failed(validate(served))
 
 
+@pytest.mark.extended
 def test_the_runbook_passes_from_its_first_step_to_its_last(served: Platform) -> None:
     said = served.checkout.make("runbook").stdout
     lines = [line for line in said.splitlines() if line.startswith(("PASS", "FAIL"))]

@@ -167,6 +167,7 @@ def test_what_buildah_pushes_itself_is_served(tools: Tools, repository: str, ser
     assert_served(serve, tools, repository, pushed.digest)
 
 
+@pytest.mark.extended
 def test_kaniko_pushes_the_same_layers_and_is_served(
     tools: Tools, repository: str, serve: Scratch, tmp_path: Path
 ) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from tests.conftest import Checkout, Platform, write_stack
 
+pytestmark = pytest.mark.extended
+
 #: What the embedded platform offers and a user of another cluster sets by hand.
 KEYS = (
     *("kubeconfig", "registry", "registryInsecure", "builder", "architecture", "cpu", "cpuLimit", "memory"),
