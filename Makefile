@@ -154,6 +154,10 @@ audit: env ## what is known to be wrong with what this is built on, and with wha
 campaign: env ## try faults and bad input on a platform of its own, and report: make campaign ARGS="--seed 2"
 	@UV=$(abspath $(UV)) $(PYTHON) -m campaign $(ARGS)
 
+.PHONY: soak
+soak: env ## change and roll back 200 times, then serve 24 models at once: does anything grow?
+	@UV=$(abspath $(UV)) $(PYTHON) -m campaign.soak $(ARGS)
+
 .PHONY: hooks
 hooks: env ## check each commit of this checkout before it is made (pre-commit)
 	@$(PYTHON) -m pre_commit install --install-hooks > /dev/null

@@ -24,7 +24,8 @@ async def main() -> None:
     await summary.tell(facts, former)
 
     # The registry, its reader, the cluster and its pools of GPU nodes, where they are Google's.
-    cloud = GoogleCloud("modelcar", stack.google, facts.disks) if stack.google else None
+    imports = stack.shared.import_existing
+    cloud = GoogleCloud("modelcar", stack.google, facts.disks, imports=imports) if stack.google else None
     # The provider of the cluster, KServe, the namespace, and what models share.
     place = delivery.place(facts, cloud)
 

@@ -33,6 +33,7 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=600.0, help="no case begins after so many")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in `FAULT in OPERATION`")
+    parser.add_argument("--go-on", type=Path, metavar="FILE", help="campaign.json of what is over already")
     parser.add_argument("--anew", action="store_true", help="forget what is over of a campaign of this seed")
     parser.add_argument(
         "--report", type=Path, metavar="FOLDER", help="of campaign-report.md and campaign.json"
@@ -42,6 +43,11 @@ def main() -> int:
     journal = Journal(campaign_folder() / f"seed-{options.seed}-rounds-{options.rounds}.jsonl")
     if options.anew:
         journal.path.unlink(missing_ok=True)
+    if options.go_on:
+        try:
+            journal.take_over(options.go_on, cases)
+        except (OSError, ValueError) as error:
+            parser.error(f"--go-on: {error}")
     tried = inputs.try_inputs(
         options.seed, options.examples, campaign_folder() / f"inputs-{options.seed}-{options.examples}.json"
     )

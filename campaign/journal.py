@@ -86,6 +86,22 @@ class Journal:
             found.append(Result(**{**row, "case": Case(**row["case"])}))
         return found
 
+    def take_over(self, report: Path, cases: Sequence[Case]) -> None:
+        """Go on from a report of the same campaign: another machine's, or of a checkout that is gone.
+
+        Raises:
+            ValueError: it is of another campaign.
+        """
+        document = json.loads(report.read_text())
+        planned = {case.number: case for case in cases}
+        results = [Result(**{**row, "case": Case(**row["case"])}) for row in document["cases"]]
+        if any(planned.get(result.case.number) != result.case for result in results):
+            raise ValueError(f"{report} is of a campaign with other cases")
+        known = {result.case.number for result in self.results()}
+        for result in results:
+            if result.case.number not in known:
+                self.add(result)
+
     def add(self, result: Result) -> None:
         """Keep a result, at once."""
         self.path.parent.mkdir(parents=True, exist_ok=True)

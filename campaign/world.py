@@ -27,17 +27,14 @@ from local.preview import scratch_project
 from local.tools import Progress, collect
 from local.up import ARCHITECTURES
 from modelcar import locking
+from modelcar.lock import Lock
 from modelcar.tiny_model import make_tiny_model
 
 #: The stack that is hit, and the one whose pod has to answer all the time; their namespaces too.
 SUBJECT, BYSTANDER = "subject", "bystander"
 #: A server that starts at once: busybox httpd. What faults do to a delivery does not depend on what serves.
-SERVER = [
-    "sh",
-    "-c",
-    "mkdir -p /tmp/www && echo ok > /tmp/www/health && exec httpd -f -p 8080 -h /tmp/www",
-    "server",
-]
+PAGES = "mkdir -p /tmp/www && echo ok > /tmp/www/health && ln -sfn /mnt/models /tmp/www/models"
+SERVER = ["sh", "-c", f"{PAGES} && exec httpd -f -p 8080 -h /tmp/www", "server"]
 #: No operation on a tiny model takes longer, in seconds, whatever went wrong.
 LONGEST = 420.0
 
@@ -105,11 +102,21 @@ class World:
 
     def lock(self, stack_name: str) -> str:
         """Lock a model with weights of its own, let the stack have it, and return its name."""
+        name = f"m{self.model + 1:05}"
+        self.weigh(name)
+        self.configure(stack_name, model=name)
+        return name
+
+    def weigh(self, name: str) -> Lock:
+        """Give a model weights that no model had before, and lock them."""
         self.model += 1
-        name = f"m{self.model:05}"
         weights = make_tiny_model(self.folder / "weights" / name, seed=self.model)
         description = locking.Description(folder=str(weights), license="Apache-2.0")
-        locking.lock_model(name, description, locking.resolve(description, self.folder), self.folder)
+        resolved = locking.resolve(description, self.folder)
+        return locking.lock_model(name, description, resolved, self.folder)[0]
+
+    def configure(self, stack_name: str, **own: Any) -> None:
+        """Write a stack's settings: those of this platform, and its own."""
         base = json.loads((self.instance.state / "base" / "index.json").read_text())["manifests"][0]["digest"]
         config = {
             "registry": f"{self.instance.registry}/models",
@@ -124,14 +131,12 @@ class World:
             "memory": "64Mi",
             "sharedMemory": "16Mi",
             "startTimeoutSeconds": 90,
-            "model": name,
-            "imageName": stack_name,
-            "serviceName": stack_name,
             "namespace": stack_name,
+            **({} if "models" in own else {"imageName": stack_name, "serviceName": stack_name}),
+            **own,
         }
         document = {"config": {f"modelcar:{key}": value for key, value in config.items()}}
         (self.folder / f"Pulumi.{stack_name}.yaml").write_text(yaml.safe_dump(document))
-        return name
 
     # --- Pulumi ------------------------------------------------------------------------------------
 

@@ -176,6 +176,40 @@ def _delivery(settings: Settings) -> Problem | None:
     return None
 
 
+def _import_existing(settings: Settings) -> Problem | None:
+    wanted = settings.import_existing
+    google = settings.google
+    of_google = [kind for kind in wanted if kind != "Namespace"]
+    if of_google and not google:
+        value = f"{of_google[0]}, in a stack without modelcar:google"
+        return problem("importExisting", value, "Namespace there", "remove it, or say modelcar:google")
+    if "Repository" in wanted and google and google.repository.existing:
+        value = "Repository, and google.repository.existing says that somebody else manages it"
+        fix = "keep one: existing only refers to it, importExisting makes it this stack's own"
+        return problem("importExisting", value, "one of the two", fix)
+    if "Namespace" in wanted and not settings.create_namespace:
+        value = "Namespace, and createNamespace is false"
+        fix = f"pulumi config rm {NAMESPACE}:createNamespace, or take Namespace out"
+        return problem("importExisting", value, "one of the two", fix)
+    return None
+
+
+def _import_objects(settings: Settings) -> Problem | None:
+    wanted = settings.import_objects
+    if wanted and settings.delivery != "cluster":
+        value = f"{wanted[0]}, and Git delivers this stack's objects"
+        fix = f"pulumi config rm {NAMESPACE}:importObjects: Argo CD takes over what is there by itself"
+        return problem("importObjects", value, "nothing with delivery gitops", fix)
+    own_runtime = settings.placement == "servingRuntime" and not settings.shared_runtime
+    if "ServingRuntime" in wanted and not own_runtime:
+        value = f"ServingRuntime, which a model of placement {settings.placement} has none of its own of"
+        return problem("importObjects", value, "InferenceService, NetworkPolicy", "take it out")
+    if "NetworkPolicy" in wanted and not settings.egress.restrict:
+        value = "NetworkPolicy, and egress.restrict is false"
+        return problem("importObjects", value, "InferenceService, ServingRuntime", "take it out")
+    return None
+
+
 CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
     _repository,
     _hostname,
@@ -191,4 +225,6 @@ CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
     _pull_access,
     _fetch_on,
     _delivery,
+    _import_existing,
+    _import_objects,
 )

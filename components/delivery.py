@@ -15,7 +15,7 @@ from components.google.cloud import GoogleCloud
 from components.kserve_platform import KServePlatform, KServePlatformArgs, verify
 from components.model_service import ModelService, ModelServiceArgs, SharedRuntime
 from components.models import Stack
-from components.options import formerly
+from components.options import formerly, imported
 from components.pre_pull import PrePull, PrePullArgs
 from components.preflight import Facts
 from components.pull_access import PullAccess, PullAccessArgs
@@ -67,7 +67,8 @@ def place(facts: Facts, cloud: GoogleCloud | None) -> Place | None:
         return None
     if settings.create_namespace:
         name = settings.namespace
-        options = _after(options, kubernetes.core.v1.Namespace(name, metadata={"name": name}, opts=options))
+        own = imported(options, "Namespace", settings.import_existing, name)
+        options = _after(options, kubernetes.core.v1.Namespace(name, metadata={"name": name}, opts=own))
     if facts.tested:
         name = placement.config_map_name(settings)
         options = _after(
@@ -105,7 +106,9 @@ def to_cluster(
         arguments = PullAccessArgs.of(settings)
         account = PullAccess(f"{name}-pull-access", arguments, own("pull-access")).service_account
     if settings.egress.restrict:
-        policed = EgressPolicyArgs(settings.service_name, settings.namespace, settings.egress)
+        policed = EgressPolicyArgs(
+            settings.service_name, settings.namespace, settings.egress, settings.import_objects
+        )
         # Before the pods: none of them ever runs without it.
         options = _after(options, EgressPolicy(f"{name}-egress", policed, own("egress")))
     if settings.pre_pull and not settings.idle:

@@ -7,6 +7,7 @@ network plugin that enforces NetworkPolicies (GKE: Dataplane V2, or network poli
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from pydantic import AfterValidator, Field
 
 from components.fields import Refused
 from components.google.settings import Section
-from components.options import child
+from components.options import child, imported
 
 #: Label that KServe gives the pods of an InferenceService.
 SERVICE_LABEL = "serving.kserve.io/inferenceservice"
@@ -62,11 +63,12 @@ class EgressSettings(Section):
 
 @dataclass(frozen=True)
 class EgressPolicyArgs:
-    """service, namespace: whose pods; settings: what they may do."""
+    """service, namespace: whose pods; settings: what they may do; imports: kinds that are there already."""
 
     service: str
     namespace: str
     settings: EgressSettings
+    imports: Collection[str] = ()
 
 
 class EgressPolicy(pulumi.ComponentResource):
@@ -81,11 +83,12 @@ class EgressPolicy(pulumi.ComponentResource):
     def __init__(self, name: str, args: EgressPolicyArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare the policy."""
         super().__init__("modelcar:kserve:EgressPolicy", name, None, opts)
+        own = f"{args.service}-egress"
         policy = kubernetes.networking.v1.NetworkPolicy(
             name,
-            metadata={"name": f"{args.service}-egress", "namespace": args.namespace},
+            metadata={"name": own, "namespace": args.namespace},
             spec=network_policy(args.service, args.settings),
-            opts=child(self, opts),
+            opts=imported(child(self, opts), "NetworkPolicy", args.imports, f"{args.namespace}/{own}"),
         )
         self.name = policy.metadata.apply(lambda metadata: str(metadata.name))
         self.register_outputs({"name": self.name})

@@ -16,7 +16,7 @@ from typing import Any
 import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
 
-from components.options import child
+from components.options import child, imported
 from components.runtime import MODEL_PATH, server_arguments
 from components.settings import Settings
 from components.threads import in_thread
@@ -113,6 +113,7 @@ class ModelService(pulumi.ComponentResource):
             "namespace": settings.namespace,
             "labels": labels(settings),
         }
+        identity = f"{settings.namespace}/{settings.service_name}"
         depends_on = [args.shared_runtime] if args.shared_runtime else []
         if settings.placement == "servingRuntime" and not settings.shared_runtime:
             runtime = CustomResource(
@@ -121,7 +122,7 @@ class ModelService(pulumi.ComponentResource):
                 kind="ServingRuntime",
                 metadata=metadata,
                 spec=serving_runtime(settings),
-                opts=child(self, opts),
+                opts=imported(child(self, opts), "ServingRuntime", settings.import_objects, identity),
             )
             depends_on.append(runtime)
         annotations: dict[str, pulumi.Input[str]] = {**service_annotations(settings)}
@@ -136,8 +137,13 @@ class ModelService(pulumi.ComponentResource):
             kind="InferenceService",
             metadata={**metadata, "annotations": annotations},
             spec={"predictor": predictor(settings, args.storage_uri, args.service_account)},
-            opts=pulumi.ResourceOptions.merge(
-                child(self, opts, *depends_on), pulumi.ResourceOptions(hooks=_explaining(name, args))
+            opts=imported(
+                pulumi.ResourceOptions.merge(
+                    child(self, opts, *depends_on), pulumi.ResourceOptions(hooks=_explaining(name, args))
+                ),
+                "InferenceService",
+                settings.import_objects,
+                identity,
             ),
         )
         # Known in a preview, and tied to the service: nobody gets the name before it is served.

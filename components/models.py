@@ -28,6 +28,7 @@ from modelcar.errors import InputError, Problem, refuse
 SHARED = frozenset(
     {
         "google",
+        "importExisting",
         "registry",
         "registryInsecure",
         "builder",

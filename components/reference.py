@@ -28,6 +28,8 @@ COMPONENTS = PROJECT / "docs/reference/components.md"
 #: What keys without a default are for; those with one say it in Pulumi.yaml.
 WITHOUT_DEFAULT = {
     "registry": "Where modelcars are pushed to; follows from google where that is set",
+    "importExisting": "What of the stack is there already, made by hand (docs/migrate.md)",
+    "importObjects": "The same of a model's objects",
     "registryInsecure": "Push over plain HTTP, for a registry on this machine",
     "imageName": "Repository below the registry; the name of the lock's folder where not set",
     "architecture": "Processor of the nodes, for the programs beside the weights",

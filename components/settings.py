@@ -67,6 +67,10 @@ class Settings(BaseModel):
     name: Label | None = None
     former_names: tuple[Label, ...] = ()
 
+    # what is there already, made by hand: of the stack, and of a model
+    import_existing: tuple[Literal["Repository", "RepositoryIamMember", "Namespace"], ...] = ()
+    import_objects: tuple[Literal["InferenceService", "ServingRuntime", "NetworkPolicy"], ...] = ()
+
     # Google Cloud: the registry, the cluster and its GPU nodes; a stack without it brings its own
     google: GoogleSettings | None = None
 

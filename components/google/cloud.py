@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pulumi
 
 from components.google import apis, cluster, disk
-from components.google.node_account import NodeServiceAccount, NodeServiceAccountArgs
+from components.google.node_account import NodeServiceAccount, NodeServiceAccountArgs, email
 from components.google.node_pool import GpuNodePool, GpuNodePoolArgs
 from components.google.registry import ModelRegistry, ModelRegistryArgs
 from components.google.settings import GoogleSettings
@@ -34,10 +34,13 @@ class GoogleCloud(pulumi.ComponentResource):
         google: GoogleSettings,
         needs: Mapping[str, disk.DiskNeed],
         opts: pulumi.ResourceOptions | None = None,
+        *,
+        imports: Collection[str] = (),
     ) -> None:
         """Declare all of it.
 
         Args:
+            imports: kinds of the registry's parts that are there already.
             needs: what the disks of a pool's nodes have to hold, by the pool's name.
         """
         super().__init__("modelcar:google:GoogleCloud", name, None, opts)
@@ -51,9 +54,8 @@ class GoogleCloud(pulumi.ComponentResource):
         else:
             arguments = NodeServiceAccountArgs(google.project, name, google.nodes.image_streaming)
             self.node_account = NodeServiceAccount(f"{name}-nodes", arguments, own).email
-        self.registry = ModelRegistry(
-            f"{name}-registry", ModelRegistryArgs(google, self.node_account, labels), own
-        )
+        served = ModelRegistryArgs(google, self.node_account, labels, email(google, name), imports)
+        self.registry = ModelRegistry(f"{name}-registry", served, own)
         if google.cluster.create:
             arguments_ = cluster.NewClusterArgs(google, self.node_account, labels)
             self.cluster = cluster.NewCluster(str(google.cluster.name), arguments_, own).cluster

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import pulumi
 import pulumi_gcp as gcp
 
 from components.google.settings import GoogleSettings
-from components.options import child
+from components.options import child, imported
 
 #: Read images of one repository: https://cloud.google.com/artifact-registry/docs/access-control
 READER = "roles/artifactregistry.reader"
@@ -17,11 +18,18 @@ DAY = 24 * 60 * 60
 
 @dataclass(frozen=True)
 class ModelRegistryArgs:
-    """google: the stack's settings; reader: e-mail of the nodes' service account; labels: for costs."""
+    """What the repository is made of.
+
+    google: the stack's settings. labels: for costs.
+    reader: e-mail of the nodes' service account, once it is there. account: the same, as it will be.
+    imports: kinds that are there already (`importExisting`).
+    """
 
     google: GoogleSettings
     reader: pulumi.Input[str]
     labels: dict[str, str]
+    account: str = ""
+    imports: Collection[str] = ()
 
 
 class ModelRegistry(pulumi.ComponentResource):
@@ -43,19 +51,23 @@ class ModelRegistry(pulumi.ComponentResource):
         """Declare the repository, or adopt it, and the grant on it."""
         super().__init__("modelcar:google:ModelRegistry", name, None, opts)
         google = args.google
+        place = f"projects/{google.project}/locations/{google.region}/repositories/{google.repository.name}"
         repository: gcp.artifactregistry.Repository
         if google.repository.existing:
             repository = gcp.artifactregistry.Repository.get(
-                name,
-                f"projects/{google.project}/locations/{google.region}/repositories/{google.repository.name}",
-                opts=pulumi.ResourceOptions(parent=self),
+                name, place, opts=pulumi.ResourceOptions(parent=self)
             )
         else:
             repository = gcp.artifactregistry.Repository(
                 name,
                 repository_inputs(google, args.labels),
-                opts=pulumi.ResourceOptions.merge(
-                    child(self, opts), pulumi.ResourceOptions(protect=google.protect)
+                opts=imported(
+                    pulumi.ResourceOptions.merge(
+                        child(self, opts), pulumi.ResourceOptions(protect=google.protect)
+                    ),
+                    "Repository",
+                    args.imports,
+                    place,
                 ),
             )
         reader = gcp.artifactregistry.RepositoryIamMember(
@@ -65,7 +77,12 @@ class ModelRegistry(pulumi.ComponentResource):
             repository=repository.repository_id,
             role=READER,
             member=pulumi.Output.concat("serviceAccount:", args.reader),
-            opts=child(self, opts),
+            opts=imported(
+                child(self, opts),
+                "RepositoryIamMember",
+                args.imports,
+                f"{place} {READER} serviceAccount:{args.account}",
+            ),
         )
         # Tied to the grant: whoever gets the path can count on nodes being able to pull.
         self.path = reader.id.apply(lambda _: google.registry)

@@ -55,6 +55,7 @@ class Declared:
     before_create: tuple[str, ...] = ()
     before_update: tuple[str, ...] = ()
     on_error: tuple[str, ...] = ()
+    imported: str = ""
 
 
 class Monitor(mocks.MockMonitor):
@@ -79,6 +80,7 @@ class Monitor(mocks.MockMonitor):
                     tuple(request.hooks.before_create),
                     tuple(request.hooks.before_update),
                     tuple(request.hooks.on_error),
+                    request.importId,
                 )
             )
         return response

@@ -44,6 +44,19 @@ def test_the_journal_holds_what_is_over(tmp_path: Path) -> None:
     assert Journal(journal.path).results() == results
 
 
+def test_it_goes_on_from_a_report(tmp_path: Path) -> None:
+    cases = plan(1, 1)
+    results = [Result(case, SAME, requests=3, said="a path of the machine") for case in cases[:4]]
+    file = tmp_path / "campaign.json"
+    file.write_text(json.dumps(document(1, len(cases), results)))
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.add(results[0])
+    journal.take_over(file, cases)
+    assert [result.case for result in journal.results()] == cases[:4], "nothing twice"
+    with pytest.raises(ValueError, match="of a campaign with other cases"):
+        journal.take_over(file, plan(2, 1))
+
+
 def test_the_report_counts() -> None:
     results = [
         Result(Case(0, "kill engine", "up", 0.1), SAME, requests=100, seconds=4.0),

@@ -319,6 +319,14 @@ def declare_service(
     return engine.run(program)
 
 
+def test_objects_that_are_there_are_imported_by_namespace_and_name(up: Engine) -> None:
+    declare_service(up, importObjects=["InferenceService", "ServingRuntime"])
+    assert up.the("InferenceService").imported == "models/tiny"
+    assert up.the("ServingRuntime").imported == "models/tiny"
+    declare_service(up, importObjects=["InferenceService"])
+    assert up.the("ServingRuntime").imported == ""
+
+
 def predictor(engine: Engine) -> dict[str, Any]:
     found: dict[str, Any] = engine.the("InferenceService").inputs["spec"]["predictor"]
     return found

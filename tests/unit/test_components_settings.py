@@ -494,6 +494,49 @@ WRONG = {
         "[] but on the local stack",
         "serverImage instead",
     ),
+    # what is there already
+    "import of no kind": Wrong(
+        {"importExisting": ["Bucket"]},
+        "importExisting[0]",
+        "'Bucket'",
+        "'Repository', 'RepositoryIamMember'",
+        "",
+    ),
+    "repository without Google": Wrong(
+        {"importExisting": ["Repository"]},
+        "importExisting",
+        "without modelcar:google",
+        "Namespace there",
+        "say modelcar:google",
+    ),
+    "namespace that is not made": Wrong(
+        {"importExisting": ["Namespace"], "createNamespace": False},
+        "importExisting",
+        "createNamespace is false",
+        "one of the two",
+        "take Namespace out",
+    ),
+    "runtime of another placement": Wrong(
+        {"importObjects": ["ServingRuntime"], "placement": "storageUriEnv"},
+        "importObjects",
+        "placement storageUriEnv",
+        "InferenceService",
+        "take it out",
+    ),
+    "policy that there is none of": Wrong(
+        {"importObjects": ["NetworkPolicy"], "egress": {"restrict": False}},
+        "importObjects",
+        "egress.restrict is false",
+        "InferenceService, ServingRuntime",
+        "take it out",
+    ),
+    "import of what Git delivers": Wrong(
+        {"importObjects": ["InferenceService"], "delivery": "gitops", "gitops": {"folder": "x"}},
+        "importObjects",
+        "Git delivers",
+        "nothing with delivery gitops",
+        "Argo CD takes over",
+    ),
     # templates
     "template": Wrong(
         {"serverArgs": ["--a", "x{{.Name}}"]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import pulumi
@@ -23,7 +24,10 @@ def up() -> Engine:
 
 
 def declare(
-    engine: Engine, changes: dict[str, Any] | None = None, model_bytes: float = 1e9
+    engine: Engine,
+    changes: dict[str, Any] | None = None,
+    model_bytes: float = 1e9,
+    imports: Collection[str] = (),
 ) -> dict[str, Any]:
     """Declare the dev stack's Google side with changes; return its outputs."""
     google = load(dev(**(changes or {}))).google
@@ -31,7 +35,7 @@ def declare(
 
     def program() -> dict[str, pulumi.Output[Any]]:
         needs = {nodes.name: disk.need([disk.OnNode(model_bytes)]) for nodes in google.all_pools}
-        cloud = GoogleCloud("modelcar", google, needs)
+        cloud = GoogleCloud("modelcar", google, needs, imports=imports)
         return {
             "registry": cloud.registry.path,
             "kubeconfig": cloud.cluster.kubeconfig,
@@ -60,6 +64,19 @@ def test_nodes_may_read_this_repository_and_no_other(up: Engine) -> None:
     wide = [member["role"] for member in all_of(up, "IAMMember")]
     assert wide == ["roles/container.defaultNodeServiceAccount"], "nothing wider in the whole project"
     assert outputs["registry"] == "europe-west4-docker.pkg.dev/my-project/modelcars-dev"
+
+
+def test_what_is_there_is_imported_by_the_ids_that_google_has_for_it(up: Engine) -> None:
+    """https://www.pulumi.com/registry/packages/gcp/api-docs/artifactregistry/repositoryiammember/#import"""
+    declare(up, imports=["Repository", "RepositoryIamMember"])
+    place = "projects/my-project/locations/europe-west4/repositories/modelcars-dev"
+    assert up.the("Repository").imported == place
+    grant = f"{place} roles/artifactregistry.reader serviceAccount:"
+    assert up.the("RepositoryIamMember").imported == (
+        f"{grant}modelcar-nodes@my-project.iam.gserviceaccount.com"
+    )
+    others = [found for found in up.declared if "epository" not in found.type]
+    assert not any(found.imported for found in others)
 
 
 def test_image_streaming_asks_for_one_more_role(up: Engine) -> None:

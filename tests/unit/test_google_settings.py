@@ -64,6 +64,13 @@ def test_the_committed_stacks_are_right(name: str) -> None:
     assert loaded.google.zones_of(loaded.google.nodes), "there is a zone with that GPU"
 
 
+def test_a_repository_is_referred_to_or_imported_and_not_both() -> None:
+    changes = {"google.repository.existing": True, "importExisting": ["Repository"]}
+    [found] = problems(**changes)
+    assert found.key == "modelcar:importExisting"
+    assert "google.repository.existing" in found.value
+
+
 def test_environments_differ_where_they_should() -> None:
     one, other = (load(stack_config(name)) for name in STACKS)
     assert one.google

@@ -1,0 +1,327 @@
+"""`python -m campaign.soak`: does anything grow, where a model is changed and rolled back two hundred times?
+
+One cycle: other weights, `up`, requests whose answers have to be the new weights; then the way back to the
+former image, `up`, and requests that have to be answered by the former weights. Another model is asked all
+the time. Afterwards many models are served at once, and go again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import http.client
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from campaign import sameness
+from campaign.measures import MIB, Measures, measure
+from campaign.prober import Prober
+from campaign.runner import COMMANDS
+from campaign.world import BYSTANDER, SUBJECT, World, campaign_folder, until
+
+MODEL, WEIGHTS = "soaked", "model.safetensors"
+#: The stack with many models, and its namespace.
+MANY = "many"
+#: Requests to the subject after each `up`.
+REQUESTS = 20
+#: Caches and logs fill up first: cycles that nothing is compared with.
+WARM = 0.2
+#: What may come on top, late against early, before it is called growth.
+TOLERANCE = 1.10
+
+
+@dataclass
+class Cycle:
+    """One cycle. up, back: seconds of the runs. requests, failed: to the subject, wrong answers counted."""
+
+    number: int
+    up: float
+    back: float
+    requests: int
+    failed: int
+    measures: Measures
+
+
+@dataclass
+class Soak:
+    """All that was seen. asked, unanswered: of the other model's clients. many: the models at once."""
+
+    cycles: list[Cycle] = field(default_factory=list)
+    asked: int = 0
+    unanswered: int = 0
+    many: dict[str, Any] = field(default_factory=dict)
+    found: list[str] = field(default_factory=list)
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)
+
+
+class Subject:
+    """The model that is changed and rolled back."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.digest, self.sha256 = "", ""
+
+    def up(self, **settings: Any) -> float:
+        """Run `up` with these settings, and return its seconds."""
+        self.world.configure(SUBJECT, model=MODEL, **settings)
+        started = time.monotonic()
+        self.world.pulumi(*COMMANDS["up"], "--stack", SUBJECT)
+        return time.monotonic() - started
+
+    def outputs(self) -> dict[str, Any]:
+        """Return the stack's outputs."""
+        found: dict[str, Any] = json.loads(self.world.pulumi("stack", "output", "--json", "--stack", SUBJECT))
+        return found
+
+    def wrong_answers(self, sha256: str) -> int:
+        """Ask for the weights that are served, and return how many answers were others, or none."""
+        address = ""
+        with suppress(LookupError):
+            address = self.world.pod(SUBJECT)["status"]["podIP"]
+        return sum(_served(address) != sha256 for _ in range(REQUESTS))
+
+    def cycle(self, number: int) -> Cycle:
+        """Change, request, roll back, request."""
+        former, former_sha256 = self.digest, self.sha256
+        lock = self.world.weigh(MODEL)
+        sha256 = next(file.sha256 for file in lock.files if file.path == WEIGHTS)
+        up = self.up()
+        failed = self.wrong_answers(sha256)
+        self.digest, self.sha256 = self.outputs()["modelDigest"], sha256
+        if not former:
+            return Cycle(number, up, 0.0, REQUESTS, failed, measure(self.world, self._runs()))
+        back = self.up(rollbackTo=former)
+        failed += self.wrong_answers(former_sha256)
+        return Cycle(number, up, back, 2 * REQUESTS, failed, measure(self.world, self._runs()))
+
+    def _runs(self) -> int:
+        until(lambda: not sameness.left_running(self.world), 10, 0.1)
+        return len(sameness.left_running(self.world))
+
+
+def _served(address: str) -> str:
+    """Return the SHA-256 of the weights that a pod serves; empty where it does not answer."""
+    connection = http.client.HTTPConnection(address or "127.0.0.1", 8080, timeout=5)
+    try:
+        connection.request("GET", f"/models/{WEIGHTS}")
+        answer = connection.getresponse()
+        content = answer.read()
+    except (OSError, http.client.HTTPException):
+        return ""
+    finally:
+        connection.close()
+    return hashlib.sha256(content).hexdigest() if answer.status == 200 else ""
+
+
+def many(world: World, count: int) -> dict[str, Any]:
+    """Serve so many models at once, ask each of them, and remove them."""
+    names = [f"many-{number:02}" for number in range(count)]
+    sha256 = {}
+    for name in names:
+        lock = world.weigh(name)
+        sha256[name] = next(file.sha256 for file in lock.files if file.path == WEIGHTS)
+    world.pulumi("stack", "init", "--stack", MANY)
+    world.configure(MANY, models=[{"name": name} for name in names], startTimeoutSeconds=600)
+    before = measure(world, 0)
+    started = time.monotonic()
+    world.pulumi(*COMMANDS["up"], "--stack", MANY)
+    seconds = time.monotonic() - started
+    during = measure(world, 0)
+    served = {
+        pod["metadata"]["labels"]["serving.kserve.io/inferenceservice"]: pod["status"]["podIP"]
+        for pod in world.objects(MANY, "pods")
+    }
+    right = sum(_served(served.get(name, "")) == sha256[name] for name in names)
+    world.pulumi(*COMMANDS["destroy"], "--stack", MANY)
+    until(lambda: measure(world, 0).processes <= before.processes, 120, 2.0)
+    after = measure(world, 0)
+    return {
+        "models": count,
+        "seconds": round(seconds, 1),
+        "answered": right,
+        "memoryMib": {
+            name: round(sum(one.memory.values()))
+            for name, one in (("before", before), ("during", during), ("after", after))
+        },
+        "processes": {"before": before.processes, "during": during.processes, "after": after.processes},
+    }
+
+
+# --- the figures ------------------------------------------------------------------------------------
+
+
+def rows(cycles: Sequence[Cycle]) -> list[dict[str, Any]]:
+    """Return each measure early and late, and what comes on top with each cycle.
+
+    Early and late are medians of a tenth of the cycles, the first of them after the warm ones.
+    """
+    if len(cycles) < 10:
+        return []
+    warm = cycles[int(len(cycles) * WARM) :]
+    part = max(len(cycles) // 10, 3)
+    found = []
+    for name, values in _series(warm).items():
+        early, late = median(values[:part]), median(values[-part:])
+        found.append({"what": name, "early": early, "late": late, "slope": _slope(values)})
+    return found
+
+
+def _series(cycles: Sequence[Cycle]) -> dict[str, list[float]]:
+    last = cycles[-1].measures
+    series: dict[str, list[float]] = {
+        "`up` with other weights, s": [cycle.up for cycle in cycles],
+        "`up` back to the former ones, s": [cycle.back for cycle in cycles],
+        "memory of all services, MiB": [sum(cycle.measures.memory.values()) for cycle in cycles],
+    }
+    for service in last.memory:
+        series[f"memory of {service}, MiB"] = [cycle.measures.memory.get(service, 0.0) for cycle in cycles]
+    series |= {
+        "processes": [cycle.measures.processes for cycle in cycles],
+        "processes left by Pulumi": [cycle.measures.runs for cycle in cycles],
+        "state, kB": [cycle.measures.state / 1000 for cycle in cycles],
+        "Pulumi's backend, kB": [cycle.measures.backend / 1000 for cycle in cycles],
+        "registry: images, kB": [cycle.measures.images / 1000 for cycle in cycles],
+        "registry: what no tag leads to, kB": [cycle.measures.garbage / 1000 for cycle in cycles],
+    }
+    for name in last.disk:
+        series[f"disk of {name}, kB"] = [cycle.measures.disk.get(name, 0) / 1000 for cycle in cycles]
+    return series
+
+
+def _slope(values: Sequence[float]) -> float:
+    """Return the least squares slope: what comes on top with each cycle."""
+    middle, average = (len(values) - 1) / 2, mean(values)
+    above = sum((n - middle) * (value - average) for n, value in enumerate(values))
+    return above / sum((n - middle) ** 2 for n in range(len(values)))
+
+
+#: What must not grow; everything else holds what each version is, and is told.
+BOUNDED = ("memory of all services, MiB", "processes", "state, kB")
+
+
+def judged(soak: Soak) -> list[str]:
+    """Return what is wrong, one line each."""
+    found = list(soak.found)
+    told = {row["what"]: row for row in rows(soak.cycles)}
+    for name in BOUNDED:
+        if name in told and told[name]["late"] > told[name]["early"] * TOLERANCE:
+            found.append(f"{name}: {told[name]['early']:.1f} became {told[name]['late']:.1f}")
+    for name in ("processes left by Pulumi", "registry: what no tag leads to, kB"):
+        if name in told and told[name]["late"] > 0:
+            found.append(f"{name}: {told[name]['late']:.1f}")
+    if failed := sum(cycle.failed for cycle in soak.cycles):
+        found.append(f"{failed} requests to the changed model had a wrong answer, or none")
+    if soak.unanswered:
+        found.append(f"{soak.unanswered} requests to the other model had no answer")
+    if soak.many and soak.many["answered"] != soak.many["models"]:
+        found.append(f"{soak.many['answered']} of {soak.many['models']} models answered")
+    return found
+
+
+def report(soak: Soak) -> list[str]:
+    """Return the report as Markdown."""
+    requests = sum(cycle.requests for cycle in soak.cycles)
+    failed = sum(cycle.failed for cycle in soak.cycles)
+    lines = [
+        f"{len(soak.cycles)} cycles of change, `up`, requests, way back, `up`, requests.",
+        f"The changed model: {requests} requests, {failed} failed. "
+        f"The other model, all the time: {soak.asked} requests, {soak.unanswered} failed.",
+        "",
+        "| what | early | late | with each cycle |",
+        "|---|--:|--:|--:|",
+    ]
+    for row in rows(soak.cycles):
+        lines.append(f"| {row['what']} | {row['early']:.1f} | {row['late']:.1f} | {row['slope']:+.3f} |")
+    if soak.many:
+        told = soak.many
+        memory, processes = told["memoryMib"], told["processes"]
+        lines += [
+            "",
+            f"{told['models']} models at once: `up` took {told['seconds']:.0f} s, {told['answered']} "
+            "answered with their own weights. "
+            f"Memory of the platform's own processes {memory['before']} MiB before, {memory['during']} with "
+            f"them, {memory['after']} after `destroy`; processes {processes['before']}, "
+            f"{processes['during']}, {processes['after']}.",
+        ]
+    wrong = judged(soak)
+    lines += ["", *(f"- {line}" for line in wrong or ["Nothing grows, nothing is left, nothing is lost."])]
+    return lines
+
+
+# --- the command ------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    """Run the cycles and the models at once within the bounds; 1 where something grows or is lost."""
+    parser = argparse.ArgumentParser(prog="python -m campaign.soak", description=__doc__)
+    parser.add_argument("--cycles", type=int, default=200)
+    parser.add_argument("--models", type=int, default=24, help="served at once after the cycles; 0: none")
+    parser.add_argument("--minutes", type=float, default=600.0, help="no cycle begins after so many")
+    parser.add_argument("--report", type=Path, metavar="FOLDER", help="of soak-report.md and soak.json")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, _stop)  # whoever ends it: what it started is stopped
+    soak = Soak()
+    world = World(lambda line: say(f"   {line}"))
+    try:
+        world.start()
+        deadline = time.monotonic() + options.minutes * 60
+        _cycles(world, soak, options.cycles, deadline)
+        if options.models:
+            soak.many = many(world, options.models)
+    except KeyboardInterrupt:
+        say("interrupted")
+    except Exception as error:
+        soak.found.append(f"{type(error).__name__}: {error}"[-1500:])
+    finally:
+        world.stop()
+    lines = report(soak)
+    say("\n".join(lines))
+    folder: Path = options.report or campaign_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "soak.json").write_text(json.dumps(asdict(soak), indent=1) + "\n")
+    (folder / "soak-report.md").write_text("\n".join(["# Report of a soak", "", *lines]) + "\n")
+    return 1 if judged(soak) else 0
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _cycles(world: World, soak: Soak, count: int, deadline: float) -> None:
+    subject = Subject(world)
+    pod = world.pod(BYSTANDER)
+    prober = Prober(pod["status"]["podIP"], 8080).start()
+    try:
+        for number in range(count):
+            if time.monotonic() > deadline:
+                say("   out of time")
+                return
+            cycle = subject.cycle(number)
+            soak.cycles.append(cycle)
+            seen = cycle.measures
+            say(
+                f"{number:4} up {cycle.up:.1f} s, back {cycle.back:.1f} s, failed {cycle.failed}, "
+                f"memory {sum(seen.memory.values()):.0f} MiB, {seen.processes} processes, "
+                f"state {seen.state} B, garbage {seen.garbage} B"
+            )
+    finally:
+        prober.stop()
+        soak.asked, soak.unanswered = prober.sent, prober.failed
+    if soak.cycles and soak.cycles[-1].measures.images < MIB / 1000:
+        soak.found.append("the registry's store was not found, so nothing is known of its garbage")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
