@@ -1,0 +1,93 @@
+"""A stack that a former version of this project made: its resources become this version's, and stay.
+
+Each file of tests/fixtures/states/ is the exported state of the dev stack, of that version's own `up`, with
+what was the machine's in braces. A release adds its own: MODELCAR_RECORD_STATE=VERSION pytest of this file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import PROJECT
+from tests.engine.conftest import Project
+from tests.engine.test_google import dev
+
+__all__ = ["dev"]
+
+STATES = PROJECT / "tests" / "fixtures" / "states"
+VERSIONS = sorted(path.stem for path in STATES.glob("*.json"))
+RECORD = os.environ.get("MODELCAR_RECORD_STATE")
+
+#: What versions have more than the ones before. Nothing else may be made, and nothing may go.
+NEW = {
+    "modelcar:kserve:Model",
+    "modelcar:kserve:EgressPolicy",
+    "kubernetes:networking.k8s.io/v1:NetworkPolicy",
+}
+
+
+def of_the_machine(project: Project) -> dict[str, str]:
+    """Return what differs from machine to machine, and from test to test, by the name that fixtures have."""
+    settings = project.platform.settings
+    return {
+        "kubeconfig": json.dumps(Path(settings["kubeconfig"]).read_text())[1:-1],
+        "kubeconfigFile": str(settings["kubeconfig"]),
+        "project": str(project.folder),
+        "checkout": str(project.platform.checkout.folder),
+        "image": f"tiny-{project.namespace}",
+        "namespace": project.namespace,
+        "server": str(settings["serverImage"]),
+        "registry": str(settings["registry"]),
+        "builder": str(settings["builder"]),
+    }
+
+
+def recorded(project: Project) -> str:
+    """Return the stack's state without what is the machine's."""
+    text = project.pulumi("stack", "export", "--show-secrets").stdout
+    state = json.loads(text)["deployment"]
+    state.pop("metadata", None)
+    for row in state["resources"]:
+        for noise in ("sourcePosition", "stackTrace"):
+            row.pop(noise, None)
+    text = json.dumps(state, indent=1)
+    for name, value in of_the_machine(project).items():
+        text = text.replace(value, f"{{{{{name}}}}}")
+    return text + "\n"
+
+
+def put(project: Project, version: str) -> list[str]:
+    """Let the stack have a version's state; return the URNs of its resources."""
+    text = (STATES / f"{version}.json").read_text()
+    for name, value in of_the_machine(project).items():
+        text = text.replace(f"{{{{{name}}}}}", value)
+    assert not re.findall(r"\{\{[a-zA-Z]+\}\}", text)
+    deployment: dict[str, Any] = json.loads(text)
+    file = project.folder / "state.json"
+    file.write_text(json.dumps({"version": 3, "deployment": deployment}))
+    project.pulumi("stack", "import", "--file", str(file))
+    return [row["urn"] for row in deployment["resources"]]
+
+
+@pytest.mark.skipif(not RECORD, reason="a release records its state")
+def test_record(dev: Project) -> None:
+    dev.up()
+    (STATES / f"{RECORD}.json").write_text(recorded(dev))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_nothing_of_a_former_version_is_replaced_or_lost(dev: Project, version: str) -> None:
+    put(dev, version)
+    made: set[str] = set()
+    for step in dev.preview():
+        kind = step["urn"].split("::")[2].split("$")[-1]
+        assert step["op"] in {"create", "update"}, f"{step['op']} of {step['urn']}"
+        if step["op"] == "create":
+            made.add(kind)
+    assert made <= NEW
