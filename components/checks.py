@@ -187,6 +187,10 @@ def _import_existing(settings: Settings) -> Problem | None:
         value = "Repository, and google.repository.existing says that somebody else manages it"
         fix = "keep one: existing only refers to it, importExisting makes it this stack's own"
         return problem("importExisting", value, "one of the two", fix)
+    if "RepositoryIamMember" in wanted and google and not google.nodes.service_account:
+        value = "RepositoryIamMember, and the nodes' account is one that this stack makes"
+        fix = f"pulumi config set --path {NAMESPACE}:google.nodes.serviceAccount ACCOUNT, or take it out"
+        return problem("importExisting", value, "a grant to an account that is there", fix)
     if "Namespace" in wanted and not settings.create_namespace:
         value = "Namespace, and createNamespace is false"
         fix = f"pulumi config rm {NAMESPACE}:createNamespace, or take Namespace out"

@@ -16,6 +16,7 @@ from typing import Any
 import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
 
+from components import oci
 from components.options import child, imported
 from components.runtime import MODEL_PATH, server_arguments
 from components.settings import Settings
@@ -93,7 +94,7 @@ class ModelService(pulumi.ComponentResource):
 
     Outputs:
         name, namespace: of the InferenceService.
-        storage_uri: what it serves; there once it does.
+        storage_uri: what it serves; there once it does. Of a service that is imported, what it served then.
 
     Raises (inside of the outputs):
         pulumi.RunError: the pods of this declaration are not ready in time. KServe alone would not tell: it
@@ -150,7 +151,10 @@ class ModelService(pulumi.ComponentResource):
         served = _served(service, declared, args)
         self.name = served.apply(lambda _: settings.service_name)
         self.namespace = served.apply(lambda _: settings.namespace)
-        self.storage_uri = pulumi.Output.all(served, args.storage_uri).apply(lambda found: str(found[1]))
+        if "InferenceService" in settings.import_objects:
+            self.storage_uri = _imported_uri(service, args)
+        else:
+            self.storage_uri = pulumi.Output.all(served, args.storage_uri).apply(lambda found: str(found[1]))
         self.register_outputs(
             {"name": self.name, "namespace": self.namespace, "storageUri": self.storage_uri}
         )
@@ -191,6 +195,8 @@ def _served(
     """Return an output that is there once the pods of this declaration serve, and no others."""
     settings = args.settings
     known = settings.deployment_mode == "Standard" and settings.await_ready and not settings.idle
+    # What is imported is as somebody else declared it.
+    known = known and "InferenceService" not in settings.import_objects
     if pulumi.runtime.is_dry_run() or not known:
         return service.urn
 
@@ -203,6 +209,26 @@ def _served(
         return urn
 
     return pulumi.Output.all(service.urn, declared, args.kubeconfig).apply(wait)
+
+
+def _imported_uri(service: CustomResource, args: ModelServiceArgs) -> pulumi.Output[str]:
+    """Return what a service that is imported serves, which this program did not say."""
+    settings = args.settings
+
+    async def look(found: list[str]) -> str:
+        from operations.cluster import Cluster
+
+        _, planned, kubeconfig = found
+        own = settings.model_copy(update={"kubeconfig": kubeconfig} if kubeconfig else {})
+        path = (
+            f"/apis/serving.kserve.io/v1beta1/namespaces/{own.namespace}/inferenceservices/{own.service_name}"
+        )
+        document = await in_thread(lambda: Cluster.of(own).get(path))
+        return oci.find_storage_uri((document or {}).get("spec")) or planned
+
+    if pulumi.runtime.is_dry_run():
+        return pulumi.Output.from_input(args.storage_uri)
+    return pulumi.Output.all(service.urn, args.storage_uri, args.kubeconfig).apply(look)
 
 
 def _explaining(name: str, args: ModelServiceArgs) -> pulumi.ResourceHookBinding | None:

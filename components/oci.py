@@ -7,6 +7,8 @@ the registry host.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _HOST_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
@@ -40,3 +42,15 @@ def storage_uri(registry: str, name: str, digest: str) -> str:
     if not is_digest(digest):
         raise ValueError(f"not a sha256 digest: {digest!r}; a storage URI is pinned by digest, never by tag")
     return f"oci://{registry}/{name}@{digest}"
+
+
+def find_storage_uri(spec: Any) -> str | None:
+    """Return the storage URI in an InferenceService's spec, wherever it is placed; None: there is none."""
+    if isinstance(spec, str):
+        return spec if spec.startswith("oci://") else None
+    entries: Sequence[Any] = ()
+    if isinstance(spec, Mapping):
+        entries = list(spec.values())
+    elif isinstance(spec, Sequence):
+        entries = spec
+    return next((found for entry in entries if (found := find_storage_uri(entry))), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pulumi
 
@@ -19,22 +19,32 @@ def child(
     return pulumi.ResourceOptions(parent=parent, depends_on=[*waits, *after])
 
 
+#: What Kubernetes objects consist of, whoever made them.
+OBJECT = ("metadata", "spec")
+
+
 def imported(
-    options: pulumi.ResourceOptions, kind: str, imports: Collection[str], identity: str
+    options: pulumi.ResourceOptions,
+    kind: str,
+    imports: Collection[str],
+    identity: str,
+    kept: Sequence[str] = OBJECT,
 ) -> pulumi.ResourceOptions:
     """Return the options with which Pulumi takes over what is there, where the stack says so of this kind.
 
-    It fails where there is none, and updates it where it is not as declared. Once the resource is in the
-    state this does nothing.
+    It is taken over as it is: nothing of it changes as long as the stack says so. Pulumi fails where there is
+    none. Once the stack does not say so any more, a preview shows what this program changes of it.
 
     Args:
         options: of the resource in any case.
         kind: of the resource. imports: the kinds that the stack names.
         identity: what the provider knows it by.
+        kept: the inputs that may be other ones than those declared.
     """
     if kind not in imports:
         return options
-    return pulumi.ResourceOptions.merge(options, pulumi.ResourceOptions(import_=identity))
+    own = pulumi.ResourceOptions(import_=identity, ignore_changes=list(kept))
+    return pulumi.ResourceOptions.merge(options, own)
 
 
 def formerly(parent: pulumi.Resource, name: str) -> pulumi.ResourceOptions:

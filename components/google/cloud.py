@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import pulumi
 
 from components.google import apis, cluster, disk
-from components.google.node_account import NodeServiceAccount, NodeServiceAccountArgs, email
+from components.google.node_account import NodeServiceAccount, NodeServiceAccountArgs
 from components.google.node_pool import GpuNodePool, GpuNodePoolArgs
 from components.google.registry import ModelRegistry, ModelRegistryArgs
 from components.google.settings import GoogleSettings
@@ -54,7 +54,7 @@ class GoogleCloud(pulumi.ComponentResource):
         else:
             arguments = NodeServiceAccountArgs(google.project, name, google.nodes.image_streaming)
             self.node_account = NodeServiceAccount(f"{name}-nodes", arguments, own).email
-        served = ModelRegistryArgs(google, self.node_account, labels, email(google, name), imports)
+        served = ModelRegistryArgs(google, self.node_account, labels, imports)
         self.registry = ModelRegistry(f"{name}-registry", served, own)
         if google.cluster.create:
             arguments_ = cluster.NewClusterArgs(google, self.node_account, labels)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_gcp as gcp
 
-from components.google.settings import GoogleSettings
 from components.options import child
 
 #: Logs and metrics, and no more: https://cloud.google.com/kubernetes-engine/docs/how-to/service-accounts
@@ -85,8 +84,3 @@ def account_id(purpose: str) -> str:
         return wanted
     digest = hashlib.sha256(purpose.encode()).hexdigest()[:6]
     return f"{wanted[: LONGEST_ID - 7].rstrip('-')}-{digest}"
-
-
-def email(google: GoogleSettings, purpose: str) -> str:
-    """Return the e-mail of the nodes' account, known before it is there (Google derives it from the id)."""
-    return google.nodes.service_account or f"{account_id(purpose)}@{google.project}.iam.gserviceaccount.com"

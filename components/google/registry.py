@@ -13,6 +13,11 @@ from components.options import child, imported
 
 #: Read images of one repository: https://cloud.google.com/artifact-registry/docs/access-control
 READER = "roles/artifactregistry.reader"
+#: What Google changes of a repository in place.
+CHANGEABLE = (
+    *("cleanupPolicies", "cleanupPolicyDryRun", "description"),
+    *("dockerConfig", "labels", "vulnerabilityScanningConfig"),
+)
 DAY = 24 * 60 * 60
 
 
@@ -21,14 +26,13 @@ class ModelRegistryArgs:
     """What the repository is made of.
 
     google: the stack's settings. labels: for costs.
-    reader: e-mail of the nodes' service account, once it is there. account: the same, as it will be.
+    reader: e-mail of the nodes' service account.
     imports: kinds that are there already (`importExisting`).
     """
 
     google: GoogleSettings
     reader: pulumi.Input[str]
     labels: dict[str, str]
-    account: str = ""
     imports: Collection[str] = ()
 
 
@@ -68,6 +72,7 @@ class ModelRegistry(pulumi.ComponentResource):
                     "Repository",
                     args.imports,
                     place,
+                    CHANGEABLE,
                 ),
             )
         reader = gcp.artifactregistry.RepositoryIamMember(
@@ -81,7 +86,8 @@ class ModelRegistry(pulumi.ComponentResource):
                 child(self, opts),
                 "RepositoryIamMember",
                 args.imports,
-                f"{place} {READER} serviceAccount:{args.account}",
+                f"{place} {READER} serviceAccount:{google.nodes.service_account}",
+                (),
             ),
         )
         # Tied to the grant: whoever gets the path can count on nodes being able to pull.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.engine.conftest import Project
 from tests.engine.test_google import dev, in_google
@@ -15,6 +15,7 @@ from tests.engine.test_google import dev, in_google
 __all__ = ["dev"]
 
 HERE = ("-o", "jsonpath={.items[*].metadata.uid}")
+ACCOUNT = "nodes@my-project.iam.gserviceaccount.com"
 SERVICE, RUNTIME, POLICY = "InferenceService", "ServingRuntime", "NetworkPolicy"
 
 
@@ -61,24 +62,30 @@ def test_what_kubectl_applied_comes_into_the_stack_without_a_change(by_kubectl: 
     pods, services = uids(project, "pods"), uids(project, "inferenceservices")
     refused = project.pulumi("up", "--yes", "--skip-preview", check=False)
     assert refused.returncode
-    assert "already exists" in refused.stdout + refused.stderr
+    assert re.search("already exists|exists in the cluster already", refused.stdout + refused.stderr)
     forget(project)
 
     project.configure(importExisting=["Namespace"], importObjects=[SERVICE, RUNTIME, POLICY])
     shown = steps(project)
-    assert {kind: ops[0] for kind, ops in shown.items() if kind != "Image"} == dict.fromkeys(
-        ["Namespace", SERVICE, RUNTIME, POLICY], "import"
-    )
+    del shown["Image"]
+    assert shown == {kind: ["import"] for kind in ("Namespace", SERVICE, RUNTIME, POLICY)}
     project.up()
     assert (uids(project, "pods"), uids(project, "inferenceservices")) == (pods, services)
-    project.configure(importExisting=None, importObjects=None)
     project.pulumi("up", "--yes", "--expect-no-changes")
     project.pulumi("refresh", "--yes", "--expect-no-changes")
+
+    # What is this stack's says so; nothing else changes.
+    project.configure(importExisting=None, importObjects=None)
+    assert {op for ops in steps(project).values() for op in ops} == {"update"}
+    project.up()
+    assert uids(project, "inferenceservices") == services
+    project.pulumi("up", "--yes", "--expect-no-changes")
 
 
 def test_the_runbooks_own_service_is_taken_over_and_never_replaced(project: Project) -> None:
     """As it is after step 3: a custom container with STORAGE_URI, with an image that was built by hand."""
-    outputs = project.up()
+    by_hand = project.up()["storageUri"]
+    project.change_weights(seed=5)
     project.platform.kubectl("-n", project.namespace, "delete", "isvc,servingruntime,networkpolicy", "--all")
     project.platform.kubectl("-n", project.namespace, "wait", "--for=delete", "pod", "--all", "--timeout=60s")
     forget(project)
@@ -86,7 +93,7 @@ def test_the_runbooks_own_service_is_taken_over_and_never_replaced(project: Proj
         "name": "kserve-container",
         "image": project.platform.server_image,
         "command": project.config["serverCommand"],
-        "env": [{"name": "STORAGE_URI", "value": outputs["storageUri"]}],
+        "env": [{"name": "STORAGE_URI", "value": by_hand}],
         "ports": [{"containerPort": 8080}],
         "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "64Mi"}},
     }
@@ -105,13 +112,17 @@ def test_the_runbooks_own_service_is_taken_over_and_never_replaced(project: Proj
     project.platform.kubectl("-n", project.namespace, *ready)
     service = uids(project, "inferenceservices")
 
+    pods = uids(project, "pods")
     project.configure(importExisting=["Namespace"], importObjects=[SERVICE], placement="storageUriEnv")
-    operations = steps(project)
-    assert set(operations[SERVICE]) <= {"import", "update"}, "never replaced"
-    assert operations[SERVICE][0] == "import"
+    assert steps(project)[SERVICE] == ["import"]
+    assert project.up()["storageUri"] == by_hand, "what is served"
+    assert (uids(project, "pods"), uids(project, "inferenceservices")) == (pods, service)
+
+    project.configure(importExisting=None, importObjects=None)
+    assert steps(project)[SERVICE] == ["update"], "never replaced"
     project.up()
     assert uids(project, "inferenceservices") == service
-    project.configure(importExisting=None, importObjects=None)
+    assert uids(project, "pods") != pods
     project.pulumi("up", "--yes", "--expect-no-changes")
 
 
@@ -122,52 +133,70 @@ def test_what_is_to_be_imported_and_is_not_there_fails_and_says_so(project: Proj
     assert f"resource '{project.namespace}/tiny' does not exist" in refused.stdout + refused.stderr
 
 
-def repository_and_grant(google: dict[str, Any]) -> dict[str, Any]:
-    return {name: entry for name, entry in google.items() if "/repositories/" in name}
+def made_in_google(dev: Project, **repository: Any) -> dict[str, Any]:
+    """Put a repository and its reader into the stand-in's Google, as if gcloud had made them."""
+    place = {"project": "my-project", "location": "europe-west4"}
+    name = "projects/my-project/locations/europe-west4/repositories/modelcars-dev"
+    account = f"serviceAccount:{ACCOUNT}"
+    role = "roles/artifactregistry.reader"
+    made = {
+        name: {
+            "type": "gcp:artifactregistry/repository:Repository",
+            "state": {
+                **place,
+                "repositoryId": "modelcars-dev",
+                "name": "modelcars-dev",
+                "format": "DOCKER",
+                "mode": "STANDARD_REPOSITORY",
+                **repository,
+            },
+        },
+        f"{name}/{role}/{account}": {
+            "type": "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember",
+            "state": {**place, "repository": "modelcars-dev", "role": role, "member": account},
+        },
+    }
+    Path(dev.variables["MODELCAR_GCP_STANDIN"]).write_text(json.dumps({"resources": made}))
+    return made
 
 
-def test_a_repository_and_its_reader_come_into_the_stack_without_a_change(dev: Project) -> None:
-    dev.up()
-    before = repository_and_grant(in_google(dev))
-    assert len(before) == 2
-    [state] = (dev.folder / ".state").glob(".pulumi/stacks/*/test.json")
-    kept = json.loads(state.read_text())
-    rows = kept["checkpoint"]["latest"]["resources"]
-    gone = {row["urn"] for row in rows if "ModelRegistry" in row["urn"].split("::")[2]}
-    kept["checkpoint"]["latest"]["resources"] = [row for row in rows if row["urn"] not in gone]
-    text = json.dumps(kept)
-    state.write_text(text)
+#: As this program declares it.
+DECLARED = {
+    "description": "Modelcars: models as OCI images",
+    "dockerConfig": {"immutableTags": True},
+    "cleanupPolicies": [
+        {"id": "keep-tagged", "action": "KEEP", "condition": {"tagState": "TAGGED"}},
+        {
+            "id": "delete-untagged",
+            "action": "DELETE",
+            "condition": {"tagState": "UNTAGGED", "olderThan": "604800s"},
+        },
+    ],
+    "cleanupPolicyDryRun": False,
+    "vulnerabilityScanningConfig": {"enablementConfig": "INHERITED"},
+    "labels": {"managed-by": "pulumi", "app": "modelcar", "stack": "test"},
+    "effectiveLabels": {"managed-by": "pulumi", "app": "modelcar", "stack": "test"},
+}
 
+
+@pytest.mark.parametrize("state", [DECLARED, {}], ids=["as declared", "as in the runbook"])
+def test_a_repository_and_its_reader_are_taken_over_in_place(dev: Project, state: dict[str, Any]) -> None:
+    """What the runbook's is not yet comes to it afterwards: tags get immutable, a cleanup comes."""
+    google = dev.config["google"]
+    nodes = {**google["nodes"], "serviceAccount": ACCOUNT}
+    dev.configure(google={**google, "nodes": nodes}, idle=True)
+    made = made_in_google(dev, **state)
     dev.configure(importExisting=["Repository", "RepositoryIamMember"])
     shown = steps(dev)
-    assert shown == {"Repository": ["import"], "RepositoryIamMember": ["import"]}
+    assert (shown["Repository"], shown["RepositoryIamMember"]) == (["import"], ["import"])
     dev.up()
-    assert repository_and_grant(in_google(dev)) == before
-    dev.configure(importExisting=None)
+    there = in_google(dev)
+    assert {name: there[name] for name in made} == made, "not touched"
     dev.pulumi("up", "--yes", "--expect-no-changes")
 
-
-def test_a_repository_as_the_runbook_has_it_is_changed_in_place(dev: Project) -> None:
-    """Docker format and nothing else: tags get immutable, a cleanup comes, and no image is touched."""
+    dev.configure(importExisting=None)
+    assert steps(dev) == ({} if state else {"Repository": ["update"]})
     dev.up()
-    path = Path(dev.variables["MODELCAR_GCP_STANDIN"])
-    cloud = yaml.safe_load(path.read_text())
-    [repository] = [name for name in cloud["resources"] if name.endswith("/repositories/modelcars-dev")]
-    for key in ("cleanupPolicies", "dockerConfig", "description"):
-        cloud["resources"][repository]["state"].pop(key, None)
-    path.write_text(json.dumps(cloud))
-    text = dev.pulumi("stack", "export").stdout
-    state = json.loads(text)
-    state["deployment"]["resources"] = [
-        row for row in state["deployment"]["resources"] if "ModelRegistry" not in row["urn"].split("::")[2]
-    ]
-    file = dev.folder / "state.json"
-    file.write_text(json.dumps(state))
-    dev.pulumi("stack", "import", "--force", "--file", str(file))
-
-    dev.configure(importExisting=["Repository", "RepositoryIamMember"])
-    shown = steps(dev)
-    assert set(shown["Repository"]) == {"import", "update"}
-    assert shown["RepositoryIamMember"] == ["import"]
-    dev.up()
+    [repository, _] = made
     assert in_google(dev)[repository]["state"]["dockerConfig"] == {"immutableTags": True}
+    dev.pulumi("up", "--yes", "--expect-no-changes")

@@ -56,6 +56,7 @@ class Declared:
     before_update: tuple[str, ...] = ()
     on_error: tuple[str, ...] = ()
     imported: str = ""
+    ignored: tuple[str, ...] = ()
 
 
 class Monitor(mocks.MockMonitor):
@@ -81,6 +82,7 @@ class Monitor(mocks.MockMonitor):
                     tuple(request.hooks.before_update),
                     tuple(request.hooks.on_error),
                     request.importId,
+                    tuple(request.ignoreChanges),
                 )
             )
         return response

@@ -322,6 +322,8 @@ def declare_service(
 def test_objects_that_are_there_are_imported_by_namespace_and_name(up: Engine) -> None:
     declare_service(up, importObjects=["InferenceService", "ServingRuntime"])
     assert up.the("InferenceService").imported == "models/tiny"
+    assert up.the("InferenceService").ignored == ("metadata", "spec"), "it is taken over as it is"
+    up.await_rolled_out.assert_not_called()
     assert up.the("ServingRuntime").imported == "models/tiny"
     declare_service(up, importObjects=["InferenceService"])
     assert up.the("ServingRuntime").imported == ""

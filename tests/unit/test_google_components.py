@@ -68,13 +68,13 @@ def test_nodes_may_read_this_repository_and_no_other(up: Engine) -> None:
 
 def test_what_is_there_is_imported_by_the_ids_that_google_has_for_it(up: Engine) -> None:
     """https://www.pulumi.com/registry/packages/gcp/api-docs/artifactregistry/repositoryiammember/#import"""
-    declare(up, imports=["Repository", "RepositoryIamMember"])
+    email = "existing@my-project.iam.gserviceaccount.com"
+    declare(up, {NODES + "serviceAccount": email}, imports=["Repository", "RepositoryIamMember"])
     place = "projects/my-project/locations/europe-west4/repositories/modelcars-dev"
     assert up.the("Repository").imported == place
-    grant = f"{place} roles/artifactregistry.reader serviceAccount:"
-    assert up.the("RepositoryIamMember").imported == (
-        f"{grant}modelcar-nodes@my-project.iam.gserviceaccount.com"
-    )
+    grant = f"{place} roles/artifactregistry.reader serviceAccount:{email}"
+    assert up.the("RepositoryIamMember").imported == grant
+    assert "cleanupPolicies" in up.the("Repository").ignored, "it is taken over as it is"
     others = [found for found in up.declared if "epository" not in found.type]
     assert not any(found.imported for found in others)
 

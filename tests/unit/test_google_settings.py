@@ -71,6 +71,13 @@ def test_a_repository_is_referred_to_or_imported_and_not_both() -> None:
     assert "google.repository.existing" in found.value
 
 
+def test_a_grant_is_imported_to_an_account_that_is_there() -> None:
+    [found] = problems(importExisting=["RepositoryIamMember"])
+    assert found.key == "modelcar:importExisting"
+    assert "one that this stack makes" in found.value
+    assert "google.nodes.serviceAccount" in found.fix
+
+
 def test_environments_differ_where_they_should() -> None:
     one, other = (load(stack_config(name)) for name in STACKS)
     assert one.google
