@@ -172,7 +172,7 @@ SELECTED := not extended
 test: check ## the tests of a change: static, unit, engine (real CLI), local (real cluster)
 	@$(LOCAL) tools
 	@unit=0; $(PYTHON) -m pytest -n auto -q tests/unit || unit=$$?; \
-	  UV=$(abspath $(UV)) $(PYTHON) -m pytest -m "$(SELECTED)" tests/engine tests/local && exit $$unit
+	  UV=$(abspath $(UV)) $(PYTHON) -m pytest -m "$(SELECTED)" --durations=25 tests/engine tests/local && exit $$unit
 
 .PHONY: test-all
 test-all: env ## also those that take minutes each, or build programs that only they need

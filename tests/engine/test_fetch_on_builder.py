@@ -176,6 +176,7 @@ def builder_in_cluster(platform: Platform, tmp_path: Path) -> Iterator[str]:
         run("kubectl", "delete", "namespace", namespace)
 
 
+@pytest.mark.extended
 def test_a_builder_in_the_cluster_brings_weights_and_image(
     project: Project, files: dict[str, Content], builder_in_cluster: str
 ) -> None:

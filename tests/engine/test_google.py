@@ -115,6 +115,7 @@ def test_the_dev_stack_lives_and_dies(dev: Project) -> None:
     assert left == set(), "the APIs stay on, and nothing else"
 
 
+@pytest.mark.extended
 def test_a_protected_stack_is_not_destroyed(dev: Project) -> None:
     dev.configure(google={**dev.config["google"], "protect": True})
     dev.up()
@@ -191,6 +192,7 @@ def test_settings_for_faster_starts_pass_the_providers_checks(dev: Project) -> N
     assert config["gcfsConfig"] == {"enabled": True}
 
 
+@pytest.mark.extended
 def test_each_model_gets_a_pool_that_can_take_it(dev: Project) -> None:
     google = dev.config["google"]
     large = {"name": "large", "gpu": "nvidia-l4", "gpusPerNode": 2, "machineType": "g2-standard-24"}

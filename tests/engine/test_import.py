@@ -15,7 +15,7 @@ from tests.engine.test_google import dev, in_google
 __all__ = ["dev"]
 
 HERE = ("-o", "jsonpath={.items[*].metadata.uid}")
-ACCOUNT = "nodes@my-project.iam.gserviceaccount.com"
+ACCOUNT = "gke-nodes@my-project.iam.gserviceaccount.com"
 SERVICE, RUNTIME, POLICY = "InferenceService", "ServingRuntime", "NetworkPolicy"
 
 
@@ -57,6 +57,7 @@ def by_kubectl(project: Project, tmp_path: Path) -> Project:
     return project
 
 
+@pytest.mark.extended
 def test_what_kubectl_applied_comes_into_the_stack_without_a_change(by_kubectl: Project) -> None:
     project = by_kubectl
     pods, services = uids(project, "pods"), uids(project, "inferenceservices")
@@ -156,7 +157,13 @@ def made_in_google(dev: Project, **repository: Any) -> dict[str, Any]:
             "state": {**place, "repository": "modelcars-dev", "role": role, "member": account},
         },
     }
-    Path(dev.variables["MODELCAR_GCP_STANDIN"]).write_text(json.dumps({"resources": made}))
+    nodes = {
+        f"projects/my-project/serviceAccounts/{ACCOUNT}": {
+            "type": "gcp:serviceaccount/account:Account",
+            "state": {"project": "my-project", "accountId": "gke-nodes", "email": ACCOUNT},
+        }
+    }
+    Path(dev.variables["MODELCAR_GCP_STANDIN"]).write_text(json.dumps({"resources": {**made, **nodes}}))
     return made
 
 
@@ -179,6 +186,7 @@ DECLARED = {
 }
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("state", [DECLARED, {}], ids=["as declared", "as in the runbook"])
 def test_a_repository_and_its_reader_are_taken_over_in_place(dev: Project, state: dict[str, Any]) -> None:
     """What the runbook's is not yet comes to it afterwards: tags get immutable, a cleanup comes."""

@@ -108,6 +108,7 @@ def test_one_models_failure_leaves_the_others_up_and_is_told_at_the_end(project:
     assert set(outputs(project)["models"]) == {a["name"], b["name"], c["name"]}
 
 
+@pytest.mark.extended
 def test_a_model_whose_update_fails_serves_on_and_is_told_as_it_is(project: Project, model: Add) -> None:
     a, b = model("a"), model("b")
     project.configure(models=[a, b])
@@ -158,6 +159,7 @@ def test_models_serve_with_one_runtime(project: Project, model: Add) -> None:
     assert all(a["name"] in name for name in names(changed(project)))
 
 
+@pytest.mark.extended
 def test_more_images_than_threads_are_built(project: Project, model: Add) -> None:
     # Pulumi registers each image in a thread of its own; the hooks must not wait for one of those.
     entries = [model(f"m{number}", seed=number) for number in range(12)]

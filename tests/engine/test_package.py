@@ -182,6 +182,7 @@ def test_the_example_in_another_language_keeps_to_the_schema(provider: str) -> N
     assert len(used) == 2
 
 
+@pytest.mark.extended
 def test_the_component_is_made_for_a_program_of_any_language(
     environment: Path, platform: Platform, tmp_path: Path
 ) -> None:

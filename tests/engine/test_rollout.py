@@ -108,6 +108,7 @@ def test_a_way_back_to_what_is_not_there_declares_nothing(project: Project, comm
     assert set(project.resources()) <= {"pulumi:pulumi:Stack"}
 
 
+@pytest.mark.extended
 def test_a_version_is_on_the_nodes_before_it_is_served(project: Project) -> None:
     project.configure(prePull=True)
     project.up()

@@ -335,6 +335,7 @@ def test_the_chart_needs_cert_manager(platform: Platform, tools: Toolbox, charts
 # --- the real installation
 
 
+@pytest.mark.extended
 def test_a_release_is_installed_changed_refreshed_and_removed(project: Project) -> None:
     server = project.server
     assert project.steps() == {"crds": "create", "kserve": "create"}, "although no kind is known yet"

@@ -142,6 +142,7 @@ def test_skopeo_copies_the_predicted_image(tools: Tools, repository: str) -> Non
     assert tools.pushed(repository).content == tools.image.manifest
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("builder", ["buildah", "podman"])
 def test_buildah_and_podman_build_the_predicted_image(tools: Tools, repository: str, builder: str) -> None:
     assert f"sha256:{tools.build(builder)}" == tools.image.config_digest
@@ -156,6 +157,7 @@ def test_buildah_and_podman_build_the_predicted_image(tools: Tools, repository: 
     assert tools.pushed(repository).digest == tools.image.digest
 
 
+@pytest.mark.extended
 def test_what_buildah_pushes_itself_is_served(tools: Tools, repository: str, serve: Scratch) -> None:
     tools.build("buildah")
     destination = f"docker://{tools.platform.settings['registry']}/{repository}:1"

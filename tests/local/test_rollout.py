@@ -168,6 +168,7 @@ def test_with_two_gpus_a_new_version_leaves_no_gap(
     assert versions[1].removeprefix("oci://") in images
 
 
+@pytest.mark.extended
 def test_with_one_gpu_the_former_pod_makes_room(
     served: Served, versions: tuple[str, str], gpus: Callable[[int], None]
 ) -> None:
@@ -180,6 +181,7 @@ def test_with_one_gpu_the_former_pod_makes_room(
     assert "is still served by" in said
 
 
+@pytest.mark.extended
 def test_an_image_without_models_is_told(
     served: Served, versions: tuple[str, str], platform: Platform
 ) -> None:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pulumi
 import pytest
@@ -319,14 +320,27 @@ def declare_service(
     return engine.run(program)
 
 
-def test_objects_that_are_there_are_imported_by_namespace_and_name(up: Engine) -> None:
-    declare_service(up, importObjects=["InferenceService", "ServingRuntime"])
-    assert up.the("InferenceService").imported == "models/tiny"
-    assert up.the("InferenceService").ignored == ("metadata", "spec"), "it is taken over as it is"
+def test_objects_that_are_there_are_imported_as_they_are() -> None:
+    preview = Engine(preview=True)
+    declare_service(preview, importObjects=["InferenceService", "ServingRuntime"])
+    for kind in ("InferenceService", "ServingRuntime"):
+        assert preview.the(kind).imported == "models/tiny"
+        assert preview.the(kind).ignored == ("metadata", "spec")
+    declare_service(preview, importObjects=["InferenceService"])
+    assert preview.the("ServingRuntime").imported == ""
+
+
+def test_what_is_served_by_somebody_elses_declaration_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = f"oci://elsewhere/by-hand@{DIGEST}"
+    container = {"env": [{"name": "STORAGE_URI", "value": other}]}
+    cluster = mock.Mock()
+    cluster.get.return_value = {"spec": {"predictor": {"containers": [container]}}}
+    monkeypatch.setattr("operations.cluster.Cluster.of", lambda _: cluster)
+    up = Engine(preview=False)
+    assert declare_service(up, importObjects=["InferenceService"])["storage_uri"] == other
     up.await_rolled_out.assert_not_called()
-    assert up.the("ServingRuntime").imported == "models/tiny"
-    declare_service(up, importObjects=["InferenceService"])
-    assert up.the("ServingRuntime").imported == ""
+    cluster.get.return_value = None
+    assert declare_service(up, importObjects=["InferenceService"])["storage_uri"] == STORAGE_URI
 
 
 def predictor(engine: Engine) -> dict[str, Any]:
