@@ -171,8 +171,11 @@ SELECTED := not extended
 .PHONY: test
 test: check ## the tests of a change: static, unit, engine (real CLI), local (real cluster)
 	@$(LOCAL) tools
-	@unit=0; $(PYTHON) -m pytest -n auto -q tests/unit || unit=$$?; \
-	  UV=$(abspath $(UV)) $(PYTHON) -m pytest -m "$(SELECTED)" --durations=25 tests/engine tests/local && exit $$unit
+	@failed=0; export UV=$(abspath $(UV)); \
+	  $(PYTHON) -m pytest -n auto -q tests/unit || failed=1; \
+	  $(PYTHON) -m pytest -n 3 --dist loadfile -m "$(SELECTED)" --durations=25 tests/engine || failed=1; \
+	  $(PYTHON) -m pytest -m "$(SELECTED)" --durations=25 tests/local || failed=1; \
+	  exit $$failed
 
 .PHONY: test-all
 test-all: env ## also those that take minutes each, or build programs that only they need

@@ -22,7 +22,7 @@ from statistics import mean, median
 from typing import Any
 
 from campaign import sameness
-from campaign.measures import MIB, Measures, measure
+from campaign.measures import Measures, measure
 from campaign.prober import Prober
 from campaign.runner import COMMANDS
 from campaign.world import BYSTANDER, SUBJECT, World, campaign_folder, until
@@ -193,7 +193,7 @@ def _series(cycles: Sequence[Cycle]) -> dict[str, list[float]]:
         "state, kB": [cycle.measures.state / 1000 for cycle in cycles],
         "Pulumi's backend, kB": [cycle.measures.backend / 1000 for cycle in cycles],
         "registry: images, kB": [cycle.measures.images / 1000 for cycle in cycles],
-        "registry: what no tag leads to, kB": [cycle.measures.garbage / 1000 for cycle in cycles],
+        GARBAGE: [cycle.measures.garbage / 1000 for cycle in cycles],
     }
     for name in last.disk:
         series[f"disk of {name}, kB"] = [cycle.measures.disk.get(name, 0) / 1000 for cycle in cycles]
@@ -208,7 +208,8 @@ def _slope(values: Sequence[float]) -> float:
 
 
 #: What must not grow; everything else holds what each version is, and is told.
-BOUNDED = ("memory of all services, MiB", "processes", "state, kB")
+GARBAGE = "registry: what no tag leads to, kB"
+BOUNDED = ("memory of all services, MiB", "processes", "state, kB", GARBAGE)
 
 
 def judged(soak: Soak) -> list[str]:
@@ -218,9 +219,9 @@ def judged(soak: Soak) -> list[str]:
     for name in BOUNDED:
         if name in told and told[name]["late"] > told[name]["early"] * TOLERANCE:
             found.append(f"{name}: {told[name]['early']:.1f} became {told[name]['late']:.1f}")
-    for name in ("processes left by Pulumi", "registry: what no tag leads to, kB"):
-        if name in told and told[name]["late"] > 0:
-            found.append(f"{name}: {told[name]['late']:.1f}")
+    left = "processes left by Pulumi"
+    if left in told and told[left]["late"] > 0:
+        found.append(f"{left}: {told[left]['late']:.1f}")
     if failed := sum(cycle.failed for cycle in soak.cycles):
         found.append(f"{failed} requests to the changed model had a wrong answer, or none")
     if soak.unanswered:
@@ -319,7 +320,7 @@ def _cycles(world: World, soak: Soak, count: int, deadline: float) -> None:
     finally:
         prober.stop()
         soak.asked, soak.unanswered = prober.sent, prober.failed
-    if soak.cycles and soak.cycles[-1].measures.images < MIB / 1000:
+    if soak.cycles and not soak.cycles[-1].measures.images:
         soak.found.append("the registry's store was not found, so nothing is known of its garbage")
 
 

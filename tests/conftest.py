@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,10 +81,9 @@ class Platform:
         return result.stdout + ("" if check else result.stderr)
 
 
-@pytest.fixture(scope="session")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+def _copied(folder: Path) -> Checkout:
     """Copy what git knows of the project; tools and environments come from the real checkout's cache."""
-    folder = tmp_path_factory.mktemp("checkout")
+    folder.mkdir(exist_ok=True)
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=PROJECT,
@@ -97,18 +98,51 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(PROJECT / name, target)
     (folder / ".venv").symlink_to(PROJECT / ".venv")
+    return _checkout(folder)
+
+
+def _checkout(folder: Path) -> Checkout:
     cache = os.environ.get("MODELCAR_CACHE", str(PROJECT / ".cache"))
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PULUMI_")}
     environment |= {"MODELCAR_CACHE": cache, "MODELCAR_STATE": str(folder / ".local")}
-    made = Checkout(folder, environment)
+    return Checkout(folder, environment)
+
+
+@contextmanager
+def _in_turn(folder: Path) -> Iterator[None]:
+    """Let one worker at a time into the block."""
+    with (folder / "checkout.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed
+        yield
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Checkout]:
+    """Copy the project; workers of one run (pytest -n) share the copy, and so its platform."""
+    if worker_id == "master":
+        made = _copied(tmp_path_factory.mktemp("checkout"))
+        yield made
+        made.make("clean", check=False)
+        return
+    run = tmp_path_factory.getbasetemp().parent
+    folder, users = run / "checkout", run / "checkout.users"
+    with _in_turn(run):
+        made = _checkout(folder) if folder.exists() else _copied(folder)
+        users.mkdir(exist_ok=True)
+        (users / worker_id).touch()
     yield made
-    made.make("clean", check=False)
+    with _in_turn(run):
+        (users / worker_id).unlink()
+        if not any(users.iterdir()):
+            made.make("clean", check=False)
+            shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
 def platform(checkout: Checkout) -> Platform:
     """Start the platform of the checkout; `checkout` stops it, also after a failure."""
-    checkout.make("platform")
+    with _in_turn(checkout.folder):
+        checkout.make("platform")
     settings = json.loads((checkout.folder / ".local/local/platform.json").read_text())
     exports = subprocess.run(
         [".venv/bin/python", "-m", "local", "env"],

@@ -150,25 +150,6 @@ def test_what_is_adopted_and_not_there_is_refused_before_anything_is_declared(de
     assert "Traceback" not in said
 
 
-def test_a_kserve_with_modelcar_off_fails_the_preview(dev: Project) -> None:
-    kubectl = dev.platform.kubectl
-    here = ("-n", "kserve", "configmap/inferenceservice-config")
-    before = kubectl("get", *here, "-o", "jsonpath={.data.storageInitializer}")
-
-    def patch(text: str) -> None:
-        kubectl("patch", *here, "--type=merge", "-p", json.dumps({"data": {"storageInitializer": text}}))
-
-    patch(json.dumps({**json.loads(before), "enableModelcar": False}))
-    try:
-        result = dev.pulumi("preview", check=False)
-        assert result.returncode
-        assert "storageInitializer.enableModelcar is False" in result.stdout + result.stderr
-        assert "kserve.storage.enableModelcar=true" in result.stdout + result.stderr
-    finally:
-        patch(before)
-    dev.pulumi("preview")
-
-
 def test_settings_for_faster_starts_pass_the_providers_checks(dev: Project) -> None:
     google = dev.config["google"]
     faster = {
