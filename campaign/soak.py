@@ -26,6 +26,7 @@ from campaign.measures import Measures, measure
 from campaign.prober import Prober
 from campaign.runner import COMMANDS
 from campaign.world import BYSTANDER, SUBJECT, World, campaign_folder, until
+from local import recovery
 
 MODEL, WEIGHTS = "soaked", "model.safetensors"
 #: The stack with many models, and its namespace.
@@ -88,8 +89,14 @@ class Subject:
     def wrong_answers(self, sha256: str) -> int:
         """Ask for the weights that are served, and return how many answers were others, or none."""
         address = ""
-        with suppress(LookupError):
-            address = self.world.pod(SUBJECT)["status"]["podIP"]
+
+        def alone() -> bool:
+            nonlocal address
+            with suppress(LookupError, KeyError):
+                address = self.world.pod(SUBJECT)["status"]["podIP"]
+            return bool(address)
+
+        until(alone, 60, 0.5)  # the former pod takes its leave
         return sum(_served(address) != sha256 for _ in range(REQUESTS))
 
     def cycle(self, number: int) -> Cycle:
@@ -103,6 +110,7 @@ class Subject:
         if not former:
             return Cycle(number, up, 0.0, REQUESTS, failed, measure(self.world, self._runs()))
         back = self.up(rollbackTo=former)
+        recovery.forget_old(self.world.backend, SUBJECT)  # as `make up` does
         failed += self.wrong_answers(former_sha256)
         return Cycle(number, up, back, 2 * REQUESTS, failed, measure(self.world, self._runs()))
 

@@ -234,6 +234,7 @@ def _kubelet(instance: Instance, tools: Toolbox) -> dict[str, Any]:
         "volumePluginDir": str(instance.state / "volume-plugins"),
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,  # the disk is the laptop's: its fill level is not ours to manage
+        "imageMaximumGCAge": "24h0m0s",  # but former versions that nothing runs any more do not pile up
         "serializeImagePulls": False,
         "nodeStatusUpdateFrequency": "4s",
     }

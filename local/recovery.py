@@ -18,6 +18,9 @@ import psutil
 
 from modelcar.errors import refuse
 
+#: Runs of a stack that can be looked at, and gone back to, on the local stack.
+KEPT_RUNS = 50
+
 
 def recover(pulumi: Callable[..., str], backend: Path, stack: str) -> list[str]:
     """Put right what stands in the way of the next `pulumi up`, and return a line for each thing done.
@@ -45,6 +48,21 @@ def recover(pulumi: Callable[..., str], backend: Path, stack: str) -> list[str]:
         return done
     pulumi("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--stack", stack)
     return [*done, *restored, f"{why}: pulumi refresh --clear-pending-creates"]
+
+
+def forget_old(backend: Path, stack: str, kept: int = KEPT_RUNS) -> None:
+    """Delete what a backend for files keeps of runs before the last ones: Pulumi itself never does.
+
+    Args:
+        backend, stack: as of `recover`; for a backend that is this machine's own.
+        kept: runs of which backups and history stay.
+    """
+    for folder, pattern in (("backups", f"{stack}.*.json"), ("history", f"{stack}-*.history.json")):
+        for own in backend.glob(f".pulumi/{folder}/*/{stack}"):
+            runs = sorted(own.glob(pattern), key=_moment, reverse=True)
+            for path in runs[kept:]:
+                for part in own.glob(f"{path.name.split('.history.')[0]}*"):
+                    part.unlink()
 
 
 def _released(pulumi: Callable[..., str], backend: Path, stack: str) -> list[str]:
@@ -89,8 +107,10 @@ def _restored(backend: Path, stack: str) -> list[str]:
     return done
 
 
-def _moment(backup: Path) -> int:
-    moment = backup.name.split(".")[-2]
+def _moment(file: Path) -> int:
+    """Return when a file was written, as its name says: STACK.MOMENT.json, STACK-MOMENT.history.json."""
+    name = file.name.removesuffix(".json").removesuffix(".history")
+    moment = name.replace(".", "-").rpartition("-")[2]
     return int(moment) if moment.isdigit() else 0
 
 

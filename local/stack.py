@@ -86,6 +86,7 @@ def recover(instance: Instance, tools: Toolbox) -> list[str]:
     def run(*arguments: str) -> str:
         return pulumi(instance, tools, *arguments, capture=True)
 
+    recovery.forget_old(state_root() / "pulumi", STACK)
     return recover_stack(instance, run, state_root() / "pulumi", STACK)
 
 

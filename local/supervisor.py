@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -18,6 +19,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,9 @@ RESTING_INTERVAL = 1.0
 STOP_GRACE_SECONDS = 10.0
 #: A process that has crashed is started again after 1, 2, 4 … seconds, at most this many.
 LONGEST_BACKOFF_SECONDS = 30.0
+
+#: A log that is longer, in bytes, gives its older part to `NAME.log.1`, in place of the part before.
+LONGEST_LOG = 16 * 2**20
 
 _MS_BIND, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 4096, 2, 4, 8
 
@@ -52,6 +57,15 @@ class Service:
     started_at: float = 0.0
     ready_seconds: float = 0.0
     last_exit: str = ""
+
+
+def bound(logs: Path, longest: int = LONGEST_LOG) -> None:
+    """Let no log take more than twice so many bytes: whoever writes it appends, so it can be cut in place."""
+    for log in logs.glob("*.log"):
+        if log.stat().st_size > longest:
+            with suppress(OSError):  # a disk that is full: then the older part goes
+                shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+            os.truncate(log, 0)
 
 
 def check(ready: dict[str, Any]) -> bool:
@@ -94,6 +108,7 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         while not self.stopping:
             self._reap()
+            bound(self.logs)
             for service in self.services:
                 self._advance(service)
             self._write_status()

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from local.supervisor import bound
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 RUNNER = """
@@ -119,3 +121,18 @@ def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:
     finally:
         process.terminate()
         process.wait()
+
+
+def test_a_long_log_is_cut_while_it_is_written(tmp_path: Path) -> None:
+    log = tmp_path / "etcd.log"
+    with log.open("ab") as writer:
+        writer.write(b"a" * 300)
+        writer.flush()
+        bound(tmp_path, longest=400)
+        assert log.stat().st_size == 300
+        writer.write(b"b" * 200)
+        writer.flush()
+        bound(tmp_path, longest=400)
+        writer.write(b"c" * 10)
+    assert log.read_bytes() == b"c" * 10, "no hole where the older part was"
+    assert (tmp_path / "etcd.log.1").read_bytes() == b"a" * 300 + b"b" * 200

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from local.recovery import recover
+from local.recovery import forget_old, recover
 from modelcar.errors import InputError
 
 WHOLE = json.dumps({"version": 3, "checkpoint": {"latest": {"resources": ["then"]}}})
@@ -127,3 +127,23 @@ def test_a_lock_of_a_full_disk_says_nothing_and_goes(pulumi: Pulumi, tmp_path: P
     [line] = recover(pulumi, tmp_path, "local")
     assert "a lock that says nothing" in line
     assert not path.exists()
+
+
+def test_what_pulumi_keeps_of_old_runs_goes(pulumi: Pulumi, tmp_path: Path) -> None:
+    history = tmp_path / ".pulumi/history/modelcar/local"
+    history.mkdir(parents=True)
+    others = history.parent / "other"
+    others.mkdir()
+    for moment in range(100, 106):
+        pulumi.backup(moment, NOW)
+        for kind in ("history", "checkpoint"):
+            (history / f"local-{moment}.{kind}.json").write_text("{}")
+            (others / f"other-{moment}.{kind}.json").write_text("{}")
+    forget_old(tmp_path, "local", kept=2)
+    assert sorted(path.name for path in history.iterdir()) == [
+        f"local-{moment}.{kind}.json" for moment in (104, 105) for kind in ("checkpoint", "history")
+    ]
+    backups = tmp_path / ".pulumi/backups/modelcar/local"
+    assert sorted(path.name for path in backups.iterdir()) == ["local.104.json", "local.105.json"]
+    assert len([*others.iterdir()]) == 12, "another stack's stay"
+    assert pulumi.stack.read_text() == NOW
