@@ -63,6 +63,7 @@ def test_up_writes_what_the_preview_showed_and_touches_no_cluster(project: Proje
         project.platform.kubectl("delete", "namespace", project.namespace, "--wait=false")
 
 
+@pytest.mark.extended
 def test_a_served_model_is_handed_over_without_being_touched(project: Project, folder: Path) -> None:
     gitops = project.config["gitops"]
     project.configure(delivery="cluster", gitops=None)

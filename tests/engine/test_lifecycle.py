@@ -6,6 +6,7 @@ import json
 import re
 
 import httpx
+import pytest
 
 from tests.engine.conftest import STUB_SERVER, Project
 
@@ -73,6 +74,7 @@ def test_life_of_a_stack(project: Project) -> None:
     assert "NotFound" in gone
 
 
+@pytest.mark.extended
 def test_a_failed_up_is_followed_by_one_that_succeeds(project: Project) -> None:
     project.configure(serverCommand=["sh", "-c", "echo no such server >&2; exit 3"], startTimeoutSeconds=15)
     failed = project.pulumi("up", "--yes", "--skip-preview", check=False)

@@ -135,6 +135,7 @@ def test_a_model_whose_update_fails_serves_on_and_is_told_as_it_is(project: Proj
     assert project.preview() == []
 
 
+@pytest.mark.extended
 def test_models_serve_with_one_runtime(project: Project, model: Add) -> None:
     a, b = model("a", sharedRuntime="stub"), model("b", sharedRuntime="stub", cpu="50m")
     project.configure(models=[a, b])

@@ -14,6 +14,7 @@ from tests.engine.conftest import STUB_SERVER, Project
 CRASHES = ["sh", "-c", "echo 'RuntimeError: no GPU was found'; exit 3", "stub"]
 
 
+@pytest.mark.extended
 def test_a_server_that_crashes_is_told_by_its_own_words(project: Project) -> None:
     project.configure(startTimeoutSeconds=10, serverCommand=CRASHES)
     failed = project.pulumi("up", "--yes", "--skip-preview", "--color=never", check=False)
