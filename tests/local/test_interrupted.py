@@ -8,6 +8,7 @@ import signal
 import subprocess
 
 import psutil
+import pytest
 import yaml
 
 from tests.conftest import Platform
@@ -25,6 +26,7 @@ def plugins(folder: str) -> list[str]:
     return found
 
 
+@pytest.mark.extended
 def test_a_killed_up_is_followed_by_one_that_succeeds(platform: Platform) -> None:
     checkout = platform.checkout
     checkout.make("up")

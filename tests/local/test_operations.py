@@ -63,6 +63,7 @@ def test_without_the_policy_it_fails_with_what_connects(served: Platform) -> Non
     assert "from the pod connects" in found["egress impossible"]
 
 
+@pytest.mark.extended
 def test_idle_leaves_no_pod_and_wake_serves_again(served: Platform) -> None:
     gpu = json.dumps({"status": {"capacity": {"nvidia.com/gpu": "1"}}})  # in name only
     served.kubectl("patch", "node", NODE, "--subresource=status", "--type=merge", "-p", gpu)
