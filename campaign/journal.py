@@ -89,13 +89,16 @@ class Journal:
     def take_over(self, report: Path, cases: Sequence[Case]) -> None:
         """Go on from a report of the same campaign: another machine's, or of a checkout that is gone.
 
+        Cases that the plan does not have, as of an earlier list of faults, are tried anew.
+
         Raises:
             ValueError: it is of another campaign.
         """
         document = json.loads(report.read_text())
         planned = {case.number: case for case in cases}
         results = [Result(**{**row, "case": Case(**row["case"])}) for row in document["cases"]]
-        if any(planned.get(result.case.number) != result.case for result in results):
+        results = [result for result in results if planned.get(result.case.number) == result.case]
+        if not results:
             raise ValueError(f"{report} is of a campaign with other cases")
         known = {result.case.number for result in self.results()}
         for result in results:
