@@ -173,7 +173,7 @@ test: check ## the tests of a change: static, unit, engine (real CLI), local (re
 	@$(LOCAL) tools
 	@failed=0; export UV=$(abspath $(UV)); \
 	  $(PYTHON) -m pytest -n auto -q tests/unit || failed=1; \
-	  $(PYTHON) -m pytest -n 3 --dist loadfile -m "$(SELECTED)" --durations=25 tests/engine || failed=1; \
+	  $(PYTHON) -m pytest -n 4 --dist loadfile -m "$(SELECTED)" --durations=25 tests/engine || failed=1; \
 	  $(PYTHON) -m pytest -m "$(SELECTED)" --durations=25 tests/local || failed=1; \
 	  exit $$failed
 

@@ -83,6 +83,7 @@ def test_what_kubectl_applied_comes_into_the_stack_without_a_change(by_kubectl: 
     project.pulumi("up", "--yes", "--expect-no-changes")
 
 
+@pytest.mark.extended
 def test_the_runbooks_own_service_is_taken_over_and_never_replaced(project: Project) -> None:
     """As it is after step 3: a custom container with STORAGE_URI, with an image that was built by hand."""
     by_hand = project.up()["storageUri"]

@@ -28,6 +28,7 @@ def test_a_server_that_crashes_is_told_by_its_own_words(project: Project) -> Non
     assert project.up()["serviceName"] == "tiny"
 
 
+@pytest.mark.extended
 def test_an_update_that_crashes_fails_up_while_the_former_pod_serves_on(project: Project) -> None:
     project.up()
     here = ("-n", project.namespace)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.engine.conftest import Project
 from tests.engine.conftest import project as project
-from tests.engine.test_google import dev, pytestmark
+from tests.engine.test_google import dev
+from tests.engine.test_google import pytestmark as without_google
 
-__all__ = ["dev", "pytestmark"]
+__all__ = ["dev"]
+
+pytestmark = [without_google, pytest.mark.extended]
 
 
 def test_a_kserve_with_modelcar_off_fails_the_preview(dev: Project) -> None:
