@@ -253,33 +253,49 @@ def _register_builder(instance: Instance, tools: Toolbox) -> None:
 
 
 def kubectl(
-    instance: Instance, tools: Toolbox, *arguments: str, documents: list[dict[str, Any]] | None = None
+    instance: Instance,
+    tools: Toolbox,
+    *arguments: str,
+    documents: list[dict[str, Any]] | None = None,
+    patience: float = 0.0,
 ) -> str:
     """Run kubectl as the platform's administrator and return what it printed.
+
+    Args:
+        documents: for its standard input.
+        patience: seconds to try again in, where the API server does not listen: it may have crashed a moment
+            ago, and the supervisor starts it again.
 
     Raises:
         PlatformError: kubectl failed; the message is its own.
     """
     text = yaml.safe_dump_all(documents) if documents is not None else None
     command = [tools["kubectl"], "--kubeconfig", str(instance.kubeconfig), *arguments]
-    result = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    deadline = time.monotonic() + patience
+    while True:
+        result = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        if "connection refused" not in result.stderr or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
     if result.returncode:
         raise PlatformError(f"kubectl {' '.join(arguments)}: {result.stderr.strip()}")
     return result.stdout
 
 
+#: An API server that has crashed listens again after so many seconds at most (13 were measured).
+CRASH_SECONDS = 40.0
 APPLY = ("apply", "--server-side", "--force-conflicts", "--field-manager=modelcar-platform")
 
 
 def _apply(instance: Instance, tools: Toolbox, documents: list[dict[str, Any]]) -> None:
-    kubectl(instance, tools, *APPLY, "-f", "-", documents=documents)
+    kubectl(instance, tools, *APPLY, "-f", "-", documents=documents, patience=CRASH_SECONDS)
 
 
 def _install_kserve(instance: Instance, tools: Toolbox) -> None:
     if (instance.state / CRDS_READY).exists():
         return
     files = [argument for path in kserve.crd_files(tools.kserve) for argument in ("-f", str(path))]
-    kubectl(instance, tools, *APPLY, *files)
+    kubectl(instance, tools, *APPLY, *files, patience=CRASH_SECONDS)
     _apply(instance, tools, [*kserve.definitions(tools.kserve), *netfilter.definitions()])
     kubectl(instance, tools, "wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
     (instance.state / CRDS_READY).touch()
