@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -13,12 +12,7 @@ from pathlib import Path
 from campaign import inputs
 from campaign.journal import LOST, Case, Journal, Result, document, plan, report
 from campaign.runner import Runner
-from campaign.world import World, campaign_folder
-
-
-def say(line: str) -> None:
-    """Print a line at once."""
-    print(line, flush=True)
+from campaign.world import World, campaign_folder, say, stop_on_sigterm
 
 
 def main() -> int:
@@ -71,12 +65,8 @@ def main() -> int:
     return 1 if found["lost"] or tried["failed"] else 0
 
 
-def _stop(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def _run(left: Sequence[Case], journal: Journal, deadline: float) -> None:
-    signal.signal(signal.SIGTERM, _stop)  # whoever ends it: what it started is stopped
+    stop_on_sigterm()
     pending = list(left)
     while pending and time.monotonic() < deadline:
         world = World(lambda line: say(f"   {line}"))

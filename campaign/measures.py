@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from campaign.world import SUBJECT, World
+from campaign.sameness import left_running
+from campaign.world import SUBJECT, World, until
 
 MIB = 2**20
 
@@ -34,19 +35,16 @@ class Measures:
     garbage: int
 
 
-def measure(world: World, runs: int) -> Measures:
-    """Look once; takes a second."""
+def measure(world: World) -> Measures:
+    """Look once; takes a second, and waits for the end of what a run that is over has started."""
+    until(lambda: not left_running(world), 10, 0.1)
     images, garbage = registry_bytes(world.instance.state / "registry")
     state = world.instance.state
     folders = ("etcd", "buildkit", "containerd", "logs", "kubelet", "project/modelcar/data")
     return Measures(
-        memory={
-            service: round(process.memory_info().rss / MIB, 1)
-            for service in sorted(path.stem for path in world.instance.pids.glob("*.pid"))
-            if (process := world.process(service))
-        },
-        processes=_descendants(world),
-        runs=runs,
+        memory=memory_by_service(world),
+        processes=count_processes(world),
+        runs=len(left_running(world)),
         state=world.state_file(SUBJECT).stat().st_size,
         backend=_bytes(world.backend),
         disk={name: _bytes(state / name) for name in folders if (state / name).exists()},
@@ -55,7 +53,17 @@ def measure(world: World, runs: int) -> Measures:
     )
 
 
-def _descendants(world: World) -> int:
+def memory_by_service(world: World) -> dict[str, float]:
+    """Return the resident MiB of each of the platform's own processes."""
+    return {
+        service: round(process.memory_info().rss / MIB, 1)
+        for service in sorted(path.stem for path in world.instance.pids.glob("*.pid"))
+        if (process := world.process(service))
+    }
+
+
+def count_processes(world: World) -> int:
+    """Return how many processes the platform and its pods have."""
     supervisor = world.process("supervisor")
     return len(supervisor.children(recursive=True)) if supervisor else 0
 

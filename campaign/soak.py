@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import http.client
 import json
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -21,11 +20,10 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from campaign import sameness
-from campaign.measures import Measures, measure
+from campaign.measures import Measures, count_processes, measure, memory_by_service
 from campaign.prober import Prober
 from campaign.runner import COMMANDS
-from campaign.world import BYSTANDER, SUBJECT, World, campaign_folder, until
+from campaign.world import BYSTANDER, SUBJECT, World, campaign_folder, say, stop_on_sigterm, until
 from local import recovery
 
 MODEL, WEIGHTS = "soaked", "model.safetensors"
@@ -60,11 +58,6 @@ class Soak:
     unanswered: int = 0
     many: dict[str, Any] = field(default_factory=dict)
     found: list[str] = field(default_factory=list)
-
-
-def say(line: str) -> None:
-    """Print a line at once."""
-    print(line, flush=True)
 
 
 class Subject:
@@ -102,21 +95,21 @@ class Subject:
     def cycle(self, number: int) -> Cycle:
         """Change, request, roll back, request."""
         former, former_sha256 = self.digest, self.sha256
-        lock = self.world.weigh(MODEL)
-        sha256 = next(file.sha256 for file in lock.files if file.path == WEIGHTS)
+        sha256 = _weigh(self.world, MODEL)
         up = self.up()
         failed = self.wrong_answers(sha256)
         self.digest, self.sha256 = self.outputs()["modelDigest"], sha256
         if not former:
-            return Cycle(number, up, 0.0, REQUESTS, failed, measure(self.world, self._runs()))
+            return Cycle(number, up, 0.0, REQUESTS, failed, measure(self.world))
         back = self.up(rollbackTo=former)
         recovery.forget_old(self.world.backend, SUBJECT)  # as `make up` does
         failed += self.wrong_answers(former_sha256)
-        return Cycle(number, up, back, 2 * REQUESTS, failed, measure(self.world, self._runs()))
+        return Cycle(number, up, back, 2 * REQUESTS, failed, measure(self.world))
 
-    def _runs(self) -> int:
-        until(lambda: not sameness.left_running(self.world), 10, 0.1)
-        return len(sameness.left_running(self.world))
+
+def _weigh(world: World, name: str) -> str:
+    """Give a model other weights, and return their SHA-256."""
+    return next(file.sha256 for file in world.weigh(name).files if file.path == WEIGHTS)
 
 
 def _served(address: str) -> str:
@@ -133,37 +126,36 @@ def _served(address: str) -> str:
     return hashlib.sha256(content).hexdigest() if answer.status == 200 else ""
 
 
+def _total_memory(world: World) -> int:
+    return round(sum(memory_by_service(world).values()))
+
+
 def many(world: World, count: int) -> dict[str, Any]:
     """Serve so many models at once, ask each of them, and remove them."""
     names = [f"many-{number:02}" for number in range(count)]
-    sha256 = {}
-    for name in names:
-        lock = world.weigh(name)
-        sha256[name] = next(file.sha256 for file in lock.files if file.path == WEIGHTS)
+    sha256 = {name: _weigh(world, name) for name in names}
     world.pulumi("stack", "init", "--stack", MANY)
     world.configure(MANY, models=[{"name": name} for name in names], startTimeoutSeconds=600)
-    before = measure(world, 0)
+    memory = {"before": _total_memory(world)}
+    processes = {"before": count_processes(world)}
     started = time.monotonic()
     world.pulumi(*COMMANDS["up"], "--stack", MANY)
     seconds = time.monotonic() - started
-    during = measure(world, 0)
+    memory["during"], processes["during"] = _total_memory(world), count_processes(world)
     served = {
         pod["metadata"]["labels"]["serving.kserve.io/inferenceservice"]: pod["status"]["podIP"]
         for pod in world.objects(MANY, "pods")
     }
     right = sum(_served(served.get(name, "")) == sha256[name] for name in names)
     world.pulumi(*COMMANDS["destroy"], "--stack", MANY)
-    until(lambda: measure(world, 0).processes <= before.processes, 120, 2.0)
-    after = measure(world, 0)
+    until(lambda: count_processes(world) <= processes["before"], 120, 2.0)
+    memory["after"], processes["after"] = _total_memory(world), count_processes(world)
     return {
         "models": count,
         "seconds": round(seconds, 1),
         "answered": right,
-        "memoryMib": {
-            name: round(sum(one.memory.values()))
-            for name, one in (("before", before), ("during", during), ("after", after))
-        },
-        "processes": {"before": before.processes, "during": during.processes, "after": after.processes},
+        "memoryMib": memory,
+        "processes": processes,
     }
 
 
@@ -280,7 +272,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=600.0, help="no cycle begins after so many")
     parser.add_argument("--report", type=Path, metavar="FOLDER", help="of soak-report.md and soak.json")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, _stop)  # whoever ends it: what it started is stopped
+    stop_on_sigterm()
     soak = Soak()
     world = World(lambda line: say(f"   {line}"))
     try:
@@ -302,10 +294,6 @@ def main() -> int:
     (folder / "soak.json").write_text(json.dumps(asdict(soak), indent=1) + "\n")
     (folder / "soak-report.md").write_text("\n".join(["# Report of a soak", "", *lines]) + "\n")
     return 1 if judged(soak) else 0
-
-
-def _stop(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _cycles(world: World, soak: Soak, count: int, deadline: float) -> None:

@@ -292,6 +292,20 @@ class Run:
         return []
 
 
+def say(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)
+
+
+def stop_on_sigterm() -> None:
+    """Let SIGTERM end the command as Ctrl-C does: whoever ends it, what it started is stopped."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+
 def end_runs(instance: Instance) -> None:
     """Kill every process of Pulumi runs of this platform, which nobody waits for any more."""
     for process in stack.processes(instance):

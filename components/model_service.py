@@ -204,8 +204,7 @@ def _served(
         from operations.rollout import await_rolled_out
 
         urn, wanted, kubeconfig = found
-        own = {"kubeconfig": kubeconfig} if kubeconfig else {}
-        await in_thread(await_rolled_out, settings.model_copy(update=own), wanted, pulumi.log.info)
+        await in_thread(await_rolled_out, settings.reached_by(kubeconfig), wanted, pulumi.log.info)
         return urn
 
     return pulumi.Output.all(service.urn, declared, args.kubeconfig).apply(wait)
@@ -217,13 +216,11 @@ def _imported_uri(service: CustomResource, args: ModelServiceArgs) -> pulumi.Out
 
     async def look(found: list[str]) -> str:
         from operations.cluster import Cluster
+        from operations.rollout import inference_service
 
         _, planned, kubeconfig = found
-        own = settings.model_copy(update={"kubeconfig": kubeconfig} if kubeconfig else {})
-        path = (
-            f"/apis/serving.kserve.io/v1beta1/namespaces/{own.namespace}/inferenceservices/{own.service_name}"
-        )
-        document = await in_thread(lambda: Cluster.of(own).get(path))
+        own = settings.reached_by(kubeconfig)
+        document = await in_thread(lambda: inference_service(Cluster.of(own), own))
         return oci.find_storage_uri((document or {}).get("spec")) or planned
 
     if pulumi.runtime.is_dry_run():
@@ -242,8 +239,8 @@ def _explaining(name: str, args: ModelServiceArgs) -> pulumi.ResourceHookBinding
     async def explain(_: pulumi.ErrorHookArgs) -> bool:
         from operations.rollout import reasons  # the client of Kubernetes is only needed here
 
-        own = {"kubeconfig": kubeconfig[0]} if kubeconfig else {}
-        for line in await in_thread(reasons, args.settings.model_copy(update=own)):
+        own = args.settings.reached_by(kubeconfig[0] if kubeconfig else None)
+        for line in await in_thread(reasons, own):
             pulumi.log.error(line)
         return False  # no retry
 

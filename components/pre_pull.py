@@ -77,10 +77,8 @@ def _pulled(
         from operations.rollout import await_pulled
 
         storage_uri, _, kubeconfig = found
-        own = {"kubeconfig": kubeconfig} if kubeconfig else {}
-        await in_thread(
-            await_pulled, settings.model_copy(update=own), daemon_set_name(settings), pulumi.log.info
-        )
+        own = settings.reached_by(kubeconfig)
+        await in_thread(await_pulled, own, daemon_set_name(settings), pulumi.log.info)
         return str(storage_uri)
 
     return pulumi.Output.all(uri, daemon_set.urn, args.kubeconfig).apply(wait)

@@ -174,6 +174,10 @@ class Settings(BaseModel):
         """What the model's resources are named by in the stack; the first of its names, so that they stay."""
         return self.name or self.service_name
 
+    def reached_by(self, kubeconfig: str | None) -> Settings:
+        """Return the same settings for a cluster of this kubeconfig; None: the settings' own."""
+        return self.model_copy(update={"kubeconfig": kubeconfig}) if kubeconfig else self
+
     @property
     def uses_cluster(self) -> bool:
         """Whether the program itself declares anything in the cluster."""

@@ -197,12 +197,20 @@ def _said(cluster: Cluster, pod: JSON) -> list[str]:
     return last_lines(cluster, pod, ended[-1]) if ended else []
 
 
-def _conditions(cluster: Cluster, settings: Settings) -> Iterator[str]:
-    path = (
+def inference_service(cluster: Cluster, settings: Settings) -> JSON | None:
+    """Return a model's InferenceService as it is; None where there is none.
+
+    Raises:
+        ClusterError: the API server went away, or rights are missing.
+    """
+    return cluster.get(
         f"/apis/serving.kserve.io/v1beta1/namespaces/{settings.namespace}"
         f"/inferenceservices/{settings.service_name}"
     )
-    status = (cluster.get(path) or {}).get("status") or {}
+
+
+def _conditions(cluster: Cluster, settings: Settings) -> Iterator[str]:
+    status = (inference_service(cluster, settings) or {}).get("status") or {}
     for condition in status.get("conditions") or []:
         if condition.get("status") == "False" and condition.get("message"):
             yield f"{condition['type']}: {condition.get('reason', '')} {condition['message']}".strip()

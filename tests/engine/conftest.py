@@ -80,11 +80,15 @@ class Project:
         state = json.loads(self.pulumi("stack", "export").stdout)
         return [resource["type"] for resource in state["deployment"].get("resources", [])]
 
+    def state_file(self) -> Path:
+        """Return the file that the backend keeps the stack's state in."""
+        [found] = (self.folder / ".state").glob(".pulumi/stacks/*/test.json")
+        return found
+
     def has_resources(self) -> bool:
         """Tell whether there is anything to destroy, or no telling; asks the state's file, not the CLI."""
         try:
-            [state] = (self.folder / ".state").glob(".pulumi/stacks/*/test.json")
-            latest = json.loads(state.read_text())["checkpoint"].get("latest") or {}
+            latest = json.loads(self.state_file().read_text())["checkpoint"].get("latest") or {}
         except (OSError, ValueError):
             return True
         rows = latest.get("resources") or []

@@ -31,8 +31,7 @@ def steps(project: Project) -> dict[str, list[str]]:
 
 def forget(project: Project) -> None:
     """Let the stack know of nothing, as if all had been made by hand."""
-    [state] = (project.folder / ".state").glob(".pulumi/stacks/*/test.json")
-    state.unlink()
+    project.state_file().unlink()
     (project.folder / "Pulumi.test.yaml").unlink()
     project.pulumi("stack", "init")
     project.configure()

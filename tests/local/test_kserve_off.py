@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from tests.engine.conftest import Project
@@ -18,21 +16,11 @@ __all__ = ["dev"]
 @without_google
 @pytest.mark.extended
 def test_a_kserve_with_modelcar_off_fails_the_preview(dev: Project) -> None:
-    kubectl = dev.platform.kubectl
-    here = ("-n", "kserve", "configmap/inferenceservice-config")
-    before = kubectl("get", *here, "-o", "jsonpath={.data.storageInitializer}")
-
-    def patch(text: str) -> None:
-        kubectl("patch", *here, "--type=merge", "-p", json.dumps({"data": {"storageInitializer": text}}))
-
-    patch(json.dumps({**json.loads(before), "enableModelcar": False}))
-    try:
+    with modelcar_off(dev.platform):
         result = dev.pulumi("preview", check=False)
         assert result.returncode
         assert "storageInitializer.enableModelcar is False" in result.stdout + result.stderr
         assert "kserve.storage.enableModelcar=true" in result.stdout + result.stderr
-    finally:
-        patch(before)
     dev.pulumi("preview")
 
 
