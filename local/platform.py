@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import yaml
 
@@ -235,7 +236,17 @@ def _log_tail(instance: Instance, service: str, lines: int = 15) -> str:
 
 
 def _push_tool_image(instance: Instance) -> None:
-    push_layout(instance.state / "base", instance.registry, TOOL_IMAGE)
+    """Push it, and wait for a registry that crashed a moment ago, as kubectl does for an API server."""
+    deadline = time.monotonic() + CRASH_SECONDS
+    while True:
+        try:
+            push_layout(instance.state / "base", instance.registry, TOOL_IMAGE)
+            break
+        except httpx.HTTPError as error:
+            gone = isinstance(error, httpx.TransportError)
+            if not gone or time.monotonic() > deadline:
+                raise PlatformError(f"pushing {TOOL_IMAGE} to {instance.registry}: {error}") from error
+        time.sleep(0.5)
     (instance.state / TOOL_IMAGE_READY).touch()
 
 
@@ -297,8 +308,22 @@ def _install_kserve(instance: Instance, tools: Toolbox) -> None:
     files = [argument for path in kserve.crd_files(tools.kserve) for argument in ("-f", str(path))]
     kubectl(instance, tools, *APPLY, *files, patience=CRASH_SECONDS)
     _apply(instance, tools, [*kserve.definitions(tools.kserve), *netfilter.definitions()])
-    kubectl(instance, tools, "wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+    _wait(lambda: not _unserved(instance, tools), 60, lambda: f"CRDs: {_unserved(instance, tools)}")
     (instance.state / CRDS_READY).touch()
+
+
+def _unserved(instance: Instance, tools: Toolbox) -> list[str]:
+    """Return the CRDs whose objects the API server does not take yet.
+
+    `kubectl wait` fails where a CRD is so new that it has no conditions at all.
+    """
+    found = json.loads(kubectl(instance, tools, "get", "crd", "-o", "json"))["items"]
+    return [crd["metadata"]["name"] for crd in found if not _is(crd, "Established")]
+
+
+def _is(document: dict[str, Any], condition: str) -> bool:
+    conditions = document.get("status", {}).get("conditions") or []
+    return any(entry["type"] == condition and entry["status"] == "True" for entry in conditions)
 
 
 def _install_webhooks(instance: Instance, tools: Toolbox) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import PROJECT
 from tests.engine.conftest import Project
 from tests.engine.test_google import dev, in_google
 
@@ -16,6 +17,8 @@ __all__ = ["dev"]
 
 HERE = ("-o", "jsonpath={.items[*].metadata.uid}")
 ACCOUNT = "gke-nodes@my-project.iam.gserviceaccount.com"
+POLICIES = PROJECT / "policy"
+PACK = ("--policy-pack", str(POLICIES))
 SERVICE, RUNTIME, POLICY = "InferenceService", "ServingRuntime", "NetworkPolicy"
 
 
@@ -116,12 +119,17 @@ def test_the_runbooks_own_service_is_taken_over_and_never_replaced(project: Proj
     pods = uids(project, "pods")
     project.configure(importExisting=["Namespace"], importObjects=[SERVICE], placement="storageUriEnv")
     assert steps(project)[SERVICE] == ["import"]
+    strict = project.pulumi("preview", *PACK, check=False)
+    assert strict.returncode
+    assert re.search(r"\[mandatory\] .*no-model-hub", strict.stdout), "as it is, it may ask a hub"
+    told = project.pulumi("up", "--yes", *PACK, "--policy-pack-config", str(POLICIES / "advisory.json"))
+    assert re.search(r"\[advisory\] .*no-model-hub", told.stdout)
     assert project.up()["storageUri"] == by_hand, "what is served"
     assert (uids(project, "pods"), uids(project, "inferenceservices")) == (pods, service)
 
     project.configure(importExisting=None, importObjects=None)
     assert steps(project)[SERVICE] == ["update"], "never replaced"
-    project.up()
+    project.pulumi("up", "--yes", *PACK)
     assert uids(project, "inferenceservices") == service
     assert uids(project, "pods") != pods
     project.pulumi("up", "--yes", "--expect-no-changes")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import httpx
 import pytest
 
 from local import platform
@@ -46,3 +48,46 @@ def test_other_errors_are_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path
     with pytest.raises(platform.PlatformError, match="forbidden"):
         ask(tmp_path, patience=30.0)
     assert run.call_count == 1
+
+
+def crd(name: str, conditions: list[dict[str, str]] | None) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "status": {"conditions": conditions}}
+
+
+def test_a_crd_that_has_no_conditions_yet_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """kubectl wait ends with "accessor error: <nil> is of the type <nil>" there."""
+    served = [{"type": "NamesAccepted", "status": "True"}, {"type": "Established", "status": "True"}]
+    asked = iter([[crd("a", None), crd("b", served)], [crd("a", served), crd("b", served)]])
+
+    def kubectl(*arguments: Any, **_: Any) -> str:
+        return json.dumps({"items": next(asked)}) if "get" in arguments else ""
+
+    monkeypatch.setattr(platform, "kubectl", kubectl)
+    for name in ("kserve.crd_files", "kserve.definitions", "netfilter.definitions"):
+        monkeypatch.setattr(f"local.platform.{name}", lambda *_: [])
+    platform._install_kserve(Instance("x", 0, tmp_path), mock.Mock())
+    assert next(asked, None) is None, "it asked until both were served"
+
+
+def pushes(monkeypatch: pytest.MonkeyPatch, *errors: Exception | None) -> mock.Mock:
+    push = mock.Mock(side_effect=errors)
+    monkeypatch.setattr(platform, "push_layout", push)
+    monkeypatch.setattr("local.platform.time.sleep", lambda _: None)
+    return push
+
+
+def test_a_registry_that_comes_back_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gone = httpx.RemoteProtocolError("Server disconnected without sending a response.")
+    push = pushes(monkeypatch, httpx.ConnectError("Connection refused"), gone, None)
+    platform._push_tool_image(Instance("x", 0, tmp_path))
+    assert push.call_count == 3
+
+
+def test_a_registry_that_refuses_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answer = httpx.Response(507, request=httpx.Request("PUT", "http://198.18.0.2:5000/v2/"))
+    push = pushes(monkeypatch, httpx.HTTPStatusError("507", request=answer.request, response=answer))
+    with pytest.raises(platform.PlatformError, match=r"to 198\.18\.0\.2:5000: 507"):
+        platform._push_tool_image(Instance("x", 0, tmp_path))
+    assert push.call_count == 1
