@@ -225,6 +225,9 @@ _PLACEHOLDERS = {
     "serverImage": "placeholder@sha256:" + "0" * 64,
 }
 
+#: Keys that are only right beside another one: where that is wrong, nothing is known of these.
+_LEANS_ON_IT = {"google": ("importExisting",)}
+
 #: Keys whose values are objects.
 _OBJECTS = frozenset({"egress", "gitops", "google", "kserve", "signature", "vllm"})
 
@@ -353,6 +356,7 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[Problem]
     wrong = {str(found["loc"][0]) for found in error.errors() if found["loc"]}
     if wrong:
         # Settings are checked together only where each alone is right: the wrong ones give way for that.
+        wrong.update(*(_LEANS_ON_IT.get(key, ()) for key in wrong))
         rest = {key: value for key, value in values.items() if key not in wrong}
         try:
             Settings.model_validate({**_PLACEHOLDERS, **rest})

@@ -78,6 +78,12 @@ def test_a_grant_is_imported_to_an_account_that_is_there() -> None:
     assert "google.nodes.serviceAccount" in found.fix
 
 
+def test_an_import_is_no_second_mistake_where_google_is_wrong() -> None:
+    changes = {"google.project": "No", "importExisting": ["Repository"]}
+    [found] = problems(**changes)
+    assert found.key == "modelcar:google.project"
+
+
 def test_environments_differ_where_they_should() -> None:
     one, other = (load(stack_config(name)) for name in STACKS)
     assert one.google
