@@ -15,8 +15,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from local.instance import Instance
 
-#: A platform on a laptop is thrown away long before this; a year keeps a forgotten one working.
 VALIDITY = datetime.timedelta(days=365)
+#: Certificates that end sooner are made anew when the platform starts: it runs for some weeks at most.
+RENEWAL = datetime.timedelta(days=30)
+#: They hold from before they were made: a laptop's clock that was ahead is put back by hours, not by minutes.
+BACKDATED = datetime.timedelta(days=1)
 
 NODE = "modelcar"
 
@@ -42,13 +45,15 @@ SERVERS = {
 def write_pki(instance: Instance) -> None:
     """Write the CA, every certificate and every kubeconfig, unless they are there already.
 
-    A state of a former version lacks some: all are made anew then, as nothing runs that knows the old ones.
+    A state of a former version lacks some, and one of last year, or of a clock that was far ahead, has some
+    that do not hold: all are made anew then, as nothing runs that knows the old ones.
     """
     folder = instance.pki
     complete = folder / "complete"
     everyone = "\n".join(sorted([*CLIENTS, *SERVERS]))
-    if complete.exists() and complete.read_text() == everyone:
+    if complete.exists() and complete.read_text() == everyone and _hold(folder):
         return
+    complete.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     ca_key = ec.generate_private_key(ec.SECP256R1())
@@ -68,6 +73,13 @@ def write_pki(instance: Instance) -> None:
     for name in CLIENTS:
         _write_kubeconfig(instance, name)
     complete.write_text(everyone)
+
+
+def _hold(folder: Path) -> bool:
+    """Tell whether the certificates hold today and for a while; all are of one day, the CA's."""
+    now = datetime.datetime.now(datetime.UTC)
+    authority = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+    return authority.not_valid_before_utc <= now <= authority.not_valid_after_utc - RENEWAL
 
 
 def _certificate(
@@ -90,7 +102,7 @@ def _certificate(
         .issuer_name(issuer[0].subject if issuer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_before(now - BACKDATED)
         .not_valid_after(now + VALIDITY)
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
     )

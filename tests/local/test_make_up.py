@@ -8,12 +8,14 @@ import re
 import socket
 import subprocess
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from local import instance, pki
 from tests.conftest import Checkout, Platform
 
 
@@ -162,6 +164,27 @@ def test_down_leaves_nothing_and_up_brings_the_model_back(served: Platform) -> N
     assert len(left["links"]) == len(others) - 1
     checkout.make("up")
     assert summary(checkout)["outputs"]["modelDigest"] == before
+
+
+@pytest.mark.extended
+def test_a_platform_of_a_clock_that_was_ahead_comes_back(
+    served: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its certificates do not hold yet, after the clock was put right; so it is with those of last year."""
+    checkout = served.checkout
+    before = summary(checkout)["outputs"]["modelDigest"]
+    checkout.make("down")
+    monkeypatch.setenv("MODELCAR_STATE", str(checkout.folder / ".local"))
+    made = instance.load("local")
+    (made.pki / "complete").unlink()
+    monkeypatch.setattr(pki, "BACKDATED", -timedelta(days=2))
+    pki.write_pki(made)
+    ahead = made.kubeconfig.read_bytes()
+    checkout.make("up")
+    assert made.kubeconfig.read_bytes() != ahead, "nobody could have answered with these"
+    evidence = summary(checkout)
+    assert evidence["outputs"]["modelDigest"] == before
+    assert evidence["models"][0]["answer"]["text"]
 
 
 def test_down_after_a_crash_leaves_nothing(served: Platform) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,24 @@ def test_keys_are_private_and_certificates_chain_to_one_ca(state: Path) -> None:
     before = (made.pki / "admin.crt").read_bytes()
     pki.write_pki(made)
     assert (made.pki / "admin.crt").read_bytes() == before, "a restart keeps the keys"
+
+
+@pytest.mark.parametrize(
+    ("setting", "days"), [("BACKDATED", -2), ("VALIDITY", 20)], ids=["a clock that was ahead", "last year"]
+)
+def test_certificates_that_do_not_hold_are_made_anew(
+    state: Path, monkeypatch: pytest.MonkeyPatch, setting: str, days: int
+) -> None:
+    made = instance.Instance("local", 0, state)
+    with monkeypatch.context() as other_day:
+        other_day.setattr(pki, setting, timedelta(days=days))
+        pki.write_pki(made)
+    before = [path.read_bytes() for path in sorted(made.pki.glob("*.crt"))]
+    pki.write_pki(made)
+    after = [path.read_bytes() for path in sorted(made.pki.glob("*.crt"))]
+    assert not set(before) & set(after)
+    pki.write_pki(made)
+    assert [path.read_bytes() for path in sorted(made.pki.glob("*.crt"))] == after
 
 
 def test_one_of_the_two_settings_alone_is_refused() -> None:
