@@ -13,6 +13,7 @@ import http.client
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -39,13 +40,13 @@ TOLERANCE = 1.10
 
 @dataclass
 class Cycle:
-    """One cycle. up, back: seconds of the runs. requests, failed: to the subject, wrong answers counted."""
+    """One cycle. up, back: seconds of the runs. requests: to the subject. wrong: answers, or why none."""
 
     number: int
     up: float
     back: float
     requests: int
-    failed: int
+    wrong: list[str]
     measures: Measures
 
 
@@ -79,8 +80,8 @@ class Subject:
         found: dict[str, Any] = json.loads(self.world.pulumi("stack", "output", "--json", "--stack", SUBJECT))
         return found
 
-    def wrong_answers(self, sha256: str) -> int:
-        """Ask for the weights that are served, and return how many answers were others, or none."""
+    def wrong_answers(self, sha256: str) -> list[str]:
+        """Ask for the weights that are served, and return the answers that were others, or why none came."""
         address = ""
 
         def alone() -> bool:
@@ -90,21 +91,22 @@ class Subject:
             return bool(address)
 
         until(alone, 60, 0.5)  # the former pod takes its leave
-        return sum(_served(address) != sha256 for _ in range(REQUESTS))
+        answers = [_served(address) for _ in range(REQUESTS)]
+        return [answer for answer in answers if answer != sha256]
 
     def cycle(self, number: int) -> Cycle:
         """Change, request, roll back, request."""
         former, former_sha256 = self.digest, self.sha256
         sha256 = _weigh(self.world, MODEL)
         up = self.up()
-        failed = self.wrong_answers(sha256)
+        wrong = self.wrong_answers(sha256)
         self.digest, self.sha256 = self.outputs()["modelDigest"], sha256
         if not former:
-            return Cycle(number, up, 0.0, REQUESTS, failed, measure(self.world))
+            return Cycle(number, up, 0.0, REQUESTS, wrong, measure(self.world))
         back = self.up(rollbackTo=former)
         recovery.forget_old(self.world.backend, SUBJECT)  # as `make up` does
-        failed += self.wrong_answers(former_sha256)
-        return Cycle(number, up, back, 2 * REQUESTS, failed, measure(self.world))
+        wrong += self.wrong_answers(former_sha256)
+        return Cycle(number, up, back, 2 * REQUESTS, wrong, measure(self.world))
 
 
 def _weigh(world: World, name: str) -> str:
@@ -113,17 +115,17 @@ def _weigh(world: World, name: str) -> str:
 
 
 def _served(address: str) -> str:
-    """Return the SHA-256 of the weights that a pod serves; empty where it does not answer."""
+    """Return the SHA-256 of the weights that a pod serves, or what it says instead of them."""
     connection = http.client.HTTPConnection(address or "127.0.0.1", 8080, timeout=5)
     try:
         connection.request("GET", f"/models/{WEIGHTS}")
         answer = connection.getresponse()
         content = answer.read()
-    except (OSError, http.client.HTTPException):
-        return ""
+    except (OSError, http.client.HTTPException) as error:
+        return f"{type(error).__name__}: {error}"
     finally:
         connection.close()
-    return hashlib.sha256(content).hexdigest() if answer.status == 200 else ""
+    return hashlib.sha256(content).hexdigest() if answer.status == 200 else f"status {answer.status}"
 
 
 def _total_memory(world: World) -> int:
@@ -222,8 +224,9 @@ def judged(soak: Soak) -> list[str]:
     left = "processes left by Pulumi"
     if left in told and told[left]["late"] > 0:
         found.append(f"{left}: {told[left]['late']:.1f}")
-    if failed := sum(cycle.failed for cycle in soak.cycles):
-        found.append(f"{failed} requests to the changed model had a wrong answer, or none")
+    wrong = Counter(answer for cycle in soak.cycles for answer in cycle.wrong)
+    for answer, times in wrong.items():
+        found.append(f"{times} requests to the changed model were answered wrongly, or not at all: {answer}")
     if soak.unanswered:
         found.append(f"{soak.unanswered} requests to the other model had no answer")
     if soak.many and soak.many["answered"] != soak.many["models"]:
@@ -234,7 +237,7 @@ def judged(soak: Soak) -> list[str]:
 def report(soak: Soak) -> list[str]:
     """Return the report as Markdown."""
     requests = sum(cycle.requests for cycle in soak.cycles)
-    failed = sum(cycle.failed for cycle in soak.cycles)
+    failed = sum(len(cycle.wrong) for cycle in soak.cycles)
     lines = [
         f"{len(soak.cycles)} cycles of change, `up`, requests, way back, `up`, requests.",
         f"The changed model: {requests} requests, {failed} failed. "
@@ -309,7 +312,7 @@ def _cycles(world: World, soak: Soak, count: int, deadline: float) -> None:
             soak.cycles.append(cycle)
             seen = cycle.measures
             say(
-                f"{number:4} up {cycle.up:.1f} s, back {cycle.back:.1f} s, failed {cycle.failed}, "
+                f"{number:4} up {cycle.up:.1f} s, back {cycle.back:.1f} s, wrong {len(cycle.wrong)}, "
                 f"memory {sum(seen.memory.values()):.0f} MiB, {seen.processes} processes, "
                 f"state {seen.state} B, garbage {seen.garbage} B"
             )

@@ -24,6 +24,6 @@ def test_a_soak_reports_what_it_saw(checkout: Checkout) -> None:
     said = checkout.make("soak", ARGS="--cycles 2 --models 2 --report told").stdout
     assert "Nothing grows, nothing is left, nothing is lost." in said
     found = json.loads((checkout.folder / "told" / "soak.json").read_text())
-    assert [cycle["failed"] for cycle in found["cycles"]] == [0, 0]
+    assert [cycle["wrong"] for cycle in found["cycles"]] == [[], []]
     assert found["many"]["answered"] == 2
     assert not (checkout.folder / ".local" / "campaign").exists()

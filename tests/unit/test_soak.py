@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ STEADY: dict[str, Any] = {
 }
 
 
-def soak(count: int = 40, *, failed: int = 0, **growing: Any) -> Soak:
+def soak(count: int = 40, *, wrong: Sequence[str] = (), **growing: Any) -> Soak:
     """Return a soak whose measures are steady but for those that grow by so much with each cycle."""
 
     def at(number: int) -> Measures:
@@ -35,7 +36,7 @@ def soak(count: int = 40, *, failed: int = 0, **growing: Any) -> Soak:
             values["memory"] = {**STEADY["memory"], "etcd": 100.0 + growing["etcd"] * number}
         return Measures(**values)
 
-    return Soak([Cycle(n, 8.0, 7.0, 40, failed, at(n)) for n in range(count)], asked=900)
+    return Soak([Cycle(n, 8.0, 7.0, 40, list(wrong), at(n)) for n in range(count)], asked=900)
 
 
 def test_what_is_steady_is_well() -> None:
@@ -71,10 +72,11 @@ def test_what_grows_is_told(growing: dict[str, Any], told: str) -> None:
 
 
 def test_failed_requests_and_missing_models_are_told() -> None:
-    bad = soak(failed=1)
+    bad = soak(wrong=["status 404"])
     bad.unanswered = 2
     bad.many = {"models": 24, "answered": 23}
     assert [line.split()[0] for line in judged(bad)] == ["40", "2", "23"]
+    assert judged(bad)[0].endswith("status 404"), "and why"
 
 
 def test_too_few_cycles_say_nothing_of_growth() -> None:
