@@ -23,7 +23,7 @@ def main() -> int:
         "--rounds", type=int, default=1, help="how often each fault is tried in each operation"
     )
     parser.add_argument(
-        "--examples", type=int, default=1000, help="of each property of made-up input; 0: none"
+        "--examples", type=int, default=1000, help="of each property of made-up input; 0: none anew"
     )
     parser.add_argument("--minutes", type=float, default=600.0, help="no case begins after so many")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in `FAULT in OPERATION`")
@@ -42,9 +42,11 @@ def main() -> int:
             journal.take_over(options.go_on, cases)
         except (OSError, ValueError) as error:
             parser.error(f"--go-on: {error}")
-    tried = inputs.try_inputs(
-        options.seed, options.examples, campaign_folder() / f"inputs-{options.seed}-{options.examples}.json"
-    )
+    if options.go_on and not options.examples:
+        tried = json.loads(options.go_on.read_text())["inputs"]
+    else:
+        kept = campaign_folder() / f"inputs-{options.seed}-{options.examples}.json"
+        tried = inputs.try_inputs(options.seed, options.examples, kept)
     say("\n".join(inputs.report(tried)))
     over = {result.case.number for result in journal.results()}
     wanted = [case for case in cases if options.only in f"{case.kind} in {case.operation}"]
