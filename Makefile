@@ -179,5 +179,5 @@ test: check ## the tests of a change: static, unit, engine (real CLI), local (re
 
 .PHONY: test-all
 test-all: env ## also those that take minutes each, or build programs that only they need
-	@for tool in cosign kaniko kserve-manager-older; do $(PYTHON) -m local.tools $$tool > /dev/null; done
+	@for tool in cosign kaniko kyverno kserve-manager-older; do $(PYTHON) -m local.tools $$tool > /dev/null; done
 	@$(MAKE) --no-print-directory test SELECTED="extended or not extended"

@@ -37,6 +37,7 @@ COSIGN_VERSION = "3.1.3"
 GOVULNCHECK_VERSION = "1.9.0"
 KUBE_ROUTER_VERSION = "2.1.0"
 KANIKO_VERSION = "1.24.0"
+KYVERNO_VERSION = "1.19.1"
 #: An older KServe, which the smoke test is tried against.
 OLDER_KSERVE_VERSION = "0.16.0"
 OLDER_KSERVE = "kserve-manager-older"
@@ -139,10 +140,27 @@ TOOLS = (
         "github.com/GoogleContainerTools/kaniko/cmd/executor",
         f"-X github.com/GoogleContainerTools/kaniko/pkg/version.version=v{KANIKO_VERSION}",
     ),
+    Tool(
+        "kyverno",
+        KYVERNO_VERSION,
+        "kyverno",
+        "github.com/kyverno/kyverno/cmd/kyverno",
+        f"-X github.com/kyverno/kyverno/pkg/version.BuildVersion=v{KYVERNO_VERSION}",
+    ),
 )
 
 #: Not part of the local stack: collected only when asked for by name.
-ON_REQUEST = ("helm", "actionlint", "cosign", "buildctl", "kaniko", "d2", "govulncheck", OLDER_KSERVE)
+ON_REQUEST = (
+    "helm",
+    "actionlint",
+    "cosign",
+    "buildctl",
+    "kaniko",
+    "kyverno",
+    "d2",
+    "govulncheck",
+    OLDER_KSERVE,
+)
 
 
 @dataclass(frozen=True)

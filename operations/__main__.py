@@ -13,13 +13,14 @@ from types import FrameType
 from typing import Any
 
 import httpx
+import yaml
 
 from components.gitops import GitOpsSettings
 from modelcar.base import read_base
 from modelcar.errors import InputError
 from modelcar.registry import Target
+from operations import admission, gitops
 from operations import cold_start as start_phases
-from operations import gitops
 from operations import nodes as gpu_nodes
 from operations import prune as pruning
 from operations import revisions as served_before
@@ -102,9 +103,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     render.add_argument("--path", metavar="PATH", help="of the folder in it (default: found out)")
     render.add_argument("--revision", help="that Argo CD follows (default: main)")
-    for command in (smoke, validate, nodes, start, revisions, former, old, render):
+    admit = commands.add_parser(
+        "admission", help="print a Kyverno policy by which no unsigned modelcar of the stack starts"
+    )
+    admit.set_defaults(run=_admission)
+    for command in (smoke, validate, nodes, start, revisions, former, old, render, admit):
         command.add_argument("--stack", required=True, help="name of the Pulumi stack")
-        if command not in {old, render}:
+        if command not in {old, render, admit}:
             command.add_argument("--model", metavar="NAME", help="of a stack with several (modelcar:models)")
         command.add_argument("--json", action="store_true", help="for programs")
     return parser
@@ -228,6 +233,13 @@ def _render(options: argparse.Namespace) -> int:
                 print(f"  {line}")
         print(f"{len(changed)} files {'would change' if options.check else 'changed'}")
     return 1 if options.check and changed else 0
+
+
+def _admission(options: argparse.Namespace) -> int:
+    settings = stack_of(options.stack, options.project).shared
+    policy = admission.policy(settings, options.project, options.stack)
+    print(json.dumps(policy, indent=1) if options.json else yaml.safe_dump(policy, sort_keys=False), end="")
+    return 0
 
 
 if __name__ == "__main__":

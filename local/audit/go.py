@@ -21,7 +21,7 @@ DATABASE = "https://vuln.go.dev"
 SOURCE = "golang.org/x/vulndb"
 NAME = "govulncheck"
 #: Programs that tests alone run, or that draw and check what is committed: no stack relies on them.
-TEST_ONLY = frozenset({"actionlint", "buildctl", "d2", "kaniko", OLDER_KSERVE})
+TEST_ONLY = frozenset({"actionlint", "buildctl", "d2", "kaniko", "kyverno", OLDER_KSERVE})
 #: What govulncheck calls Go's own library.
 LIBRARY = "stdlib"
 

@@ -79,9 +79,9 @@ class Scratch:
             **more,
         }
 
-    def apply(self, predictor: dict[str, Any], **annotations: str) -> str:
-        """Apply an InferenceService called `probe`; return what the API server said."""
-        metadata = {"name": "probe", "namespace": self.namespace, "annotations": annotations}
+    def apply(self, predictor: dict[str, Any], name: str = "probe", **annotations: str) -> str:
+        """Apply an InferenceService; return what the API server said."""
+        metadata = {"name": name, "namespace": self.namespace, "annotations": annotations}
         document = {
             "apiVersion": "serving.kserve.io/v1beta1",
             "kind": "InferenceService",

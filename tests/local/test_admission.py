@@ -1,0 +1,157 @@
+"""Kyverno, the real one, lets no pod start with a modelcar that nobody signed, whoever deploys it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.tools import download_module, find_tool
+from operations.admission import UNSIGNED
+from tests.conftest import PROJECT, Platform
+from tests.engine.conftest import Project
+from tests.engine.conftest import project as project
+from tests.local.conftest import Scratch, push_tiny
+
+pytestmark = pytest.mark.extended
+
+PASSWORD = "correct horse"
+NAMESPACE = "kyverno"
+#: What its chart tells the container, of names that Kyverno makes and looks up objects by.
+VARIABLES = {
+    "KYVERNO_NAMESPACE": NAMESPACE,
+    "KYVERNO_SERVICEACCOUNT_NAME": "kyverno",
+    "KYVERNO_DEPLOYMENT": "kyverno",
+    "KYVERNO_POD_NAME": "kyverno",
+    "INIT_CONFIG": "kyverno",
+    "METRICS_CONFIG": "kyverno-metrics",
+}
+#: Kyverno 1.19 reads bundles out of a registry without TLS only where its name says that it is a local one
+#: (it does not hand --allowInsecureRegistry on to that part). The registry is the proxy that finds it.
+OTHER_NAME = "registry.localhost:5000"
+OURS = ("-l", "webhook.kyverno.io/managed-by=kyverno")
+HOOKS = "validatingwebhookconfigurations,mutatingwebhookconfigurations"
+
+
+@pytest.fixture
+def kyverno(platform: Platform, tmp_path: Path) -> Iterator[Path]:
+    """Run Kyverno's admission controller beside the platform, as one outside of a cluster; yield its log."""
+    program = find_tool("kyverno", print)
+    crds = Path(download_module("kyverno", "github.com/kyverno/kyverno")["Dir"]) / "config" / "crds"
+    platform.kubectl("apply", "--server-side", "--recursive", "-f", str(crds))
+    platform.kubectl("create", "namespace", NAMESPACE)
+    for name in ("kyverno", "kyverno-metrics"):
+        platform.kubectl("-n", NAMESPACE, "create", "configmap", name)
+    registry = str(platform.settings["registry"]).partition("/")[0]
+    host = registry.rpartition(".")[0] + ".1"
+    command = [
+        *(str(program), "--kubeconfig", str(platform.settings["kubeconfig"])),
+        *(f"--serverIP={host}:9443", f"--webhookServerHost={host}", "--allowInsecureRegistry"),
+        *("--caSecretName=kyverno-ca", "--tlsSecretName=kyverno-tls"),
+        *("--disableMetrics=true", "--admissionReports=false", "--enableReporting="),
+    ]
+    log = tmp_path / "kyverno.log"
+    with log.open("wb") as target:
+        proxy = {"HTTP_PROXY": f"http://{registry}"}
+        variables = {**os.environ, **VARIABLES, **proxy}
+        running = subprocess.Popen(command, env=variables, stdout=target, stderr=target)
+    try:
+        yield log
+    finally:
+        running.send_signal(signal.SIGTERM)
+        try:
+            running.wait(20)
+        finally:
+            running.kill()
+            platform.kubectl("delete", HOOKS, *OURS)  # they would refuse pods for want of an answer
+            platform.kubectl("delete", "imagevalidatingpolicies", "--all")
+            platform.kubectl("delete", "--recursive", "-f", str(crds), "--wait=false")
+            platform.kubectl("delete", "namespace", NAMESPACE)
+
+
+def seen(look: Callable[[], Any], seconds: float, what: str, log: Path) -> Any:
+    """Look until there is something, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}\n{log.read_text()[-4000:]}")
+        time.sleep(0.5)
+    return found
+
+
+@pytest.fixture
+def keys(project: Project) -> Iterator[Project]:
+    """Make a key pair, and let the stack ask for signatures by it; the registry has its other name there."""
+    variables = {**os.environ, "COSIGN_PASSWORD": PASSWORD}
+    make = [str(find_tool("cosign", print)), "generate-key-pair", "--output-key-prefix", "cosign"]
+    subprocess.run(make, cwd=project.folder, env=variables, check=True, capture_output=True)
+    project.configure(registry=f"{OTHER_NAME}/models", signature={"publicKey": "cosign.pub"})
+    project.platform.kubectl("create", "namespace", project.namespace)
+    yield project
+    project.platform.kubectl("delete", "namespace", project.namespace, "--wait=false")
+
+
+def run(project: Project, *arguments: str) -> str:
+    result = subprocess.run(
+        [str(PROJECT / ".venv/bin/python"), "-m", *arguments],
+        cwd=project.folder,
+        env=project.platform.pulumi_env(project.folder) | {"COSIGN_PASSWORD": PASSWORD},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not result.returncode, result.stderr
+    return result.stdout
+
+
+def test_what_is_signed_is_admitted_and_nothing_else(
+    keys: Project, kyverno: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    project, platform = keys, keys.platform
+    uris = {
+        name: push_tiny(platform, tmp_path_factory.mktemp(name), seed=seed)
+        for seed, name in enumerate(("signed", "unsigned"))
+    }
+    image = uris["signed"].removeprefix("oci://")
+    run(project, "modelcar", "sign", image, "--key=cosign.key", "--public-key=cosign.pub", "--insecure")
+    policy = run(project, "operations", "--project", str(project.folder), "admission", "--stack", "test")
+    platform.kubectl("apply", "-f", "-", text=policy)
+
+    def taken() -> bool:
+        hooks = platform.kubectl("get", HOOKS, *OURS, "-o", "yaml")
+        return "/ivpol/validate/signed-modelcars-test" in hooks
+
+    seen(taken, 120, "Kyverno does not take the policy", kyverno)
+
+    # Whoever may write there does so with kubectl, past this program.
+    here = ("-n", project.namespace)
+    scratch = Scratch(platform, project.namespace, "")
+    for name, uri in uris.items():
+        storage = {
+            "name": "STORAGE_URI",
+            "value": uri.replace(str(platform.settings["registry"]), f"{OTHER_NAME}/models"),
+        }
+        scratch.apply({"containers": [scratch.server(env=[storage])]}, name=name)
+
+    def decided() -> dict[str, str]:
+        found = {}
+        for item in json.loads(platform.kubectl(*here, "get", "replicasets", "-o", "json"))["items"]:
+            conditions = item["status"].get("conditions", [])
+            failures = [entry["message"] for entry in conditions if entry["type"] == "ReplicaFailure"]
+            if failures or item["status"].get("replicas"):
+                found[item["metadata"]["name"].partition("-predictor")[0]] = "".join(failures)
+        return found if len(found) == len(uris) else {}
+
+    verdicts = seen(decided, 120, "nothing was decided", kyverno)
+    assert verdicts["signed"] == "", "and its server's image, which nobody signed, is another matter"
+    assert f"{UNSIGNED} (containers)" in verdicts["unsigned"]
+    pods = json.loads(platform.kubectl(*here, "get", "pods", "-o", "json"))["items"]
+    assert [pod["metadata"]["name"].partition("-predictor")[0] for pod in pods] == ["signed"]
+    assert {"modelcar"} < {box["name"] for box in pods[0]["spec"]["containers"]}
