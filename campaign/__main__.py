@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from campaign import inputs
 from campaign.journal import LOST, Case, Journal, Result, document, plan, report
@@ -37,13 +38,14 @@ def main() -> int:
     journal = Journal(campaign_folder() / f"seed-{options.seed}-rounds-{options.rounds}.jsonl")
     if options.anew:
         journal.path.unlink(missing_ok=True)
+    former: dict[str, Any] = {}
     if options.go_on:
         try:
-            journal.take_over(options.go_on, cases)
+            former = journal.take_over(options.go_on, cases)
         except (OSError, ValueError) as error:
             parser.error(f"--go-on: {error}")
-    if options.go_on and not options.examples:
-        tried = json.loads(options.go_on.read_text())["inputs"]
+    if former and not options.examples:
+        tried = former["inputs"]
     else:
         kept = campaign_folder() / f"inputs-{options.seed}-{options.examples}.json"
         tried = inputs.try_inputs(options.seed, options.examples, kept)

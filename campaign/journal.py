@@ -86,15 +86,17 @@ class Journal:
             found.append(Result(**{**row, "case": Case(**row["case"])}))
         return found
 
-    def take_over(self, report: Path, cases: Sequence[Case]) -> None:
-        """Go on from a report of the same campaign: another machine's, or of a checkout that is gone.
+    def take_over(self, report: Path, cases: Sequence[Case]) -> dict[str, Any]:
+        """Go on from a report of the same campaign, and return what it says.
+
+        It is another machine's, or of a checkout that is gone.
 
         Cases that the plan does not have, as of an earlier list of faults, are tried anew.
 
         Raises:
             ValueError: it is of another campaign.
         """
-        document = json.loads(report.read_text())
+        document: dict[str, Any] = json.loads(report.read_text())
         planned = {case.number: case for case in cases}
         results = [Result(**{**row, "case": Case(**row["case"])}) for row in document["cases"]]
         results = [result for result in results if planned.get(result.case.number) == result.case]
@@ -104,6 +106,7 @@ class Journal:
         for result in results:
             if result.case.number not in known:
                 self.add(result)
+        return document
 
     def add(self, result: Result) -> None:
         """Keep a result, at once."""

@@ -237,16 +237,20 @@ def _log_tail(instance: Instance, service: str, lines: int = 15) -> str:
 
 def _push_tool_image(instance: Instance) -> None:
     """Push it, and wait for a registry that crashed a moment ago, as kubectl does for an API server."""
-    deadline = time.monotonic() + CRASH_SECONDS
-    while True:
+    failed = ""
+
+    def pushed() -> bool:
+        nonlocal failed
         try:
             push_layout(instance.state / "base", instance.registry, TOOL_IMAGE)
-            break
         except httpx.HTTPError as error:
-            gone = isinstance(error, httpx.TransportError)
-            if not gone or time.monotonic() > deadline:
-                raise PlatformError(f"pushing {TOOL_IMAGE} to {instance.registry}: {error}") from error
-        time.sleep(0.5)
+            failed = f"pushing {TOOL_IMAGE} to {instance.registry}: {error}"
+            if not isinstance(error, httpx.TransportError):
+                raise PlatformError(failed) from error
+            return False
+        return True
+
+    _wait(pushed, CRASH_SECONDS, lambda: failed)
     (instance.state / TOOL_IMAGE_READY).touch()
 
 

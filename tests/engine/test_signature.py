@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ import pytest
 from local.tools import find_tool
 from tests.conftest import PROJECT
 from tests.engine.conftest import Project
+from tests.key_pair import PASSWORD, make_key_pair
 
 pytestmark = pytest.mark.extended
 
-PASSWORD = "correct horse"
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
@@ -29,9 +28,7 @@ def cosign() -> Path:
 def signed(project: Project, cosign: Path) -> Project:
     """Make key pairs, and let the stack sign by the first."""
     for name in ("cosign", "other"):
-        make = [str(cosign), "generate-key-pair", "--output-key-prefix", name]
-        environment = {**os.environ, "COSIGN_PASSWORD": PASSWORD}
-        subprocess.run(make, cwd=project.folder, env=environment, check=True, capture_output=True)
+        make_key_pair(cosign, project.folder, name)
     project.variables["COSIGN_PASSWORD"] = PASSWORD
     project.configure(signature={"publicKey": "cosign.pub", "key": "cosign.key"})
     return project

@@ -18,11 +18,11 @@ from operations.admission import UNSIGNED
 from tests.conftest import PROJECT, Platform
 from tests.engine.conftest import Project
 from tests.engine.conftest import project as project
+from tests.key_pair import PASSWORD, make_key_pair
 from tests.local.conftest import Scratch, push_tiny
 
 pytestmark = pytest.mark.extended
 
-PASSWORD = "correct horse"
 NAMESPACE = "kyverno"
 #: What its chart tells the container, of names that Kyverno makes and looks up objects by.
 VARIABLES = {
@@ -89,9 +89,7 @@ def seen(look: Callable[[], Any], seconds: float, what: str, log: Path) -> Any:
 @pytest.fixture
 def keys(project: Project) -> Iterator[Project]:
     """Make a key pair, and let the stack ask for signatures by it; the registry has its other name there."""
-    variables = {**os.environ, "COSIGN_PASSWORD": PASSWORD}
-    make = [str(find_tool("cosign", print)), "generate-key-pair", "--output-key-prefix", "cosign"]
-    subprocess.run(make, cwd=project.folder, env=variables, check=True, capture_output=True)
+    make_key_pair(find_tool("cosign", print), project.folder, "cosign")
     project.configure(registry=f"{OTHER_NAME}/models", signature={"publicKey": "cosign.pub"})
     project.platform.kubectl("create", "namespace", project.namespace)
     yield project
