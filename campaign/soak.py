@@ -34,6 +34,8 @@ MANY = "many"
 REQUESTS = 20
 #: Caches and logs fill up first: cycles that nothing is compared with.
 WARM = 0.2
+#: Cycles below which nothing is said of growth.
+FEWEST = 10
 #: What may come on top, late against early, before it is called growth.
 TOLERANCE = 1.10
 
@@ -169,7 +171,7 @@ def rows(cycles: Sequence[Cycle]) -> list[dict[str, Any]]:
 
     Early and late are medians of a tenth of the cycles, the first of them after the warm ones.
     """
-    if len(cycles) < 10:
+    if len(cycles) < FEWEST:
         return []
     warm = cycles[int(len(cycles) * WARM) :]
     part = max(len(cycles) // 10, 3)
@@ -259,8 +261,10 @@ def report(soak: Soak) -> list[str]:
             f"them, {memory['after']} after `destroy`; processes {processes['before']}, "
             f"{processes['during']}, {processes['after']}.",
         ]
-    wrong = judged(soak)
-    lines += ["", *(f"- {line}" for line in wrong or ["Nothing grows, nothing is left, nothing is lost."])]
+    well = "Nothing grows, nothing is left, nothing is lost."
+    if len(soak.cycles) < FEWEST:
+        well = "Nothing is lost; so few cycles say nothing of growth."
+    lines += ["", *(f"- {line}" for line in judged(soak) or [well])]
     return lines
 
 
@@ -285,7 +289,7 @@ def main() -> int:
         if options.models:
             soak.many = many(world, options.models)
     except KeyboardInterrupt:
-        say("interrupted")
+        soak.found.append(f"interrupted after {len(soak.cycles)} cycles")
     except Exception as error:
         soak.found.append(f"{type(error).__name__}: {error}"[-1500:])
     finally:

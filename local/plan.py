@@ -29,8 +29,8 @@ STORE = "127.0.0.1:5001"
 #: before etcd 3.6 and 10,000 since, at 8 kB a change: a platform that is used all day only ever grows.
 ETCD_ENTRIES = 1_000
 
-#: How long BuildKit keeps what a build leaves. A modelcar's layers pass through it as they are, so nothing is won
-#: by keeping them; by default its records are kept for two days, and its cache is bounded by the disk alone.
+#: How long BuildKit keeps what a build leaves. A modelcar's layers pass through it as they are, so nothing is
+#: won by keeping them; by default its records are kept for two days, its cache as long as the disk has room.
 BUILD_KEPT = "10m"
 
 #: Steps done from the host, which processes on the platform wait for.

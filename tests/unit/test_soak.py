@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from campaign import soak as command
 from campaign.measures import Measures, registry_bytes
 from campaign.soak import Cycle, Soak, judged, report, rows
 
@@ -82,6 +83,25 @@ def test_failed_requests_and_missing_models_are_told() -> None:
 def test_too_few_cycles_say_nothing_of_growth() -> None:
     assert rows(soak(5).cycles) == []
     assert judged(soak(5)) == []
+    text = "\n".join(report(soak(5)))
+    assert "so few cycles say nothing of growth" in text
+    assert "Nothing grows" not in text
+
+
+def test_a_soak_that_was_interrupted_is_no_clean_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Interrupted:
+        def __init__(self, _: Any) -> None: ...
+
+        def start(self) -> None:
+            raise KeyboardInterrupt
+
+        def stop(self) -> None: ...
+
+    monkeypatch.setattr(command, "World", Interrupted)
+    monkeypatch.setattr(command, "stop_on_sigterm", lambda: None)
+    monkeypatch.setattr("sys.argv", ["soak", "--report", str(tmp_path)])
+    assert command.main() == 1
+    assert "interrupted after 0 cycles" in (tmp_path / "soak-report.md").read_text()
 
 
 @pytest.fixture
