@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from datetime import timedelta
 from pathlib import Path
 
@@ -107,3 +108,10 @@ def test_the_plan_orders_every_process(state: Path) -> None:
     assert "198.18.5.2:5000/b@sha256:0" in (state / "containerd.toml").read_text(), (
         "the sandbox image is pinned"
     )
+    # What a soak saw grow is bounded.
+    builder = tomllib.loads((state / "buildkitd.toml").read_text())
+    assert builder["registry"][made.registry] == {"http": True}
+    assert set(builder["history"]) == {"maxAge", "maxEntries"}, "a record goes when it is beyond both"
+    [policy] = builder["worker"]["oci"]["gcpolicy"]
+    assert policy["all"] is True
+    assert policy["keepDuration"] == builder["history"]["maxAge"]
