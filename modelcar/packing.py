@@ -31,6 +31,9 @@ ZSTD_LEVEL = 3
 #: Bytes beside the layers: configuration, manifest, the base.
 MARGIN = 8 * 2**20
 
+#: Seconds that layers have to come to an end when the user stops the run.
+GRACE = 2.0
+
 #: Called with bytes as they are packed; negative where a part has to be read again.
 Progress = Callable[[int], None]
 
@@ -173,19 +176,21 @@ class Packer:
     ) -> list[tuple[int, Packed]]:
         if not work:
             return []
-        with ThreadPoolExecutor(max_workers=min(self._jobs, len(work))) as pool:
-            futures = {
-                number: pool.submit(self._pack_one, group, locked) for number, (group, locked) in work.items()
-            }
-            try:
-                wait(futures.values(), return_when=FIRST_EXCEPTION)
-            finally:
-                failed = any(future.done() and future.exception() for future in futures.values())
-                unfinished = not all(future.done() for future in futures.values())
-                if failed or unfinished:
-                    self._stop.set()
-                    for future in futures.values():
-                        future.cancel()
+        pool = ThreadPoolExecutor(max_workers=min(self._jobs, len(work)))
+        futures = {
+            number: pool.submit(self._pack_one, group, locked) for number, (group, locked) in work.items()
+        }
+        try:
+            done, others = wait(futures.values(), return_when=FIRST_EXCEPTION)
+            if others or any(future.exception() for future in done):
+                self._stop.set()
+            pool.shutdown(cancel_futures=True)
+        except KeyboardInterrupt:
+            self._stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            running = [future for future in futures.values() if not future.cancelled()]
+            wait(running, timeout=GRACE)  # not longer: a server that hangs keeps its thread
+            raise
         problems: list[Problem] = []
         for future in futures.values():
             error = None if future.cancelled() else future.exception()

@@ -334,16 +334,21 @@ def test_a_full_disk_in_mid_fetch_is_told_and_gone_on_from(
     assert fetching.verify(locked, locking.layout_path(tmp_path, "tiny")) == ()
 
 
+def fetching_process(server: Hub, project: Path) -> subprocess.Popen[str]:
+    """Start `python -m modelcar fetch tiny`, which listens for Ctrl-C."""
+    # A shell's background job ignores Ctrl-C, and hands that down to what the tests start.
+    listen = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    command = [sys.executable, "-c", listen + "runpy.run_module('modelcar', run_name='__main__')"]
+    command += ["--project", str(project), "fetch", "tiny", "--endpoint", server.url]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
 def test_ctrl_c_keeps_what_came(server: Hub, tmp_path: Path, locked: Lock) -> None:
-    command = [sys.executable, "-m", "modelcar", "--project", str(tmp_path), "fetch", "tiny"]
     server.fault(CHECKPOINT, cut=3_000_000)
     server.fault(CHECKPOINT, status=503, times=99)  # the client waits between tries
     place = locking.layout_path(tmp_path, "tiny")
     done = place / "blobs/sha256" / locked.layers[1].digest.removeprefix("sha256:")
-    # A shell's background job ignores Ctrl-C, and hands that down to what the tests start.
-    listen = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    command[1:3] = ["-c", listen + "runpy.run_module('modelcar', run_name='__main__')"]
-    with subprocess.Popen([*command, "--endpoint", server.url], stderr=subprocess.PIPE, text=True) as process:
+    with fetching_process(server, tmp_path) as process:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and (server.faults[CHECKPOINT][1].times == 99 or not done.exists()):
             time.sleep(0.02)
@@ -360,6 +365,24 @@ def test_ctrl_c_keeps_what_came(server: Hub, tmp_path: Path, locked: Lock) -> No
     assert resumed.start > 0
     assert server.sent(EXTRA) == 0, "it was done"
     assert fetching.verify(locked, place) == ()
+
+
+def test_ctrl_c_does_not_wait_for_a_hub_that_hangs(server: Hub, tmp_path: Path, locked: Lock) -> None:
+    server.gate.clear()
+    with fetching_process(server, tmp_path) as process:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not server.at_once:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        stopped = time.monotonic()
+        _, said = process.communicate(timeout=60)
+    server.gate.set()
+    assert process.returncode == 130, said
+    assert "running the same command again continues" in said
+    assert "Traceback" not in said
+    assert time.monotonic() - stopped < packing.GRACE + 5, "the client's own patience is a minute"
+    fetch(server, tmp_path, locked)
+    assert fetching.verify(locked, locking.layout_path(tmp_path, "tiny")) == ()
 
 
 def test_default_layers_are_those_of_the_documentation() -> None:
