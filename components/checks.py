@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from components import oci
 from components.fields import quantity
+from components.ingress import KNATIVE
 from modelcar.errors import Problem
 
 if TYPE_CHECKING:
@@ -214,6 +215,17 @@ def _import_objects(settings: Settings) -> Problem | None:
     return None
 
 
+def _ingress(settings: Settings) -> Problem | None:
+    if settings.ingress is None or settings.deployment_mode != "Knative":
+        return None
+    if KNATIVE in settings.ingress.namespaces:
+        return None
+    value = f"{list(settings.ingress.namespaces)}, which keeps Knative's own activator out"
+    return problem(
+        "ingress.namespaces", value, f"{KNATIVE} among them", "add it, and the gateway's namespace"
+    )
+
+
 CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
     _repository,
     _hostname,
@@ -231,4 +243,5 @@ CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
     _delivery,
     _import_existing,
     _import_objects,
+    _ingress,
 )

@@ -12,6 +12,7 @@ import pulumi_kubernetes as kubernetes
 
 from components.egress import EgressPolicy, EgressPolicyArgs
 from components.google.cloud import GoogleCloud
+from components.ingress import IngressPolicy, IngressPolicyArgs
 from components.kserve_platform import KServePlatform, KServePlatformArgs, verify
 from components.model_service import ModelService, ModelServiceArgs, SharedRuntime
 from components.models import Stack
@@ -111,6 +112,9 @@ def to_cluster(
         )
         # Before the pods: none of them ever runs without it.
         options = _after(options, EgressPolicy(f"{name}-egress", policed, own("egress")))
+    if settings.ingress:
+        closed = IngressPolicyArgs(settings.service_name, settings.namespace, settings.ingress)
+        options = _after(options, IngressPolicy(f"{name}-ingress", closed, options))
     if settings.pre_pull and not settings.idle:
         pulled = PrePullArgs(storage_uri, settings, account, place.kubeconfig)
         storage_uri = PrePull(f"{name}-pre-pull", pulled, own("pre-pull")).storage_uri

@@ -36,6 +36,7 @@ from components.gitops import GitOpsSettings
 from components.google.checks import problems as google_problems
 from components.google.gpus import GPUS
 from components.google.settings import GoogleSettings
+from components.ingress import IngressSettings
 from components.kserve_platform import KServeSettings
 from components.runtime import VllmSettings
 from components.runtime import problems as runtime_problems
@@ -100,8 +101,9 @@ class Settings(BaseModel):
     registry_username: str | None = None
     registry_password: SecretStr | None = None
 
-    # what the pods may connect to
+    # what the pods may connect to, and who to them
     egress: EgressSettings = Field(default_factory=lambda: EgressSettings.model_validate({}))
+    ingress: IngressSettings | None = None
 
     # who applies the objects to the cluster
     delivery: Literal["cluster", "gitops"] = "cluster"
@@ -229,7 +231,7 @@ _PLACEHOLDERS = {
 _LEANS_ON_IT = {"google": ("importExisting",)}
 
 #: Keys whose values are objects.
-_OBJECTS = frozenset({"egress", "gitops", "google", "kserve", "signature", "vllm"})
+_OBJECTS = frozenset({"egress", "gitops", "google", "ingress", "kserve", "signature", "vllm"})
 
 #: Keys whose values may hold secrets; they are never shown.
 _HIDDEN = frozenset({"serverEnv", "registryPassword"})

@@ -190,8 +190,8 @@ def up(instance: Instance) -> None:
         kubeconfig = str(instance.kubeconfig)
     api = ask.core_api(kubeconfig, context)
 
-    def reached(pod: ask.ServedPod, namespace: str) -> AbstractContextManager[str]:
-        if own:
+    def reached(pod: ask.ServedPod, namespace: str, *, forwards: bool) -> AbstractContextManager[str]:
+        if forwards:
             return own_cluster.forwarded(pod, namespace, kubeconfig, context, tools)
         return nullcontext(f"http://{pod.address}:{pod.port}")
 
@@ -201,16 +201,18 @@ def up(instance: Instance) -> None:
             indented(f"{name}: idle; `make wake` lets it serve")
             continue
         namespace = told["namespace"]
+        # A forwarded port ends inside of the pod, where no NetworkPolicy keeps it out.
+        forwards = own or bool(_setting(settings, name, "ingress"))
 
-        def answers(pod: ask.ServedPod, namespace: str = namespace) -> bool:
-            with reached(pod, namespace) as url:
+        def answers(pod: ask.ServedPod, namespace: str = namespace, forwards: bool = forwards) -> bool:
+            with reached(pod, namespace, forwards=forwards) as url:
                 return ask.is_healthy(url)
 
         with phases.time("server"):
             pod = ask.await_served(api, namespace, told["serviceName"], answers, SERVER_SECONDS)
-        with phases.time("request"), reached(pod, namespace) as url:
+        with phases.time("request"), reached(pod, namespace, forwards=forwards) as url:
             answer = ask.ask(url, told["servedModelName"])
-        endpoint = f"kubectl -n {namespace} port-forward pod/{pod.name} {pod.port}" if own else url
+        endpoint = f"kubectl -n {namespace} port-forward pod/{pod.name} {pod.port}" if forwards else url
         served.append({"outputs": told, "answer": asdict(answer), "pod": asdict(pod)})
         print_served(told, pod, answer, endpoint)
     print_times(phases)
@@ -219,8 +221,13 @@ def up(instance: Instance) -> None:
 
 
 def _is_idle(settings: dict[str, Any], name: str) -> bool:
+    return str(_setting(settings, name, "idle")).lower() == "true"
+
+
+def _setting(settings: dict[str, Any], name: str, key: str) -> Any:
+    """Return what a model is told, by its entry or by the stack; None where neither says it."""
     entry: dict[str, Any] = next((m for m in settings.get("models", []) if m.get("name") == name), {})
-    return str(entry.get("idle", settings.get("idle", False))).lower() == "true"
+    return entry.get(key, settings.get(key))
 
 
 def print_served(outputs: dict[str, Any], pod: ask.ServedPod, answer: ask.Answer, endpoint: str) -> None:

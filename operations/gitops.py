@@ -17,6 +17,7 @@ import yaml
 
 from components.egress import network_policy
 from components.gitops import GitOpsSettings
+from components.ingress import ingress_policy, policy_name
 from components.model_service import labels, predictor, service_annotations, serving_runtime
 from components.models import Stack
 from components.pre_pull import daemon_set_name, daemon_set_spec
@@ -101,6 +102,9 @@ def manifests(settings: Settings, project: Path) -> dict[str, dict[str, Any]]:
     if settings.egress.restrict:
         policy = _object("networking.k8s.io/v1", "NetworkPolicy", settings, f"{name}-egress")
         found["networkpolicy.yaml"] = {**policy, "spec": network_policy(name, settings.egress)}
+    if settings.ingress:
+        policy = _object("networking.k8s.io/v1", "NetworkPolicy", settings, policy_name(name))
+        found["networkpolicy-ingress.yaml"] = {**policy, "spec": ingress_policy(name, settings.ingress)}
     if settings.placement in {"servingRuntime", "auto"} and not settings.shared_runtime:
         runtime = _object("serving.kserve.io/v1alpha1", "ServingRuntime", settings)
         found["servingruntime.yaml"] = {**runtime, "spec": serving_runtime(settings)}

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from components.ingress import IngressSettings
 from components.model_service import CONTAINER, OFFLINE, RESTRICTED, RESTRICTED_POD
 from components.settings import Settings
 from operations.cluster import JSON, Cluster, ClusterError
@@ -68,7 +69,7 @@ def validate(
     lines.append(_log(cluster, pod))
     lines.append(_policy(cluster, settings, pod))
     say("trying connections from inside of the pod, and from one beside it")
-    lines.append(_egress(cluster, settings, pod))
+    lines += _network(cluster, settings, pod)
     return tuple(lines)
 
 
@@ -125,7 +126,10 @@ def _answer(cluster: Cluster, settings: Settings, pod: JSON) -> Line:
         answer = cluster.request("POST", path, body)
         text = str(answer["choices"][0]["text"])
     except ClusterError as error:
-        return Line("answers a prompt", False, f"{path}: {error}", "see the server's log")
+        fix = "see the server's log"
+        if settings.ingress:
+            fix += "; where the API server asks by an agent (GKE: kube-system), let that namespace in"
+        return Line("answers a prompt", False, f"{path}: {error}", fix)
     except (KeyError, IndexError, TypeError, ValueError):
         return Line("answers a prompt", False, f"{path} answers no completion", "is it an OpenAI server?")
     seconds = time.monotonic() - started
@@ -163,38 +167,63 @@ def _policy(cluster: Cluster, settings: Settings, pod: JSON) -> Line:
 # --- the network ------------------------------------------------------------------------------------
 
 
-def _egress(cluster: Cluster, settings: Settings, pod: JSON) -> Line:
-    """Try to connect to the hub, and to what is there for sure, from the pod and from one beside it."""
-    name = "egress impossible"
+Target = tuple[str, int]
+OPEN, CLOSED = "connects", "does not connect"
+_EGRESS, _INGRESS = "egress impossible", "ingress as it is set"
+_ENFORCES_NONE = (
+    "this network enforces no NetworkPolicies, or one allows it: on GKE use Dataplane V2 "
+    "(gcloud container clusters describe … --format='value(networkConfig.datapathProvider)')"
+)
+_PROVES_NOTHING = "nothing can be reached from beside the pod either, so this proves nothing"
+
+
+def _network(cluster: Cluster, settings: Settings, pod: JSON) -> Iterator[Line]:
+    """Try to connect to the hub, and to what is there for sure, from the pod and from one beside it.
+
+    And from the one beside it to the pod, where the stack says who may.
+    """
     image = next((box["image"] for box in pod["spec"]["containers"] if box["name"] == "modelcar"), None)
     if image is None:
-        return Line(name, None, "the pod has no modelcar to try it from", "")
+        yield Line(_EGRESS, None, "the pod has no modelcar to try it from", "")
+        return
     targets = _targets(cluster)
     inside = _attempts(cluster, settings.namespace, pod["metadata"]["name"], "modelcar", targets)
+    model = (str(pod["status"].get("podIP")), settings.server_port)
     with _control(cluster, settings, image) as control:
-        beside = _attempts(cluster, settings.namespace, control, "control", targets)
+        tried = [*targets, model] if settings.ingress else targets
+        beside = _attempts(cluster, settings.namespace, control, "control", tried)
+    yield _egress(inside, {target: beside[target] for target in targets})
+    if settings.ingress:
+        outside = any(beside[target] == OPEN for target in targets)
+        yield _ingress(settings.namespace, settings.ingress, model, beside[model], outside=outside)
+
+
+def _egress(inside: Mapping[Target, str], beside: Mapping[Target, str]) -> Line:
     seen = "; ".join(
         f"{host}:{port} from the pod {inside[host, port]}, from beside it {beside[host, port]}"
-        for host, port in targets
+        for host, port in inside
     )
-    open_ones = [target for target in targets if inside[target] == OPEN]
-    if open_ones:
-        fix = (
-            "this network enforces no NetworkPolicies, or one allows it: on GKE use Dataplane V2 "
-            "(gcloud container clusters describe … --format='value(networkConfig.datapathProvider)')"
-        )
-        return Line(name, False, seen, fix)
+    if OPEN in inside.values():
+        return Line(_EGRESS, False, seen, _ENFORCES_NONE)
     if OPEN not in beside.values():
-        return Line(
-            name, None, seen, "nothing can be reached from beside the pod either, so this proves nothing"
-        )
-    return Line(name, True, seen)
+        return Line(_EGRESS, None, seen, _PROVES_NOTHING)
+    return Line(_EGRESS, True, seen)
 
 
-OPEN, CLOSED = "connects", "does not connect"
+def _ingress(namespace: str, settings: IngressSettings, model: Target, found: str, *, outside: bool) -> Line:
+    """Judge what came of a connection to the model. outside: who tried it could connect elsewhere."""
+    may = namespace in settings.namespaces
+    seen = (
+        f"{model[0]}:{model[1]} from beside the pod {found}, its namespace is {'' if may else 'not '}let in"
+    )
+    if may == (found == OPEN):
+        certain = may or outside
+        return Line(_INGRESS, certain or None, seen, "" if certain else _PROVES_NOTHING)
+    fix = "pulumi up; or another NetworkPolicy keeps it out" if may else _ENFORCES_NONE
+    return Line(_INGRESS, False, seen, fix)
 
 
-def _targets(cluster: Cluster) -> list[tuple[str, int]]:
+def _targets(cluster: Cluster) -> list[Target]:
     """Return the hub, and an address that is there for sure: the API server's, as pods see it."""
     found = cluster.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices") or {}
     for entry in found.get("items") or []:
@@ -204,8 +233,8 @@ def _targets(cluster: Cluster) -> list[tuple[str, int]]:
 
 
 def _attempts(
-    cluster: Cluster, namespace: str, pod: str, container: str, targets: list[tuple[str, int]]
-) -> Mapping[tuple[str, int], str]:
+    cluster: Cluster, namespace: str, pod: str, container: str, targets: Sequence[Target]
+) -> Mapping[Target, str]:
     found = {}
     for host, port in targets:
         # BusyBox's nc ends with 0 once it is connected; the shell says which it was.

@@ -20,6 +20,7 @@ from modelcar_kserve.components.delivery import Place
 from modelcar_kserve.components.egress import EgressPolicy, EgressPolicyArgs, EgressSettings
 from modelcar_kserve.components.google.cloud import GoogleCloud
 from modelcar_kserve.components.google.settings import GoogleSettings
+from modelcar_kserve.components.ingress import IngressPolicy, IngressPolicyArgs, IngressSettings
 from modelcar_kserve.components.kserve_platform import KServePlatform, KServePlatformArgs, KServeSettings
 from modelcar_kserve.components.model import Model, ModelArgs
 from modelcar_kserve.components.model_lock import model_lock
@@ -38,6 +39,9 @@ __all__ = [
     "EgressSettings",
     "GoogleCloud",
     "GoogleSettings",
+    "IngressPolicy",
+    "IngressPolicyArgs",
+    "IngressSettings",
     "InputError",
     "KServePlatform",
     "KServePlatformArgs",

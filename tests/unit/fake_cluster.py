@@ -9,7 +9,10 @@ from operations.cluster import Cluster, ClusterError
 
 
 class FakeCluster(Cluster):
-    """lists, found, refusals: by path. texts: logs by container. said: of commands by pod."""
+    """lists, found, refusals: by path. texts: logs by container.
+
+    said: of commands by pod. said_of: the same by pod and a part of the command.
+    """
 
     def __init__(self) -> None:
         self.name = "https://cluster.example"
@@ -18,6 +21,7 @@ class FakeCluster(Cluster):
         self.texts: dict[str, str] = {}
         self.refusals: dict[str, ClusterError] = {}
         self.said: dict[str, str] = {}
+        self.said_of: dict[tuple[str, str], str] = {}
         self.made: list[tuple[str, dict[str, Any]]] = []
         self.deleted: list[str] = []
 
@@ -55,6 +59,9 @@ class FakeCluster(Cluster):
         return self.texts.get(container, "")
 
     def execute(self, namespace: str, pod: str, container: str, command: Sequence[str]) -> str:
+        for (asked, part), text in self.said_of.items():
+            if asked == pod and part in " ".join(command):
+                return text
         return self.said[pod]
 
 
