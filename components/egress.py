@@ -9,32 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from ipaddress import ip_network
 from typing import Annotated, Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from components.fields import Refused
+from components.fields import Refused, network_field
 from components.google.settings import Section
 from components.options import child, imported
 
 #: Label that KServe gives the pods of an InferenceService.
 SERVICE_LABEL = "serving.kserve.io/inferenceservice"
+#: Label that Kubernetes gives every namespace (1.22 and later).
+NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 #: Where nodes of GKE answer questions for names, outside of any namespace: NodeLocal DNSCache, Cloud DNS.
 #: https://cloud.google.com/kubernetes-engine/docs/how-to/nodelocal-dns-cache
 NODE_DNS = ("169.254.20.10/32", "169.254.169.254/32")
 
 
-def _network(text: str) -> str:
-    try:
-        network = ip_network(text)
-    except ValueError as error:
-        raise Refused(str(error), "a network such as 10.0.0.0/8", "write ADDRESS/BITS") from None
-    if network.prefixlen == 0:
-        raise Refused("allows everything, the hub included", "networks", "set modelcar:egress.restrict false")
-    return text
+_NETWORK = network_field(
+    "10.0.0.0/8",
+    Refused("allows everything, the hub included", "networks", "set modelcar:egress.restrict false"),
+)
 
 
 class EgressRule(Section):
@@ -44,7 +41,7 @@ class EgressRule(Section):
     ports: TCP; all where empty.
     """
 
-    cidr: Annotated[str, AfterValidator(_network)]
+    cidr: Annotated[str, _NETWORK]
     ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
 
 
@@ -99,7 +96,7 @@ def network_policy(service: str, settings: EgressSettings) -> Any:
     rules: list[dict[str, Any]] = []
     if settings.dns:
         resolvers: list[dict[str, Any]] = [
-            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}},
+            {"namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: "kube-system"}}},
             *({"ipBlock": {"cidr": cidr}} for cidr in NODE_DNS),
         ]
         ports = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from components import oci
 from modelcar import lock
@@ -104,6 +105,21 @@ def quantity_field(example: str) -> BeforeValidator:
         return text
 
     return BeforeValidator(check)
+
+
+def network_field(example: str, everything: Refused) -> AfterValidator:
+    """Return a validator of networks in CIDR notation; the one of all addresses is refused as told."""
+
+    def check(text: str) -> str:
+        try:
+            network = ip_network(text)
+        except ValueError as error:
+            raise Refused(str(error), f"a network such as {example}", "write ADDRESS/BITS") from None
+        if network.prefixlen == 0:
+            raise Refused(everything.why, everything.allowed, everything.fix)
+        return text
+
+    return AfterValidator(check)
 
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")

@@ -8,32 +8,21 @@ that it is.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_network
 from typing import Annotated, Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
-from pydantic import AfterValidator
 
-from components.egress import SERVICE_LABEL
-from components.fields import Label, Refused
+from components.egress import NAMESPACE_LABEL, SERVICE_LABEL
+from components.fields import Label, Refused, network_field
 from components.google.settings import Section
 from components.options import child
 
-#: Label that Kubernetes gives every namespace (1.22 and later).
-NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 #: Namespace of Knative's activator and autoscaler, without which no request and no replica comes.
 KNATIVE = "knative-serving"
 
 
-def _network(text: str) -> str:
-    try:
-        network = ip_network(text)
-    except ValueError as error:
-        raise Refused(str(error), "a network such as 10.0.0.0/8", "write ADDRESS/BITS") from None
-    if network.prefixlen == 0:
-        raise Refused("lets everybody in", "networks", "remove modelcar:ingress")
-    return text
+_NETWORK = network_field("10.0.0.0/8", Refused("lets everybody in", "networks", "remove modelcar:ingress"))
 
 
 class IngressSettings(Section):
@@ -44,7 +33,7 @@ class IngressSettings(Section):
     """
 
     namespaces: tuple[Label, ...] = ()
-    networks: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
+    networks: tuple[Annotated[str, _NETWORK], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -192,20 +192,20 @@ def _network(cluster: Cluster, settings: Settings, pod: JSON) -> Iterator[Line]:
     with _control(cluster, settings, image) as control:
         tried = [*targets, model] if settings.ingress else targets
         beside = _attempts(cluster, settings.namespace, control, "control", tried)
-    yield _egress(inside, {target: beside[target] for target in targets})
+    outside = any(beside[target] == OPEN for target in targets)
+    yield _egress(inside, beside, outside=outside)
     if settings.ingress:
-        outside = any(beside[target] == OPEN for target in targets)
         yield _ingress(settings.namespace, settings.ingress, model, beside[model], outside=outside)
 
 
-def _egress(inside: Mapping[Target, str], beside: Mapping[Target, str]) -> Line:
+def _egress(inside: Mapping[Target, str], beside: Mapping[Target, str], *, outside: bool) -> Line:
     seen = "; ".join(
         f"{host}:{port} from the pod {inside[host, port]}, from beside it {beside[host, port]}"
         for host, port in inside
     )
     if OPEN in inside.values():
         return Line(_EGRESS, False, seen, _ENFORCES_NONE)
-    if OPEN not in beside.values():
+    if not outside:
         return Line(_EGRESS, None, seen, _PROVES_NOTHING)
     return Line(_EGRESS, True, seen)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_network
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from components.fields import Refused, matches
+from components.fields import Refused, matches, network_field
 from components.google import gpus
 from components.google.disk import LARGEST_DISK
 
@@ -84,17 +83,13 @@ ServiceAccountEmail = Annotated[
 ]
 
 
-def _network(text: str) -> str:
-    try:
-        network = ip_network(text)
-    except ValueError as error:
-        raise Refused(str(error), "a network such as 203.0.113.0/24", "write ADDRESS/BITS") from None
-    if network.prefixlen == 0:
-        raise Refused("opens the control plane to everybody", "a narrower network", "name your own addresses")
-    return text
-
-
-Network = Annotated[str, AfterValidator(_network)]
+Network = Annotated[
+    str,
+    network_field(
+        "203.0.113.0/24",
+        Refused("opens the control plane to everybody", "a narrower network", "name your own addresses"),
+    ),
+]
 
 
 class Section(BaseModel):
