@@ -21,6 +21,10 @@ NAMESPACE = "modelcar"
 #: Set by the program on the server; a stack that could unset them could reach a model hub at run time.
 RESERVED_ENV = frozenset({"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HOME", "STORAGE_URI"})
 
+#: Name the server's user, which its image does not. A stack may name another one, as stacks did before the
+#: program named any; without a name torch cannot be imported.
+USER_VARIABLES = frozenset({"LOGNAME", "USER"})
+
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -97,7 +101,7 @@ def _storage_uris(settings: Settings) -> Problem | None:
 
 def _environment(settings: Settings) -> Problem | None:
     for number, entry in enumerate(settings.server_env, start=1):
-        name, separator, _ = entry.partition("=")
+        name, separator, text = entry.partition("=")
         if not separator or not _VARIABLE.fullmatch(name):
             # What stands there may be a token: it is never shown.
             value = f"entry {number} is not NAME=VALUE (not shown: it may be a secret)"
@@ -106,6 +110,9 @@ def _environment(settings: Settings) -> Problem | None:
             fix = "remove the entry: the program sets it"
             allowed = f"any name but {', '.join(sorted(RESERVED_ENV))}"
             return problem("serverEnv", f"{name} is set", allowed, fix)
+        if name in USER_VARIABLES and not text:
+            fix = "remove the entry: the program sets it"
+            return problem("serverEnv", f"{name} is empty", "a name: the server fails without one", fix)
     return None
 
 

@@ -17,6 +17,7 @@ import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
 
 from components import oci
+from components.checks import USER_VARIABLES
 from components.options import child, imported
 from components.runtime import MODEL_PATH, server_arguments
 from components.settings import Settings
@@ -33,6 +34,10 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 #: What KServe makes the modelcar and the server run as (uidModelcar), so that the link through /proc can be
 #: followed.
 USER = 1010
+
+#: The user's name. The server's image has no user 1010 in /etc/passwd, and Python's `getpass.getuser` fails
+#: there unless a variable names one; torch 2.11 asks it when it is imported, wherever its caches are.
+USER_NAME = dict.fromkeys(sorted(USER_VARIABLES), "model")
 
 #: Pod Security Standard `restricted`, of every container that this project makes.
 RESTRICTED: Mapping[str, Any] = {
@@ -375,7 +380,7 @@ def environment(settings: Settings, *, own: bool = True, extra: bool = True) -> 
         own: those that the program says of every server.
         extra: those that are this model's.
     """
-    found: dict[str, str] = dict(_own_environment()) if own else {}
+    found: dict[str, str] = own_environment() if own else {}
     if extra and settings.runtime == "custom":
         # For its arguments: Kubernetes expands $(NAME) in them.
         found |= {"MODEL_PATH": MODEL_PATH, "SERVED_MODEL_NAME": settings.model_name}
@@ -385,17 +390,25 @@ def environment(settings: Settings, *, own: bool = True, extra: bool = True) -> 
     return [{"name": name, "value": value} for name, value in found.items()]
 
 
-def _own_environment() -> Mapping[str, str]:
+def own_environment(scratch: str = SCRATCH) -> dict[str, str]:
+    """Return what every server is told, on every stack: no hub, a user, and folders that it can write to.
+
+    Args:
+        scratch: the folder that can be written to; another one than the pod's where no pod is.
+    """
     return {
         **OFFLINE,
-        "HOME": SCRATCH,
-        "XDG_CACHE_HOME": f"{SCRATCH}/.cache",
-        "HF_HOME": f"{SCRATCH}/.cache/huggingface",
-        "VLLM_CACHE_ROOT": f"{SCRATCH}/.cache/vllm",
-        "TORCHINDUCTOR_CACHE_DIR": f"{SCRATCH}/.cache/torchinductor",
-        "TRITON_CACHE_DIR": f"{SCRATCH}/.cache/triton",
+        **USER_NAME,
+        "HOME": scratch,
+        "XDG_CACHE_HOME": f"{scratch}/.cache",
+        "HF_HOME": f"{scratch}/.cache/huggingface",
+        "VLLM_CACHE_ROOT": f"{scratch}/.cache/vllm",
+        "TORCHINDUCTOR_CACHE_DIR": f"{scratch}/.cache/torchinductor",
+        "TRITON_CACHE_DIR": f"{scratch}/.cache/triton",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
+        # What a server prints is to be seen at once, and its last words too.
+        "PYTHONUNBUFFERED": "1",
     }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import yaml
 
-from components.settings import RESERVED_ENV, Settings
+from components.settings import Settings
 from local import ask, own_cluster, platform, servers, stack
 from local.instance import PROJECT, Instance, cache_root
 from local.plan import TOOL_IMAGE
@@ -131,9 +131,23 @@ def require_disk(instance: Instance, settings: dict[str, Any]) -> None:
 
 def write_platform_settings(instance: Instance) -> None:
     """Write the settings that belong to this machine, which the program takes as its defaults."""
-    server = model_server()
     base = json.loads((instance.state / "base" / "index.json").read_text())["manifests"][0]["digest"]
-    settings = {
+    settings = platform_settings(instance, model_server(), base, psutil.cpu_count() or 1)
+    instance.settings_file.write_text(json.dumps(settings, indent=1) + "\n")
+
+
+def platform_settings(
+    instance: Instance, server: servers.ServerEnvironment, base: str, processors: int
+) -> dict[str, Any]:
+    """Return the settings that belong to this machine.
+
+    Args:
+        instance: the platform, whose registry, builder and cluster they name.
+        server: the model server that the pods mount from the host.
+        base: digest of the image that the pods run it in.
+        processors: how many this machine has.
+    """
+    return {
         "registry": f"{instance.registry}/models",
         "registryInsecure": True,
         "builder": instance.builder,
@@ -142,15 +156,13 @@ def write_platform_settings(instance: Instance) -> None:
         "serverImage": f"{instance.registry}/{TOOL_IMAGE}@{base}",
         "serverCommand": server.command,
         "serverArgs": server.args,
-        # The program itself sets the reserved ones, on every stack.
-        "serverEnv": [f"{name}={value}" for name, value in server.env.items() if name not in RESERVED_ENV],
+        "serverEnv": [f"{name}={value}" for name, value in server.env.items()],
         "serverHostPaths": server.host_paths,
         # A small request and a wide limit: the laptop's processors are shared with the platform itself.
         "cpu": "100m",
-        "cpuLimit": str(psutil.cpu_count() or 1),
+        "cpuLimit": str(processors),
         "memory": server.memory,
     }
-    instance.settings_file.write_text(json.dumps(settings, indent=1) + "\n")
 
 
 def model_server() -> servers.ServerEnvironment:

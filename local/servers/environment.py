@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.model_service import own_environment
 from local.servers.choice import MARKER, RELEASES, choose, environment_folder
 from modelcar.errors import refuse
 
@@ -36,7 +37,8 @@ class ServerEnvironment:
     python: the environment's interpreter, the same path on the host and in the pod.
     command: the command; `--model DIR --served-model-name NAME --port N` and `args` follow it.
     args: flags that fit a small model on a CPU.
-    env: environment of the container. /tmp has to be writable for uid 1010 there.
+    env: environment of the container, on top of what the program tells every server
+        (`components.model_service.own_environment`).
     host_paths: folders of the host to mount read-only at the same path: the environment, the Python that
         it was made with, and the C libraries.
     memory: Kubernetes quantity that the tiny model runs in, used as request and limit.
@@ -170,11 +172,11 @@ _TRIALS = {
 
 def _try(kind: str, folder: Path, python: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        here = {"HOME": scratch, "TMPDIR": scratch, "TORCHINDUCTOR_CACHE_DIR": scratch}
         result = subprocess.run(
             [str(python), "-c", _TRIALS[kind]],
             cwd="/",
-            env={**_server_env(kind, folder), **here},
+            # As in the pod, but for the folder that can be written to.
+            env={**own_environment(scratch), **_server_env(kind, folder), "TMPDIR": scratch},
             umask=0o022,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -282,14 +284,10 @@ def _alone(lock: Path, progress: Progress) -> Iterator[int]:
 
 
 def _server_env(kind: str, folder: Path) -> dict[str, str]:
+    """Return what this machine and its processor need, on top of what the program tells every server."""
     env = {
         "PATH": f"{folder}/bin:/usr/bin:/bin",
-        "HOME": "/tmp",  # noqa: S108 (the pod's own writable folder)
-        "USER": "model",  # uid 1010 is in no passwd file, and getpass.getuser() fails without a name
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",
     }
     libraries = sysconfig.get_config_var("LIBDIR")
     if sysconfig.get_config_var("Py_ENABLE_SHARED") and libraries and not libraries.startswith("/usr/lib"):
@@ -298,11 +296,8 @@ def _server_env(kind: str, folder: Path) -> dict[str, str]:
         env |= {
             "VLLM_CACHE_ROOT": f"{folder}/cache",  # holds what _try found out; read-only in the pod
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the pod's limit counts processor time, not cores
-            "VLLM_NO_USAGE_STATS": "1",
-            "DO_NOT_TRACK": "1",
             # Compiling needs a C++ compiler in the pod, and takes longer than a small model ever gains.
             "TORCH_COMPILE_DISABLE": "1",
-            "TORCHINDUCTOR_CACHE_DIR": "/tmp/torchinductor",  # noqa: S108 (the pod's own writable folder)
         }
     return env
 

@@ -516,6 +516,14 @@ def test_server_never_asks_a_hub(up: Engine, placement: str) -> None:
     assert found["HF_HOME"] == "/tmp/other"
 
 
+def test_server_has_a_user_name_which_no_image_gives_it(up: Engine, placement: str) -> None:
+    """torch 2.11 cannot be imported without one: `getpwuid(): uid not found: 1010`."""
+    declare_service(up, placement=placement)
+    assert (variables(up)["USER"], variables(up)["LOGNAME"]) == ("model", "model")
+    declare_service(up, placement=placement, serverEnv=["USER=mine"])  # as stacks did before
+    assert (variables(up)["USER"], variables(up)["LOGNAME"]) == ("mine", "model")
+
+
 def test_home_caches_and_shared_memory_can_be_written_to(up: Engine, placement: str) -> None:
     declare_service(up, placement=placement, sharedMemory="3Gi")
     mounts = {mount["mountPath"]: mount for mount in server(up)["volumeMounts"]}

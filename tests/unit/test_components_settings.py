@@ -469,6 +469,16 @@ WRONG = {
         )
         for name in ("HF_HUB_OFFLINE", "HOME", "STORAGE_URI", "TRANSFORMERS_OFFLINE")
     },
+    **{
+        f"no {name}": Wrong(
+            {"serverEnv": [f"{name}="]},
+            "serverEnv",
+            f"{name} is empty",
+            "a name: the server fails without one",
+            "remove the entry: the program sets it",
+        )
+        for name in ("LOGNAME", "USER")
+    },
     # the host's folders
     "relative": Wrong(
         {"serverHostPaths": ["/a", "b/c"], "gpuCount": 0},

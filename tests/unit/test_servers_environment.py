@@ -110,6 +110,23 @@ def test_an_environment_that_does_not_load_is_not_taken_for_installed(uv: FakeUv
     assert len(uv.calls("pip")) == 2
 
 
+def test_an_environment_is_tried_with_what_the_program_tells_every_server(uv: FakeUv, tmp_path: Path) -> None:
+    """Where nobody has a passwd file, too; and nothing is left in a folder that a pod would share."""
+    dump = uv.program.read_text().replace("exit 0", f"env > {tmp_path}/told; exit 0")
+    uv.program.write_text(dump)
+    install(uv, tmp_path / "cache", "vllm")
+    told = dict(line.split("=", 1) for line in (tmp_path / "told").read_text().splitlines())
+    assert told["USER"] == told["LOGNAME"] == "model"
+    assert told["HF_HUB_OFFLINE"] == told["TRANSFORMERS_OFFLINE"] == "1"
+    for name in ("XDG_CACHE_HOME", "HF_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        assert told[name].startswith(f"{told['HOME']}/"), name
+    assert told["HOME"] == told["TMPDIR"]
+    assert not Path(told["HOME"]).exists()
+    assert (
+        told["VLLM_CACHE_ROOT"] == f"{tmp_path}/cache/servers/vllm-0.23.0/cache"
+    )  # what it finds out is kept
+
+
 def test_every_user_can_read_the_files_also_from_a_strict_cache(uv: FakeUv, tmp_path: Path) -> None:
     server, _ = install(uv, tmp_path / "cache")
     folder = server.python.parent.parent
@@ -136,7 +153,7 @@ def test_the_pod_is_told_everything(uv: FakeUv, tmp_path: Path, kind: str) -> No
     folder = tmp_path / "cache" / "servers"
     assert server.command[0] == str(server.python)
     assert str(server.python).startswith(str(folder))
-    assert server.env["HF_HUB_OFFLINE"] == server.env["TRANSFORMERS_OFFLINE"] == "1"
+    assert server.env["PATH"].startswith(f"{server.python.parent}:")
     assert any(str(server.python).startswith(f"{path}/") for path in server.host_paths)
     assert any(f"{environment.base_python()}".startswith(f"{path}/") for path in server.host_paths)
     for path in server.host_paths:
