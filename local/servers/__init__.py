@@ -17,7 +17,7 @@ in vllm and transformers:
 
 from __future__ import annotations
 
-from local.servers.choice import KINDS, choose
+from local.servers.choice import KINDS, RELEASES, choose
 from local.servers.environment import ServerEnvironment, ensure
 
-__all__ = ["KINDS", "ServerEnvironment", "choose", "ensure"]
+__all__ = ["KINDS", "RELEASES", "ServerEnvironment", "choose", "ensure"]

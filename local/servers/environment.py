@@ -82,7 +82,7 @@ def ensure(kind: str, cache: Path, uv: Path, progress: Progress) -> ServerEnviro
             marker.write_text(json.dumps(wanted, indent=1) + "\n")
             marker.replace(folder / MARKER)
         _refresh_small_files(kind, folder)
-        return _describe(kind, folder)
+        return describe(kind, folder)
 
 
 # --- installing ------------------------------------------------------------------------------------
@@ -315,7 +315,8 @@ def host_paths(folder: Path) -> list[str]:
     return [str(path) for path in unique if path not in inside]
 
 
-def _describe(kind: str, folder: Path) -> ServerEnvironment:
+def describe(kind: str, folder: Path) -> ServerEnvironment:
+    """Say how a pod runs the environment in a folder, installed or not."""
     python = folder / "bin" / "python3"
     if kind == "vllm":
         return ServerEnvironment(
