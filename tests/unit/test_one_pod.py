@@ -110,7 +110,7 @@ def dev(placement: str) -> Settings:
 
 
 def fields(settings: Settings) -> dict[str, Any]:
-    """Return all fields of the stack's objects by their path; the pod's alike, wherever a placement has them."""
+    """Return all fields of the stack's objects by their path; the pod's alike for every placement."""
     found: dict[str, Any] = {}
     for file, document in manifests(settings, PROJECT).items():
         for path, value in flat(document, file.removesuffix(".yaml")):
