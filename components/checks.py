@@ -128,12 +128,34 @@ def _host_paths(settings: Settings) -> Problem | None:
     return None
 
 
+#: What the pod has of its own, and KServe puts into it: no folder can be put over or around these.
+_OWN_FOLDERS = ("/dev", "/mnt", "/proc", "/sys", "/tmp")  # noqa: S108
+
+
+def _writable_paths(settings: Settings) -> Problem | None:
+    taken = [*_OWN_FOLDERS, *settings.server_host_paths]
+    for path in settings.server_writable_paths:
+        folder = PurePosixPath(path)
+        # Kubernetes takes no colon in a mount path.
+        if not path.startswith("/") or len(folder.parts) < 2 or ".." in folder.parts or ":" in path:
+            allowed, fix = "absolute paths below /", "give the folder's full path in the server's image"
+            return problem("serverWritablePaths", path, allowed, fix)
+        for other in taken:
+            if folder.is_relative_to(other) or PurePosixPath(other).is_relative_to(folder):
+                value = path if path == other else f"{path}, beside {other}"
+                allowed = f"folders apart from each other, from serverHostPaths, {', '.join(_OWN_FOLDERS)}"
+                return problem("serverWritablePaths", value, allowed, "take one of the two out")
+        taken.append(path)
+    return None
+
+
 def _templates(settings: Settings) -> Problem | None:
     # KServe runs a ServingRuntime's whole container through Go templates ({{.Name}}).
     expanded = {
         "serverCommand": settings.server_command,
         "serverArgs": settings.server_args,
         "servedModelName": (settings.served_model_name,),
+        "serverWritablePaths": settings.server_writable_paths,
     }
     allowed, fix = "no '{{', which KServe expands", "write the value itself"
     for key, texts in expanded.items():
@@ -244,6 +266,7 @@ CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
     _storage_uris,
     _environment,
     _host_paths,
+    _writable_paths,
     _templates,
     _pull_access,
     _fetch_on,

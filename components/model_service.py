@@ -347,6 +347,10 @@ def container(settings: Settings) -> dict[str, Any]:
         {"name": f"host-{number}", "mountPath": path, "readOnly": True}
         for number, path in enumerate(settings.server_host_paths)
     ]
+    mounts += [
+        {"name": f"writable-{number}", "mountPath": path}
+        for number, path in enumerate(settings.server_writable_paths)
+    ]
     return {
         "name": CONTAINER,
         "image": settings.server_image,
@@ -428,6 +432,8 @@ def volumes(settings: Settings) -> list[dict[str, Any]]:
     ]
     for number, path in enumerate(settings.server_host_paths):
         found.append({"name": f"host-{number}", "hostPath": {"path": path, "type": "Directory"}})
+    for number, _ in enumerate(settings.server_writable_paths):
+        found.append({"name": f"writable-{number}", "emptyDir": {}})
     return found
 
 

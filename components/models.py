@@ -58,6 +58,7 @@ RUNTIME_KEYS = (
     "server_image",
     "server_command",
     "server_host_paths",
+    "server_writable_paths",
     "server_port",
     "health_path",
     "shared_memory",

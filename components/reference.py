@@ -47,6 +47,7 @@ WITHOUT_DEFAULT = {
     "serverArgs": "More of its arguments",
     "serverEnv": "More of its variables, NAME=VALUE",
     "serverHostPaths": "Folders of the node that it reads; for the embedded platform only",
+    "serverWritablePaths": "More folders, empty at first, that it can write to (docs/runtimes.md)",
     "google": "Registry, cluster and GPU nodes of Google Cloud",
     "kserve": "KServe: install it, or verify the one that is there",
     "egress": "What pods may connect to",

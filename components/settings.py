@@ -135,6 +135,7 @@ class Settings(BaseModel):
     server_args: tuple[str, ...] = ()
     server_env: tuple[str, ...] = ()
     server_host_paths: tuple[str, ...] = ()
+    server_writable_paths: tuple[str, ...] = ()
     server_port: int = Field(8080, ge=1024, le=65535)
     health_path: HttpPath = "/health"
     gpu: Literal[GPUS] | None = None  # type: ignore[valid-type]

@@ -161,6 +161,7 @@ def objects(
         "google": None,
         "server_env": (),
         "server_host_paths": (),
+        "server_writable_paths": (),
         "cpu": "20m",
         "cpu_limit": "500m",
         "memory": "32Mi",

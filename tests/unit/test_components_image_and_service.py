@@ -556,6 +556,19 @@ def test_hosts_folders_are_mounted_where_they_are_and_read_only(up: Engine, plac
         assert volumes[mount["name"]]["hostPath"] == {"path": mount["mountPath"], "type": "Directory"}
 
 
+def test_more_folders_can_be_written_to(up: Engine, placement: str) -> None:
+    """What a server's image writes beside /tmp: FlashInfer in its own package, on Blackwell."""
+    paths = ["/usr/lib/cubins/flashinfer", "/data"]
+    declare_service(up, placement=placement, serverWritablePaths=paths)
+    volumes = {volume["name"]: volume for volume in pod(up)["volumes"]}
+    mounts = [mount for mount in server(up)["volumeMounts"] if mount["mountPath"] in paths]
+    assert [mount["mountPath"] for mount in mounts] == paths
+    for mount in mounts:
+        assert "readOnly" not in mount
+        assert volumes[mount["name"]]["emptyDir"] == {}
+    assert server(up)["securityContext"]["readOnlyRootFilesystem"] is True
+
+
 def test_server_runs_as_kserves_user_with_nothing_to_gain(up: Engine, placement: str) -> None:
     declare_service(up, placement=placement)
     assert server(up)["securityContext"] == {

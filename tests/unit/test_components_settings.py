@@ -497,6 +497,27 @@ WRONG = {
     "the whole host": Wrong(
         {"serverHostPaths": ["/"], "gpuCount": 0}, "serverHostPaths", "/", "absolute paths below /", "full"
     ),
+    **{
+        f"writable {path}": Wrong(
+            {"serverWritablePaths": ["/data", path], "serverHostPaths": ["/opt/server"], "gpuCount": 0},
+            "serverWritablePaths",
+            path,
+            allowed,
+            fix,
+        )
+        for path, allowed, fix in (
+            ("data", "absolute paths below /", "give the folder's full path"),
+            ("/", "absolute paths below /", "give the folder's full path"),
+            ("/a/../etc", "absolute paths below /", "give the folder's full path"),
+            ("/a:/b", "absolute paths below /", "give the folder's full path"),
+            ("/a/{{.Name}}", "no '{{', which KServe expands", "write the value itself"),
+            ("/tmp/cache", "folders apart from each other", "take one of the two out"),
+            ("/mnt/models", "folders apart from each other", "take one of the two out"),
+            ("/data", "folders apart from each other", "take one of the two out"),
+            ("/data/more", "folders apart from each other", "take one of the two out"),
+            ("/opt", "folders apart from each other", "take one of the two out"),
+        )
+    },
     "with GPU": Wrong(
         {"serverHostPaths": ["/a", "/b"], "gpuCount": 1},
         "serverHostPaths",
