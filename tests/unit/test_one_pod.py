@@ -31,6 +31,7 @@ PLACEMENTS = ("servingRuntime", "storageUriEnv", "storageUris")
 KINDS = tuple(sorted(RELEASES))
 CPU = ("transformers", "vllm")
 VLLM = ("vllm",)
+GPU = ("vllm-cuda",)
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,17 @@ ALLOWED = (
     Allowed(r"server\.args\[--enforce-eager\]", "no CUDA graphs, and no compiler", VLLM),
     Allowed(r"server\.args\[--kv-cache-memory-bytes\]", "a small cache in this machine's memory", VLLM),
     Allowed(r"server\.args\[--max-model-len\]", "the tiny model's own length; dev's model has another"),
-    Allowed(r"server\.args\[--gpu-memory-utilization\]", "no GPU", CPU),
+    Allowed(r"server\.args\[--gpu-memory-utilization\]", "no GPU, or the share that vLLM takes by itself"),
     Allowed(r"server\.resources\.(requests|limits)\.nvidia\.com/gpu", "no GPU", CPU),
     Allowed(r"pod\.tolerations\[0\]\..+", "GKE taints nodes with GPUs", CPU),
+    # the machine's GPU, without vLLM's image
+    Allowed(r"server\.env\[CC\]", "Triton's compiler is this machine's", GPU),
+    Allowed(r"server\.env\[TRITON_LIBCUDA_PATH\]", "the pod has no /sbin/ldconfig, which the image has", GPU),
+    Allowed(
+        r"server\.env\[VLLM_USE_FLASHINFER_SAMPLER\]",
+        "its ready-made kernels, which the image has, are not on PyPI",
+        GPU,
+    ),
     # the machine's size
     Allowed(r"pod\.nodeSelector\..+", "GKE's label of the model's own pool: here is one node"),
     Allowed(r"server\.resources\.requests\.cpu", "a laptop's processors, shared with the platform"),
