@@ -18,12 +18,14 @@ from typing import Any
 import pytest
 import yaml
 
+from components.model_service import own_environment
 from components.models import load_stack
 from components.settings import Settings
 from local import up
 from local.instance import Instance
 from local.servers import RELEASES, environment
 from operations.gitops import manifests
+from operations.smoke import objects
 from tests.conftest import PROJECT
 from tests.unit.test_components_settings import as_text
 
@@ -165,7 +167,7 @@ def flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def arguments(words: list[str]) -> Iterator[tuple[str, str]]:
     """Yield (option, value) of a command line: `--a=b`, `--a b` and `--a`."""
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in zip(words, [*words[1:], ""], strict=False):
         if word.startswith("--"):
             name, separator, value = word.partition("=")
             yield name, value if separator or after.startswith("--") else after
@@ -213,10 +215,18 @@ def test_the_comparison_sees_the_pods_own_fields(tmp_path: Path, placement: str)
         assert found["inferenceservice.spec.predictor.securityContext.runAsUser"] == 1010
 
 
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_the_smoke_tests_pods_are_told_what_every_server_is(placement: str) -> None:
+    found = [
+        body["spec"] for _, body in objects(dev(placement), "oci://r.example/p@sha256:0", "n", placement)
+    ]
+    told = dict(entry for spec in found for entry in flat(spec, ""))
+    for name, value in own_environment().items():
+        assert any(path.endswith(f"env[{name}]") and said == value for path, said in told.items()), name
+
+
 def test_the_local_stack_sets_no_variable_that_the_program_sets(tmp_path: Path) -> None:
     """But the one folder that is this machine's: what two set, one of them can hide."""
-    from components.model_service import own_environment
-
     for kind in KINDS:
         own = environment.describe(kind, tmp_path).env.keys()
         assert own & own_environment().keys() <= {"VLLM_CACHE_ROOT"}
