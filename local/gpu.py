@@ -13,7 +13,6 @@ import contextlib
 import csv
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ MIB = 2**20
 #: Folders that hold a whole driver (bin/, lib64/): of container hosts, and of GKE's nodes.
 DRIVER_FOLDERS = (Path("/usr/local/nvidia"), Path("/home/kubernetes/bin/nvidia"))
 #: Where nvidia-smi is looked for after PATH, besides `bin` of the folders above.
-PROGRAM_FOLDERS = (Path("/usr/bin"), Path("/usr/local/bin"), Path("/opt/bin"), Path("/usr/lib/wsl/lib"))
+PROGRAM_FOLDERS = (Path("/usr/bin"), Path("/usr/local/bin"), Path("/opt/bin"))
 #: What the kernel knows of cards, with or without a driver.
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 #: The kernel module's own account of itself.
@@ -152,10 +151,8 @@ def look(environment: Mapping[str, str] = os.environ) -> Finding:
 
 
 def _program(environment: Mapping[str, str]) -> Path | None:
-    on_path = shutil.which("nvidia-smi", path=environment.get("PATH", ""))
-    if on_path:
-        return Path(on_path)
-    folders = [folder / "bin" for folder in DRIVER_FOLDERS] + list(PROGRAM_FOLDERS)
+    on_path = [Path(folder) for folder in environment.get("PATH", "").split(os.pathsep) if folder]
+    folders = [*on_path, *(folder / "bin" for folder in DRIVER_FOLDERS), *PROGRAM_FOLDERS]
     found = (folder / "nvidia-smi" for folder in folders)
     return next((path for path in found if os.access(path, os.X_OK) and path.is_file()), None)
 

@@ -19,12 +19,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from components.model_service import own_environment
-from local.servers.choice import MARKER, RELEASES, choose, environment_folder
+from local.gpu import Gpus
+from local.servers import present
+from local.servers.choice import MARKER, RELEASES, c_compiler, choose, environment_folder
 from modelcar.errors import refuse
 
 HERE = Path(__file__).resolve().parent
 GIB = 2**30
+
+#: Where a pod finds the driver: GKE's device plugin mounts it there, and so does the local stack's.
+DRIVER = "/usr/local/nvidia"
+DRIVER_LIBRARIES = f"{DRIVER}/lib64"
+#: Cards (major compute capability) on which vLLM takes FlashAttention 2 or 3, which its wheel holds, by
+#: itself (vllm/platforms/cuda.py). On the others it would take FlashInfer, which compiles with nvcc, or
+#: FlashAttention 4, whose CuTe DSL is left out here.
+FLASH_ATTENTION = (8, 9, 12)
+#: GiB of memory that a pod with a GPU gets: half of the machine's, at most so much, and at least the other.
+MOST_MEMORY, LEAST_MEMORY = 32, 6
 
 Progress = Callable[[str], None]
 
@@ -33,14 +47,14 @@ Progress = Callable[[str], None]
 class ServerEnvironment:
     """How a pod runs a model server that lives on the host.
 
-    kind: `vllm` or `transformers`.
+    kind: `vllm-cuda`, `vllm` or `transformers`.
     python: the environment's interpreter, the same path on the host and in the pod.
     command: the command; `--model DIR --served-model-name NAME --port N` and `args` follow it.
-    args: flags that fit a small model on a CPU.
+    args: flags that fit a small model on a CPU, or the machine's GPU.
     env: environment of the container, on top of what the program tells every server
         (`components.model_service.own_environment`).
     host_paths: folders of the host to mount read-only at the same path: the environment, the Python that
-        it was made with, and the C libraries.
+        it was made with, and the C libraries; for a GPU the C compiler too.
     memory: Kubernetes quantity that the tiny model runs in, used as request and limit.
     """
 
@@ -53,21 +67,24 @@ class ServerEnvironment:
     memory: str
 
 
-def ensure(kind: str, cache: Path, uv: Path, progress: Progress) -> ServerEnvironment:
+def ensure(
+    kind: str, cache: Path, uv: Path, progress: Progress, gpus: Gpus | None = None
+) -> ServerEnvironment:
     """Install the environment of a server where it is not installed yet, and describe it.
 
     The packages and their hashes come from the lock beside this file. An installation that was
     interrupted, or that was made from another lock or with another Python, is made again.
 
     Args:
-        kind: `vllm` or `transformers` (see `choose` for `auto`).
+        kind: `vllm-cuda`, `vllm` or `transformers` (see `choose` for `auto`).
         cache: folder for what is built once; the environment goes to `servers/KIND-VERSION` in it.
         uv: the uv program.
         progress: gets one line before and one after whatever takes long.
+        gpus: the cards that `vllm-cuda` serves on.
 
     Raises:
-        InputError: the kind is unknown, the disk is too full, packages cannot be had, or the environment
-            does not work on this machine.
+        InputError: the kind is unknown, MODELCAR_PRESENT_PACKAGES is wrong, the disk is too full, packages
+            cannot be had, or the environment does not work on this machine.
     """
     if kind not in RELEASES:
         choose(kind, 0, 0, obstacles=())  # an unknown name is refused there
@@ -82,7 +99,7 @@ def ensure(kind: str, cache: Path, uv: Path, progress: Progress) -> ServerEnviro
             marker.write_text(json.dumps(wanted, indent=1) + "\n")
             marker.replace(folder / MARKER)
         _refresh_small_files(kind, folder)
-        return describe(kind, folder)
+        return describe(kind, folder, gpus)
 
 
 # --- installing ------------------------------------------------------------------------------------
@@ -97,11 +114,15 @@ def base_python() -> Path:
 
 def _fingerprint(kind: str) -> dict[str, str]:
     """Everything that the content of an environment depends on."""
-    return {
+    found = {
         "lock": hashlib.sha256((HERE / f"{kind}.lock").read_bytes()).hexdigest(),
         "python": f"{base_python()} {platform.python_version()}",
         "machine": platform.machine(),
     }
+    if folder := present.present_folder():
+        _, there = present.split((HERE / f"{kind}.lock").read_text(), folder)
+        found["present"] = " ".join([str(folder), *there])
+    return found
 
 
 def _installed_fingerprint(folder: Path) -> object:
@@ -125,13 +146,24 @@ def _install(kind: str, folder: Path, uv: Path, progress: Progress, lock: int) -
     # Bytecode is compiled here because the pod cannot write it: every start would compile every module
     # again, in each of vLLM's three processes (measured: 56 s of processor time instead of 25 s).
     sync = ["pip", "sync", "--python", str(python), "--require-hashes", "--only-binary", ":all:"]
-    _run_uv(uv, [*sync, "--compile-bytecode", str(HERE / f"{kind}.lock")], lock)
+    _run_uv(uv, [*sync, "--compile-bytecode", str(_missing_packages(kind, folder, progress))], lock)
     _make_readable(folder)
     progress(f"{title}: installed in {time.monotonic() - started:.0f} s; trying it …")
     started = time.monotonic()
     _try(kind, folder, python)
     _make_readable(folder)
     progress(f"{title}: works ({time.monotonic() - started:.0f} s)")
+
+
+def _missing_packages(kind: str, folder: Path, progress: Progress) -> Path:
+    """Return the lock, or what of it this machine does not have already, written beside the environment."""
+    lock, there = HERE / f"{kind}.lock", present.present_folder()
+    if there is None:
+        return lock
+    text, found = present.split(lock.read_text(), there)
+    progress(f"{len(found)} of its packages are those of this machine, in {there}")
+    (folder / lock.name).write_text(text)
+    return folder / lock.name
 
 
 def _run_uv(uv: Path, arguments: list[str], lock: int) -> None:
@@ -163,6 +195,13 @@ def _run_uv(uv: Path, arguments: list[str], lock: int) -> None:
 #: Loads what a start loads. For vLLM it also keeps what the registry of models finds out about the
 #: default architecture: a start would find it out again in a process of its own (measured: 9 s).
 _TRIALS = {
+    # Its own libraries need the driver's, which a machine that only makes a bundle for another one lacks.
+    "vllm-cuda": "import ctypes\n"
+    "import flashinfer, triton, xgrammar\n"
+    "import vllm.entrypoints.openai.api_server\n"
+    "try:\n    ctypes.CDLL('libcuda.so.1')\n"
+    "except OSError:\n    pass\n"
+    "else:\n    import vllm._C, vllm._C_stable_libtorch, vllm._moe_C\n",
     "vllm": "import vllm.entrypoints.openai.api_server\n"
     "from vllm.model_executor.models.registry import ModelRegistry\n"
     "ModelRegistry.models['Qwen2ForCausalLM'].inspect_model_cls()\n",
@@ -171,6 +210,12 @@ _TRIALS = {
 
 
 def _try(kind: str, folder: Path, python: Path) -> None:
+    """Load what a start loads, as the pod will.
+
+    Raises:
+        InputError: it does not load here.
+    """
+    present.put_behind(folder, present.present_folder())
     with tempfile.TemporaryDirectory() as scratch:
         result = subprocess.run(
             [str(python), "-c", _TRIALS[kind]],
@@ -185,7 +230,7 @@ def _try(kind: str, folder: Path, python: Path) -> None:
         )
     if result.returncode:
         release = RELEASES[kind]
-        other = "transformers" if kind == "vllm" else "vllm"
+        other = {"vllm-cuda": "vllm (on the CPU)", "vllm": "transformers"}.get(kind, "vllm")
         raise refuse(
             f"{release.title} {release.version} in {folder}",
             f"does not load on this machine\n{_tail(result.stderr)}",
@@ -217,7 +262,7 @@ def _require_disk(kind: str, folder: Path, uv: Path) -> None:
         f"{free / GIB:.1f} GiB",
         allowed=f"{release.disk / GIB:.1f} GiB to install {release.title} {release.version}",
         fix=f"free some disk, or set {variable} to a folder on a larger one"
-        + ("; MODELCAR_SERVER=transformers takes a little less" if kind == "vllm" else ""),
+        + ("" if kind == "transformers" else "; MODELCAR_SERVER=transformers takes less"),
     )
 
 
@@ -243,7 +288,7 @@ def _refresh_small_files(kind: str, folder: Path) -> None:
     """Put beside the environment what the server needs and no package holds, as it is now."""
     if kind == "transformers":
         _copy(HERE / "transformers_server.py", folder / "server" / "transformers_server.py")
-    else:
+    elif kind == "vllm":
         lscpu = shutil.which("lscpu")  # vLLM runs it, and the pod's image has no such program
         if lscpu:
             _copy(Path(lscpu), folder / "bin" / "lscpu")
@@ -285,13 +330,21 @@ def _alone(lock: Path, progress: Progress) -> Iterator[int]:
 
 def _server_env(kind: str, folder: Path) -> dict[str, str]:
     """Return what this machine and its processor need, on top of what the program tells every server."""
-    env = {
-        "PATH": f"{folder}/bin:/usr/bin:/bin",
-        "OMP_NUM_THREADS": "1",
-    }
-    libraries = sysconfig.get_config_var("LIBDIR")
-    if sysconfig.get_config_var("Py_ENABLE_SHARED") and libraries and not libraries.startswith("/usr/lib"):
-        env["LD_LIBRARY_PATH"] = libraries  # the pod has no ld.so.cache that would name it
+    libraries = [DRIVER_LIBRARIES] if kind == "vllm-cuda" else []
+    own = sysconfig.get_config_var("LIBDIR")
+    if sysconfig.get_config_var("Py_ENABLE_SHARED") and own and not own.startswith("/usr/lib"):
+        libraries.append(own)  # the pod has no ld.so.cache that would name it
+    env = {"LD_LIBRARY_PATH": ":".join(libraries)} if libraries else {}
+    if kind == "vllm-cuda":
+        return env | {
+            "PATH": f"{folder}/bin:{DRIVER}/bin:/usr/bin:/bin",
+            "CC": c_compiler() or "gcc",  # Triton compiles its launchers with it
+            "TRITON_LIBCUDA_PATH": DRIVER_LIBRARIES,  # else it asks /sbin/ldconfig, which the pod has not
+            # FlashInfer's sampler compiles itself with nvcc at the start: its ready-made kernels
+            # (flashinfer-jit-cache), which vLLM's own image has, are not on PyPI.
+            "VLLM_USE_FLASHINFER_SAMPLER": "0",
+        }
+    env |= {"PATH": f"{folder}/bin:/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
     if kind == "vllm":
         env |= {
             "VLLM_CACHE_ROOT": f"{folder}/cache",  # holds what _try found out; read-only in the pod
@@ -302,22 +355,61 @@ def _server_env(kind: str, folder: Path) -> dict[str, str]:
     return env
 
 
-def host_paths(folder: Path) -> list[str]:
+def host_paths(folder: Path, *, compiler: str | None = None) -> list[str]:
     """Return the folders that a pod has to see for the environment to run, in a fixed order.
 
     The dynamic loader is found at its path in /lib or /lib64 (symbolic links into /usr on most systems;
     the kernel follows them when it mounts), and its default search is in these and in /usr/lib*.
+
+    Args:
+        folder: of the environment.
+        compiler: a C compiler that the server runs.
     """
-    wanted = [folder, base_python().parent.parent, Path(sys.base_prefix)]
+    there = present.present_folder()
+    wanted = [folder, *([there] if there else []), base_python().parent.parent, Path(sys.base_prefix)]
     wanted += [Path(path) for path in ("/usr/lib", "/usr/lib64", "/lib", "/lib64") if Path(path).is_dir()]
+    if compiler:
+        wanted += [Path("/usr"), *_prefixes(Path(compiler))]
+        wanted = [part for path in wanted for part in _around_the_driver(path)]
     unique = list(dict.fromkeys(wanted))
     inside = [path for path in unique if any(parent in unique for parent in path.parents)]
     return [str(path) for path in unique if path not in inside]
 
 
-def describe(kind: str, folder: Path) -> ServerEnvironment:
+def _prefixes(compiler: Path) -> list[Path]:
+    """Return where a compiler has its parts, where that is not /usr (/opt/gcc for /opt/gcc/bin/gcc)."""
+    prefixes = (path.parent.parent for path in (compiler, compiler.resolve()))
+    return [path for path in prefixes if path != Path("/usr") and path != Path("/")]
+
+
+def _around_the_driver(path: Path) -> list[Path]:
+    """Return a folder, or what programs are made of in it where the driver's mount point is below.
+
+    A mounted /usr is read-only: where this machine has no /usr/local/nvidia, none could be made in it.
+    """
+    if path not in Path(DRIVER).parents:
+        return [path]
+    parts = (path / name for name in ("bin", "include", "lib", "lib64", "libexec"))
+    return [part for part in parts if part.is_dir()]
+
+
+def describe(kind: str, folder: Path, gpus: Gpus | None = None) -> ServerEnvironment:
     """Say how a pod runs the environment in a folder, installed or not."""
     python = folder / "bin" / "python3"
+    if kind == "vllm-cuda":
+        others = gpus and any(card.capability[0] not in FLASH_ATTENTION for card in gpus.cards)
+        return ServerEnvironment(
+            kind=kind,
+            python=python,
+            command=[str(python), "-m", "vllm.entrypoints.openai.api_server"],
+            args=[
+                "--max-model-len=auto",  # as long as the model allows and the card's memory holds
+                *(["--attention-backend=TRITON_ATTN"] if others else []),
+            ],
+            env=_server_env(kind, folder),
+            host_paths=host_paths(folder, compiler=c_compiler()),
+            memory=f"{_gpu_memory()}Gi",
+        )
     if kind == "vllm":
         return ServerEnvironment(
             kind=kind,
@@ -342,3 +434,8 @@ def describe(kind: str, folder: Path) -> ServerEnvironment:
         host_paths=host_paths(folder),
         memory="1Gi",
     )
+
+
+def _gpu_memory() -> int:
+    """Return the GiB of memory that a pod with a GPU gets: weights pass through it, and it holds little."""
+    return max(LEAST_MEMORY, min(MOST_MEMORY, psutil.virtual_memory().total // GIB // 2))

@@ -1,0 +1,81 @@
+"""Packages that a machine has already, on which a server's environment may rest.
+
+A machine for GPUs often has torch and NVIDIA's libraries, 4 GB of the environment's 6. Where
+MODELCAR_PRESENT_PACKAGES names their folder (a site-packages), what it has in the version of the lock is
+not installed again, and a .pth file puts the folder behind the environment's own packages.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from modelcar.errors import refuse
+
+#: Names the folder.
+VARIABLE = "MODELCAR_PRESENT_PACKAGES"
+#: What puts it behind the environment's own packages; Python reads it at each start (docs: site).
+PTH = "present-packages.pth"
+
+
+def present_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the folder, None where no variable names one.
+
+    Raises:
+        InputError: it is no folder, or one of another version of Python.
+    """
+    value = environment.get(VARIABLE, "")
+    if not value:
+        return None
+    folder = Path(value)
+    own = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    others = [part for part in folder.parts if re.fullmatch(r"python3\.\d+", part) and part != own]
+    if folder.is_absolute() and folder.is_dir() and not others:
+        return folder
+    why = f"packages of {others[0]}" if others else "no folder" if folder.is_absolute() else "not absolute"
+    raise refuse(
+        VARIABLE,
+        f"{value} ({why})",
+        allowed=f"the absolute path of a folder of packages of {own}",
+        fix="unset it, or set it to what this prints with the Python that has them: "
+        "python3 -c 'import sysconfig; print(sysconfig.get_path(\"purelib\"))'",
+    )
+
+
+def split(lock: str, folder: Path | None) -> tuple[str, list[str]]:
+    """Return what of a lock has to be installed, and what the folder has already, as NAME==VERSION.
+
+    A local part of a version does not count: torch 2.11.0+cu130 is torch 2.11.0 from another index.
+    """
+    have = installed(folder) if folder else {}
+    kept, present = [], []
+    for entry in re.split(r"\n(?=\S)", lock.strip()):
+        match = re.match(r"([A-Za-z0-9._-]+)==([^\s;\\]+)", entry)
+        if match and have.get(_normalised(match[1]), "").partition("+")[0] == match[2]:
+            present.append(f"{match[1]}=={match[2]}")
+        else:
+            kept.append(entry)
+    return "\n".join(kept) + "\n", present
+
+
+def installed(folder: Path) -> dict[str, str]:
+    """Return the versions of the packages in a folder, by their names as PEP 503 compares them."""
+    found = importlib.metadata.distributions(path=[str(folder)])
+    return {_normalised(name): it.version for it in found if (name := it.metadata["Name"])}
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def put_behind(environment: Path, folder: Path | None) -> None:
+    """Let an environment find the folder's packages after its own, or no longer."""
+    [packages] = (environment / "lib").glob("python3*/site-packages")
+    if folder is None:
+        (packages / PTH).unlink(missing_ok=True)
+    else:
+        (packages / PTH).write_text(f"{folder}\n")
