@@ -121,7 +121,8 @@ def _host_paths(settings: Settings) -> Problem | None:
         below_root = path.startswith("/") and posixpath.normpath(path).strip("/")
         if not below_root or ".." in PurePosixPath(path).parts:
             return problem("serverHostPaths", path, "absolute paths below /", "give the folder's full path")
-    if settings.server_host_paths and settings.gpu_count:
+    # The embedded platform's registry speaks plain HTTP; its node is the machine with those folders.
+    if settings.server_host_paths and settings.gpu_count and not settings.registry_insecure:
         value = f"{len(settings.server_host_paths)} folders on a stack with GPUs"
         fix = "put the server into serverImage instead"
         return problem("serverHostPaths", value, "[] but on the local stack", fix)

@@ -46,6 +46,7 @@ WITHOUT_DEFAULT = {
     "serverCommand": "Its command",
     "serverArgs": "More of its arguments",
     "serverEnv": "More of its variables, NAME=VALUE",
+    "gpuCount": "GPUs of one pod; on the embedded platform 1 where its machine has one that serves, else 0",
     "serverHostPaths": "Folders of the node that it reads; for the embedded platform only",
     "serverWritablePaths": "More folders, empty at first, that it can write to (docs/runtimes.md)",
     "google": "Registry, cluster and GPU nodes of Google Cloud",

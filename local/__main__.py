@@ -23,10 +23,12 @@ def _up(instance: Instance, _: argparse.Namespace) -> int:
     return 0
 
 
-def _tools(_: Instance, __: argparse.Namespace) -> int:
+def _tools(instance: Instance, _: argparse.Namespace) -> int:
     up.say("── tools")
-    collect(up.indented, extra=("helm",), plugins=("kubernetes", "gcp"))
-    up.model_server()
+    gpus = up.choose_gpus(instance, up.stack_settings())
+    plugin = (up.DEVICE_PLUGIN,) if gpus else ()
+    collect(up.indented, extra=("helm", *plugin), plugins=("kubernetes", "gcp"))
+    up.model_server(gpus)
     return 0
 
 

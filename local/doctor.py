@@ -23,8 +23,10 @@ import psutil
 from components import reachability
 from components.kserve_platform import CONFIG_MAP, modelcar_enabled
 from components.models import Stack, load_stack
+from local import gpu
 from local.instance import PROJECT, Instance, cache_root
 from local.preview import chosen_backend
+from local.serving import decide, full_cards, hands_out
 from local.stack import STACK
 from modelcar.errors import InputError
 from modelcar.lock import read_lock
@@ -55,6 +57,8 @@ def doctor(instance: Instance, name: str, config: dict[str, Any]) -> list[Line]:
         config: its settings as its file has them.
     """
     lines = list(_machine(embedded=name == STACK))
+    if name == STACK and not config.get("registry"):  # else a cluster of the user's own serves
+        lines += _serving(instance, config)
     stack, told = _settings(name, config)
     lines += told
     if stack:
@@ -108,6 +112,24 @@ def _room(part: str, free: float, wanted: float) -> Line:
     return Line(
         part, "ok" if free >= wanted else "missing", found, "" if free >= wanted else f"free some {part}"
     )
+
+
+def _serving(instance: Instance, config: dict[str, Any]) -> Iterator[Line]:
+    """Yield what was found of GPUs, and the model server that `up` would choose."""
+    try:
+        chosen = decide(config)
+    except InputError as error:
+        found = gpu.look()
+        yield Line("GPU", "note" if found.fix else "ok", found.found, found.fix)
+        for problem in error.problems:
+            yield Line("model server", "missing", f"{problem.key}: {problem.value}", problem.fix)
+        return
+    yield Line("GPU", "note" if chosen.found.fix else "ok", chosen.found.found, chosen.found.fix)
+    if chosen.gpus and hands_out(instance) is None:  # else it may be its own pod that fills the card
+        for warning, fix in full_cards(chosen.gpus, config):
+            yield Line("GPU memory", "note", warning, fix)
+    unused = chosen.found.gpus and not chosen.gpus
+    yield Line("model server", "note" if unused else "ok", f"{chosen.kind}: {chosen.reason}")
 
 
 def _pulumi() -> Line:

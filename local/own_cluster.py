@@ -45,7 +45,7 @@ def write_settings(instance: Instance, tools: Toolbox, settings: dict[str, Any],
     Raises:
         InputError: the server's image cannot be resolved, or no builder can be made.
     """
-    defaults: dict[str, Any] = {"cpu": "500m", "cpuLimit": "4", "memory": "4Gi"}
+    defaults: dict[str, Any] = {"gpuCount": 0, "cpu": "500m", "cpuLimit": "4", "memory": "4Gi"}
     if "serverImage" not in settings:
         defaults |= {"serverImage": pinned(SERVER_TAG, tools), "serverArgs": SERVER_ARGS}
     if "builder" not in settings:

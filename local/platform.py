@@ -19,6 +19,7 @@ import psutil
 import yaml
 
 from local import kserve, netfilter
+from local.gpu import Gpus
 from local.instance import PROJECT, Instance, link_owner
 from local.oci_push import push_layout
 from local.pki import NODE, write_pki
@@ -36,13 +37,20 @@ class PlatformError(Exception):
     """A part of the platform did not come up; the message holds the end of its log."""
 
 
-def up(instance: Instance, tools: Toolbox, progress: Progress) -> None:
+def up(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | None = None) -> None:
     """Start the platform, or what of it is not running, and wait until it can serve.
+
+    Args:
+        instance: the platform.
+        tools: its programs.
+        progress: takes a line for each part that took time.
+        gpus: the cards that its node hands out.
 
     Raises:
         PlatformError: a process does not become ready.
         InputError: the link's addresses are in use on this machine.
     """
+    del gpus
     if supervisor(instance) is None:
         clean_leftovers(instance, tools)
         _start(instance, tools)

@@ -19,8 +19,10 @@ import yaml
 
 from components.settings import Settings
 from local import ask, own_cluster, platform, servers, stack
+from local.gpu import Gpus
 from local.instance import PROJECT, Instance, cache_root
 from local.plan import TOOL_IMAGE
+from local.serving import GPUS_FILE, decide, devices, full_cards, hands_out
 from local.tools import Toolbox, collect, signing_tools
 from modelcar import fetching
 from modelcar.errors import refuse
@@ -31,6 +33,9 @@ from modelcar.tiny_model import make_tiny_model
 
 #: What the kernel calls a processor, and what OCI does.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+#: Gives the node its GPUs; built only where there are any.
+DEVICE_PLUGIN = "modelcar-device-plugin"
 
 #: Patience for a server whose node has just come back; a new one was waited for by `pulumi up`.
 SERVER_SECONDS = 300.0
@@ -89,7 +94,9 @@ def prepare(instance: Instance, phases: Phases) -> tuple[Toolbox, bool]:
     settings = stack_settings()
     own = own_cluster.is_chosen(settings)
     with phases.time("tools"):
-        tools = collect(indented, embedded=not own, extra=signing_tools(settings))
+        gpus = None if own else choose_gpus(instance, settings)
+        plugin = (DEVICE_PLUGIN,) if gpus else ()
+        tools = collect(indented, embedded=not own, extra=(*plugin, *signing_tools(settings)))
         for name in tools.standins:
             indented(f"NOTE: the official {name} is not on this machine; a stand-in of this project serves")
     if own:
@@ -97,15 +104,58 @@ def prepare(instance: Instance, phases: Phases) -> tuple[Toolbox, bool]:
             own_cluster.write_settings(instance, tools, settings, indented)
     else:
         with phases.time("platform"):
-            platform.up(instance, tools, indented)
+            start_platform(instance, tools, gpus)
         with phases.time("model server"):
-            write_platform_settings(instance)
+            write_platform_settings(instance, gpus)
     if TINY_MODEL in models_of(settings):
         with phases.time("model"):
             make_tiny_model(TINY_FOLDER)
     if not own:
         require_disk(instance, settings)
     return tools, own
+
+
+def choose_gpus(instance: Instance, settings: dict[str, Any]) -> Gpus | None:
+    """Return the GPUs that this stack is served on, None for the CPU, and say what was found and chosen.
+
+    Raises:
+        InputError: a GPU is asked for that is not there, or does not fit (see `serving.decide`).
+    """
+    serving = decide(settings)
+    found = serving.found
+    if found.gpus:
+        indented(f"GPU: {found.found}")
+    elif found.fix:  # a card without a driver, or the other way round
+        indented(f"NOTE: GPU: {found.found}")
+    if found.fix:
+        indented(f"fix: {found.fix}")
+    if not serving.gpus:
+        if found.gpus:
+            indented(f"NOTE: served without the GPU: {serving.reason}")
+        return None
+    indented(f"model server: {serving.kind} ({serving.reason})")
+    if hands_out(instance) is None:  # else what fills the card may be this platform's own pod
+        for warning, fix in full_cards(serving.gpus, settings):
+            indented(f"WARNING: {warning}\n   fix: {fix}")
+    return serving.gpus
+
+
+def start_platform(instance: Instance, tools: Toolbox, gpus: Gpus | None) -> None:
+    """Start the platform with these GPUs; where it runs with others, or none, start it again.
+
+    Its node is told at its start what it may hand out. Images and the cluster's state stay, and its pods
+    come back.
+
+    Raises:
+        PlatformError, InputError: see `platform.up`.
+    """
+    wanted = devices(gpus)
+    if platform.supervisor(instance) is not None and hands_out(instance) != wanted:
+        runs = "without this GPU" if gpus else "with a GPU that this stack is not served on"
+        indented(f"the platform runs {runs}: starting it again")
+        platform.down(instance, indented)
+    platform.up(instance, tools, indented, gpus)
+    (instance.state / GPUS_FILE).write_text(json.dumps(wanted) + "\n")
 
 
 def models_of(settings: dict[str, Any]) -> list[str]:
@@ -129,10 +179,15 @@ def require_disk(instance: Instance, settings: dict[str, Any]) -> None:
         require_space(instance.state, missing * len(COPIES), f"{len(COPIES)} copies: {', '.join(COPIES)}")
 
 
-def write_platform_settings(instance: Instance) -> None:
-    """Write the settings that belong to this machine, which the program takes as its defaults."""
+def write_platform_settings(instance: Instance, gpus: Gpus | None = None) -> None:
+    """Write the settings that belong to this machine, which the program takes as its defaults.
+
+    Args:
+        instance: the platform.
+        gpus: the cards that its node hands out; None lets the CPU serve.
+    """
     base = json.loads((instance.state / "base" / "index.json").read_text())["manifests"][0]["digest"]
-    settings = platform_settings(instance, model_server(), base, psutil.cpu_count() or 1)
+    settings = platform_settings(instance, model_server(gpus), base, psutil.cpu_count() or 1)
     instance.settings_file.write_text(json.dumps(settings, indent=1) + "\n")
 
 
@@ -147,6 +202,7 @@ def platform_settings(
         base: digest of the image that the pods run it in.
         processors: how many this machine has.
     """
+    on_gpu = server.kind == "vllm-cuda"
     return {
         "registry": f"{instance.registry}/models",
         "registryInsecure": True,
@@ -158,15 +214,21 @@ def platform_settings(
         "serverArgs": server.args,
         "serverEnv": [f"{name}={value}" for name, value in server.env.items()],
         "serverHostPaths": server.host_paths,
+        "gpuCount": 1 if on_gpu else 0,
         # A small request and a wide limit: the laptop's processors are shared with the platform itself.
-        "cpu": "100m",
+        "cpu": "1" if on_gpu else "100m",
         "cpuLimit": str(processors),
         "memory": server.memory,
     }
 
 
-def model_server() -> servers.ServerEnvironment:
-    """Choose the model server that fits this machine, say why, and install it where it is not yet."""
+def model_server(gpus: Gpus | None = None) -> servers.ServerEnvironment:
+    """Return the server of these GPUs; without any, the one on the CPU that fits this machine, and say why.
+
+    It is installed where it is not yet.
+    """
+    if gpus:
+        return servers.ensure("vllm-cuda", cache_root(), uv_program(), indented, gpus)
     wanted = os.environ.get("MODELCAR_SERVER", "auto")
     free_memory, free_disk = psutil.virtual_memory().available, shutil.disk_usage(cache_root()).free
     kind, reason = servers.choose(wanted, free_memory, free_disk, cache=cache_root())

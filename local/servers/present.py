@@ -74,8 +74,10 @@ def _normalised(name: str) -> str:
 
 def put_behind(environment: Path, folder: Path | None) -> None:
     """Let an environment find the folder's packages after its own, or no longer."""
-    [packages] = (environment / "lib").glob("python3*/site-packages")
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = environment / "lib" / version / "site-packages"
     if folder is None:
         (packages / PTH).unlink(missing_ok=True)
     else:
+        packages.mkdir(parents=True, exist_ok=True)
         (packages / PTH).write_text(f"{folder}\n")

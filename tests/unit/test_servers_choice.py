@@ -61,7 +61,7 @@ def test_vllm_is_refused_where_it_cannot_run() -> None:
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="MODELCAR_SERVER: 'vlm'") as caught:
         servers.choose("vlm", MUCH, MUCH)
-    assert caught.value.problems[0].allowed == "one of vllm, transformers, auto"
+    assert caught.value.problems[0].allowed == "one of vllm-cuda, vllm, transformers, auto"
 
 
 def test_obstacles_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
