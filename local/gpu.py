@@ -166,7 +166,7 @@ def _ask(program: Path, environment: Mapping[str, str]) -> tuple[list[tuple[Card
     query = [str(program), f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits"]
     text = _said(query, variables)
     rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines()) if row]
-    if not rows:
+    if not rows or "No devices were found" in text:
         raise _no_devices()
     details = _said([str(program), "-q"], variables)
     minors = _minors(details)
@@ -236,13 +236,21 @@ def _failure(status: int, text: str) -> _Unusable:
         fix = "the driver was updated since the machine started: reboot it"
     elif "not a valid field" in text:
         return _Unusable(
-            f"the driver is too old: {line}", "install NVIDIA's driver 580 or newer (CUDA 13), and reboot"
+            f"the driver{_module_version()} is too old: {line}",
+            "install NVIDIA's driver 580 or newer (CUDA 13), and reboot",
         )
     elif "communicate with the NVIDIA driver" in text or status == 9:
         fix = "load the driver (modprobe nvidia), or install it for the running kernel, and reboot"
     else:
         fix = "run nvidia-smi until it lists the card: docs/troubleshooting.md"
     return _Unusable(f"nvidia-smi failed with status {status}: {line}", fix)
+
+
+def _module_version() -> str:
+    with contextlib.suppress(OSError):
+        if match := re.search(r" (\d+\.[\d.]+) ", MODULE_VERSION.read_text()):
+            return f" {match[1]}"
+    return ""
 
 
 def _no_devices() -> _Unusable:
