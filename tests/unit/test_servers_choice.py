@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from local import servers
+from local.gpu import Card, Finding, Gpus
 from local.servers import choice
 from modelcar.errors import InputError
 
@@ -71,3 +72,96 @@ def test_obstacles_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kind == "transformers"
     assert "riscv64" in reason
     assert "lscpu" in reason
+
+
+# --- on a GPU ---------------------------------------------------------------------------------------
+
+
+def cards(
+    *capabilities: tuple[int, int], driver: str = "580.65.06", node: Path = Path("/dev/null")
+) -> Finding:
+    """Return what was found of cards whose device file is there."""
+    found = [
+        Card(index, "NVIDIA Card", f"GPU-{index}", 80 * GIB, 80 * GIB, capability, node)
+        for index, capability in enumerate(capabilities)
+    ]
+    gpus = Gpus(tuple(found), driver, "13.0" if driver > "580" else "12.8", None)
+    return Finding(gpus, gpus.words())
+
+
+def test_auto_takes_the_gpu_where_one_fits() -> None:
+    kind, reason = servers.choose("auto", MUCH, MUCH, obstacles=(), found=cards((9, 0)), cuda_obstacles=())
+    assert kind == "vllm-cuda"
+    assert reason == "vLLM 0.23.0 on NVIDIA Card (80 GiB), driver 580.65.06, CUDA 13.0"
+
+
+def test_without_a_card_auto_is_what_it_was() -> None:
+    without = servers.choose("auto", MUCH, MUCH, obstacles=())
+    assert servers.choose("auto", MUCH, MUCH, obstacles=(), found=Finding(None, "no NVIDIA card")) == without
+
+
+@pytest.mark.parametrize("kind", ["vllm", "transformers"])
+def test_the_cpu_can_be_asked_for_beside_a_gpu(kind: str) -> None:
+    assert servers.choose(kind, MUCH, MUCH, obstacles=(), found=cards((9, 0)))[0] == kind
+
+
+@pytest.mark.parametrize(
+    ("memory", "disk", "said"),
+    [
+        (6 * GIB, MUCH, "8.0 GiB of free memory and 6.0 GiB is free"),
+        (MUCH, 6 * GIB, "7.0 GiB of free disk and 6.0 GiB is free"),
+    ],
+)
+def test_a_gpu_in_a_small_machine_is_left_with_the_reason(memory: int, disk: int, said: str) -> None:
+    kind, reason = servers.choose("auto", memory, disk, obstacles=(), found=cards((9, 0)), cuda_obstacles=())
+    assert kind == "vllm"
+    assert reason.startswith("on the CPU, not on the GPU: ")
+    assert said in reason
+
+
+def test_the_cuda_build_is_refused_without_a_card_in_the_words_of_what_was_found() -> None:
+    with pytest.raises(InputError, match="'vllm-cuda', but the card 10de:2330 has no driver") as caught:
+        servers.choose("vllm-cuda", MUCH, MUCH, found=Finding(None, "the card 10de:2330 has no driver"))
+    assert "MODELCAR_SERVER=vllm (on the CPU)" in caught.value.problems[0].fix
+
+
+def found_obstacles(finding: Finding) -> str:
+    assert finding.gpus
+    return "; ".join(choice.cuda_obstacles(finding.gpus))
+
+
+def test_a_fitting_card_has_no_obstacle() -> None:
+    assert choice.c_compiler(), "the machine that runs the tests has a C compiler"
+    assert found_obstacles(cards((7, 5), (9, 0), (12, 0))) == ""
+
+
+@pytest.mark.parametrize("driver", ["575.57.08", "535.183.01", "nonsense"])
+def test_a_driver_from_before_cuda_13_is_told_with_the_versions(driver: str) -> None:
+    said = found_obstacles(cards((9, 0), driver=driver))
+    assert "CUDA 13, which needs NVIDIA's driver 580 or newer" in said
+    assert f"this machine has driver {driver}" in said
+    assert "install driver 580 or newer, and reboot" in said
+
+
+def test_an_old_card_is_told_and_how_to_leave_it_out() -> None:
+    said = found_obstacles(cards((9, 0), (6, 1)))
+    assert "card 1 (NVIDIA Card) has compute capability 6.1, and it has code for 7.5 and newer" in said
+    assert "CUDA_VISIBLE_DEVICES=0" in said
+    assert "CUDA_VISIBLE_DEVICES" not in found_obstacles(cards((7, 0)))
+
+
+def test_a_missing_device_file_is_told(tmp_path: Path) -> None:
+    said = found_obstacles(cards((9, 0), node=tmp_path / "nvidia0"))
+    assert f"the device file {tmp_path}/nvidia0 is missing (nvidia-modprobe -u -c 0" in said
+
+
+def test_a_machine_without_a_c_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert "no C compiler, gcc or clang (Debian: apt-get install gcc" in found_obstacles(cards((9, 0)))
+
+
+def test_a_machine_without_pythons_headers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sysconfig.get_paths", lambda scheme: {"include": str(tmp_path)})
+    said = found_obstacles(cards((9, 0)))
+    assert "cannot compile against Python's headers: fatal error: Python.h" in said
+    assert "-dev)" in said
