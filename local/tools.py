@@ -42,6 +42,9 @@ KYVERNO_VERSION = "1.19.1"
 OLDER_KSERVE_VERSION = "0.16.0"
 OLDER_KSERVE = "kserve-manager-older"
 
+#: Lets the kubelet advertise this machine's GPUs.
+DEVICE_PLUGIN = "modelcar-device-plugin"
+
 #: What the Go module cache and build cache grow to on a first build, measured: 5.5 GiB and 4 GiB.
 BUILD_DISK_BYTES = 10 * 2**30
 
@@ -50,7 +53,10 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Tool:
-    """A program built with `go build` from a module pinned under local/tools/."""
+    """A program built with `go build` from a module pinned under local/tools/.
+
+    package: a path that starts with `./` is a package of this project, beside the pins.
+    """
 
     name: str
     version: str
@@ -93,6 +99,8 @@ TOOLS = (
             ("kubectl", ("kubectl",)),
         )
     ),
+    # Of the kubelet's own module graph, so that both speak the same device plugin API.
+    Tool(DEVICE_PLUGIN, KUBERNETES_VERSION, "kubernetes", "./device-plugin"),
     Tool("kserve-manager", KSERVE_VERSION, "kserve", "github.com/kserve/kserve/cmd/manager"),
     Tool(OLDER_KSERVE, OLDER_KSERVE_VERSION, "kserve-0.16", "github.com/kserve/kserve/cmd/manager"),
     Tool(
@@ -160,6 +168,7 @@ ON_REQUEST = (
     "d2",
     "govulncheck",
     OLDER_KSERVE,
+    DEVICE_PLUGIN,
 )
 
 
@@ -345,8 +354,13 @@ def _module_folder(module: str) -> Path:
 def _fingerprint(tool: Tool) -> str:
     """Everything that a build depends on, so that a changed pin rebuilds and nothing else does."""
     digest = hashlib.sha256(f"{tool}".encode())
+    folder = _module_folder(tool.module)
     for file in ("go.mod", "go.sum"):
-        digest.update((_module_folder(tool.module) / file).read_bytes())
+        digest.update((folder / file).read_bytes())
+    if tool.package.startswith("./"):
+        for source in sorted((folder / tool.package).glob("*.go")):
+            if not source.name.endswith("_test.go"):
+                digest.update(f"{source.name}\0".encode() + source.read_bytes())
     return digest.hexdigest()
 
 
