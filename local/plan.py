@@ -9,9 +9,11 @@ from typing import Any
 
 import yaml
 
+from local.driver import driver_folder
+from local.gpu import Gpus
 from local.instance import Instance
 from local.pki import NODE
-from local.tools import Toolbox
+from local.tools import DEVICE_PLUGIN, Toolbox
 
 SERVICE_CIDR = "10.96.0.0/16"
 
@@ -33,23 +35,52 @@ ETCD_ENTRIES = 1_000
 #: won by keeping them; by default its records are kept for two days, its cache as long as the disk has room.
 BUILD_KEPT = "10m"
 
+#: Where device plugins and the kubelet meet. The kubelet's path does not follow its --root-dir
+#: (k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1, DevicePluginPath), and a DaemonSet with a plugin mounts it.
+KUBELET_FOLDER = Path("/var/lib/kubelet")
+DEVICE_PLUGINS = KUBELET_FOLDER / "device-plugins"
+#: `ownSocket` of local/tools/kubernetes/device-plugin.
+PLUGIN_SOCKET = "modelcar-gpu.sock"
+
+#: What a pod asks for; the same on GKE.
+GPU_RESOURCE = "nvidia.com/gpu"
+#: Where a container finds the driver, as on GKE.
+DRIVER_MOUNT = "/usr/local/nvidia"
+#: Nodes that every container with a card gets, as far as they are there; the first two always are
+#: (GoogleCloudPlatform/container-engine-accelerators, pkg/gpu/nvidia/manager.go, Start).
+SHARED_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
+
+#: Folders that are written to by fixed paths, below the platform's state.
+COVERED = {"/var/log": "var-log", "/var/lib/cni": "var-lib-cni", str(KUBELET_FOLDER): "kubelet"}
+
 #: Steps done from the host, which processes on the platform wait for.
 CRDS_READY = "crds-established"
 TOOL_IMAGE_READY = "tool-image-pushed"
 
 
-def write_plan(instance: Instance, tools: Toolbox, sandbox_image: str) -> Path:
-    """Write every configuration file and `plan.json`, which the supervisor runs; return its path."""
-    for folder in (instance.logs, instance.pids, instance.state / "var-log", instance.state / "var-lib-cni"):
+def write_plan(instance: Instance, tools: Toolbox, sandbox_image: str, gpus: Gpus | None = None) -> Path:
+    """Write every configuration file and `plan.json`, which the supervisor runs; return its path.
+
+    Args:
+        instance: the platform.
+        tools: its programs; with `gpus`, DEVICE_PLUGIN among them.
+        sandbox_image: the pause image.
+        gpus: cards that the node advertises.
+
+    Raises:
+        InputError: the driver's libraries are not found.
+    """
+    covered = {hidden: instance.state / name for hidden, name in COVERED.items()}
+    for folder in (instance.logs, instance.pids, *covered.values()):
         folder.mkdir(parents=True, exist_ok=True)
     for step in (CRDS_READY, TOOL_IMAGE_READY):
         (instance.state / step).unlink(missing_ok=True)
-    cni = {"/var/log": instance.state / "var-log", "/var/lib/cni": instance.state / "var-lib-cni"}
+    device_plugin_file(instance).unlink(missing_ok=True)
     plan = {
         "state": str(instance.state),
         "logs": str(instance.logs),
         "pids": str(instance.pids),
-        "covered": {hidden: str(folder) for hidden, folder in cni.items()},
+        "covered": {hidden: str(folder) for hidden, folder in covered.items()},
         "network": _network(instance, tools),
         "services": [
             *_registry(instance, tools),
@@ -61,6 +92,7 @@ def write_plan(instance: Instance, tools: Toolbox, sandbox_image: str) -> Path:
             _kserve(instance, tools),
             _containerd(instance, tools, sandbox_image),
             _kubelet(instance, tools),
+            *([_device_plugin(instance, tools, gpus)] if gpus else []),
             *([_network_policies(instance, tools, tools.netfilter)] if tools.netfilter else []),
         ],
     }
@@ -264,10 +296,37 @@ def _kubelet(instance: Instance, tools: Toolbox) -> dict[str, Any]:
         f"--kubeconfig={instance.pki}/kubelet.kubeconfig",
         f"--hostname-override={NODE}",
         f"--node-ip={instance.address}",
-        f"--root-dir={instance.state}/kubelet",
+        f"--root-dir={instance.state / COVERED[str(KUBELET_FOLDER)]}",
     ]
     after = ["containerd", "kube-apiserver", f"file:{instance.state / TOOL_IMAGE_READY}"]
     return _service("kubelet", argv, {"url": "http://127.0.0.1:10248/healthz"}, after)
+
+
+def device_plugin_file(instance: Instance) -> Path:
+    """Return the path of what the device plugin is told."""
+    return instance.state / "device-plugin.json"
+
+
+def device_plugin_config(gpus: Gpus, driver: Path) -> dict[str, Any]:
+    """Return what `local/tools/kubernetes/device-plugin` hands out: each card by its UUID."""
+    required, optional = SHARED_NODES[:2], SHARED_NODES[2:]
+    return {
+        "resource": GPU_RESOURCE,
+        "devices": [{"id": card.uuid, "paths": [str(card.node)]} for card in gpus.cards],
+        "shared": [*required, *(node for node in optional if Path(node).exists())],
+        "mounts": [{"host": str(driver), "container": DRIVER_MOUNT}],
+    }
+
+
+def _device_plugin(instance: Instance, tools: Toolbox, gpus: Gpus) -> dict[str, Any]:
+    driver = driver_folder(gpus, instance.state / "driver")
+    config = device_plugin_file(instance)
+    config.write_text(json.dumps(device_plugin_config(gpus, driver), indent=1) + "\n")
+    argv = [tools[DEVICE_PLUGIN], f"--config={config}", f"--folder={DEVICE_PLUGINS}"]
+    # Beside the kubelet, not after it: that refuses pods with GPUs which it finds on its node until a plugin
+    # has registered. The folder is there already when the plugin starts.
+    (instance.state / COVERED[str(KUBELET_FOLDER)] / DEVICE_PLUGINS.name).mkdir(exist_ok=True)
+    return _service("device-plugin", argv, {"unix": str(DEVICE_PLUGINS / PLUGIN_SOCKET)}, ["containerd"])
 
 
 def _network_policies(instance: Instance, tools: Toolbox, netfilter: Path) -> dict[str, Any]:

@@ -20,10 +20,18 @@ import yaml
 
 from local import kserve, netfilter
 from local.gpu import Gpus
-from local.instance import PROJECT, Instance, link_owner
+from local.instance import PROJECT, SLOTS, Instance, link_owner, slot_is_free
 from local.oci_push import push_layout
 from local.pki import NODE, write_pki
-from local.plan import CRDS_READY, TOOL_IMAGE, TOOL_IMAGE_READY, write_plan
+from local.plan import (
+    COVERED,
+    CRDS_READY,
+    GPU_RESOURCE,
+    TOOL_IMAGE,
+    TOOL_IMAGE_READY,
+    device_plugin_file,
+    write_plan,
+)
 from local.tools import Progress, Toolbox
 from modelcar.base import write_base_layout
 from modelcar.errors import refuse
@@ -42,18 +50,20 @@ def up(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | None
 
     Args:
         instance: the platform.
-        tools: its programs.
+        tools: its programs; with `gpus`, DEVICE_PLUGIN among them.
         progress: takes a line for each part that took time.
-        gpus: the cards that its node hands out.
+        gpus: cards that the node advertises.
 
     Raises:
         PlatformError: a process does not become ready.
-        InputError: the link's addresses are in use on this machine.
+        InputError: the link's addresses are in use on this machine, the driver's libraries are not found, or
+            the platform runs with other cards.
     """
-    del gpus
     if supervisor(instance) is None:
         clean_leftovers(instance, tools)
-        _start(instance, tools)
+        _start(instance, tools, gpus)
+    elif gpus:
+        _require_same_gpus(instance, gpus)
     phases: list[tuple[str, Callable[[], None]]] = [
         ("registry", lambda: _push_tool_image(instance)),
         ("buildkitd", lambda: _register_builder(instance, tools)),
@@ -61,6 +71,8 @@ def up(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | None
         ("kserve", lambda: _install_webhooks(instance, tools)),
         ("kubelet", lambda: _wait_for_node(instance, tools)),
     ]
+    if gpus:
+        phases.append(("device-plugin", lambda: _wait_for_gpus(instance, tools, progress)))
     if tools.netfilter:
         phases.append(("kube-router", lambda: None))
     for service, then in phases:
@@ -123,8 +135,11 @@ def clean_leftovers(instance: Instance, tools: Toolbox | None) -> None:
         pid_file.unlink()
     for file in (instance.status_file, instance.buildkit_socket):
         file.unlink(missing_ok=True)
-    with suppress(OSError):
-        Path("/var/lib/cni").rmdir()  # only where it is empty: the platform covers it, and never writes there
+    # Removing a folder would take another platform's cover off it (mount_namespaces(7), since Linux 3.18).
+    if all(slot_is_free(slot) for slot in SLOTS if slot != instance.slot):
+        for hidden in COVERED:
+            with suppress(OSError):
+                Path(hidden).rmdir()  # only where it is empty: the platform covers it, and never writes there
 
 
 def _remove_empty_cgroups(root: Path) -> None:
@@ -137,14 +152,14 @@ def _remove_empty_cgroups(root: Path) -> None:
 # --- starting ---------------------------------------------------------------------------------------
 
 
-def _start(instance: Instance, tools: Toolbox) -> None:
+def _start(instance: Instance, tools: Toolbox, gpus: Gpus | None) -> None:
     _require_free_addresses(instance, tools)
     instance.state.mkdir(parents=True, exist_ok=True)
     instance.state.chmod(0o700)
     (instance.state / "slot").write_text(str(instance.slot))
     write_pki(instance)
     base = write_base_layout(tools.programs["busybox"], instance.state / "base")
-    plan = write_plan(instance, tools, f"{instance.registry}/{TOOL_IMAGE}@{base.image.digest}")
+    plan = write_plan(instance, tools, f"{instance.registry}/{TOOL_IMAGE}@{base.image.digest}", gpus)
     command = [tools["unshare"], "--pid", "--mount", "--net", "--fork", "--propagation", "private"]
     with (instance.logs / "supervisor.log").open("ab") as log:
         process = subprocess.Popen(
@@ -201,6 +216,21 @@ def _require_free_addresses(instance: Instance, tools: Toolbox) -> None:
                 allowed="a network that this machine does not use",
                 fix=f"choose another slot: echo {instance.slot + 1} > {instance.state / 'slot'}",
             )
+
+
+def _require_same_gpus(instance: Instance, gpus: Gpus) -> None:
+    """A platform that was started without these cards (the driver came later) does not learn of them."""
+    wanted = {card.uuid for card in gpus.cards}
+    config = device_plugin_file(instance)
+    found = json.loads(config.read_text()) if config.exists() else {"devices": []}
+    known = {device["id"] for device in found["devices"]}
+    if known != wanted:
+        raise refuse(
+            "the running platform's GPUs",
+            ", ".join(sorted(known)) or "none",
+            allowed="those that are found now: " + ", ".join(sorted(wanted)),
+            fix="start it anew: `make down`, then `make up`; what it holds stays",
+        )
 
 
 def _wait(
@@ -354,3 +384,17 @@ def _wait_for_node(instance: Instance, tools: Toolbox) -> None:
         "--namespace=default",
         "serviceaccount/default",
     )
+
+
+def _wait_for_gpus(instance: Instance, tools: Toolbox, progress: Progress) -> None:
+    """Wait until the node advertises cards, by whichever plugin."""
+    found = 0
+
+    def advertised() -> bool:
+        nonlocal found
+        node = json.loads(kubectl(instance, tools, "get", "node", NODE, "-o", "json", patience=CRASH_SECONDS))
+        found = int(node["status"]["allocatable"].get(GPU_RESOURCE, 0))
+        return found > 0
+
+    _wait(advertised, 60, lambda: f"{GPU_RESOURCE}\n{_log_tail(instance, 'device-plugin')}")
+    progress(f"the node advertises {GPU_RESOURCE}: {found}")

@@ -23,6 +23,8 @@ const (
 
 	// Between two looks at the sockets and device nodes.
 	interval = time.Second
+	// … as long as the kubelet has not been registered with: it refuses pods with devices until then.
+	startingInterval = 50 * time.Millisecond
 	// Patience for one registration.
 	callSeconds = 10 * time.Second
 )
@@ -62,22 +64,24 @@ func identify(path string) socketID {
 // run serves until the context ends, then removes the socket.
 func (s *Session) run(ctx context.Context) {
 	defer s.stop()
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
 	failed := ""
 	for {
 		err := s.look(ctx)
 		if err != nil && ctx.Err() == nil && err.Error() != failed {
-			say("%v; tries again each second", err)
+			say("%v; tries again", err)
 		}
 		failed = ""
 		if err != nil {
 			failed = err.Error()
 		}
+		wait := interval
+		if s.registered == (socketID{}) && s.other == "" {
+			wait = startingInterval
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-time.After(wait):
 		}
 	}
 }
@@ -86,6 +90,7 @@ func (s *Session) run(ctx context.Context) {
 func (s *Session) look(ctx context.Context) error {
 	if s.server != nil && s.own != identify(s.path(ownSocket)) {
 		s.stop() // a kubelet that starts removes all sockets
+		s.registered = socketID{}
 	}
 	if s.server == nil {
 		if err := s.serve(); err != nil {
