@@ -197,7 +197,6 @@ def test_a_platform_that_runs_with_other_cards_is_not_taken(node: Node) -> None:
         platform.up(node.instance, node.tools, print, fewer)
 
 
-def test_nothing_of_the_node_is_left_on_the_machine(node: Node) -> None:
-    """The kubelet's path for device plugins is a fixed one; the platform covers it."""
-    assert (node.instance.state / "kubelet/device-plugins/kubelet.sock").exists()
-    assert not Path("/var/lib/kubelet/device-plugins/kubelet.sock").exists()
+def test_the_machines_own_folder_for_device_plugins_is_left_alone(node: Node) -> None:
+    """The kubelet's path for them is a fixed one; a kubelet of the machine's own would lose its plugins."""
+    assert (node.instance.state / "kubelet/device-plugins/kubelet.sock").is_socket()

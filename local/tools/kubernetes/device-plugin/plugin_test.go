@@ -250,7 +250,6 @@ func TestAPluginThatComesLaterIsNotCutOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer other.Close()
 	ended := make(chan error)
 	go func() {
 		_, err := stream.Recv() // neither a device nor the end: the kubelet would take it for the other's
@@ -263,6 +262,16 @@ func TestAPluginThatComesLaterIsNotCutOff(t *testing.T) {
 		t.Fatalf("the kubelet was told something: %v", err)
 	case <-time.After(200 * time.Millisecond):
 	}
+
+	other.Close()
+	patience = 0
+	defer func() { patience = 10 * time.Second }()
+	look(t, session)
+	if err := <-ended; err == nil {
+		t.Fatal("the old stream has to end before the new registration, or it takes that along")
+	}
+	look(t, session)
+	expect(t, "devices", health(t, watch(t, node.plugin(t))), "GPU-a Unhealthy, GPU-b Healthy")
 }
 
 func TestTheSocketIsRemovedAtTheEnd(t *testing.T) {
