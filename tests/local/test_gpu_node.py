@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -195,6 +196,29 @@ def test_a_platform_that_runs_with_other_cards_is_not_taken(node: Node) -> None:
     fewer = Gpus(node.gpus.cards[:1], node.gpus.driver, node.gpus.cuda, node.gpus.libraries)
     with pytest.raises(InputError, match=r"(?s)running platform's GPUs: GPU-00, GPU-11.*make down"):
         platform.up(node.instance, node.tools, print, fewer)
+
+
+def test_a_platform_that_starts_again_runs_its_pods_with_their_cards(node: Node) -> None:
+    platform.down(node.instance, print)
+    platform.up(node.instance, node.tools, print, node.gpus)
+
+    def restarted() -> bool:
+        [container] = node.pod("one")["status"]["containerStatuses"]
+        return bool(container["restartCount"] and container["ready"])
+
+    wait_for(restarted, "the pod with a card, which the kubelet refuses where no plugin has registered")
+    wait_for(lambda: "environment" in node.kubectl("-n", NAMESPACE, "logs", "one"), "the pod's words")
+    assert "\nnvidia0\nnvidiactl\n" in node.kubectl("-n", NAMESPACE, "logs", "one")
+
+
+def test_it_steps_aside_for_nvidias_own_plugin(node: Node) -> None:
+    """… whose DaemonSet makes a socket of this name in the folder, which it knows as /var/lib/kubelet."""
+    other = node.instance.state / "kubelet/device-plugins/nvidia-gpu.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(other))
+        listener.listen()
+        wait_for(lambda: "steps aside: nvidia-gpu.sock serves" in node.log(), "the other one is seen")
+        assert node.allocatable() == 2, "what the kubelet knows stays until the other one has registered"
 
 
 def test_the_machines_own_folder_for_device_plugins_is_left_alone(node: Node) -> None:
