@@ -108,14 +108,23 @@ class Cluster:
             time.sleep(POLL)
 
     def logs(
-        self, namespace: str, pod: str, container: str, lines: int | None = 200, *, stamped: bool = False
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        lines: int | None = 200,
+        *,
+        stamped: bool = False,
+        previous: bool = False,
     ) -> str:
         """Return a container's last lines, or all of them; nothing where it has not started.
 
-        stamped: each with its time (RFC 3339).
+        stamped: each with its time (RFC 3339). previous: of the container before this one, which ended.
         """
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
         query = {"container": container, "timestamps": str(stamped).lower()}
+        if previous:
+            query["previous"] = "true"
         if lines is not None:
             query["tailLines"] = str(lines)
         try:

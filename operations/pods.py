@@ -32,15 +32,43 @@ def why(cluster: Cluster, pod: JSON) -> str:
     return "; ".join(found[:4]) or f"the pod is {pod['status'].get('phase', 'in no phase')}"
 
 
-def last_lines(cluster: Cluster, pod: JSON, container: str) -> list[str]:
-    """Return the last lines that a container said."""
+def last_log(cluster: Cluster, pod: JSON, container: str, lines: int = LINES) -> str:
+    """Return the end of a container's log; of the one that ended last, where it has been started again.
+
+    The API server itself gives that one while it waits for the next start (CrashLoopBackOff), and the new
+    one's, which has not failed yet, as soon as that runs.
+    """
     metadata = pod["metadata"]
-    text = cluster.logs(metadata["namespace"], metadata["name"], container, LINES)
-    return [line for line in text.splitlines() if line.strip()][-LINES:]
+    if _runs_again(pod, container):
+        ended = cluster.logs(metadata["namespace"], metadata["name"], container, lines, previous=True)
+        if ended.strip():
+            return ended
+    return cluster.logs(metadata["namespace"], metadata["name"], container, lines)
+
+
+def last_lines(cluster: Cluster, pod: JSON, container: str) -> list[str]:
+    """Return the last lines that a container said, as `last_log`."""
+    return shown(last_log(cluster, pod, container))
+
+
+def shown(log: str) -> list[str]:
+    """Return the lines of a log's end that are shown."""
+    return [line for line in log.splitlines() if line.strip()][-LINES:]
+
+
+def _runs_again(pod: JSON, container: str) -> bool:
+    return any(
+        box["name"] == container
+        and "running" in (box.get("state") or {})
+        and "terminated" in (box.get("lastState") or {})
+        for box in pod["status"].get("containerStatuses") or []
+    )
 
 
 def _states(pod: JSON) -> Iterator[str]:
     status = pod["status"]
+    if status.get("reason"):  # of the whole pod: Evicted, or UnexpectedAdmissionError of a device plugin
+        yield f"{status['reason']}: {status.get('message', '')}".strip()
     for box in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
         for state in (box.get("state") or {}, box.get("lastState") or {}):
             waiting: dict[str, Any] = state.get("waiting") or {}

@@ -11,7 +11,9 @@ from components.model_service import CONTAINER, REVISION
 from components.settings import Settings
 from modelcar.errors import InputError
 from operations.cluster import JSON, POLL, Cluster, ClusterError
-from operations.pods import is_ready, last_lines, pods_of, why
+from operations.failures import SEARCHED, Cause, cause
+from operations.pods import is_ready, last_lines, last_log, pods_of, shown, why
+from operations.room import lacks_gpus, why_no_room
 
 #: Pods that are told of; more would say the same.
 PODS = 2
@@ -172,7 +174,11 @@ def _reasons(cluster: Cluster, settings: Settings) -> Iterator[str]:
     failing = [pod for pod in found if not is_ready(pod)]
     for pod in failing[:PODS]:
         yield f"{pod['metadata']['name']}: {why(cluster, pod)}"
-        said = _said(cluster, pod)
+        log = last_log(cluster, pod, CONTAINER, SEARCHED)
+        known = why_no_room(cluster, settings, pod) if lacks_gpus(pod) else cause(log)
+        if known:
+            yield told(known)
+        said = shown(log) or _ended_before(cluster, pod)
         if said:
             yield "its log ends:\n  " + "\n  ".join(said)
     if not failing:
@@ -184,11 +190,13 @@ def _reasons(cluster: Cluster, settings: Settings) -> Iterator[str]:
         yield f"{name} has no pod"
 
 
-def _said(cluster: Cluster, pod: JSON) -> list[str]:
-    """Return the last lines of the server, or of what ended before it."""
-    said = last_lines(cluster, pod, CONTAINER)
-    if said:
-        return said
+def told(found: Cause) -> str:
+    """Return a cause as `up` tells it."""
+    return f"reason: {found.reason}\n  fix: {found.fix}"
+
+
+def _ended_before(cluster: Cluster, pod: JSON) -> list[str]:
+    """Return the last lines of what ended before the server, where that has not said anything."""
     ended = [
         box["name"]
         for box in pod["status"].get("initContainerStatuses") or []

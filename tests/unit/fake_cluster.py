@@ -9,7 +9,7 @@ from operations.cluster import Cluster, ClusterError
 
 
 class FakeCluster(Cluster):
-    """lists, found, refusals: by path. texts: logs by container.
+    """lists, found, refusals: by path. texts: logs by container; texts_before: of the one before it.
 
     said: of commands by pod. said_of: the same by pod and a part of the command.
     """
@@ -19,6 +19,7 @@ class FakeCluster(Cluster):
         self.lists: dict[str, list[dict[str, Any]]] = {}
         self.found: dict[str, dict[str, Any]] = {}
         self.texts: dict[str, str] = {}
+        self.texts_before: dict[str, str] = {}
         self.refusals: dict[str, ClusterError] = {}
         self.said: dict[str, str] = {}
         self.said_of: dict[tuple[str, str], str] = {}
@@ -54,9 +55,16 @@ class FakeCluster(Cluster):
         return self.found[path]
 
     def logs(
-        self, namespace: str, pod: str, container: str, lines: int | None = 200, *, stamped: bool = False
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        lines: int | None = 200,
+        *,
+        stamped: bool = False,
+        previous: bool = False,
     ) -> str:
-        return self.texts.get(container, "")
+        return (self.texts_before if previous else self.texts).get(container, "")
 
     def execute(self, namespace: str, pod: str, container: str, command: Sequence[str]) -> str:
         for (asked, part), text in self.said_of.items():

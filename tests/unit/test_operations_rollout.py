@@ -41,12 +41,53 @@ def test_a_crash_is_told_with_the_last_words_and_who_serves_still(cluster: FakeC
         pod("old", "2026-01-01T00:00:00Z", conditions=READY),
         pod("new", "2026-01-02T00:00:00Z", containerStatuses=[crashing]),
     ]
-    cluster.texts["kserve-container"] = "loading\nRuntimeError: CUDA out of memory\n"
+    cluster.texts["kserve-container"] = "loading\nRuntimeError: nobody knows\n"
     assert rollout.reasons(SETTINGS) == [
         "new: kserve-container: CrashLoopBackOff back-off 10s; kserve-container: Error, exit code 3",
-        "its log ends:\n  loading\n  RuntimeError: CUDA out of memory",
+        "its log ends:\n  loading\n  RuntimeError: nobody knows",
         "models/m is still served by old, as before",
     ]
+
+
+def test_a_known_cause_stands_far_above_the_last_lines(cluster: FakeCluster) -> None:
+    """vLLM's last words are "See root cause above", some hundred lines below it."""
+    line = (
+        "(EngineCore pid=84) ERROR 11-28 16:47:56 [core.py:1195] ValueError: Free memory on device cuda:0 "
+        "(10.21/79.11 GiB) on startup is less than desired GPU memory utilization (0.92, 72.78 GiB). "
+        "Decrease "
+        "GPU memory utilization or reduce GPU memory used by other processes."
+    )
+    last = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+    cluster.texts["kserve-container"] = "\n".join([line, *["(APIServer pid=1)   File …"] * 300, last])
+    ended = {"terminated": {"reason": "Error", "exitCode": 1}}
+    crashing = {"name": "kserve-container", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    cluster.lists[PODS] = [
+        pod("new", "2026-01-02T00:00:00Z", containerStatuses=[{**crashing, "lastState": ended}])
+    ]
+    _, reason, log = rollout.reasons(SETTINGS)
+    assert reason == (
+        "reason: the card is filled by something else: 10.21 of 79.11 GiB are free on cuda:0 when the server "
+        "starts, and it is to take 72.78 GiB (0.92 of the card)\n"
+        "  fix: end what holds the card (`nvidia-smi` on the node), or lower "
+        "modelcar:vllm.gpuMemoryUtilization "
+        "to 0.11"
+    )
+    assert log.endswith(last)
+
+
+def test_a_server_that_is_tried_again_is_judged_by_the_log_of_the_try_that_failed(
+    cluster: FakeCluster,
+) -> None:
+    ended = {"terminated": {"reason": "Error", "exitCode": 1}}
+    again = {"name": "kserve-container", "state": {"running": {}}, "lastState": ended}
+    cluster.lists[PODS] = [pod("new", "2026-01-02T00:00:00Z", containerStatuses=[again])]
+    cluster.texts["kserve-container"] = "INFO starting\n"
+    cluster.texts_before["kserve-container"] = "KeyError: 'getpwuid(): uid not found: 1010'\n"
+    _, reason, log = rollout.reasons(SETTINGS)
+    assert reason.startswith("reason: user 1010, which the server runs as, has no name in the image")
+    assert log == "its log ends:\n  KeyError: 'getpwuid(): uid not found: 1010'"
+    cluster.texts_before.clear()  # the node has removed it
+    assert rollout.reasons(SETTINGS)[1:] == ["its log ends:\n  INFO starting"]
 
 
 def test_an_image_that_cannot_be_pulled_is_told(cluster: FakeCluster) -> None:
@@ -59,14 +100,102 @@ def test_an_image_that_cannot_be_pulled_is_told(cluster: FakeCluster) -> None:
     assert rollout.reasons(SETTINGS) == ["new: modelcar-init: ErrImagePull 403 Forbidden"]
 
 
-def test_a_pod_that_no_node_takes_is_told(cluster: FakeCluster) -> None:
+NODES = "/api/v1/nodes"
+ALL_PODS = "/api/v1/pods"
+GPU = "nvidia.com/gpu"
+
+
+def waiting_pod(gpus: int) -> dict[str, Any]:
     message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
-    cluster.lists[PODS] = [pod("new", "2026-01-02T00:00:00Z", phase="Pending", conditions=[condition])]
+    made = pod("m-predictor-b", "2026-01-02T00:00:00Z", phase="Pending", conditions=[condition])
+    made["spec"]["containers"] = [{"name": "kserve-container", "resources": {"limits": {GPU: str(gpus)}}}]
+    return made
+
+
+def node(name: str, gpus: int, capacity: int | None = None) -> dict[str, Any]:
+    counts = {"allocatable": {GPU: str(gpus)}, "capacity": {GPU: str(gpus if capacity is None else capacity)}}
+    return {"metadata": {"name": name}, "status": counts}
+
+
+def holder(name: str, node: str, gpus: int, phase: str = "Running") -> dict[str, Any]:
+    box = {"name": "a", "resources": {"limits": {GPU: str(gpus)}}}
+    return {
+        "metadata": {"name": name, "namespace": "models"},
+        "spec": {"nodeName": node, "containers": [box]},
+        "status": {"phase": phase},
+    }
+
+
+def test_a_pod_that_no_node_takes_is_told_with_what_the_nodes_have(cluster: FakeCluster) -> None:
+    cluster.lists[PODS] = [waiting_pod(2)]
     cluster.lists[EVENTS] = [{"reason": "NotTriggerScaleUp", "message": "max node group size reached"}]
-    assert rollout.reasons(SETTINGS) == [
-        f"new: Unschedulable: {message}; NotTriggerScaleUp: max node group size reached"
+    cluster.lists[NODES] = [
+        node("gpu-1", 4),
+        node("gpu-2", 1),
+        {"metadata": {"name": "cpu-1"}, "status": {"allocatable": {"cpu": "4"}}},
     ]
+    cluster.lists[ALL_PODS] = [
+        holder("train", "gpu-1", 3),
+        holder("done", "gpu-1", 1, "Succeeded"),
+        {**holder("web", "gpu-2", 0), "spec": {"nodeName": "gpu-2", "containers": [{"name": "web"}]}},
+    ]
+    message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    assert rollout.reasons(SETTINGS) == [
+        f"m-predictor-b: Unschedulable: {message}; NotTriggerScaleUp: max node group size reached",
+        "reason: the pod asks for 2 GPUs (nvidia.com/gpu), and no node has so many free: "
+        "gpu-1 has 4, 1 free (held by models/train: 3); gpu-2 has 1, 1 free\n"
+        "  fix: end what holds them (`make idle` for a model of this program), or let the pool have one more "
+        "node",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "holders", "asked", "expected"),
+    [
+        ([], [], 1, "no node offers any\n  fix: a node with cards lacks its device plugin"),
+        (
+            [node("gpu-1", 1)],
+            [],
+            2,
+            "no node has so many: gpu-1 has 1, 1 free\n  fix: set modelcar:gpuCount to at most 1",
+        ),
+        ([node("gpu-1", 0, capacity=1)], [], 1, "the device plugins find no healthy one: gpu-1 has 0"),
+        (
+            [node("gpu-1", 1)],
+            [holder("m-predictor-a", "gpu-1", 1)],
+            1,
+            "fix: a former pod of this model holds them: modelcar:rollout Recreate",
+        ),
+    ],
+)
+def test_what_to_do_about_gpus_that_are_not_there(
+    cluster: FakeCluster,
+    nodes: list[dict[str, Any]],
+    holders: list[dict[str, Any]],
+    asked: int,
+    expected: str,
+) -> None:
+    cluster.lists |= {PODS: [waiting_pod(asked)], NODES: nodes, ALL_PODS: holders}
+    assert expected in rollout.reasons(SETTINGS)[1]
+
+
+def test_without_the_right_to_list_nodes_it_is_told_what_the_pod_asks_for(cluster: FakeCluster) -> None:
+    cluster.lists[PODS] = [waiting_pod(1)]
+    cluster.refusals[NODES] = ClusterError(403, "nodes is forbidden")
+    reason = rollout.reasons(SETTINGS)[1]
+    assert "asks for 1 GPU (nvidia.com/gpu)" in reason
+    assert "nodes is forbidden" in reason
+    assert "fix: kubectl describe nodes" in reason
+
+
+def test_a_pod_that_the_node_itself_refused_is_told(cluster: FakeCluster) -> None:
+    """The device plugin's refusal, as the kubelet writes it into the pod."""
+    message = "Allocate failed due to no healthy devices present; cannot allocate unhealthy devices"
+    refused = pod("new", "2026-01-02T00:00:00Z", phase="Failed")
+    refused["status"] |= {"reason": "UnexpectedAdmissionError", "message": message}
+    cluster.lists[PODS] = [refused]
+    assert rollout.reasons(SETTINGS) == [f"new: UnexpectedAdmissionError: {message}"]
 
 
 def test_without_a_pod_kserve_is_asked(cluster: FakeCluster) -> None:
