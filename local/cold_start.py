@@ -144,12 +144,14 @@ class _Bench:
         return image
 
     def _settings(self, model: str, server: list[str] | None) -> Settings:
+        # The reader takes no GPU; this machine's own server takes what it was chosen for.
+        own = json.loads(self.instance.settings_file.read_text()).get("gpuCount", 0)
         values: dict[str, Any] = {
             "platformFile": str(self.instance.settings_file),
             "namespace": NAMESPACE,
             "serviceName": SERVICE,
             "model": model,
-            "gpuCount": "0",
+            "gpuCount": "0" if server else str(own),
             "sharedMemory": "1Gi",
             "egress": json.dumps({"restrict": False}),
             "rollout": "Recreate",

@@ -13,6 +13,7 @@ from components.model_service import CONTAINER, MODEL_IS_THERE
 from components.settings import Settings
 from operations.cluster import JSON, Cluster
 from operations.pods import is_ready, pods_of
+from operations.server_phases import Phase, lines_of, server_phases, stamp_of
 
 #: What the kubelet says of a pull: https://github.com/kubernetes/kubernetes/blob/v1.34.4/pkg/kubelet/images
 _PULLED = re.compile(
@@ -34,6 +35,8 @@ class ColdStart:
     link: until the server sees the model.
     load: until the server is ready.
     pod: its name. image_bytes: of the modelcar.
+    server: what a GPU server did in `load`, by its log; empty for other servers. What is left of `load` is
+        the probe's: until Kubernetes knows.
     """
 
     pod: str
@@ -43,6 +46,7 @@ class ColdStart:
     link: float | None
     load: float | None
     image_bytes: int | None = None
+    server: tuple[Phase, ...] = ()
 
     @property
     def total(self) -> float:
@@ -65,14 +69,15 @@ def cold_start(cluster: Cluster, settings: Settings) -> ColdStart | None:
         return None
     pod = max(ready, key=lambda one: str(one["metadata"]["creationTimestamp"]))
     metadata, status = pod["metadata"], pod["status"]
-    conditions = {entry["type"]: _time(entry["lastTransitionTime"]) for entry in status["conditions"]}
-    made, scheduled = _time(metadata["creationTimestamp"]), conditions.get("PodScheduled")
+    conditions = {entry["type"]: stamp_of(entry["lastTransitionTime"]) for entry in status["conditions"]}
+    made, scheduled = stamp_of(metadata["creationTimestamp"]), conditions.get("PodScheduled")
     image = next((box["image"] for box in pod["spec"]["initContainers"] if "modelcar" in box["name"]), "")
     path = f"/api/v1/namespaces/{settings.namespace}/events"
     selector = f"involvedObject.name={metadata['name']}"
     events = (cluster.get(path, fieldSelector=selector) or {}).get("items") or []
     pull, size = pulled(events, image)
-    log = log_times(cluster.logs(settings.namespace, metadata["name"], CONTAINER, None, stamped=True))
+    said = cluster.logs(settings.namespace, metadata["name"], CONTAINER, None, stamped=True)
+    log = log_times(said)
     began = log[0] if log else _started(status)
     there, ready_at = log[1] if log else None, conditions.get("Ready")
     return ColdStart(
@@ -83,6 +88,7 @@ def cold_start(cluster: Cluster, settings: Settings) -> ColdStart | None:
         _between(began, there),
         _between(there or began, ready_at),
         size,
+        server_phases(said, there or began),
     )
 
 
@@ -132,7 +138,7 @@ def log_times(text: str) -> tuple[datetime, datetime] | None:
     times = []
     for line in text.splitlines():
         stamp, _, said = line.partition(" ")
-        times.append(_time(stamp))
+        times.append(stamp_of(stamp))
         if said == MODEL_IS_THERE:
             return times[0], times[-1]
     return None
@@ -144,6 +150,7 @@ def table(found: ColdStart) -> list[str]:
     for name in PHASES:
         value = getattr(found, name)
         lines.append(f"  {name:<9} {'not known' if value is None else f'{value:9.1f} s'}")
+    lines += [f"    {line}" for line in lines_of(found.server)]  # what the last one, load, was spent on
     return [*lines, f"  {'in all':<9} {found.total:9.1f} s"]
 
 
@@ -152,15 +159,10 @@ def document(found: ColdStart) -> dict[str, Any]:
     return {**asdict(found), "total": found.total}
 
 
-def _time(text: str) -> datetime:
-    # The kubelet writes nanoseconds, of which Python takes six digits.
-    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
-
-
 def _started(status: JSON) -> datetime | None:
     for box in status.get("containerStatuses") or []:
         if box["name"] == CONTAINER and "running" in (box.get("state") or {}):
-            return _time(box["state"]["running"]["startedAt"])
+            return stamp_of(box["state"]["running"]["startedAt"])
     return None
 
 

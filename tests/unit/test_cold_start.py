@@ -9,7 +9,7 @@ import pytest
 from local.cold_start_report import Run, report
 from local.forecast import Fit, Machine, fit, forecast, machines
 from operations.cluster import ClusterError
-from operations.cold_start import caches, cold_start, duration, log_times, pulled, table
+from operations.cold_start import caches, cold_start, document, duration, log_times, pulled, table
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load
 
@@ -66,6 +66,42 @@ def test_the_phases_add_up(cluster: FakeCluster) -> None:
     assert found.total == pytest.approx(59)
     assert found.image_bytes == 4124027
     assert table(found)[2].split() == ["pull", "25.2", "s"]
+
+
+def test_a_gpu_servers_phases_stand_below_its_load(cluster: FakeCluster) -> None:
+    cluster.texts["kserve-container"] = LOG.replace(
+        "2026-01-01T00:00:40.1Z INFO loading\n",
+        "2026-01-01T00:00:41.6Z (APIServer pid=1) INFO 01-01 00:00:41 [api_utils.py:273] non-default "
+        "args: {}\n"
+        "2026-01-01T00:00:45Z (EngineCore pid=84) INFO 01-01 00:00:45 [core.py:113] Initializing a V1 "
+        "LLM engine "
+        "(v0.23.0) with config: model='/mnt/models', device_config=cuda\n"
+        "2026-01-01T00:00:58Z (APIServer pid=1) INFO:     Application startup complete.\n",
+    )
+    found = cold_start(cluster, SETTINGS)
+    assert found
+    lines = [line.split() for line in table(found)]
+    assert lines[-5:] == [
+        ["load", "27.4", "s"],
+        ["imports", "10.0", "s"],
+        ["engine", "3.4", "s"],
+        ["ready", "13.0", "s"],
+        ["in", "all", "59.0", "s"],
+    ]
+    assert found.total == pytest.approx(59), "they are parts of load, and not counted twice"
+    assert document(found)["server"][1] == {
+        "name": "engine",
+        "seconds": pytest.approx(3.4),
+        "cache": None,
+        "read": None,
+    }
+
+
+def test_another_servers_report_has_no_such_phases(cluster: FakeCluster) -> None:
+    found = cold_start(cluster, SETTINGS)
+    assert found
+    assert len(table(found)) == 7
+    assert document(found)["server"] == ()
 
 
 def test_what_is_forgotten_is_not_made_up(cluster: FakeCluster) -> None:
