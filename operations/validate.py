@@ -1,4 +1,4 @@
-"""Does the deployed model serve, and can it not reach a hub? Each answer with what was seen.
+"""Does the deployed model serve, on its GPU, and can it not reach a hub? Each answer with what was seen.
 
 The environment, the answer to a prompt, the log, and the network: not that nothing is sent to a hub, but that
 nothing can be. Connections are tried from inside of the pod's network namespace, and the same ones from a pod
@@ -11,14 +11,17 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from components.ingress import IngressSettings
 from components.model_service import CONTAINER, OFFLINE, RESTRICTED, RESTRICTED_POD
 from components.settings import Settings
+from operations import gpu
 from operations.cluster import JSON, Cluster, ClusterError
-from operations.pods import is_ready, last_lines, pods_of, why
+from operations.failures import SEARCHED, cause
+from operations.pods import is_ready, last_log, pods_of, shown, why
+from operations.room import asks, lacks_gpus, why_no_room
 
 PROMPT = "Kubernetes is"
 #: Lines of a log that tell of a hub: its hosts, and what its client says when it downloads.
@@ -36,12 +39,17 @@ CONTROL_PATIENCE = 90.0
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the report. passed: None where it could not be found out. evidence: what was seen."""
+    """One line of the report.
+
+    passed: None where it could not be found out. evidence: what was seen. details: the same for programs,
+    where it is more than words.
+    """
 
     name: str
     passed: bool | None
     evidence: str
     fix: str = ""
+    details: Mapping[str, object] = field(default_factory=dict)
 
 
 def validate(
@@ -66,6 +74,7 @@ def validate(
     if pod is None:
         return (_not_served(cluster, settings),)
     lines = [_served(pod, storage_uri), _offline(pod), _answer(cluster, settings, pod)]
+    lines += _gpu(cluster, settings, pod)
     lines.append(_log(cluster, pod))
     lines.append(_policy(cluster, settings, pod))
     say("trying connections from inside of the pod, and from one beside it")
@@ -84,8 +93,13 @@ def _not_served(cluster: Cluster, settings: Settings) -> Line:
     found = pods_of(cluster, settings.namespace, settings.service_name)
     if not found:
         return Line("served", False, f"InferenceService {name} has no pod", "pulumi up; or make wake")
-    said = last_lines(cluster, found[-1], CONTAINER)
-    seen = f"{found[-1]['metadata']['name']}: {why(cluster, found[-1])}"
+    pod = found[-1]
+    log = last_log(cluster, pod, CONTAINER, SEARCHED)
+    known = why_no_room(cluster, settings, pod) if lacks_gpus(pod) else cause(log)
+    said = shown(log)
+    seen = f"{pod['metadata']['name']}: {why(cluster, pod)}"
+    if known:
+        return Line("served", False, f"{seen}; reason: {known.reason}", known.fix)
     return Line(
         "served", False, seen + (f"; its log ends: {' | '.join(said[-3:])}" if said else ""), "see it"
     )
@@ -133,7 +147,24 @@ def _answer(cluster: Cluster, settings: Settings, pod: JSON) -> Line:
     except (KeyError, IndexError, TypeError, ValueError):
         return Line("answers a prompt", False, f"{path} answers no completion", "is it an OpenAI server?")
     seconds = time.monotonic() - started
-    return Line("answers a prompt", bool(text), f"{PROMPT!r} → {text!r} in {seconds:.1f} s")
+    tokens = (answer.get("usage") or {}).get("completion_tokens")
+    details = {"text": text, "tokens": tokens, "seconds": round(seconds, 3)}
+    evidence = f"{PROMPT!r} → {text!r} in {seconds:.1f} s"
+    return Line("answers a prompt", bool(text), evidence, details=details)
+
+
+def _gpu(cluster: Cluster, settings: Settings, pod: JSON) -> Iterator[Line]:
+    """Look from inside of the pod whether it has its GPUs, and whether what answered above runs on them."""
+    asked = asks(pod)
+    if not asked and not settings.gpu_count:
+        return
+    if not asked:
+        seen = f"the stack says gpuCount {settings.gpu_count}, and the pod asks for no GPU"
+        yield Line("GPU seen", False, seen, "pulumi up")
+        return
+    sees, uses = gpu.verdicts(asked, gpu.look(cluster, pod), pod)
+    for name, found in (("GPU seen", sees), ("GPU in use", uses)):
+        yield Line(name, found.passed, found.evidence, found.fix, found.details)
 
 
 def _log(cluster: Cluster, pod: JSON) -> Line:
@@ -311,7 +342,13 @@ def document(lines: tuple[Line, ...]) -> dict[str, Any]:
     return {
         "passed": all(line.passed for line in lines),
         "lines": [
-            {"name": line.name, "passed": line.passed, "evidence": line.evidence, "fix": line.fix}
+            {
+                "name": line.name,
+                "passed": line.passed,
+                "evidence": line.evidence,
+                "fix": line.fix,
+                **({"details": dict(line.details)} if line.details else {}),
+            }
             for line in lines
         ],
     }

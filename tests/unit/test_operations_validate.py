@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from operations.cluster import ClusterError
+from operations.gpu import SCRIPT, parse
 from operations.validate import CLOSED, CONTROL, OPEN, Line, document, report, validate
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load
@@ -18,6 +21,16 @@ PROXY = f"{PODS}/m-1:8080/proxy/v1/completions"
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/models/networkpolicies"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
 READY = [{"type": "Ready", "status": "True"}]
+#: What the script of operations/gpu.py says in a pod whose server computes on its card.
+ON_GPU = """smi 0 /usr/local/nvidia/bin/nvidia-smi
+said 0, NVIDIA H100 80GB HBM3, GPU-3f2a, 580.159.04, 81559, 74020
+driver NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build  (root@x)
+node /dev/nvidia0
+other 1 pause
+other 7 python3
+uses 84  /dev/nvidia0 VLLM::EngineCor
+end
+"""
 
 
 def served(**changes: Any) -> dict[str, Any]:
@@ -33,7 +46,12 @@ def served(**changes: Any) -> dict[str, Any]:
             "nodeName": "gpu-1",
             "initContainers": [{"name": "modelcar-init", "image": IMAGE}],
             "containers": [
-                {"name": "kserve-container", "image": "vllm", "env": env},
+                {
+                    "name": "kserve-container",
+                    "image": "vllm",
+                    "env": env,
+                    "resources": {"limits": {"nvidia.com/gpu": "1"}},
+                },
                 {"name": "modelcar", "image": IMAGE},
             ],
         },
@@ -47,7 +65,7 @@ def cluster() -> FakeCluster:
     """A cluster on which all is as it should be."""
     made = FakeCluster()
     made.lists[PODS] = [served()]
-    made.found[PROXY] = {"choices": [{"text": " great"}]}
+    made.found[PROXY] = {"choices": [{"text": " great"}], "usage": {"completion_tokens": 8}}
     made.texts["kserve-container"] = "INFO started\nINFO model /mnt/models\n"
     made.lists[POLICIES] = [
         {
@@ -66,6 +84,7 @@ def cluster() -> FakeCluster:
         }
     ]
     made.said = {"m-1": f"{CLOSED}\n", CONTROL: f"{OPEN}\n"}
+    made.said_of = {("m-1", "nvidia-uvm"): ON_GPU}
     made.found[f"{PODS}/{CONTROL}"] = {"status": {"conditions": READY}}
     return made
 
@@ -87,6 +106,8 @@ def test_a_model_as_it_should_be_passes_in_each_line(cluster: FakeCluster) -> No
             "served by digest",
             "told to stay offline",
             "answers a prompt",
+            "GPU seen",
+            "GPU in use",
             "log without a hub",
             "egress denied by policy",
             "egress impossible",
@@ -98,6 +119,174 @@ def test_a_model_as_it_should_be_passes_in_each_line(cluster: FakeCluster) -> No
     )
     assert cluster.deleted.count(f"{PODS}/{CONTROL}") == 2, "before, and afterwards"
     assert document(tuple(found.values()))["passed"] is True
+
+
+def test_the_gpu_that_answers_is_told_with_card_driver_and_process(cluster: FakeCluster) -> None:
+    found = lines(cluster)
+    assert found["GPU seen"].evidence == "0 NVIDIA H100 80GB HBM3, 81559 MiB; driver 580.159.04"
+    assert found["GPU in use"].evidence == (
+        "VLLM::EngineCor (pid 84) on /dev/nvidia0; 74020 of 81559 MiB in use on GPU 0"
+    )
+    told = {line["name"]: line.get("details") for line in document(tuple(found.values()))["lines"]}
+    assert told["answers a prompt"]["tokens"] == 8
+    assert told["GPU seen"]["driver"] == "580.159.04"
+    assert told["GPU seen"]["cards"][0]["name"] == "NVIDIA H100 80GB HBM3"
+    assert told["GPU in use"]["processes"] == [
+        {"pid": 84, "name": "VLLM::EngineCor", "nodes": ("/dev/nvidia0",)}
+    ]
+    assert told["log without a hub"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "passed", "evidence", "fix"),
+    [
+        (  # the CPU build of the server's image
+            {"uses 84  /dev/nvidia0 VLLM": "other 84 VLLM", ", 74020": ", 1"},
+            "GPU in use",
+            False,
+            "none of 3 processes has a card open",
+            "CPU build",
+        ),
+        (  # a context is there, and nothing in it
+            {", 74020": ", 4"},
+            "GPU in use",
+            False,
+            "4 of 81559 MiB in use on GPU 0",
+            "fewer GPUs than the pod pays for",
+        ),
+        (
+            {"smi 0": "smi 9", "said 0, NVIDIA H100": "said NVIDIA-SMI has failed because it couldn't, H100"},
+            "GPU seen",
+            False,
+            "nvidia-smi shows no card: NVIDIA-SMI has failed",
+            "/usr/local/nvidia",
+        ),
+        (  # the processes of another user, whose files the shell may not see
+            {"other 1 pause\n": "", "other 7 python3\n": "", "uses 84  /dev/nvidia0 VLLM::EngineCor\n": ""},
+            "GPU in use",
+            None,
+            "no process can be looked at; 74020 of 81559 MiB in use on GPU 0",
+            "kubectl -n models exec m-1 -c kserve-container -- ",
+        ),
+        (  # the script broke off
+            {"end\n": "", "smi 0": "sh: not found"},
+            "GPU seen",
+            None,
+            "not seen: the container's shell did not come to the end",
+            "kubectl -n models exec m-1 -c kserve-container -- nvidia-smi",
+        ),
+    ],
+)
+def test_a_gpu_that_is_not_used_as_it_should_be(
+    cluster: FakeCluster, changes: dict[str, str], name: str, passed: bool | None, evidence: str, fix: str
+) -> None:
+    text = ON_GPU
+    for former, new in changes.items():
+        assert former in text
+        text = text.replace(former, new)
+    cluster.said_of["m-1", "nvidia-uvm"] = text
+    found = lines(cluster)[name]
+    assert found.passed is passed
+    assert evidence in found.evidence
+    assert fix in found.fix
+
+
+def test_an_image_without_nvidia_smi_shows_device_and_driver(cluster: FakeCluster) -> None:
+    kept = [line for line in ON_GPU.splitlines(keepends=True) if not line.startswith(("smi", "said"))]
+    cluster.said_of["m-1", "nvidia-uvm"] = "".join(kept)
+    found = lines(cluster)
+    assert found["GPU seen"].passed is True
+    assert found["GPU seen"].evidence == (
+        "/dev/nvidia0; driver 580.159.04; names not seen: no nvidia-smi in the image"
+    )
+    assert found["GPU in use"].passed is True
+    cluster.said_of["m-1", "nvidia-uvm"] = "other 1 pause\nother 7 python3\nend\n"
+    found = lines(cluster)
+    assert found["GPU seen"].passed is False
+    assert "0 of 1 GPUs: no /dev/nvidia0; no NVIDIA driver in the kernel" in found["GPU seen"].evidence
+
+
+def test_fewer_cards_than_were_asked_for_fail(cluster: FakeCluster) -> None:
+    pod = served()
+    pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] = "2"
+    cluster.lists[PODS] = [pod]
+    found = lines(cluster)["GPU seen"]
+    assert found.passed is False
+    assert found.evidence.startswith("1 of 2 GPUs: 0 NVIDIA H100")
+
+
+def test_a_second_card_that_nothing_is_on_fails(cluster: FakeCluster) -> None:
+    pod = served()
+    pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] = "2"
+    cluster.lists[PODS] = [pod]
+    second = "said 1, NVIDIA H100 80GB HBM3, GPU-77aa, 580.159.04, 81559, {}\ndriver"
+    cluster.said_of["m-1", "nvidia-uvm"] = ON_GPU.replace("driver", second.format(2), 1)
+    assert lines(cluster)["GPU in use"].passed is False
+    cluster.said_of["m-1", "nvidia-uvm"] = ON_GPU.replace("driver", second.format(70000), 1)
+    assert lines(cluster)["GPU in use"].passed is True
+
+
+def test_without_the_right_to_exec_the_gpu_is_not_seen_and_nothing_breaks(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = cluster.execute
+
+    def refused(namespace: str, pod: str, container: str, command: list[str]) -> str:
+        if container == "kserve-container":
+            raise ClusterError(403, "pods/exec is forbidden")
+        return execute(namespace, pod, container, command)
+
+    monkeypatch.setattr(cluster, "execute", refused)
+    found = lines(cluster)
+    for name in ("GPU seen", "GPU in use"):
+        assert found[name].passed is None
+        assert found[name].evidence == "not seen: pods/exec is forbidden"
+        assert "kubectl -n models exec m-1 -c kserve-container -- nvidia-smi" in found[name].fix
+    assert found["egress impossible"].passed is True
+
+
+def test_a_model_without_a_gpu_has_no_such_lines(cluster: FakeCluster) -> None:
+    pod = served()
+    del pod["spec"]["containers"][0]["resources"]
+    cluster.lists[PODS] = [pod]
+    found = lines(cluster)["GPU seen"]
+    assert found.passed is False
+    assert found.evidence == "the stack says gpuCount 1, and the pod asks for no GPU"
+    settings = load(namespace="models", serviceName="m", servedModelName="m", gpuCount=0)
+    assert not [line for line in validate(cluster, settings) if "GPU" in line.name]
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_the_script_runs_in_a_shell_and_sees_its_own_processes(shell: str) -> None:
+    """Here without a GPU: it comes to its end, says nothing on stderr, and calls no process a GPU's."""
+    ran = subprocess.run([shell, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=60)
+    seen = parse(ran.stdout)
+    assert ran.stderr == ""
+    assert ran.stdout.endswith("end\n")
+    assert seen.looked_at > 0
+
+
+def test_the_script_tells_who_has_a_card_open(tmp_path: Path) -> None:
+    """With files in place of the devices: one process has both open, one only the card's, as nvidia-smi."""
+    script = SCRIPT.replace("/dev/nvidia", f"{tmp_path}/nvidia")
+    for name in ("nvidia0", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    both = ["sh", "-c", f"exec 3<{tmp_path}/nvidia0 4<{tmp_path}/nvidia-uvm; echo; read -r line"]
+    one = ["sh", "-c", f"exec 3<{tmp_path}/nvidia0; echo; read -r line"]
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(both, stdin=pipe, stdout=pipe) as server,
+        subprocess.Popen(one, stdin=pipe, stdout=pipe) as other,
+    ):
+        for process in (server, other):
+            assert process.stdout
+            process.stdout.readline()  # the files are open
+        ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, timeout=60)
+        for process in (server, other):
+            process.communicate(b"\n")
+    told = [line.split() for line in ran.stdout.splitlines()]
+    assert ["uses", str(server.pid), f"{tmp_path}/nvidia0", "sh"] in told
+    assert ["other", str(other.pid), "sh"] in told
 
 
 def test_the_control_is_no_pod_that_the_policy_selects(cluster: FakeCluster) -> None:
@@ -182,6 +371,10 @@ def test_a_model_that_is_not_served_is_one_line_with_the_reason(cluster: FakeClu
     assert found.passed is False
     assert "CrashLoopBackOff" in found.evidence
     assert "RuntimeError: no GPU" in found.evidence
+    cluster.texts["kserve-container"] = "RuntimeError: No CUDA GPUs are available\n"
+    [found] = validate(cluster, SETTINGS)
+    assert "reason: the server finds no GPU in its pod" in found.evidence
+    assert "modelcar:gpuCount" in found.fix
     cluster.lists[PODS] = []
     [found] = validate(cluster, SETTINGS)
     assert "has no pod" in found.evidence
