@@ -113,7 +113,7 @@ class _Walk:
 
 def _short(lines: list[dict[str, Any]]) -> Iterator[str]:
     for line in lines:
-        if line["name"] in {"answers a prompt", "egress impossible"}:
+        if line["name"] in {"answers a prompt", "GPU seen", "GPU in use", "egress impossible"}:
             yield str(line["evidence"])
         else:
             yield str(line["name"])
