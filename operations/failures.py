@@ -182,6 +182,13 @@ KNOWN: tuple[Known, ...] = (
         f"{_SHARED} is too small for the GPUs to talk to each other (NCCL)",
         "raise modelcar:sharedMemory (it counts as the pod's memory: raise modelcar:memory with it)",
     ),
+    # vllm/distributed/device_communicators/pynccl_wrapper.py: all that NCCL says without NCCL_DEBUG
+    _known(
+        r"NCCL error: unhandled system error",
+        f"the GPUs cannot talk to each other (NCCL), which does not say why; mostly {_SHARED} is too small",
+        "raise modelcar:sharedMemory, and modelcar:memory with it; if that is not it, NCCL_DEBUG=WARN in "
+        "modelcar:serverEnv makes it say why",
+    ),
     # vllm/v1/core/kv_cache_utils.py
     _known(
         r"No available memory for the cache blocks",
@@ -208,6 +215,12 @@ KNOWN: tuple[Known, ...] = (
         "{end}lower modelcar:vllm.maxModelLen or modelcar:vllm.gpuMemoryUtilization; where the weights alone "
         "do not fit, take more GPUs (modelcar:gpuCount), a larger card or a quantized model",
         _memory,
+    ),
+    # as above; below what may stand behind it
+    _known(
+        r"NCCL error: (?P<error>[^\n]{1,60}?)(?: \(run with|\n|$)",
+        "the GPUs cannot talk to each other (NCCL): {error}",
+        "set NCCL_DEBUG=WARN in modelcar:serverEnv, and NCCL says why",
     ),
     # torch, c10/cuda/CUDAFunctions.cpp; ld.so; NVML
     _known(

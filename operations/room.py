@@ -88,6 +88,12 @@ def judge(asked: int, rooms: list[Room], settings: Settings, pod: str = "") -> C
     if asked > most:
         fix = f"set modelcar:gpuCount to at most {most}, or take nodes with {asked} (one pod is on one node)"
         return Cause(f"{begin}, and no node has so many: {told}", fix)
+    fitting = [room.node for room in rooms if room.free >= asked]
+    if fitting:
+        fix = "see which rule of the pod keeps it off (node selector, taint, cordon): kubectl describe pod"
+        return Cause(
+            f"{begin}; {', '.join(fitting[:NAMED])} has them free, and the pod may not go there", fix
+        )
     own = f"{settings.namespace}/{settings.service_name}-predictor"
     if any(
         name.startswith(own) and not name.endswith(f"/{pod}") for room in rooms for name, _ in room.holders

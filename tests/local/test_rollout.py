@@ -178,6 +178,8 @@ def test_with_one_gpu_the_former_pod_makes_room(
 
     said = served.refused(versions[0], gpuCount="1", rollout="RollingUpdate")
     assert "Insufficient nvidia.com/gpu" in said
+    assert "reason: the pod asks for 1 GPU (nvidia.com/gpu), and no node has so many free" in said
+    assert "a former pod of this model holds them" in said
     assert "is still served by" in said
 
 

@@ -118,6 +118,16 @@ LINES = [
         "raise modelcar:sharedMemory",
     ),
     (
+        WORKER + "RuntimeError: NCCL error: unhandled system error (run with NCCL_DEBUG=INFO for details)",
+        "mostly /dev/shm is too small",
+        "NCCL_DEBUG=WARN in modelcar:serverEnv makes it say why",
+    ),
+    (
+        WORKER + "RuntimeError: NCCL error: unhandled cuda error (run with NCCL_DEBUG=INFO for details)",
+        "(NCCL): unhandled cuda error",
+        "NCCL_DEBUG=WARN",
+    ),
+    (
         ENGINE
         + "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` "
         "when initializing the engine (this flag also controls CPU memory reservation on the CPU "

@@ -160,6 +160,12 @@ def test_a_pod_that_no_node_takes_is_told_with_what_the_nodes_have(cluster: Fake
             2,
             "no node has so many: gpu-1 has 1, 1 free\n  fix: set modelcar:gpuCount to at most 1",
         ),
+        (
+            [node("gpu-1", 1), node("gpu-2", 2)],
+            [holder("train", "gpu-1", 1)],
+            1,
+            "gpu-2 has them free, and the pod may not go there\n  fix: see which rule of the pod",
+        ),
         ([node("gpu-1", 0, capacity=1)], [], 1, "the device plugins find no healthy one: gpu-1 has 0"),
         (
             [node("gpu-1", 1)],
