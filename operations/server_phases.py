@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 #: What ends a phase, in the order of a start.
 MARKS: tuple[tuple[str, re.Pattern[str]], ...] = (
@@ -81,14 +81,14 @@ def server_phases(text: str, began: datetime | None = None) -> tuple[Phase, ...]
     Args:
         text: the whole log of one container. The times before the lines (RFC 3339, as the API server writes
             them) are used; where there are none, those that vLLM prints, which are right to a second.
-        began: when the server was started, with its time zone; without it the first phase that is found is
-            where the others begin, and is not told itself.
+        began: when the server was started, with its time zone, which printed times are taken to be of too;
+            without it the first phase that is found is where the others begin, and is not told itself.
     """
     marks: dict[str, datetime] = {}
     reached, on_gpu = 0, False
     loaded = graphs_loaded = compiled = False
     read: list[float] = []
-    for stamp, said in _lines(text):
+    for stamp, said in _lines(text, began):
         on_gpu = on_gpu or _ON_GPU in said
         loaded = loaded or bool(_LOADED.search(said))
         graphs_loaded = graphs_loaded or bool(_GRAPHS_LOADED.search(said))
@@ -123,18 +123,21 @@ def stamp_of(text: str) -> datetime:
     return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
 
 
-def _lines(text: str) -> Iterator[tuple[datetime | None, str]]:
+def _lines(text: str, began: datetime | None) -> Iterator[tuple[datetime | None, str]]:
     """Yield each line with its time, None where it has none, and without colours."""
     former: datetime | None = None
+    # vLLM prints no year: without one to go by, a leap year, so that each day is one.
+    year, zone = (began.year, began.tzinfo) if began else (2000, UTC)
     for line in _COLOUR.sub("", text).splitlines():
         if found := _STAMPED.match(line):
             yield stamp_of(found[1]), found[2]
             continue
         if printed := _PRINTED.search(line):
-            # vLLM prints no year: a leap year, so that each day is one, and the next after New Year's Eve.
-            stamp = datetime.strptime(f"2000-{printed[1]}", "%Y-%m-%d %H:%M:%S")
-            if former and (former - stamp).days > 300:
-                stamp = stamp.replace(year=2001)
+            stamp = datetime.strptime(f"{year}-{printed[1]}", "%Y-%m-%d %H:%M:%S").replace(tzinfo=zone)
+            last = former or began
+            if last and (last - stamp).days > 300:  # New Year's Eve
+                year += 1
+                stamp = stamp.replace(year=year)
             former = stamp
         # A line without a time of its own, as uvicorn's, was printed after the one before it.
         yield former, line

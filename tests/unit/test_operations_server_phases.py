@@ -193,6 +193,8 @@ def test_printed_times_serve_where_there_are_no_better_ones() -> None:
     """A log that was not read from the API server; uvicorn's lines have no time at all."""
     found = seconds(server_phases(log([*BEGIN, *COMPILED, *END], stamped=False)))
     assert (found["class"], found["engine"], found["ready"]) == (23.0, 20.0, 2.0)
+    since = seconds(server_phases(log([*BEGIN, *COMPILED, *END], stamped=False), BEGAN))
+    assert (since["imports"], since["ready"]) == (27.0, 2.0)
 
 
 def test_a_start_over_new_year_is_no_year_long() -> None:
@@ -200,6 +202,8 @@ def test_a_start_over_new_year_is_no_year_long() -> None:
     for before, after in (("11-28 16:40", "12-31 23:59"), ("11-28 16:41", "01-01 00:00")):
         text = text.replace(before, after)
     assert seconds(server_phases(text))["graphs"] == 17.0
+    began = datetime.fromisoformat("2026-12-31T23:59:00+00:00")
+    assert seconds(server_phases(text.replace("12-31 23:59", "01-01 00:00"), began))["imports"] == 87.0
 
 
 def test_colours_do_not_hide_a_line() -> None:
