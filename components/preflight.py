@@ -10,7 +10,7 @@ import pulumi
 
 from components import former_image, reachability
 from components.former_image import Former
-from components.google import disk
+from components.google import disk, drivers
 from components.google.checks import pools, small_disk, small_ssds
 from components.google.cluster import require_adopted
 from components.model_lock import model_lock
@@ -30,6 +30,7 @@ class Facts:
     disks: what the nodes' disks have to hold, by the pool's name.
     reachable: whether the cluster can be asked what it runs.
     tested: what the smoke test found out, where a placement is auto.
+    doubts: what a reviewer should know, and what stops nothing.
     """
 
     stack: Stack
@@ -38,6 +39,7 @@ class Facts:
     disks: Mapping[str, disk.DiskNeed]
     reachable: bool = False
     tested: placement.Found | None = None
+    doubts: tuple[str, ...] = ()
 
 
 def check(stack: Stack, project: Path) -> Facts:
@@ -58,8 +60,7 @@ def check(stack: Stack, project: Path) -> Facts:
     if problems:
         raise InputError(problems)
     disks = node_disks(stack, locks)
-    if shared.google:
-        require_adopted(shared.google)
+    doubts = node_doubts(stack, locks, require_adopted(shared.google)) if shared.google else ()
     reachable = reachability.check(shared, required=not preview)
     mode.require(shared, reachable=reachable)
     for settings in stack.models:
@@ -70,7 +71,7 @@ def check(stack: Stack, project: Path) -> Facts:
         asked = next(model for model in stack.models if model.placement == "auto")
         tested = placement.find(asked, project, preview=preview, reachable=reachable, say=pulumi.log.info)
         stack = replace(stack, models=tuple(_placed(model, tested) for model in stack.models))
-    return Facts(stack, locks, former, disks, reachable, tested)
+    return Facts(stack, locks, former, disks, reachable, tested, doubts)
 
 
 def _placed(settings: Settings, tested: placement.Found) -> Settings:
@@ -100,3 +101,29 @@ def node_disks(stack: Stack, locks: Mapping[str, Lock | None]) -> dict[str, disk
     if problems:
         raise InputError(problems)
     return found
+
+
+def node_doubts(stack: Stack, locks: Mapping[str, Lock | None], adopted: str | None) -> tuple[str, ...]:
+    """Return what a reviewer should know of drivers and GPU memory.
+
+    Args:
+        adopted: GKE version of a cluster that is there already; None where it is not known.
+
+    Raises:
+        InputError: the nodes of that version have no such GPU, or too old a driver for a model's server.
+    """
+    problems: list[Problem] = []
+    found: list[str] = []
+    for key, nodes in pools(stack.google) if stack.google else ():
+        problems += drivers.too_old_for(nodes, key, adopted)
+        for model in stack.on_pool(nodes.name):
+            if model.google is None:
+                continue
+            version = adopted or drivers.made_with(model.google)
+            problems += drivers.problems(model, nodes, version)
+            found += drivers.doubts(model, nodes, version)
+            lock = locks[model.key]
+            found += drivers.too_large(model, nodes, lock.total_size) if lock else ()
+    if problems:
+        raise InputError(dict.fromkeys(problems))
+    return tuple(dict.fromkeys(found))

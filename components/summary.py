@@ -33,6 +33,10 @@ CLASSES = {
     gpus.A100_80: 5,
     gpus.H100: 10,
     gpus.H100_MEGA: 10,
+    gpus.H200: 11,
+    gpus.B200: 16,
+    gpus.GB200: 16,
+    gpus.RTX_PRO_6000: 5,
 }
 
 
@@ -42,6 +46,8 @@ async def tell(facts: Facts, outputs: Mapping[str, Any]) -> None:
     models = facts.stack.models
     rows = await asyncio.gather(*(_row(facts, model, _before(model, former)) for model in models))
     gone = [name for name in former if name not in _names(facts)]
+    for doubt in facts.doubts:
+        pulumi.log.warn(doubt)
     pulumi.log.info("\n".join([*table(rows), *(_gone(gone)), *pools(facts)]))
 
 

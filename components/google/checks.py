@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from components.checks import problem
 from components.fields import quantity
-from components.google import disk, gpus
+from components.google import disk, drivers, gpus
 from components.google.settings import GoogleSettings, NodeSettings
 from modelcar.errors import Problem
 
@@ -22,9 +22,16 @@ def problems(settings: Settings, google: GoogleSettings) -> Iterator[Problem]:
     """Yield every problem of the Google side; of a stack with several pools, none of a model with its own."""
     yield from _cluster(google)
     for key, nodes in pools(google):
+        if reason := gpus.NOT_OFFERED.get(nodes.gpu):
+            offered = ", ".join(gpu for gpu in gpus.GPUS if gpu not in gpus.NOT_OFFERED)
+            fix = "take another GPU, or serve on nodes of your own with a stack without modelcar:google"
+            yield problem(f"{key}.gpu", f"{nodes.gpu}: {reason}", offered, fix)
+            continue
         yield from _machine(key, nodes)
         yield from _zones(key, google, nodes)
         yield from _counts(key, nodes)
+        yield from _capacity(key, nodes)
+        yield from _boot_disk(key, nodes)
         yield from _faster_starts(key, nodes)
         yield from small_disk(key, nodes, disk.need([]))
     if not google.pools:
@@ -104,6 +111,8 @@ def misfits(settings: Settings, nodes: NodeSettings) -> Iterator[Problem]:
     if settings.vllm and settings.vllm.dtype == "bfloat16" and nodes.gpu in gpus.NO_BFLOAT16:
         value = f"bfloat16 on {nodes.gpu}, which cannot compute in it"
         yield problem("vllm.dtype", value, "half or float32 there", "set it to half, or take another GPU")
+    if settings.google:
+        yield from drivers.problems(settings, nodes, drivers.made_with(settings.google))
     if settings.gpu_count < 1:
         value = f"{settings.gpu_count} on a stack with GPU nodes"
         yield problem("gpuCount", value, "1 or more", "set it to the GPUs that one pod needs")
@@ -125,7 +134,14 @@ def _zones(prefix: str, google: GoogleSettings, nodes: NodeSettings) -> Iterator
     location = google.location
     if not nodes.check_zones:
         return
-    offered = gpus.ZONES[nodes.gpu]
+    offered = gpus.ZONES.get(nodes.gpu)
+    if offered is None:
+        if not google.zones_of(nodes):
+            value = f"not set, and it is not known here which zones of {google.region} have {nodes.gpu}"
+            fix = f"see `gcloud compute accelerator-types list --filter=name={nodes.gpu}`"
+            yield problem(f"{prefix}.zones", value, f"zones of {google.region} that have it", fix)
+        yield from _elsewhere(f"{prefix}.zones", google, nodes, "zones that have it")
+        return
     here = sorted(zone for zone in offered if gpus.region_of(zone) == google.region)
     key = f"{prefix}.zones" if nodes.zones else "google.region"
     fix = "choose a zone that has it, or another gpu; set checkZones to false where Google has a new one"
@@ -135,17 +151,22 @@ def _zones(prefix: str, google: GoogleSettings, nodes: NodeSettings) -> Iterator
         else "a region with it: " + ", ".join(sorted({gpus.region_of(z) for z in offered}))
     )
     if nodes.zones:
+        yield from _elsewhere(key, google, nodes, allowed)
         for zone in nodes.zones:
-            if gpus.region_of(zone) != google.region:
-                value = f"{zone}, outside of the region {google.region}"
-                yield problem(key, value, allowed, "choose zones of the cluster's region")
-            elif zone not in offered:
+            if gpus.region_of(zone) == google.region and zone not in offered:
                 yield problem(key, f"{zone} has no {nodes.gpu}", allowed, fix)
     elif location and gpus.is_zone(location) and location not in offered:
         key = "google.cluster.location" if nodes is google.nodes else f"{prefix}.gpu"
         yield problem(key, f"{location} has no {nodes.gpu}", allowed, fix)
     elif not here:
         yield problem(key, f"{google.region} has no {nodes.gpu}", allowed, fix)
+
+
+def _elsewhere(key: str, google: GoogleSettings, nodes: NodeSettings, allowed: str) -> Iterator[Problem]:
+    for zone in nodes.zones:
+        if gpus.region_of(zone) != google.region:
+            value = f"{zone}, outside of the region {google.region}"
+            yield problem(key, value, allowed, "choose zones of the cluster's region")
 
 
 def _counts(key: str, nodes: NodeSettings) -> Iterator[Problem]:
@@ -156,10 +177,26 @@ def _counts(key: str, nodes: NodeSettings) -> Iterator[Problem]:
         value = nodes.reservation or "not set, while provisioning is reservation"
         allowed = "the reservation's name, with provisioning reservation; and only then"
         yield problem(f"{key}.reservation", value, allowed, "set both, or neither")
-    if nodes.disk_type == "hyperdisk-balanced" and not nodes.machine_type.startswith("a3-"):
-        allowed = "pd-balanced or pd-ssd, or an A3 machine"
-        value = f"hyperdisk-balanced on {nodes.machine_type}"
-        yield problem(f"{key}.diskType", value, allowed, "set diskType to pd-balanced")
+
+
+def _capacity(key: str, nodes: NodeSettings) -> Iterator[Problem]:
+    """https://cloud.google.com/compute/docs/accelerator-optimized-machines#consumption_option_availability_by_machine_type"""
+    machine = gpus.MACHINES.get(nodes.machine_type)
+    if machine and nodes.provisioning not in machine.provisioning:
+        allowed = " or ".join(machine.provisioning)
+        value = f"{nodes.provisioning} of {nodes.machine_type}, which Google does not sell so"
+        with_name = " with the reservation's name" if machine.provisioning[0] == "reservation" else ""
+        yield problem(
+            f"{key}.provisioning", value, allowed, f"set it to {machine.provisioning[0]}{with_name}"
+        )
+
+
+def _boot_disk(key: str, nodes: NodeSettings) -> Iterator[Problem]:
+    machine = gpus.MACHINES.get(nodes.machine_type)
+    if machine and nodes.boot_disk_type not in machine.disks:
+        value = f"{nodes.disk_type} on {nodes.machine_type}, which cannot boot from it"
+        fix = f"remove it: {machine.disks[0]} is taken then"
+        yield problem(f"{key}.diskType", value, " or ".join(machine.disks), fix)
 
 
 def _faster_starts(key: str, nodes: NodeSettings) -> Iterator[Problem]:
@@ -168,9 +205,9 @@ def _faster_starts(key: str, nodes: NodeSettings) -> Iterator[Problem]:
         value = f"{nodes.secondary_boot_disk}, without imageStreaming, which reads it"
         fix = f"pulumi config set --path modelcar:{key}.imageStreaming true"
         yield problem(f"{key}.secondaryBootDisk", value, "a disk image, with imageStreaming", fix)
-    offered = gpus.LOCAL_SSDS.get(nodes.machine_type)
-    if nodes.local_ssds and offered is not None and nodes.local_ssds not in offered:
-        counts = " or ".join(map(str, offered)) or "none"
+    machine = gpus.MACHINES.get(nodes.machine_type)
+    if nodes.local_ssds and machine and nodes.local_ssds not in machine.ssds:
+        counts = " or ".join(map(str, machine.ssds))
         value = f"{nodes.local_ssds} on {nodes.machine_type}"
         yield problem(f"{key}.localSsds", value, counts, f"set it to {counts}")
 

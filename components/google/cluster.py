@@ -33,41 +33,54 @@ class Cluster:
     kubeconfig: pulumi.Output[str]
 
 
-def require_adopted(google: GoogleSettings) -> None:
+def require_adopted(google: GoogleSettings) -> str | None:
     """Ask Google for what the stack adopts: cluster, repository and nodes' service account.
+
+    Returns:
+        The GKE version of the cluster, which new nodes get; None where the stack makes or refers to it.
 
     Raises:
         InputError: with all of them that are not there, or may not be seen.
     """
     cluster, repository, account = google.cluster, google.repository, google.nodes.service_account
-    problems = []
+    problems: list[Problem] = []
+    version = None
     if not (cluster.create or cluster.stack_reference):
         place = f"projects/{google.project}/locations/{google.location}/clusters/{cluster.name}"
         arguments = {"name": cluster.name, "location": google.location, "project": google.project}
         fix = "check name, location and project, or set modelcar:google.cluster.create to true"
-        problems += _missing("cluster.name", place, fix, gcp.container.get_cluster, arguments)
+        found = _look("cluster.name", place, fix, gcp.container.get_cluster, arguments, problems)
+        version = getattr(found, "master_version", None)
     if repository.existing:
         place = f"projects/{google.project}/locations/{google.region}/repositories/{repository.name}"
         arguments = {"repository_id": repository.name, "location": google.region, "project": google.project}
         fix = "check name, region and project, or set modelcar:google.repository.existing to false"
-        problems += _missing("repository.name", place, fix, gcp.artifactregistry.get_repository, arguments)
+        _look("repository.name", place, fix, gcp.artifactregistry.get_repository, arguments, problems)
     if account:
         arguments = {"account_id": account, "project": google.project}
         fix = "check it, or remove it: an account is created then"
-        problems += _missing("nodes.serviceAccount", account, fix, gcp.serviceaccount.get_account, arguments)
+        _look("nodes.serviceAccount", account, fix, gcp.serviceaccount.get_account, arguments, problems)
     if problems:
         raise InputError(problems)
+    return version
 
 
-def _missing(
-    key: str, place: str, fix: str, look: Callable[..., Any], arguments: dict[str, Any]
-) -> list[Problem]:
+def _look(
+    key: str,
+    place: str,
+    fix: str,
+    look: Callable[..., Any],
+    arguments: dict[str, Any],
+    problems: list[Problem],
+) -> Any:
+    """Return what is there; None where it is not, which is added to the problems."""
     try:
-        look(**arguments)
+        return look(**arguments)
     except Exception as error:  # the SDK raises a bare Exception for whatever the provider says
         said = str(error).strip().splitlines()[-1]
-        return [problem(f"google.{key}", f"{place}: {said}", "one that is there, and may be seen", fix)]
-    return []
+        allowed = "one that is there, and may be seen"
+        problems.append(problem(f"google.{key}", f"{place}: {said}", allowed, fix))
+        return None
 
 
 def adopted(google: GoogleSettings) -> Cluster:

@@ -1,86 +1,158 @@
 """Which GPU fits which machine type, what the machine has, and in which zones Google offers it.
 
-Sources, as known on 2026-11-25; Google adds zones and machine types from time to time:
-- machine types: https://cloud.google.com/compute/docs/gpus and
+Sources, read in copies of 2026-04 (pages say "Last updated 2026-04-13" and "2026-04-14"); Google adds zones
+and machine types from time to time:
+- machine types, boot disks and how capacity can be had: https://cloud.google.com/compute/docs/gpus and
   https://cloud.google.com/compute/docs/accelerator-optimized-machines
+- names of the accelerators: https://cloud.google.com/kubernetes-engine/docs/how-to/gpus
+- local SSDs: https://cloud.google.com/compute/docs/disks/local-ssd#lssd_disks_fixed
 - zones: https://cloud.google.com/compute/docs/gpus/gpu-regions-zones
 - what GKE keeps of a node: https://cloud.google.com/kubernetes-engine/docs/concepts/plan-node-sizes
 
-A zone that is not in the table is refused, unless `google.nodes.checkZones` is off.
+A zone that is not in the table is refused, unless `google.nodes.checkZones` is off. GPUs that are mostly
+reserved have no zones here: `google.nodes.zones`, or a zonal cluster, says where they are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: Types of the boot disk; of those that a machine takes, the first is the default.
+PERSISTENT = ("pd-balanced", "pd-ssd")
+HYPERDISK = ("hyperdisk-balanced",)
+DISK_TYPES = (*PERSISTENT, *HYPERDISK)
+#: How capacity can be had. Flex-start, which takes nodes away after at most seven days, is not offered here.
+PROVISIONING = ("spot", "on-demand", "reservation")
+
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine type with its GPUs. gpus: how many may be attached; memory: GiB (Google writes GB)."""
+    """A machine type with its GPUs.
+
+    gpu: as GKE names it. gpus: how many may be attached; memory: GiB (Google writes GB).
+    ssds: how many local SSDs of 375 GB it may have.
+    disks: types that its boot disk may have, the default first. provisioning: ways to get one.
+    """
 
     gpu: str
     gpus: tuple[int, ...]
     cpus: int
     memory: int
+    ssds: tuple[int, ...]
+    disks: tuple[str, ...] = PERSISTENT
+    provisioning: tuple[str, ...] = PROVISIONING
 
 
-def _family(gpu: str, *rows: tuple[str, int, int, int]) -> dict[str, Machine]:
-    return {name: Machine(gpu, (gpus,), cpus, memory) for name, gpus, cpus, memory in rows}
+def _machines(
+    gpu: str,
+    *rows: tuple[str, int, int, int, tuple[int, ...]],
+    disks: tuple[str, ...] = PERSISTENT,
+    provisioning: tuple[str, ...] = PROVISIONING,
+) -> dict[str, Machine]:
+    """Return machines of one series. rows: name, GPUs, processors, memory, local SSDs."""
+    return {
+        name: Machine(gpu, (gpus,), cpus, memory, ssds, disks, provisioning)
+        for name, gpus, cpus, memory, ssds in rows
+    }
 
 
 L4, T4 = "nvidia-l4", "nvidia-tesla-t4"
 A100_40, A100_80 = "nvidia-tesla-a100", "nvidia-a100-80gb"
-H100, H100_MEGA = "nvidia-h100-80gb", "nvidia-h100-mega-80gb"
+H100, H100_MEGA, H200 = "nvidia-h100-80gb", "nvidia-h100-mega-80gb", "nvidia-h200-141gb"
+B200, GB200, RTX_PRO_6000 = "nvidia-b200", "nvidia-gb200", "nvidia-rtx-pro-6000"
 
-MACHINES: dict[str, Machine] = {
-    **_family(
-        L4,
-        ("g2-standard-4", 1, 4, 16),
-        ("g2-standard-8", 1, 8, 32),
-        ("g2-standard-12", 1, 12, 48),
-        ("g2-standard-16", 1, 16, 64),
-        ("g2-standard-24", 2, 24, 96),
-        ("g2-standard-32", 1, 32, 128),
-        ("g2-standard-48", 4, 48, 192),
-        ("g2-standard-96", 8, 96, 384),
-    ),
-    **_family(
-        A100_40,
-        ("a2-highgpu-1g", 1, 12, 85),
-        ("a2-highgpu-2g", 2, 24, 170),
-        ("a2-highgpu-4g", 4, 48, 340),
-        ("a2-highgpu-8g", 8, 96, 680),
-        ("a2-megagpu-16g", 16, 96, 1360),
-    ),
-    **_family(
-        A100_80,
-        ("a2-ultragpu-1g", 1, 12, 170),
-        ("a2-ultragpu-2g", 2, 24, 340),
-        ("a2-ultragpu-4g", 4, 48, 680),
-        ("a2-ultragpu-8g", 8, 96, 1360),
-    ),
-    **_family(
-        H100,
-        ("a3-highgpu-1g", 1, 26, 234),
-        ("a3-highgpu-2g", 2, 52, 468),
-        ("a3-highgpu-4g", 4, 104, 936),
-        ("a3-highgpu-8g", 8, 208, 1872),
-    ),
-    **_family(H100_MEGA, ("a3-megagpu-8g", 8, 208, 1872)),
-    # T4s are attached to N1 machines, one, two or four of them, whatever the machine's size up to these.
-    "n1-standard-4": Machine(T4, (1, 2, 4), 4, 15),
-    "n1-standard-8": Machine(T4, (1, 2, 4), 8, 30),
-    "n1-standard-16": Machine(T4, (1, 2, 4), 16, 60),
-    "n1-standard-32": Machine(T4, (2, 4), 32, 120),
+#: GB of one GPU.
+GPU_MEMORY = {
+    T4: 16,
+    L4: 24,
+    A100_40: 40,
+    A100_80: 80,
+    H100: 80,
+    H100_MEGA: 80,
+    H200: 141,
+    B200: 180,
+    GB200: 186,
+    RTX_PRO_6000: 96,
 }
 
-#: How many local SSDs of 375 GB may be attached; machines that are not listed are left to Google's own check.
-#: https://cloud.google.com/compute/docs/disks/local-ssd#lssd_disks_fixed
-LOCAL_SSDS: dict[str, tuple[int, ...]] = {
-    **{f"g2-standard-{cpus}": (1,) for cpus in (4, 8, 12, 16, 32)},
-    "g2-standard-24": (2,),
-    "g2-standard-48": (4,),
-    "g2-standard-96": (8,),
+_N1_SSDS = (*range(1, 9), 16)
+
+MACHINES: dict[str, Machine] = {
+    **_machines(
+        L4,
+        ("g2-standard-4", 1, 4, 16, (1,)),
+        ("g2-standard-8", 1, 8, 32, (1,)),
+        ("g2-standard-12", 1, 12, 48, (1,)),
+        ("g2-standard-16", 1, 16, 64, (1,)),
+        ("g2-standard-24", 2, 24, 96, (2,)),
+        ("g2-standard-32", 1, 32, 128, (1,)),
+        ("g2-standard-48", 4, 48, 192, (4,)),
+        ("g2-standard-96", 8, 96, 384, (8,)),
+    ),
+    # Smaller ones share a GPU between machines, which takes other drivers.
+    **_machines(
+        RTX_PRO_6000,
+        ("g4-standard-48", 1, 48, 180, (4,)),
+        ("g4-standard-96", 2, 96, 360, (8,)),
+        ("g4-standard-192", 4, 192, 720, (16,)),
+        ("g4-standard-384", 8, 384, 1440, (32,)),
+        disks=HYPERDISK,
+    ),
+    **_machines(
+        A100_40,
+        ("a2-highgpu-1g", 1, 12, 85, (1, 2, 4, 8)),
+        ("a2-highgpu-2g", 2, 24, 170, (2, 4, 8)),
+        ("a2-highgpu-4g", 4, 48, 340, (4, 8)),
+        ("a2-highgpu-8g", 8, 96, 680, (8,)),
+        ("a2-megagpu-16g", 16, 96, 1360, (8,)),
+    ),
+    **_machines(
+        A100_80,
+        ("a2-ultragpu-1g", 1, 12, 170, (1,)),
+        ("a2-ultragpu-2g", 2, 24, 340, (2,)),
+        ("a2-ultragpu-4g", 4, 48, 680, (4,)),
+        ("a2-ultragpu-8g", 8, 96, 1360, (8,)),
+    ),
+    **_machines(
+        H100,
+        ("a3-highgpu-1g", 1, 26, 234, (2,)),
+        ("a3-highgpu-2g", 2, 52, 468, (4,)),
+        ("a3-highgpu-4g", 4, 104, 936, (8,)),
+        disks=DISK_TYPES,
+        provisioning=("spot",),
+    ),
+    **_machines(H100, ("a3-highgpu-8g", 8, 208, 1872, (16,)), disks=DISK_TYPES),
+    **_machines(H100_MEGA, ("a3-megagpu-8g", 8, 208, 1872, (16,)), disks=DISK_TYPES),
+    **_machines(
+        H200,
+        ("a3-ultragpu-8g", 8, 224, 2952, (32,)),
+        disks=HYPERDISK,
+        provisioning=("spot", "reservation"),
+    ),
+    **_machines(
+        B200,
+        ("a4-highgpu-8g", 8, 224, 3968, (32,)),
+        disks=HYPERDISK,
+        provisioning=("spot", "reservation"),
+    ),
+    **_machines(
+        GB200,
+        ("a4x-highgpu-4g", 4, 140, 884, (4,)),
+        disks=HYPERDISK,
+        provisioning=("reservation",),
+    ),
+    # T4s are attached to N1 machines, one, two or four of them, whatever the machine's size up to these.
+    "n1-standard-4": Machine(T4, (1, 2, 4), 4, 15, _N1_SSDS),
+    "n1-standard-8": Machine(T4, (1, 2, 4), 8, 30, _N1_SSDS),
+    "n1-standard-16": Machine(T4, (1, 2, 4), 16, 60, _N1_SSDS),
+    "n1-standard-32": Machine(T4, (2, 4), 32, 120, _N1_SSDS),
+}
+
+#: What Google sells and this program does not set up, with the reason.
+#: https://cloud.google.com/ai-hypercomputer/docs/create/gke-ai-hypercompute-custom-a4x
+NOT_OFFERED = {
+    GB200: "its machines are Arm ones in racks of 72 GPUs. GKE wants reserved blocks, a placement policy of "
+    "the rack's topology, networks for RDMA, and pods that tolerate the taint of Arm nodes; none is made here"
 }
 
 #: Of compute capability below 8.0: they cannot compute in bfloat16, and vLLM ends with an error there.

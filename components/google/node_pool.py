@@ -119,7 +119,7 @@ def node_config(args: GpuNodePoolArgs, disk_gb: int) -> gcp.container.NodePoolNo
         machine_type=nodes.machine_type,
         image_type="COS_CONTAINERD",
         disk_size_gb=disk_gb,
-        disk_type=nodes.disk_type,
+        disk_type=nodes.boot_disk_type,
         service_account=args.service_account,
         oauth_scopes=[SCOPE],
         guest_accelerators=[accelerator],

@@ -152,7 +152,7 @@ class NodeSettings(Section):
     gpus_per_node: as many as the machine type has, or one of those that it can have.
     machine_type: of Compute Engine, with that GPU.
     check_zones: refuse a zone that is not known to have the GPU; false where Google has a new one.
-    disk_type: of the boot disk.
+    disk_type: of the boot disk; the first one that the machine takes where not set.
     driver: version of the GPU driver that GKE installs.
     service_account: e-mail of the nodes' own; one with the least rights is made where not set.
     zones: where nodes may be; all zones of the cluster's region that have the GPU where empty.
@@ -174,10 +174,10 @@ class NodeSettings(Section):
     check_zones: bool = True
     min_nodes: int = Field(0, ge=0, le=1000)
     max_nodes: int = Field(1, ge=1, le=1000)
-    provisioning: Literal["spot", "on-demand", "reservation"] = "on-demand"
+    provisioning: Literal[gpus.PROVISIONING] = "on-demand"  # type: ignore[valid-type]
     reservation: ResourceName | None = None
     disk_gb: int | None = Field(None, ge=10, le=LARGEST_DISK)
-    disk_type: Literal["pd-balanced", "pd-ssd", "hyperdisk-balanced"] = "pd-balanced"
+    disk_type: Literal[gpus.DISK_TYPES] | None = None  # type: ignore[valid-type]
     driver: Literal["DEFAULT", "LATEST"] = "DEFAULT"
     image_streaming: bool = False
     secondary_boot_disk: (
@@ -192,7 +192,7 @@ class NodeSettings(Section):
         ]
         | None
     ) = None
-    local_ssds: int = Field(0, ge=0, le=24)
+    local_ssds: int = Field(0, ge=0, le=32)
     #: https://cloud.google.com/kubernetes-engine/docs/reference/rest/v1/NodeConfig (maxParallelImagePulls)
     parallel_pulls: int | None = Field(None, ge=2, le=5)
     service_account: ServiceAccountEmail | None = None
@@ -200,7 +200,13 @@ class NodeSettings(Section):
     @property
     def spot(self) -> bool:
         """Whether nodes are spot VMs."""
-        return self.provisioning == "spot"
+        return bool(self.provisioning == "spot")
+
+    @property
+    def boot_disk_type(self) -> str:
+        """Type of the boot disk: as set, else what the machine takes."""
+        machine = gpus.MACHINES.get(self.machine_type)
+        return str(self.disk_type) if self.disk_type else (machine.disks if machine else gpus.PERSISTENT)[0]
 
 
 class GoogleSettings(Section):
@@ -249,4 +255,4 @@ class GoogleSettings(Section):
         location = self.location or self.region
         if gpus.is_zone(location):
             return (location,)
-        return tuple(sorted(z for z in gpus.ZONES[nodes.gpu] if gpus.region_of(z) == location))
+        return tuple(sorted(z for z in gpus.ZONES.get(nodes.gpu, ()) if gpus.region_of(z) == location))

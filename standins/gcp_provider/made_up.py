@@ -25,7 +25,8 @@ _NO_CA: Final = base64.b64encode(
     b"-----BEGIN CERTIFICATE-----\nMADE UP BY THE STAND-IN\n-----END CERTIFICATE-----\n"
 ).decode()
 _COMPUTE: Final = "https://www.googleapis.com/compute/v1/"
-_VERSION: Final = "1.33.5-gke.1000000"
+# What the REGULAR channel gives: https://cloud.google.com/kubernetes-engine/docs/release-notes (2026-09).
+_VERSION: Final = "1.35.7-gke.1150000"
 _SCOPES: Final = [
     f"https://www.googleapis.com/auth/{scope}"
     for scope in (

@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from standins.gcp_provider.accelerators import (
     check_accelerators,
+    check_gpu_capacity,
     check_gpu_disk,
     check_live_migration,
+    check_local_ssds,
 )
 from standins.gcp_provider.findings import (
     Finding,
@@ -176,6 +178,8 @@ def check_node_config(inputs: Any, block: Path) -> Iterator[Finding]:
     yield from _check_taints(inputs, block)
     yield from check_accelerators(inputs, block)
     yield from check_gpu_disk(inputs, block)
+    yield from check_gpu_capacity(inputs, block)
+    yield from check_local_ssds(inputs, block)
     yield from check_live_migration(inputs, block)
     yield from _check_provisioning(inputs, block)
     yield from _check_streaming(inputs, block, image)

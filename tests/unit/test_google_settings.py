@@ -97,6 +97,16 @@ def test_environments_differ_where_they_should() -> None:
 
 NODES = "google.nodes."
 CLUSTER = "google.cluster."
+H100 = {NODES + "gpu": "nvidia-h100-80gb", NODES + "machineType": "a3-highgpu-1g"}
+RTX = {
+    NODES + "gpu": "nvidia-rtx-pro-6000",
+    NODES + "machineType": "g4-standard-48",
+    NODES + "zones": ["europe-west4-b"],
+}
+B200 = {
+    **{NODES + "gpu": "nvidia-b200", NODES + "machineType": "a4-highgpu-8g", NODES + "gpusPerNode": 8},
+    **{CLUSTER + "location": "europe-west4", NODES + "zones": ["europe-west4-b"], "gpuCount": 4},
+}
 #: What is changed in the dev stack → key, part of the value shown, part of what is allowed.
 WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "project number": ({"google.project": "123456789012"}, "google.project", "123456789012", "6 to 30"),
@@ -197,6 +207,48 @@ WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
         NODES + "diskType",
         "hyperdisk-balanced on g2",
         "pd-balanced",
+    ),
+    "persistent disk on a machine that takes Hyperdisk only": (
+        {**RTX, NODES + "diskType": "pd-ssd"},
+        NODES + "diskType",
+        "pd-ssd on g4-standard-48",
+        "hyperdisk-balanced",
+    ),
+    "H100 on demand, fewer than eight": (
+        {**H100, NODES + "provisioning": "on-demand"},
+        NODES + "provisioning",
+        "on-demand of a3-highgpu-1g",
+        "spot",
+    ),
+    "B200 on demand": (
+        {**B200, NODES + "provisioning": "on-demand"},
+        NODES + "provisioning",
+        "on-demand of a4-highgpu-8g",
+        "spot or reservation",
+    ),
+    "GPUs of which no zones are known, in a region": (
+        {**B200, NODES + "zones": None},
+        NODES + "zones",
+        "not known here which zones of europe-west4 have nvidia-b200",
+        "zones of europe-west4",
+    ),
+    "such GPUs in another region": (
+        {**B200, NODES + "zones": ["us-central1-b"]},
+        NODES + "zones",
+        "us-central1-b, outside of the region europe-west4",
+        "zones that have it",
+    ),
+    "fewer GPUs than the machine has": (
+        {**B200, NODES + "gpusPerNode": 4},
+        NODES + "gpusPerNode",
+        "4 on a4-highgpu-8g",
+        "8",
+    ),
+    "GPUs that the program does not set up": (
+        {**B200, NODES + "gpu": "nvidia-gb200", NODES + "machineType": "a4x-highgpu-4g"},
+        NODES + "gpu",
+        "Arm ones in racks of 72",
+        "nvidia-b200",
     ),
     "disk type misspelt": ({NODES + "diskType": "pd-standart"}, NODES + "diskType", "pd-standart", "pd-ssd"),
     "reserved name": ({CLUSTER + "name": "google-models"}, CLUSTER + "name", "google-models", "goog"),
@@ -302,6 +354,15 @@ ELSEWHERE: dict[str, dict[str, Any]] = {
         NODES + "machineType": "a3-highgpu-8g",
         "gpuCount": 8,
     },
+    "RTX PRO 6000": RTX,
+    "half of eight B200": B200,
+    "eight H200, reserved": {
+        **B200,
+        NODES + "gpu": "nvidia-h200-141gb",
+        NODES + "machineType": "a3-ultragpu-8g",
+        NODES + "provisioning": "reservation",
+        NODES + "reservation": "ours",
+    },
     "T4 in Belgium": {
         "google.region": "europe-west1",
         CLUSTER + "location": "europe-west1-b",
@@ -322,7 +383,9 @@ def test_other_regions_and_gpus_are_a_few_settings_away(case: str) -> None:
 
 def test_every_machine_of_the_table_is_known_by_its_name() -> None:
     for name, machine in gpus.MACHINES.items():
-        assert machine.gpu in gpus.ZONES, name
+        assert gpus.GPU_MEMORY[machine.gpu] >= 16, name
+        assert machine.disks, name
+        assert machine.provisioning, name
         suffix = name.rsplit("-", 1)[1]
         if suffix.endswith("g"):
             assert machine.gpus == (int(suffix[:-1]),), "the name says how many GPUs it has"

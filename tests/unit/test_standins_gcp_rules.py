@@ -55,6 +55,9 @@ def gpu(kind: str, count: int, machine: str, **more: Any) -> dict[str, Any]:
     return {"machineType": machine, "guestAccelerators": [{"type": kind, "count": count, **more}]}
 
 
+HYPERDISK = {"diskType": "hyperdisk-balanced"}
+
+
 def policy(**more: Any) -> list[dict[str, Any]]:
     return [{"id": "p", **more}]
 
@@ -126,7 +129,7 @@ WRONG: list[tuple[str, str, Any, str, str]] = [
     (POOL, "nodeConfig.diskSizeGb", 9, "nodeConfig.diskSizeGb", "10 to 65536 GB"),
     (POOL, "nodeConfig.diskSizeGb", 65537, "nodeConfig.diskSizeGb", "10 to 65536 GB"),
     (POOL, "nodeConfig.diskType", "ssd", "nodeConfig.diskType", "pd-ssd"),
-    (POOL, "nodeConfig.diskType", "pd-standard", "nodeConfig.diskType", "pd-balanced, pd-ssd or a Hyperdisk"),
+    (POOL, "nodeConfig.diskType", "pd-standard", "nodeConfig.diskType", "pd-balanced or pd-ssd for g2"),
     (POOL, "nodeConfig.machineType", "big", "nodeConfig.machineType", "a machine type such as"),
     (POOL, "nodeConfig.imageType", "COS", "nodeConfig.imageType", "COS_CONTAINERD"),
     (
@@ -226,6 +229,58 @@ WRONG: list[tuple[str, str, Any, str, str]] = [
         gpu("nvidia-l4", 1, "g2-standard-4", gpuDriverInstallationConfig={"gpuDriverVersion": "NEW"}),
         "nodeConfig.guestAccelerators[0].gpuDriverInstallationConfig.gpuDriverVersion",
         "LATEST",
+    ),
+    (
+        POOL,
+        "nodeConfig",
+        gpu("nvidia-rtx-pro-6000", 1, "g4-standard-48"),
+        "nodeConfig.diskType",
+        "hyperdisk-balanced for g4-standard-48",
+    ),
+    (
+        POOL,
+        "nodeConfig",
+        {**gpu("nvidia-rtx-pro-6000", 1, "g4-standard-96"), **HYPERDISK},
+        "nodeConfig.guestAccelerators[0].count",
+        "2, which is what g4-standard-96 has",
+    ),
+    (
+        POOL,
+        "nodeConfig",
+        {**gpu("nvidia-rtx-pro-6000", 1, "g4-standard-64"), **HYPERDISK},
+        "nodeConfig.machineType",
+        "g4-standard-48, g4-standard-96",
+    ),
+    (
+        POOL,
+        "nodeConfig",
+        {**gpu("nvidia-tesla-a100", 1, "a2-highgpu-1g"), **HYPERDISK},
+        "nodeConfig.diskType",
+        "pd-balanced or pd-ssd",
+    ),
+    (
+        POOL,
+        "nodeConfig",
+        {**gpu("nvidia-b200", 8, "a4-highgpu-8g"), **HYPERDISK},
+        "nodeConfig.machineType",
+        "spot or flexStart or reservation only",
+    ),
+    (
+        POOL,
+        "nodeConfig",
+        {**gpu("nvidia-gb200", 4, "a4x-highgpu-4g"), **HYPERDISK, "spot": True},
+        "nodeConfig.machineType",
+        "reservation only",
+    ),
+    (
+        POOL,
+        "nodeConfig",
+        {
+            **gpu("nvidia-l4", 1, "g2-standard-8"),
+            "ephemeralStorageLocalSsdConfig": {"localSsdCount": 2},
+        },
+        "nodeConfig.ephemeralStorageLocalSsdConfig.localSsdCount",
+        "1 local SSDs on g2-standard-8",
     ),
     # scaling and upgrades
     (POOL, "autoscaling", {"minNodeCount": 3, "maxNodeCount": 2}, "autoscaling.minNodeCount", "which is 2"),
@@ -340,7 +395,9 @@ def test_wrong_inputs_are_refused_with_the_allowed_and_the_fix(
 @pytest.mark.parametrize(
     ("token", "path", "value"),
     [
-        (POOL, "nodeConfig", gpu("nvidia-h100-80gb", 1, "a3-highgpu-1g")),
+        (POOL, "nodeConfig", {**gpu("nvidia-h100-80gb", 1, "a3-highgpu-1g"), "spot": True}),
+        (POOL, "nodeConfig", {**gpu("nvidia-rtx-pro-6000", 1, "g4-standard-12"), **HYPERDISK}),
+        (POOL, "nodeConfig", {**gpu("nvidia-b200", 8, "a4-highgpu-8g"), **HYPERDISK, "flexStart": True}),
         (POOL, "nodeConfig", gpu("nvidia-h100-80gb", 8, "a3-highgpu-8g")),
         (POOL, "nodeConfig", gpu("nvidia-tesla-a100", 16, "a2-megagpu-16g")),
         (POOL, "nodeConfig", gpu("nvidia-a100-80gb", 4, "a2-ultragpu-4g")),
