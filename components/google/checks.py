@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from components.checks import problem
 from components.fields import quantity
-from components.google import disk, drivers, gpus
+from components.google import disk, gpus
 from components.google.settings import GoogleSettings, NodeSettings
 from modelcar.errors import Problem
 
@@ -111,8 +111,6 @@ def misfits(settings: Settings, nodes: NodeSettings) -> Iterator[Problem]:
     if settings.vllm and settings.vllm.dtype == "bfloat16" and nodes.gpu in gpus.NO_BFLOAT16:
         value = f"bfloat16 on {nodes.gpu}, which cannot compute in it"
         yield problem("vllm.dtype", value, "half or float32 there", "set it to half, or take another GPU")
-    if settings.google:
-        yield from drivers.problems(settings, nodes, drivers.made_with(settings.google))
     if settings.gpu_count < 1:
         value = f"{settings.gpu_count} on a stack with GPU nodes"
         yield problem("gpuCount", value, "1 or more", "set it to the GPUs that one pod needs")

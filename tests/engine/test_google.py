@@ -150,6 +150,24 @@ def test_what_is_adopted_and_not_there_is_refused_before_anything_is_declared(de
     assert "Traceback" not in said
 
 
+def test_a_driver_that_is_too_old_for_the_server_is_refused_in_a_preview(dev: Project) -> None:
+    google = dev.config["google"]
+    place = "projects/my-project/locations/europe-west4-b/clusters/old"
+    old = {"type": "gcp:container/cluster:Cluster", "state": {"masterVersion": "1.33.5-gke.1162000"}}
+    Path(dev.variables["MODELCAR_GCP_STANDIN"]).write_text(json.dumps({"resources": {place: old}}))
+    committed = yaml.safe_load((PROJECT / "Pulumi.dev.yaml").read_text())["config"]
+    dev.configure(
+        google={**google, "cluster": {"name": "old", "location": "europe-west4-b"}},
+        serverImage=committed["modelcar:serverImage"],
+    )
+    result = dev.pulumi("preview", check=False)
+    said = result.stdout + result.stderr
+    assert result.returncode
+    assert "modelcar:google.nodes.driver: DEFAULT, which is R535 on GKE 1.33.5-gke.1162000" in said
+    assert "needs a driver of R580" in said
+    assert "Traceback" not in said
+
+
 def test_settings_for_faster_starts_pass_the_providers_checks(dev: Project) -> None:
     google = dev.config["google"]
     faster = {

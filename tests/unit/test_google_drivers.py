@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pulumi
@@ -12,6 +13,7 @@ import pytest
 
 from components import summary
 from components.google import drivers, gpus
+from components.google.cluster import require_adopted
 from components.google.settings import NodeSettings
 from components.models import Stack, load_stack
 from components.preflight import Facts, node_doubts
@@ -106,6 +108,17 @@ def test_an_older_cluster_with_the_default_driver_is_refused_with_the_way_out() 
     assert found.allowed == "a driver of R580 or newer (nodes.driver LATEST)"
     assert "LATEST" in found.fix
     assert "1.34" in found.fix
+
+
+def test_the_version_is_that_of_the_cluster_which_is_adopted(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SimpleNamespace(master_version="1.33.5-gke.1162000")
+    monkeypatch.setattr("pulumi_gcp.container.get_cluster", lambda **_: found)
+    [adopted] = stack(**ADOPTED).models
+    [created] = stack().models
+    assert adopted.google
+    assert created.google
+    assert require_adopted(adopted.google) == "1.33.5-gke.1162000"
+    assert require_adopted(created.google) is None
 
 
 @pytest.mark.parametrize(
