@@ -62,10 +62,17 @@ NODE_IMAGES = (
     NodeImage((1, 32, 0, 0), 121, 535, 580),
     NodeImage((1, 31, 0, 0), 117, 535, 580),
 )
+#: What DEFAULT gives at least, on any of them.
+LEAST = min(image.default for image in NODE_IMAGES if image.default)
 #: Whose default is newer than the table's on images with R535, and raised from time to time.
 OWN_DEFAULT = frozenset({gpus.H200, gpus.B200})
 #: The oldest GKE version that has machines with a GPU: https://cloud.google.com/kubernetes-engine/docs/how-to/gpus
-OLDEST_GKE = {gpus.RTX_PRO_6000: "1.34.0-gke.1662000"}
+#: and https://cloud.google.com/cluster-toolkit/docs/deploy/gke/create-a4-cluster, …/create-a3-ultra-cluster
+OLDEST_GKE = {
+    gpus.H200: "1.31.5-gke.1169000",
+    gpus.B200: "1.32.1-gke.1729000",
+    gpus.RTX_PRO_6000: "1.34.0-gke.1662000",
+}
 #: The version that a cluster of a release channel has at least, where it is made now (2026-R35, 2026-08-20).
 #: A cluster on EXTENDED may stay on an older one for two years.
 CHANNELS = {"RAPID": "1.36", "REGULAR": "1.35", "STABLE": "1.34.9", "EXTENDED": None}
@@ -155,10 +162,10 @@ def doubts(settings: Settings, nodes: NodeSettings, version: str | None) -> Iter
             f"{pool}, the nodes have R{found}, and {COMPATIBILITY} is set: the server loads the driver "
             "library of its own image, which was not tried here"
         )
-    elif found is None and nodes.driver == "DEFAULT":
+    elif found is None and nodes.driver == "DEFAULT" and oldest > LEAST:
         where = f"GKE {version}" if version else f"a GKE version below {CUDA_13_GKE}, if the cluster has one,"
         yield (
-            f"{pool}, and the default driver of {where} may be older (R535 before {CUDA_13_GKE}): set "
+            f"{pool}, and the default driver of {where} may be older (R{LEAST} before {CUDA_13_GKE}): set "
             "modelcar:google.nodes.driver to LATEST, or see `kubectl get nodes` for the version"
         )
 

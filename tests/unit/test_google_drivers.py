@@ -131,6 +131,7 @@ def test_the_version_is_that_of_the_cluster_which_is_adopted(monkeypatch: pytest
         ("1.33.5-gke.1162000", {"serverImage": f"registry.example.org/ours{DIGEST}"}),
         ("1.33.5-gke.1162000", {"runtime": "custom"}),
         (None, {NODES + "driver": "LATEST"}),
+        (None, {"serverImage": f"{VLLM}:v0.19.1{DIGEST}"}),
     ],
 )
 def test_where_the_driver_is_right_or_the_image_unknown_nothing_is_said(
