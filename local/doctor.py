@@ -24,9 +24,10 @@ from components import reachability
 from components.kserve_platform import CONFIG_MAP, modelcar_enabled
 from components.models import Stack, load_stack
 from local import gpu
+from local import platform as embedded_platform
 from local.instance import PROJECT, Instance, cache_root
 from local.preview import chosen_backend
-from local.serving import decide, full_cards, hands_out
+from local.serving import decide, full_cards
 from local.stack import STACK
 from modelcar.errors import InputError
 from modelcar.lock import read_lock
@@ -125,7 +126,9 @@ def _serving(instance: Instance, config: dict[str, Any]) -> Iterator[Line]:
             yield Line("model server", "missing", f"{problem.key}: {problem.value}", problem.fix)
         return
     yield Line("GPU", "note" if chosen.found.fix else "ok", chosen.found.found, chosen.found.fix)
-    if chosen.gpus and hands_out(instance) is None:  # else it may be its own pod that fills the card
+    if chosen.gpus and not embedded_platform.hands_out(
+        instance
+    ):  # else it may be its own pod that fills the card
         for warning, fix in full_cards(chosen.gpus, config):
             yield Line("GPU memory", "note", warning, fix)
     unused = chosen.found.gpus and not chosen.gpus

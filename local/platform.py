@@ -56,14 +56,11 @@ def up(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | None
 
     Raises:
         PlatformError: a process does not become ready.
-        InputError: the link's addresses are in use on this machine, the driver's libraries are not found, or
-            the platform runs with other cards.
+        InputError: the link's addresses are in use on this machine, or the driver's libraries are not found.
     """
     if supervisor(instance) is None:
         clean_leftovers(instance, tools)
         _start(instance, tools, gpus)
-    elif gpus:
-        _require_same_gpus(instance, gpus)
     phases: list[tuple[str, Callable[[], None]]] = [
         ("registry", lambda: _push_tool_image(instance)),
         ("buildkitd", lambda: _register_builder(instance, tools)),
@@ -106,6 +103,14 @@ def status(instance: Instance) -> dict[str, dict[str, Any]]:
             service["pid"] = process.pid
             service["memoryMiB"] = round(process.memory_info().rss / 2**20)
     return services
+
+
+def hands_out(instance: Instance) -> set[str]:
+    """Return the UUIDs of the GPUs that the running platform hands out; none where it does not run."""
+    config = device_plugin_file(instance)
+    if supervisor(instance) is None or not config.exists():
+        return set()
+    return {device["id"] for device in json.loads(config.read_text())["devices"]}
 
 
 def down(instance: Instance, progress: Progress) -> None:
@@ -216,21 +221,6 @@ def _require_free_addresses(instance: Instance, tools: Toolbox) -> None:
                 allowed="a network that this machine does not use",
                 fix=f"choose another slot: echo {instance.slot + 1} > {instance.state / 'slot'}",
             )
-
-
-def _require_same_gpus(instance: Instance, gpus: Gpus) -> None:
-    """A platform that was started without these cards (the driver came later) does not learn of them."""
-    wanted = {card.uuid for card in gpus.cards}
-    config = device_plugin_file(instance)
-    found = json.loads(config.read_text()) if config.exists() else {"devices": []}
-    known = {device["id"] for device in found["devices"]}
-    if known != wanted:
-        raise refuse(
-            "the running platform's GPUs",
-            ", ".join(sorted(known)) or "none",
-            allowed="those that are found now: " + ", ".join(sorted(wanted)),
-            fix="start it anew: `make down`, then `make up`; what it holds stays",
-        )
 
 
 def _wait(

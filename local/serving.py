@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
-from local import gpu, platform, servers
+from local import gpu, servers
 from local.gpu import Finding, Gpus
-from local.instance import Instance, cache_root
+from local.instance import cache_root
 from modelcar.errors import refuse
 
 GIB = 2**30
@@ -177,21 +175,3 @@ def _utilization(settings: Mapping[str, Any]) -> float:
         except (TypeError, ValueError):
             continue
     return UTILIZATION
-
-
-#: In the state folder: the GPUs that the running platform hands out, by their UUIDs, or null.
-GPUS_FILE = "gpus.json"
-
-
-def devices(gpus: Gpus | None) -> dict[str, str] | None:
-    """Return what a platform with these GPUs hands out."""
-    return {card.uuid: str(card.node) for card in gpus.cards} if gpus else None
-
-
-def hands_out(instance: Instance) -> object:
-    """Return the GPUs of the platform that runs; None where it has none, or does not run."""
-    if platform.supervisor(instance) is None:
-        return None
-    with suppress(OSError, ValueError):
-        return json.loads((instance.state / GPUS_FILE).read_text())
-    return None

@@ -22,7 +22,7 @@ from local import ask, own_cluster, platform, servers, stack
 from local.gpu import Gpus
 from local.instance import PROJECT, Instance, cache_root
 from local.plan import TOOL_IMAGE
-from local.serving import GPUS_FILE, decide, devices, full_cards, hands_out
+from local.serving import decide, full_cards
 from local.tools import Toolbox, collect, signing_tools
 from modelcar import fetching
 from modelcar.errors import refuse
@@ -134,7 +134,7 @@ def choose_gpus(instance: Instance, settings: dict[str, Any]) -> Gpus | None:
             indented(f"NOTE: served without the GPU: {serving.reason}")
         return None
     indented(f"model server: {serving.kind} ({serving.reason})")
-    if hands_out(instance) is None:  # else what fills the card may be this platform's own pod
+    if not platform.hands_out(instance):  # else what fills the card may be this platform's own pod
         for warning, fix in full_cards(serving.gpus, settings):
             indented(f"WARNING: {warning}\n   fix: {fix}")
     return serving.gpus
@@ -149,13 +149,12 @@ def start_platform(instance: Instance, tools: Toolbox, gpus: Gpus | None) -> Non
     Raises:
         PlatformError, InputError: see `platform.up`.
     """
-    wanted = devices(gpus)
-    if platform.supervisor(instance) is not None and hands_out(instance) != wanted:
+    wanted = {card.uuid for card in gpus.cards} if gpus else set()
+    if platform.supervisor(instance) is not None and platform.hands_out(instance) != wanted:
         runs = "without this GPU" if gpus else "with a GPU that this stack is not served on"
         indented(f"the platform runs {runs}: starting it again")
         platform.down(instance, indented)
     platform.up(instance, tools, indented, gpus)
-    (instance.state / GPUS_FILE).write_text(json.dumps(wanted) + "\n")
 
 
 def models_of(settings: dict[str, Any]) -> list[str]:

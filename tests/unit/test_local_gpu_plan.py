@@ -171,14 +171,15 @@ def test_the_plugin_is_built_on_request_and_again_when_its_source_changes(
     assert _fingerprint(kubelet) == other
 
 
-def test_other_cards_than_the_running_platforms_are_refused(instance: Instance, tmp_path: Path) -> None:
+def test_what_the_running_platform_hands_out_is_known(
+    instance: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written(instance, gpus(tmp_path, 0, 1))
-    platform._require_same_gpus(instance, gpus(tmp_path, 1, 0))
-    with pytest.raises(InputError, match=r"(?s)GPUs: GPU-0, GPU-1.*allowed.*GPU-1.*make down.*make up"):
-        platform._require_same_gpus(instance, gpus(tmp_path, 1))
+    assert platform.hands_out(instance) == set(), "it does not run"
+    monkeypatch.setattr(platform, "supervisor", lambda _: object())
+    assert platform.hands_out(instance) == {"GPU-0", "GPU-1"}
     written(instance, None)
-    with pytest.raises(InputError, match=r"GPUs: none"):
-        platform._require_same_gpus(instance, gpus(tmp_path, 1))
+    assert platform.hands_out(instance) == set()
 
 
 def test_the_cover_of_another_platform_stays_on(

@@ -272,12 +272,12 @@ def test_a_platform_that_runs_with_other_cards_is_started_again(
 ) -> None:
     done: list[Any] = []
     monkeypatch.setattr(platform, "supervisor", lambda _: object())
+    monkeypatch.setattr(
+        platform, "hands_out", lambda _: {card.uuid for card in before.cards} if before else set()
+    )
     monkeypatch.setattr(platform, "down", lambda *_: done.append("down"))
     monkeypatch.setattr(platform, "up", lambda instance, tools, progress, gpus: done.append(gpus))
-    instance, tools = Instance("x", 63, tmp_path), Toolbox({}, "", tmp_path, None, (), True)
-    up.start_platform(instance, tools, before)
-    done.clear()
-    up.start_platform(instance, tools, after)
+    up.start_platform(Instance("x", 63, tmp_path), Toolbox({}, "", tmp_path, None, (), True), after)
     assert done == (["down", after] if starts_again else [after])
 
 
