@@ -37,7 +37,8 @@ DRIVER_LIBRARIES = f"{DRIVER}/lib64"
 #: itself (vllm/platforms/cuda.py). On the others it would take FlashInfer, which compiles with nvcc, or
 #: FlashAttention 4, whose CuTe DSL is left out here.
 FLASH_ATTENTION = (8, 9, 12)
-#: GiB of memory that a pod with a GPU gets: half of the machine's, at most so much, and at least the other.
+#: GiB of memory that a pod with a GPU gets, at most and at least; between them, half of the machine's, shared
+#: by its cards.
 MOST_MEMORY, LEAST_MEMORY = 32, 6
 
 Progress = Callable[[str], None]
@@ -408,7 +409,7 @@ def describe(kind: str, folder: Path, gpus: Gpus | None = None) -> ServerEnviron
             ],
             env=_server_env(kind, folder),
             host_paths=host_paths(folder, compiler=c_compiler()),
-            memory=f"{_gpu_memory()}Gi",
+            memory=f"{_gpu_memory(len(gpus.cards) if gpus else 1)}Gi",
         )
     if kind == "vllm":
         return ServerEnvironment(
@@ -436,6 +437,7 @@ def describe(kind: str, folder: Path, gpus: Gpus | None = None) -> ServerEnviron
     )
 
 
-def _gpu_memory() -> int:
-    """Return the GiB of memory that a pod with a GPU gets: weights pass through it, and it holds little."""
-    return max(LEAST_MEMORY, min(MOST_MEMORY, psutil.virtual_memory().total // GIB // 2))
+def _gpu_memory(cards: int) -> int:
+    """Return the GiB of memory that a pod gets where each card may have one; weights only pass through it."""
+    share = psutil.virtual_memory().total // GIB // 2 // cards
+    return max(LEAST_MEMORY, min(MOST_MEMORY, share))

@@ -294,12 +294,14 @@ def test_cards_without_ready_made_attention_get_tritons(
     assert ("--attention-backend=TRITON_ATTN" in args) == triton
 
 
-@pytest.mark.parametrize(("total", "memory"), [(8, "6Gi"), (32, "16Gi"), (128, "32Gi")])
-def test_a_gpu_server_gets_half_of_the_memory_up_to_32_gib(
-    uv: FakeUv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, total: int, memory: str
+@pytest.mark.parametrize(
+    ("total", "cards", "memory"), [(8, 1, "6Gi"), (32, 1, "16Gi"), (128, 1, "32Gi"), (64, 2, "16Gi")]
+)
+def test_a_pod_for_each_card_fits_in_half_of_the_memory(
+    uv: FakeUv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, total: int, cards: int, memory: str
 ) -> None:
     monkeypatch.setattr("psutil.virtual_memory", lambda: Memory(total * 2**30))
-    assert on_cards(uv, tmp_path / "cache", (9, 0)).memory == memory
+    assert on_cards(uv, tmp_path / "cache", *[(9, 0)] * cards).memory == memory
 
 
 Memory = namedtuple("Memory", "total")
