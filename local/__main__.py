@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from local import doctor, own_cluster, platform, preview, rehearse, runbook, setting, stack, up
 from local.instance import CAMPAIGN, COLD_START, Instance, load, state_root
-from local.tools import Toolbox, collect, signing_tools
+from local.tools import DEVICE_PLUGIN, Toolbox, collect, signing_tools
 from modelcar.errors import InputError, refuse
 
 
@@ -26,7 +26,7 @@ def _up(instance: Instance, _: argparse.Namespace) -> int:
 def _tools(instance: Instance, _: argparse.Namespace) -> int:
     up.say("── tools")
     gpus = up.choose_gpus(instance, up.stack_settings())
-    plugin = (up.DEVICE_PLUGIN,) if gpus else ()
+    plugin = (DEVICE_PLUGIN,) if gpus else ()
     collect(up.indented, extra=("helm", *plugin), plugins=("kubernetes", "gcp"))
     up.model_server(gpus)
     return 0

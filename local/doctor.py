@@ -126,9 +126,8 @@ def _serving(instance: Instance, config: dict[str, Any]) -> Iterator[Line]:
             yield Line("model server", "missing", f"{problem.key}: {problem.value}", problem.fix)
         return
     yield Line("GPU", "note" if chosen.found.fix else "ok", chosen.found.found, chosen.found.fix)
-    if chosen.gpus and not embedded_platform.hands_out(
-        instance
-    ):  # else it may be its own pod that fills the card
+    # The platform's own pod may be what fills the card.
+    if chosen.gpus and not embedded_platform.hands_out(instance):
         for warning, fix in full_cards(chosen.gpus, config):
             yield Line("GPU memory", "note", warning, fix)
     unused = chosen.found.gpus and not chosen.gpus

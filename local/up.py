@@ -23,7 +23,7 @@ from local.gpu import Gpus
 from local.instance import PROJECT, Instance, cache_root
 from local.plan import TOOL_IMAGE
 from local.serving import decide, full_cards
-from local.tools import Toolbox, collect, signing_tools
+from local.tools import DEVICE_PLUGIN, Toolbox, collect, signing_tools
 from modelcar import fetching
 from modelcar.errors import refuse
 from modelcar.lock import lock_path, read_lock
@@ -33,9 +33,6 @@ from modelcar.tiny_model import make_tiny_model
 
 #: What the kernel calls a processor, and what OCI does.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-
-#: Gives the node its GPUs; built only where there are any.
-DEVICE_PLUGIN = "modelcar-device-plugin"
 
 #: Patience for a server whose node has just come back; a new one was waited for by `pulumi up`.
 SERVER_SECONDS = 300.0

@@ -238,7 +238,8 @@ def c_compiler() -> str | None:
     Not `cc`: on Debian it is a link into /etc, which the pod does not see.
     """
     found = (shutil.which(name) for name in ("gcc", "clang", os.environ.get("CC") or "gcc"))
-    return next((path for path in found if path), None)
+    path = next((Path(path) for path in found if path), None)
+    return str(path.parent.resolve() / path.name) if path else None  # /bin is /usr/bin, which the pod sees
 
 
 def _cannot_compile(compiler: str) -> str:

@@ -395,7 +395,7 @@ def _around_the_driver(path: Path) -> list[Path]:
 
 
 def describe(kind: str, folder: Path, gpus: Gpus | None = None) -> ServerEnvironment:
-    """Say how a pod runs the environment in a folder, installed or not."""
+    """Say how a pod runs the environment in a folder, installed or not; `vllm-cuda` on these cards."""
     python = folder / "bin" / "python3"
     if kind == "vllm-cuda":
         others = gpus and any(card.capability[0] not in FLASH_ATTENTION for card in gpus.cards)
