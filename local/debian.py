@@ -42,12 +42,12 @@ def debian_parts(root: Path, progress: Progress) -> dict[str, Path]:
     Raises:
         InputError: parts are missing and cannot be unpacked here; with the command that installs them.
     """
-    found = {part.program: _find_debian(part.program, root) for part in DEBIAN_PARTS}
+    found = {part.program: find_debian(part.program, root) for part in DEBIAN_PARTS}
     missing = sorted({part.package for part in DEBIAN_PARTS if found[part.program] is None})
     if missing:
         started = time.monotonic()
         unpack_debian(missing, root)
-        found = {part.program: _find_debian(part.program, root) for part in DEBIAN_PARTS}
+        found = {part.program: find_debian(part.program, root) for part in DEBIAN_PARTS}
         progress(f"Debian parts ({', '.join(missing)}) unpacked in {time.monotonic() - started:.0f} s")
     still_missing = sorted({part.package for part in DEBIAN_PARTS if found[part.program] is None})
     if still_missing:
@@ -57,7 +57,13 @@ def debian_parts(root: Path, progress: Progress) -> dict[str, Path]:
     return programs
 
 
-def _find_debian(program: str, root: Path) -> Path | None:
+def find_debian(program: str, root: Path) -> Path | None:
+    """Return where a program is: on PATH, among the unpacked packages, or in Debian's own folders.
+
+    Args:
+        program: its name.
+        root: folder that packages were unpacked to.
+    """
     folders = ["usr/bin", "usr/sbin", "bin", "sbin", "usr/lib/cni"]
     if program == "bridge":  # a CNI plug-in; iproute2 has a program of the same name
         candidates = [Path("/usr/lib/cni/bridge"), Path("/opt/cni/bin/bridge"), root / "usr/lib/cni/bridge"]

@@ -90,7 +90,8 @@ def netfilter(folder: Path, progress: Progress) -> Path | None:
 def _write(folder: Path) -> None:
     root = folder / "debian"
     libraries = root / "usr/lib"
-    if not all(shutil.which(name) for name in PROGRAMS):
+    unpacked = all((root / "usr/sbin" / program).exists() for program in PROGRAMS.values())
+    if not unpacked and not all(shutil.which(name) for name in PROGRAMS):
         unpack_debian(PACKAGES, root)
     folder.mkdir(parents=True, exist_ok=True)
     for name, program in PROGRAMS.items():

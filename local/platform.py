@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import psutil
 import yaml
 
 from local import kserve, netfilter
+from local.debian import find_debian
 from local.gpu import Gpus
 from local.instance import PROJECT, SLOTS, Instance, link_owner, slot_is_free
 from local.oci_push import push_layout
@@ -32,7 +32,7 @@ from local.plan import (
     device_plugin_file,
     write_plan,
 )
-from local.tools import Progress, Toolbox
+from local.tools import Progress, Toolbox, tools_folder
 from modelcar.base import write_base_layout
 from modelcar.errors import refuse
 
@@ -130,10 +130,10 @@ def down(instance: Instance, progress: Progress) -> None:
 
 def clean_leftovers(instance: Instance, tools: Toolbox | None) -> None:
     """Remove what outlives the namespaces, or a crash: the link, empty cgroups, pid files, cover folders."""
-    ip = tools["ip"] if tools else shutil.which("ip") or "/sbin/ip"
-    if link_owner(instance.link) == str(instance.state):  # never another checkout's
+    ip = tools.programs["ip"] if tools else find_debian("ip", tools_folder() / "debian")
+    if ip and link_owner(instance.link) == str(instance.state):  # never another checkout's
         # The kernel removes it a moment after the last process; deleting it at once is not an error.
-        subprocess.run([ip, "link", "delete", instance.link], capture_output=True, check=False)
+        subprocess.run([str(ip), "link", "delete", instance.link], capture_output=True, check=False)
     for hierarchy in Path("/sys/fs/cgroup").glob("**/k8s.io"):
         _remove_empty_cgroups(hierarchy)
     for pid_file in instance.pids.glob("*.pid"):

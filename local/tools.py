@@ -266,6 +266,43 @@ def find_tool(name: str, progress: Progress) -> Path:
     )
 
 
+def build_all(progress: Progress, extra: tuple[str, ...] = ()) -> dict[str, Path]:
+    """Build what the embedded platform runs, whatever is on PATH, for a machine that has none of it.
+
+    Args:
+        progress: takes a line for each that took time.
+        extra: names out of ON_REQUEST, to be built too.
+
+    Raises:
+        InputError: Go is missing, the disk is too full or a build failed.
+    """
+    wanted = [tool for tool in TOOLS if _is_wanted(tool.name, embedded=True, extra=extra)]
+    return {tool.name: _build(tool, progress) for tool in wanted}
+
+
+def fingerprints(extra: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return, for each program that the embedded platform builds, all that its build depends on."""
+    wanted = [tool for tool in TOOLS if _is_wanted(tool.name, embedded=True, extra=extra)]
+    return {tool.name: _fingerprint(tool) for tool in wanted}
+
+
+def mark_as_built(built: Mapping[str, str]) -> None:
+    """Let programs that came from elsewhere count as built: they are of these fingerprints."""
+    folder = tools_folder() / "stamps"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, fingerprint in built.items():
+        (folder / name).write_text(fingerprint)
+
+
+def kserve_manifests(progress: Progress) -> Path:
+    """Return the folder of KServe's own CRDs, webhooks, configuration and charts.
+
+    Raises:
+        InputError: they are not in the cache, and KServe's Go module cannot be downloaded.
+    """
+    return _kserve_manifests(progress, KSERVE_VERSION)
+
+
 def kserve_charts(progress: Progress) -> Path:
     """Return the folder of KServe's own Helm charts, one folder each (`kserve-crd`, `kserve-resources`, …).
 
@@ -296,10 +333,11 @@ def _require_linux_root() -> None:
 
 
 def _find_or_build(tool: Tool, progress: Progress) -> Path:
-    for name in tool.on_path:
-        found = _which(name)
-        if found:
-            return found
+    on_path = (found for name in tool.on_path if (found := _which(name)))
+    return next(on_path, None) or _build(tool, progress)
+
+
+def _build(tool: Tool, progress: Progress) -> Path:
     target = tools_folder() / "bin" / tool.name
     stamp = tools_folder() / "stamps" / tool.name
     wanted = _fingerprint(tool)

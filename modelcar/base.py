@@ -106,7 +106,7 @@ def add_base_layer(store: LayoutStore, base: Base) -> None:
     """
     if store.has(base.layer.digest, base.layer.size):
         return
-    content = busybox_layer(_program(base))
+    content = busybox_layer(pinned_program(base))
     if sha256_digest(content) != base.layer.digest:
         raise refuse(
             str(BASE_LOCK),
@@ -184,8 +184,12 @@ def program_of(package: bytes) -> bytes:
     )
 
 
-def _program(base: Base) -> bytes:
-    """Return the pinned BusyBox: from this machine where it has the very same, else from its package."""
+def pinned_program(base: Base) -> bytes:
+    """Return the pinned BusyBox: from this machine where it has the very same, else from its package.
+
+    Raises:
+        InputError: it is not on this machine, and the package cannot be downloaded.
+    """
     cache = Path(os.environ.get("MODELCAR_CACHE") or BASE_LOCK.parent.parent / ".cache")
     kept = cache / "base" / base.program
     for path in (kept, cache / "tools/debian/bin/busybox", Path("/bin/busybox"), Path("/usr/bin/busybox")):

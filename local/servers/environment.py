@@ -326,6 +326,28 @@ def _alone(lock: Path, progress: Progress) -> Iterator[int]:
         yield file.fileno()
 
 
+def finish(kind: str, cache: Path, progress: Progress) -> None:
+    """Make ready an environment whose packages came out of a bundle: bytecode, a trial, the marker.
+
+    Args:
+        kind: of the server.
+        cache: folder that holds `servers/KIND-VERSION`, a virtual environment with the packages in it.
+        progress: gets a line before what takes long.
+
+    Raises:
+        InputError: it does not work on this machine.
+    """
+    folder = environment_folder(kind, cache.absolute())
+    python, title = folder / "bin" / "python3", f"{RELEASES[kind].title} {RELEASES[kind].version}"
+    progress(f"{title}: compiling its bytecode and trying it …")
+    # In some packages a file is no valid Python, on purpose: what matters is whether the trial goes well.
+    compileall = [str(python), "-m", "compileall", "-q", "-j", "0", str(folder / "lib")]
+    subprocess.run(compileall, stdout=subprocess.DEVNULL, umask=0o022, check=False)
+    _try(kind, folder, python)
+    _make_readable(folder)
+    (folder / MARKER).write_text(json.dumps(_fingerprint(kind), indent=1) + "\n")
+
+
 # --- describing ------------------------------------------------------------------------------------
 
 

@@ -7,13 +7,13 @@ not installed again, and a .pth file puts the folder behind the environment's ow
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from local.bundle.packages import installed, read_lock, split_present
 from modelcar.errors import refuse
 
 #: Names the folder.
@@ -52,24 +52,8 @@ def split(lock: str, folder: Path | None) -> tuple[str, list[str]]:
     A local part of a version does not count: torch 2.11.0+cu130 is torch 2.11.0 from another index.
     """
     have = installed(folder) if folder else {}
-    kept, present = [], []
-    for entry in re.split(r"\n(?=\S)", lock.strip()):
-        match = re.match(r"([A-Za-z0-9._-]+)==([^\s;\\]+)", entry)
-        if match and have.get(_normalised(match[1]), "").partition("+")[0] == match[2]:
-            present.append(f"{match[1]}=={match[2]}")
-        else:
-            kept.append(entry)
-    return "\n".join(kept) + "\n", present
-
-
-def installed(folder: Path) -> dict[str, str]:
-    """Return the versions of the packages in a folder, by their names as PEP 503 compares them."""
-    found = importlib.metadata.distributions(path=[str(folder)])
-    return {_normalised(name): it.version for it in found if (name := it.metadata["Name"])}
-
-
-def _normalised(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+    kept, there = split_present(read_lock(lock), have)
+    return "\n".join(pin.text for pin in kept) + "\n", [pin.specifier for pin in there]
 
 
 def put_behind(environment: Path, folder: Path | None) -> None:

@@ -91,7 +91,7 @@ def test_missing_debian_parts_are_named_with_the_command(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODELCAR_NO_INSTALL", "1")
-    monkeypatch.setattr(debian, "_find_debian", lambda program, root: None)
+    monkeypatch.setattr(debian, "find_debian", lambda program, root: None)
     expected = (
         r"(?s)etcd-server.*MODELCAR_NO_INSTALL.*apt-get install -y --no-install-recommends .*etcd-server"
     )

@@ -207,7 +207,7 @@ def pinned(archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("architecture", base.LOCKED_ARCHITECTURES)
 def test_base_lock_agrees_with_the_packages_that_it_names(architecture: str) -> None:
     found = base.read_base(architecture)
-    program = base._program(found)  # out of the cache, or downloaded
+    program = base.pinned_program(found)  # out of the cache, or downloaded
     assert base._elf(program) == (architecture, None)
     layer = base.busybox_layer(program)
     assert (sha256_digest(layer), len(layer)) == (found.layer.digest, found.layer.size)
@@ -237,7 +237,7 @@ def test_a_damaged_program_in_the_cache_is_downloaded_again(
     kept = tmp_path / "cache" / "base" / pinned.program
     kept.parent.mkdir(parents=True)
     kept.write_bytes(PROGRAM[:-1])
-    assert base._program(pinned) == PROGRAM
+    assert base.pinned_program(pinned) == PROGRAM
     assert kept.read_bytes() == PROGRAM
 
 
@@ -246,7 +246,7 @@ def test_a_package_of_another_content_is_not_taken(
 ) -> None:
     archive.files["/a"] = archive.files["/b"]
     archive.files["/b"] = deb(PROGRAM + b"!")
-    assert base._program(dataclasses.replace(pinned, urls=pinned.urls[::-1])) == PROGRAM
+    assert base.pinned_program(dataclasses.replace(pinned, urls=pinned.urls[::-1])) == PROGRAM
     shutil.rmtree(tmp_path / "cache")
     del archive.files["/a"]
     with open_store(tmp_path / "layout") as store, pytest.raises(InputError) as caught:
