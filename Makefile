@@ -4,13 +4,30 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
+# `make up BUNDLE=FOLDER`: out of a bundle comes all that is downloaded or built otherwise (docs/air-gapped.md).
+# It writes what each later command of make has to know of it, so make reads that file, which it makes first.
+ifneq ($(BUNDLE),)
+include .venv/bundle.mk
+ifeq ($(MAKE_RESTARTS),)
+.venv/bundle.mk: always
+	@$(NEW_ENOUGH)
+	@$(PYTHON3) -m local.bundle unpack "$(BUNDLE)"
+always: ;
+endif
+else
+-include .venv/bundle.mk
+endif
+
 UV_VERSION := 0.13.9
 CACHE ?= $(if $(MODELCAR_CACHE),$(MODELCAR_CACHE),.cache)
 # uv from PATH where there is one, else the pinned one from the Python package index, in the cache.
-UV := $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
+UV := $(or $(if $(BUNDLED),local/bundle/no-uv),$(shell command -v uv),$(CACHE)/uv/bin/uv)
 PYTHON := .venv/bin/python
 LOCAL := UV=$(abspath $(UV)) $(PYTHON) -m local
 STACK ?= local
+#: A Python that runs before there is an environment.
+PYTHON3 ?= python3
+NEW_ENOUGH = $(PYTHON3) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"error: Python {v.major}.{v.minor} is $(PYTHON3) here; 3.11 or newer is needed")'
 
 .PHONY: help
 help: ## show the commands
@@ -18,16 +35,21 @@ help: ## show the commands
 
 $(CACHE)/uv/bin/uv:
 	@echo "── uv $(UV_VERSION) (not on PATH: installed into $(CACHE)/uv)"
-	@python3 -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"error: Python {v.major}.{v.minor} is python3 here; 3.11 or newer is needed")'
-	@python3 -m venv $(CACHE)/uv
+	@$(NEW_ENOUGH)
+	@$(PYTHON3) -m venv $(CACHE)/uv
 	@$(CACHE)/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
+ifneq ($(BUNDLED),)
+.venv/.locked: requirements.lock
+	@$(PYTHON) -m local.bundle check
+else
 # The lock holds hashes and no index addresses, so it installs from any mirror.
 .venv/.locked: requirements.lock | $(UV)
 	@echo "── Python environment from requirements.lock"
 	@$(UV) venv --quiet --allow-existing .venv
 	@$(UV) pip sync --quiet --python .venv --require-hashes requirements.lock
 	@touch $@
+endif
 
 .PHONY: env
 env: .venv/.locked
@@ -41,6 +63,10 @@ lock: | $(UV) ## resolve requirements.lock again from pyproject.toml
 .PHONY: up
 up: env ## serve a model here: tools, platform, image, service, one request
 	@$(LOCAL) up
+
+.PHONY: bundle
+bundle: env ## pack all that `make up` needs for a machine without registries: make bundle ARGS="--python 3.12"
+	@UV=$(abspath $(UV)) $(PYTHON) -m local.bundle pack $(ARGS)
 
 .PHONY: platform
 platform: env ## start the embedded platform only

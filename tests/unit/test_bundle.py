@@ -1,0 +1,482 @@
+"""A bundle: packed the same each time, checked before anything is unpacked, unpacked once."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from local import tools
+from local.bundle import archives, contents, libraries, manifest, pack, parts, target, unpack
+from local.bundle.archives import Entry
+from local.bundle.manifest import PYTHON, SERVER, TOOLS, Component, Manifest
+from local.bundle.packages import read_freeze, read_lock, runtime, same_version, split_present
+from local.instance import PROJECT, cache_root
+from local.servers import environment as servers
+from local.servers.choice import environment_folder
+from modelcar.errors import InputError
+
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+SITE = f"lib/python{HERE}/site-packages"
+#: It does not pack, so that the bundle has several parts.
+PROGRAM = b"\x7fELF" + random.Random(1).randbytes(10_000)
+FREEZE = "torch==2.11.0+cu130\nNumPy==2.5.2\n-e git+https://example.com/x#egg=x\nown @ file:///tmp/own\n"
+
+
+@dataclass
+class Bundle:
+    """A small one, and the machine that it is unpacked on: a project folder and a cache of the test's own."""
+
+    folder: Path
+    project: Path
+    cache: Path
+    made: Manifest
+
+    def unpack(self) -> list[str]:
+        lines: list[str] = []
+        unpack.unpack(self.folder, lines.append)
+        return lines
+
+    def change(self, **values: object) -> None:
+        self.made = replace(self.made, **values)  # type: ignore[arg-type]
+        manifest.write(self.made, self.folder)
+
+    def refusal(self) -> str:
+        """Return the error's words; nothing may have been unpacked before it."""
+        with pytest.raises(InputError) as caught:
+            self.unpack()
+        assert not (self.project / ".venv").exists()
+        assert not (self.cache / "tools").exists()
+        assert not (self.cache / "servers").exists()
+        return str(caught.value)
+
+
+def written(path: Path, content: str | bytes, mode: int = 0o644) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    path.chmod(mode)
+    return path
+
+
+def entries(folder: Path) -> dict[str, list[Entry]]:
+    """Made-up files of each component: a package, tools, a server's package."""
+    written(folder / "tools/bin/kubelet", PROGRAM, 0o755)
+    written(folder / "tools/debian/usr/bin/ip", "#!/bin/sh\necho ip\n", 0o755)
+    written(folder / "tools/debian/usr/lib/libx.so.1.2", "library")
+    link = folder / "tools/debian/usr/lib/libx.so.1"
+    link.unlink(missing_ok=True)
+    link.symlink_to("libx.so.1.2")
+    written(folder / f"python/{SITE}/hello.py", "WORDS = 'out of a bundle'\n")
+    written(folder / f"python/{SITE}/__pycache__/hello.pyc", "never packed")
+    written(folder / f"server/{SITE}/engine.py", "READY = True\n")
+    return {name: list(archives.entries(folder / name)) for name in (PYTHON, TOOLS, SERVER)}
+
+
+def order(out: Path, **values: object) -> pack.Order:
+    asked = pack.Order(out, HERE, f"{platform.machine()}-manylinux_2_28", "transformers", 4000)
+    return replace(asked, **values)  # type: ignore[arg-type]
+
+
+def made(out: Path, files: dict[str, list[Entry]], cache: Path, present: tuple[str, ...] = ()) -> Manifest:
+    components = [
+        Component(PYTHON, target.fingerprint(PYTHON), ()),
+        Component(TOOLS, {**target.fingerprint(TOOLS)}, ()),
+        Component(SERVER, target.fingerprint(SERVER, "transformers"), (), present),
+    ]
+    filled, cut = pack.write(order(out), components, files, cache, lambda _line: None)
+    folder = environment_folder("transformers", cache).name
+    told = ("1", "abcdef", platform.machine(), "2.17", HERE, "transformers", folder)
+    found = Manifest(*told, cut, tuple(filled))
+    manifest.write(found, out)
+    return found
+
+
+def finish_server(_component: Component, kind: str, progress: Callable[[str], None], *_: object) -> None:
+    """As the project's own environment does it, in this process, without loading what the server loads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(servers, "_try", lambda *_: None)
+        servers.finish(kind, cache_root(), progress)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    project, cache = tmp_path / "project", tmp_path / "cache"
+    project.mkdir()
+    monkeypatch.setattr(unpack, "PROJECT", project)
+    monkeypatch.setenv("MODELCAR_CACHE", str(cache))
+    monkeypatch.delenv(target.PRESENT, raising=False)
+    monkeypatch.setattr(unpack, "_finish_server", finish_server)
+    monkeypatch.setattr(unpack, "_built", lambda _component: ["kubelet"])
+    folder = tmp_path / "bundle"
+    return Bundle(folder, project, cache, made(folder, entries(tmp_path / "files"), tmp_path / "archives"))
+
+
+def test_what_was_packed_is_unpacked_and_works(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(bundle.made.parts) > 1, "the test is about several parts"
+    assert [part.size for part in bundle.made.parts[:-1]] == [4000] * (len(bundle.made.parts) - 1)
+    bundle.unpack()
+    python = bundle.project / ".venv/bin/python"
+    said = subprocess.run([python, "-c", "import hello; print(hello.WORDS)"], capture_output=True, text=True)
+    assert said.stdout == "out of a bundle\n"
+    kubelet = bundle.cache / "tools/bin/kubelet"
+    assert kubelet.read_bytes() == PROGRAM
+    assert os.access(kubelet, os.X_OK)
+    assert (bundle.cache / "tools/debian/usr/lib/libx.so.1").read_text() == "library"
+    assert (bundle.cache / "tools/debian/usr/lib/libx.so.1").is_symlink()
+
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert tools.find_tool("kubelet", pytest.fail) == kubelet, "it counts as built: no Go is looked for"
+    ready = servers.ensure("transformers", bundle.cache, Path("/no/uv"), pytest.fail)
+    assert subprocess.run([ready.python, "-c", "import engine"]).returncode == 0
+    assert (ready.python.parent.parent / SITE / "__pycache__").is_dir(), "the pod cannot write bytecode"
+
+
+def test_it_is_unpacked_once(bundle: Bundle) -> None:
+    bundle.unpack()
+    marker = bundle.project / ".venv/bundle.mk"
+    before = marker.stat().st_mtime_ns
+    for part in bundle.made.parts:
+        (bundle.folder / part.name).unlink()
+    assert bundle.unpack() == []
+    assert marker.stat().st_mtime_ns == before, "make would start again"
+
+
+def test_what_was_interrupted_is_unpacked_again(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(unpack, "_finish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        bundle.unpack()
+    assert not (bundle.project / ".venv/.locked").exists(), "make would take it for whole"
+    monkeypatch.undo()
+    monkeypatch.setattr(unpack, "PROJECT", bundle.project)
+    monkeypatch.setenv("MODELCAR_CACHE", str(bundle.cache))
+    monkeypatch.setattr(unpack, "_finish_server", finish_server)
+    written(bundle.project / f".venv/{SITE}/half.py", "a former version's")
+    bundle.unpack()
+    assert (bundle.project / ".venv/.locked").exists()
+    assert not (bundle.project / f".venv/{SITE}/half.py").exists()
+
+
+def test_a_tool_that_was_removed_is_unpacked_again(bundle: Bundle) -> None:
+    bundle.unpack()
+    (bundle.cache / "tools/bin/kubelet").unlink()
+    assert any("files unpacked" in line for line in bundle.unpack())
+    assert (bundle.cache / "tools/bin/kubelet").exists()
+
+
+def test_later_commands_of_make_know_what_came_out_of_it(bundle: Bundle) -> None:
+    bundle.unpack()
+    shutil.copy(PROJECT / "Makefile", bundle.project)
+    probe = "include Makefile\nshow:\n\t@echo $(UV) $$MODELCAR_SERVER $$MODELCAR_CACHE\n"
+    written(bundle.project / "probe.mk", probe)
+    variables = {"PATH": os.environ["PATH"]}
+    command = ["make", "-s", "-f", "probe.mk", "show"]
+    said = subprocess.run(command, cwd=bundle.project, env=variables, capture_output=True, text=True)
+    assert said.stdout.split() == ["local/bundle/no-uv", "transformers", str(bundle.cache)], said.stderr
+
+
+def test_make_tells_what_is_wrong_with_a_bundle(tmp_path: Path) -> None:
+    command = ["make", "-s", "env", f"BUNDLE={tmp_path / 'none'}"]
+    said = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert said.returncode
+    assert "there is no such folder" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+# --- the same bytes, and only once ------------------------------------------------------------------
+
+
+def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
+    one, two = entries(tmp_path / "one"), entries(tmp_path / "two")
+    for entry in two[TOOLS]:
+        if not entry.link:
+            os.utime(entry.path, (1, 1))
+    two[TOOLS].reverse()
+    first = made(tmp_path / "a", one, tmp_path / "cache-a")
+    second = made(tmp_path / "b", two, tmp_path / "cache-b")
+    assert first == second
+    names = [part.name for part in first.parts]
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
+
+
+def test_what_has_not_changed_is_not_compressed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = entries(tmp_path / "files")
+    made(tmp_path / "a", files, tmp_path / "archives")
+    compressed: list[str] = []
+    real = archives.pack
+
+    def counted(group: list[Entry], *more: object) -> None:
+        compressed.extend(entry.name for entry in group)
+        real(group, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(archives, "pack", counted)
+    made(tmp_path / "b", files, tmp_path / "archives")
+    assert compressed == []
+    written(tmp_path / f"files/server/{SITE}/engine.py", "READY = False\n")
+    made(tmp_path / "b", files, tmp_path / "archives")
+    assert compressed == [f"{SITE}/engine.py"]
+
+
+def test_a_bundle_replaces_a_former_one_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for name in ("bundle.000", "bundle.777", "notes.txt"):
+        written(out / name, "former")
+    found = made(out, entries(tmp_path / "files"), tmp_path / "archives")
+    names = {part.name for part in found.parts}
+    assert {path.name for path in out.iterdir()} == {*names, manifest.FILE, "notes.txt"}
+
+
+@pytest.mark.parametrize("size", [1000, 4000, 10**9])
+def test_an_archive_is_read_across_parts_of_any_size(tmp_path: Path, size: int) -> None:
+    content = os.urandom(10_500)
+    cutter = parts.Cutter(tmp_path, size)
+    cutter.copy(written(tmp_path / "one", b"before"))
+    cutter.copy(written(tmp_path / "two", content))
+    cut = cutter.close()
+    assert max(part.size for part in cut) <= size
+    with io.BufferedReader(parts.Stream(tmp_path, cut, 6, len(content))) as stream:
+        assert stream.read() == content
+
+
+# --- bad input --------------------------------------------------------------------------------------
+
+
+def missing_part(bundle: Bundle) -> None:
+    (bundle.folder / "bundle.001").unlink()
+
+
+def half_copied_part(bundle: Bundle) -> None:
+    os.truncate(bundle.folder / "bundle.000", 1234)
+
+
+def changed_byte(bundle: Bundle) -> None:
+    path = bundle.folder / "bundle.000"
+    content = bytearray(path.read_bytes())
+    content[2000] ^= 1
+    path.write_bytes(content)
+
+
+def no_manifest(bundle: Bundle) -> None:
+    (bundle.folder / manifest.FILE).unlink()
+
+
+def half_a_manifest(bundle: Bundle) -> None:
+    path = bundle.folder / manifest.FILE
+    path.write_text(path.read_text()[:200])
+
+
+def another_format(bundle: Bundle) -> None:
+    document = json.loads((bundle.folder / manifest.FILE).read_text())
+    (bundle.folder / manifest.FILE).write_text(json.dumps({**document, "format": 2}))
+
+
+def another_machine(bundle: Bundle) -> None:
+    bundle.change(machine="s390x")
+
+
+def another_python(bundle: Bundle) -> None:
+    bundle.change(python="3.99")
+
+
+def newer_glibc(bundle: Bundle) -> None:
+    bundle.change(glibc="9.1")
+
+
+def another_lock(bundle: Bundle) -> None:
+    python, *others = bundle.made.components
+    changed = replace(python, fingerprint={"requirements.lock": "0"})
+    bundle.change(components=(changed, *others))
+
+
+def another_tool(bundle: Bundle) -> None:
+    python, built, server = bundle.made.components
+    changed = replace(built, fingerprint={**built.fingerprint, "kubelet": "0"})
+    bundle.change(components=(python, changed, server))
+
+
+def path_as_name(bundle: Bundle) -> None:
+    document = json.loads((bundle.folder / manifest.FILE).read_text())
+    document["parts"][0]["name"] = "../bundle.000"
+    (bundle.folder / manifest.FILE).write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("harm", "words", "fix"),
+    [
+        (missing_part, ["bundle.001: missing"], "copy this part"),
+        (half_copied_part, ["bundle.000: 1234 bytes, copied in part", "4000 bytes"], "copy this part again"),
+        (changed_byte, ["bundle.000: changed"], "copy this part again"),
+        (no_manifest, ["no manifest.json"], "copy the whole folder"),
+        (half_a_manifest, ["manifest.json: cannot be read"], "copy it again"),
+        (another_format, ["format 2"], "make the bundle with this version"),
+        (another_machine, ["linux s390x"], "make a bundle on a machine of this kind"),
+        (another_python, ["CPython 3.99"], f'--python {HERE}"'),
+        (newer_glibc, ["linked to 9.1"], "newer distribution"),
+        (another_lock, ["requirements.lock differ", "commit abcdef"], "git checkout abcdef"),
+        (another_tool, ["kubelet differ"], "make a bundle of this checkout"),
+        (path_as_name, ["no file name"], "copy it again"),
+    ],
+)
+def test_a_bundle_that_cannot_be_used_is_refused_with_the_fix(
+    bundle: Bundle, harm: Callable[[Bundle], None], words: list[str], fix: str
+) -> None:
+    harm(bundle)
+    told = bundle.refusal()
+    assert all(word in told for word in words), told
+    assert fix in told.partition("fix:")[2], told
+
+
+def test_every_wrong_part_is_named_at_once(bundle: Bundle) -> None:
+    missing_part(bundle)
+    half_copied_part(bundle)
+    told = bundle.refusal()
+    assert "bundle.000" in told
+    assert "bundle.001" in told
+
+
+def test_too_little_disk_is_told_before(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(bundle.folder)._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    assert "free disk" in bundle.refusal()
+
+
+@pytest.mark.parametrize("name", ["../out", "/out", "a/../../out"])
+def test_an_archive_writes_nothing_outside_of_its_folder(tmp_path: Path, name: str) -> None:
+    packed = tmp_path / "bad.tar.xz"
+    with tarfile.open(packed, "w:xz") as tar:
+        tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    with pytest.raises(ValueError, match="leads out"), packed.open("rb", buffering=0) as file:
+        archives.unpack(file, tmp_path / "inside")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"platform": "s390x-manylinux_2_28"}, "--platform s390x"),
+        ({"platform": f"{platform.machine()}-musllinux_1_2"}, "--platform"),
+        ({"python": "3.9"}, "--python 3.9"),
+        ({"python": "3"}, "--python 3"),
+        ({"server": "ollama"}, "transformers, none"),
+        ({"extra": ("kubelet2",)}, "--tool kubelet2"),
+    ],
+)
+def test_an_order_that_cannot_be_packed_is_refused(
+    tmp_path: Path, values: dict[str, object], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        pack.check(order(tmp_path, **values))
+
+
+# --- packages ---------------------------------------------------------------------------------------
+
+LOCK = """\
+torch==2.11.0 ; sys_platform == 'linux' \\
+    --hash=sha256:aa \\
+    --hash=sha256:bb
+    # via -r x.in
+numpy==2.4.6 \\
+    --hash=sha256:cc
+    # via
+    #   own (pyproject.toml)
+    #   torch
+pytest==9.2.0 \\
+    --hash=sha256:dd
+    # via own (pyproject.toml:dev)
+pluggy==1.7.0 \\
+    --hash=sha256:ee
+    # via pytest
+six==1.17.0 \\
+    --hash=sha256:ff
+    # via numpy
+"""
+
+
+def test_a_local_suffix_of_a_version_does_not_count(tmp_path: Path) -> None:
+    have = read_freeze(written(tmp_path / "freeze.txt", FREEZE))
+    assert have == {"torch": "2.11.0+cu130", "numpy": "2.5.2"}
+    packed, present = split_present(read_lock(LOCK), have)
+    assert [pin.specifier for pin in present] == ["torch==2.11.0"]
+    assert "numpy" in [pin.name for pin in packed], "another version is no replacement"
+    assert not same_version("2.11.0", "2.11.0.post1")
+
+
+@pytest.mark.parametrize("content", [None, "", "Package Version\n------- -------\n"])
+def test_a_list_of_packages_that_is_none_is_refused(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "freeze.txt"
+    if content is not None:
+        written(path, content)
+    with pytest.raises(InputError, match="pip freeze"):
+        read_freeze(path)
+
+
+def test_only_what_the_program_needs_of_a_lock_is_packed() -> None:
+    needed = runtime(read_lock(LOCK), "own")
+    assert [pin.name for pin in needed] == ["numpy", "six"]
+    assert needed[0].text == "numpy==2.4.6 \\\n    --hash=sha256:cc", "it installs by itself"
+
+
+def test_the_projects_own_lock_holds_its_program_without_its_tools() -> None:
+    lock = read_lock((PROJECT / "requirements.lock").read_text())
+    needed = {pin.name for pin in runtime(lock, "modelcar-kserve")}
+    assert {"pulumi", "pulumi-kubernetes", "grpcio", "pydantic-core", "kubernetes", "psutil"} <= needed
+    assert not {"mypy", "ruff", "pytest", "sphinx", "hypothesis", "pre-commit"} & needed
+
+
+def test_packages_that_the_target_has_are_looked_for_there(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *others, server = bundle.made.components
+    bundle.change(components=(*others, replace(server, present=("torch==2.11.0",))))
+    monkeypatch.setenv(target.PRESENT, str(tmp_path / "site-packages"))
+    assert "torch==2.11.0 (not there)" in bundle.refusal()
+    told = tmp_path / "site-packages/torch-2.12.dist-info/METADATA"
+    written(told, "Metadata-Version: 2.1\nName: torch\nVersion: 2.12\n")
+    assert "torch==2.11.0 (2.12 is there)" in bundle.refusal()
+    written(told, "Metadata-Version: 2.1\nName: torch\nVersion: 2.11.0+cu130\n")
+    bundle.unpack()
+    assert str(tmp_path / "site-packages") in (bundle.project / ".venv/bundle.mk").read_text()
+
+
+def test_scripts_that_name_another_python_are_left_out(tmp_path: Path) -> None:
+    written(tmp_path / "bin/vllm", "#!/home/me/bin/python\n", 0o755)
+    written(tmp_path / "bin/ninja", b"\x7fELF", 0o755)
+    written(tmp_path / "vllm/__init__.py", "")
+    written(tmp_path / ".lock", "")
+    names = [entry.name for entry in contents.site_packages(tmp_path, "3.12")]
+    assert names == ["bin/ninja", "lib/python3.12/site-packages/vllm/__init__.py"]
+
+
+# --- the bare machine -------------------------------------------------------------------------------
+
+
+def test_unpacking_needs_the_standard_library_only() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(PROJECT)!r}); import local.bundle.__main__, local.bundle.unpack"
+    )
+    command = [sys.executable, "-I", "-S", "-c", code]
+    said = subprocess.run(command, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+
+
+def test_libraries_that_a_program_needs_are_named_but_glibc() -> None:
+    found = libraries.needed(Path(shutil.which("xz") or sys.executable))
+    assert not any(name.startswith(("libc.so", "ld-linux")) for name in found)
+    assert all(path.exists() for path in found.values())
+    version = libraries.oldest_glibc([Path("/bin/sh")])
+    assert version >= (2, 2)
