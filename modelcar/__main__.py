@@ -1,4 +1,4 @@
-"""Command line for models: `python -m modelcar lock|fetch|verify|diff|digest|check|tiny|base …`."""
+"""Command line for models: `python -m modelcar lock|fetch|verify|diff|digest|check|tiny|made-up|base …`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from modelcar.image import modelcar_image
 from modelcar.inspect_image import describe, differences, inspect, to_document
 from modelcar.layer_format import LARGE_FILE
 from modelcar.lock import COMPRESSIONS, Lock, lock_path, read_lock
+from modelcar.made_up import PRESETS, make_made_up_model
 from modelcar.manifest import Image
 from modelcar.oci_layout import context_of, replace_file
 from modelcar.paths import printable
@@ -167,6 +168,12 @@ def _parser() -> argparse.ArgumentParser:
     tiny.add_argument("destination", type=Path, metavar="DEST", help="folder to make")
     tiny.add_argument("--seed", type=int, default=0, help="of the random weights (default: 0)")
 
+    made_up = commands.add_parser("made-up", help="make a model of true dimensions with random weights")
+    made_up.set_defaults(run=_made_up)
+    made_up.add_argument("destination", type=Path, metavar="DEST", help="folder to make")
+    made_up.add_argument("--like", required=True, metavar="MODEL", help=f"one of {', '.join(PRESETS)}")
+    made_up.add_argument("--seed", type=int, default=0, help="of the random weights (default: 0)")
+
     base = commands.add_parser("base", help="pin another release of the programs beside the weights")
     base.set_defaults(run=_base)
     base.add_argument("release", metavar="RELEASE", help="of Debian's busybox-static")
@@ -194,6 +201,10 @@ def _note(line: str) -> None:
 
 def _tiny(options: argparse.Namespace) -> None:
     _say(str(make_tiny_model(options.destination, seed=options.seed)))
+
+
+def _made_up(options: argparse.Namespace) -> None:
+    _say(str(make_made_up_model(options.destination, options.like, seed=options.seed)))
 
 
 def _check(options: argparse.Namespace) -> None:

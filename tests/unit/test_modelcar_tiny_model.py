@@ -12,7 +12,8 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 
 from modelcar.errors import InputError
-from modelcar.tiny_model import SPECIAL_TOKENS, make_tiny_model
+from modelcar.qwen2 import SPECIAL_TOKENS
+from modelcar.tiny_model import make_tiny_model
 from modelcar.weights import read_weights
 
 #: A change here means that everybody's tiny model changes, and with it every digest made from it.
