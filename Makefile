@@ -132,6 +132,10 @@ prune: env ## tell which images of removed models can go: make prune STACK=dev A
 coldstart: env ## measure how long models of several sizes take to be served, phase by phase
 	@$(LOCAL) coldstart $(ARGS)
 
+.PHONY: gpu-report
+gpu-report: env ## serve models of true dimensions on this machine's GPU, measured beside bare vLLM: ARGS="--minutes 25"
+	@UV=$(abspath $(UV)) $(PYTHON) -m local.gpu_report $(ARGS)
+
 .PHONY: runbook
 runbook: env ## walk through the runbook from step 1 to 6 here, with a line of evidence for each
 	@$(LOCAL) runbook

@@ -1,0 +1,258 @@
+"""The report as a page: what was measured, on what, by which commands, and what was not run."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from local.gpu_report.runner import FAILED, NOT_RUN, PASSED, Found
+from modelcar.progress import amount
+
+#: Tokens per second of a pod, as a share of bare vLLM's.
+THROUGHPUT = 0.98
+#: Seconds that a pod's way to its first token may take on top of bare vLLM's, where the node has the image.
+ON_TOP = 6.0
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One goal of a model. value: what was measured; met: None where it was not measured."""
+
+    model: str
+    name: str
+    goal: str
+    value: str
+    met: bool | None
+
+
+def with_goals(document: Found) -> Found:
+    """Return the report with what its figures come to."""
+    found = [goal for model in document["models"] for goal in goals(document, model)]
+    return {**document, "goals": [] if document["cpu"] else [asdict(goal) for goal in found]}
+
+
+def goals(document: Found, model: str) -> Iterator[Goal]:
+    """Yield a model's goals, from the medians of all starts by itself and as a pod on one machine."""
+    bare, pod = _runs(document, model, "bare"), _runs(document, model, "pod")
+    name = "first token of a pod, on top of bare vLLM's"
+    if bare and pod:
+        seconds = _median(pod, "firstToken") - _median(bare, "firstToken")
+        yield Goal(model, name, f"at most {ON_TOP:.0f} s", f"{seconds:+.1f} s", seconds <= ON_TOP)
+    else:
+        yield Goal(model, name, f"at most {ON_TOP:.0f} s", "not measured", None)
+    for streams in sorted({one["streams"] for run in [*bare, *pod] for one in run["rates"]}) or (1, 64):
+        title = f"tokens/s of a pod over bare vLLM, {_streams(streams)}"
+        if bare and pod:
+            ratio = rate(pod, streams) / rate(bare, streams)
+            yield Goal(model, title, f"at least {THROUGHPUT}", f"{ratio:.3f}", ratio >= THROUGHPUT)
+        else:
+            yield Goal(model, title, f"at least {THROUGHPUT}", "not measured", None)
+
+
+def rate(runs: Sequence[Mapping[str, Any]], streams: int) -> float:
+    """Return the median of the tokens per second of several starts, each of several measurements."""
+    each = [
+        value for run in runs for one in run["rates"] if one["streams"] == streams for value in one["each"]
+    ]
+    return float(statistics.median(each))
+
+
+def _runs(document: Found, model: str, what: str) -> list[Found]:
+    """Return what was found of each start; only of starts that have their other half."""
+    outcomes = document["steps"]
+    names = [name for name in outcomes if name.startswith(f"{model}/{what} ")]
+    halves = {"bare": "pod", "pod": "bare"}
+    return [
+        outcomes[name]["found"]
+        for name in names
+        if all(
+            outcomes.get(one, {}).get("state") == PASSED
+            for one in (name, name.replace(f"/{what} ", f"/{halves[what]} "))
+        )
+    ]
+
+
+def _median(runs: Sequence[Mapping[str, Any]], key: str) -> float:
+    return float(statistics.median(run[key] for run in runs))
+
+
+def page(document: Found) -> str:
+    """Return the page in Markdown."""
+    return "\n".join(
+        [*_head(document), *_goals(document), *_models(document), *_others(document), *_steps(document)]
+    )
+
+
+def _head(document: Found) -> Iterator[str]:
+    yield "# On a GPU: what was run and measured"
+    yield ""
+    yield "Written by `make gpu-report`, which runs the commands that anyone runs, and takes models of true"
+    yield "dimensions with random weights from their lock to their tokens. All figures: `gpu-report.json`."
+    yield ""
+    if document["cpu"]:
+        yield "**Run with `--cpu`: this shows that the way works, and says nothing of a GPU.**"
+        yield ""
+    for number, machine in enumerate(document["machines"], 1):
+        facts = machine["facts"]
+        cards = [f"{card['name']} ({card['memoryGiB']:.0f} GiB)" for card in facts["cards"]]
+        driver = f", driver {facts['driver']}, CUDA {facts['cuda']}" if facts["driver"] else ""
+        yield f"- Machine {number}: {', '.join(cards) or 'no GPU'}{driver};"
+        yield f"  {facts['processors']} processors ({facts['processor']}), {facts['memoryGiB']:.0f} GiB;"
+        yield f"  {facts['system']}, Linux {facts['kernel']}, cgroup {facts['cgroup']},"
+        yield f"  Python {facts['python']}."
+    versions = document["machines"][-1]["facts"]["versions"] if document["machines"] else {}
+    yield f"- Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}."
+    yield f"- Commands: {', '.join(f'`{one}`' for one in document['commands'])}."
+    yield ""
+
+
+def _goals(document: Found) -> Iterator[str]:
+    if document["cpu"]:
+        return
+    yield "## Goals"
+    yield ""
+    yield from _table(
+        ("model", "what", "goal", "measured", ""),
+        (
+            (
+                one["model"],
+                one["name"],
+                one["goal"],
+                one["value"],
+                {True: "met", False: "**missed**"}.get(one["met"], ""),
+            )
+            for one in document["goals"]
+        ),
+    )
+    yield ""
+    yield "Bare vLLM is the pod's own program, with the pod's arguments, variables, user and limits and"
+    yield "the files that the node has unpacked, without a container. Both start in turn on one machine,"
+    yield "with empty caches, after the page cache was dropped. A pod's time begins when the API server has"
+    yield "it, on a node that has its image; it ends with the first token after Kubernetes calls it ready."
+    yield ""
+
+
+def _models(document: Found) -> Iterator[str]:
+    for model in document["models"]:
+        found = {name: one["found"] for name, one in document["steps"].items() if "found" in one}
+        pushed, served = found.get(f"{model}/pushed"), found.get(f"{model}/served")
+        if not pushed:
+            continue
+        yield f"## {model}"
+        yield ""
+        yield f"{amount(pushed['bytes'])}, locked as `{pushed['digest']}`, the digest that was served."
+        yield ""
+        times = list(pushed["seconds"].items())
+        times += [("pulumi up, image to pull", served["up"])] if served else []
+        yield from _table(("step", "seconds"), ((what, f"{seconds:.1f}") for what, seconds in times))
+        yield ""
+        yield from _starts(document, model)
+
+
+def _starts(document: Found, model: str) -> Iterator[str]:
+    rows = []
+    for name, one in document["steps"].items():
+        if name.startswith((f"{model}/bare", f"{model}/pod", f"{model}/served")) and "found" in one:
+            told = one["found"]
+            cells = [f"{told[key]:.1f}" if key in told else "" for key in ("health", "ready", "firstToken")]
+            rows.append(
+                (
+                    name.partition("/")[2],
+                    *cells,
+                    *(f"{rate['tokensPerSecond']:,.1f}" for rate in told["rates"]),
+                )
+            )
+    if not rows:
+        return
+    streams = [f"tokens/s, {_streams(one['streams'])}" for one in _any_rates(document, model)]
+    yield from _table(("start", "answers, s", "ready, s", "first token, s", *streams), rows)
+    yield ""
+    for name, one in document["steps"].items():
+        told = one.get("found", {})
+        start = told.get("coldstart") or {"server": told.get("server") or []}
+        if name.startswith(f"{model}/") and (line := phases(start)):
+            yield f"{name.partition('/')[2]}: {line}."
+            yield ""
+
+
+def _any_rates(document: Found, model: str) -> list[Found]:
+    found: list[Found] = next(
+        one["found"]["rates"]
+        for name, one in document["steps"].items()
+        if name.startswith(f"{model}/") and "rates" in one.get("found", {})
+    )
+    return found
+
+
+def phases(cold_start: Mapping[str, Any]) -> str:
+    """Return what `python -m operations coldstart` told, in one line."""
+    parts = [f"{name} {value:.1f} s" for name, value in cold_start.items() if isinstance(value, float)]
+    for one in cold_start.get("server") or []:
+        note = f" ({one['cache']})" if one.get("cache") else ""
+        parts.append(f"{one['name']} {one['seconds']:.1f} s{note}")
+    return ", ".join(parts)
+
+
+def _others(document: Found) -> Iterator[str]:
+    found = {name: one["found"] for name, one in document["steps"].items() if "found" in one}
+    if evidence := found.get("up", {}).get("evidence"):
+        yield "## The pod is on the GPU"
+        yield ""
+        yield from _code([*evidence["inside"], " ".join(evidence["devices"])])
+        for one in evidence["processes"]:
+            yield f"- `{one['process']}`, uid {one['user']}, holds {one['memory']} of {one['card']}"
+        yield ""
+    if two := found.get("two-gpus"):
+        yield "## Two GPUs"
+        yield ""
+        yield f"{two['model']} with `gpuCount: 2` and nothing else said: `{' '.join(two['arguments'])}`"
+        yield ""
+        if evidence := two.get("evidence"):
+            yield from _code([*evidence["inside"], " ".join(evidence["sharedMemory"])])
+        for one in two["rates"]:
+            yield f"- {_streams(one['streams'])}: {one['tokensPerSecond']:,.1f} tokens/s"
+        yield ""
+    refused = {name: found[name] for name in ("too-many-gpus", "filled-card") if name in found}
+    if refused:
+        yield "## Bad input"
+        yield ""
+    for name, told in refused.items():
+        yield f"{name}: `pulumi up` ended after {told['seconds']:.0f} s and said"
+        yield ""
+        yield from _code(told["said"])
+
+
+def _steps(document: Found) -> Iterator[str]:
+    yield "## Steps"
+    yield ""
+    rows = []
+    for name, one in document["steps"].items():
+        why = str(one.get("why", "")).splitlines()
+        seconds = f"{one['seconds']:.0f} of {one['bound']}" if "seconds" in one else ""
+        told = (why[0] if why else "").replace("|", "/")[:160]
+        rows.append((name, one["state"], seconds, str(one.get("machine", "")), told))
+    yield from _table(("step", "", "seconds", "machine", ""), rows)
+    yield ""
+    missing = [name for name, one in document["steps"].items() if one["state"] in {NOT_RUN, FAILED}]
+    yield f"Not run, or failed: {', '.join(missing) or 'nothing'}. GKE itself has not been run."
+    yield ""
+
+
+def _streams(count: int) -> str:
+    return f"{count} stream{'s' * (count != 1)}"
+
+
+def _table(head: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def _code(lines: Sequence[str]) -> Iterator[str]:
+    yield "```"
+    yield from lines
+    yield "```"
+    yield ""

@@ -1,0 +1,36 @@
+"""`make gpu-report` without a GPU: its way works, so that it does on a machine with one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.conftest import Platform
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def test_a_small_model_goes_the_whole_way_beside_a_bare_server(platform: Platform) -> None:
+    checkout = platform.checkout
+    before = {path.name: path.read_bytes() for path in checkout.folder.glob("Pulumi*.yaml")}
+    arguments = "--cpu --skip up,validate,runbook,smoke --minutes 12 --out told"
+    said = checkout.make("gpu-report", ARGS=arguments).stdout
+    found = json.loads((checkout.folder / "told" / "gpu-report.json").read_text())
+    steps = found["steps"]
+    unfit = {"up", "validate", "runbook", "smoke", "two-gpus", "filled-card"}
+    assert {name for name, step in steps.items() if step["state"] != "passed"} == unfit, said
+
+    pod, bare = steps["small/pod 1"]["found"], steps["small/bare 1"]["found"]
+    assert pod["firstToken"] > pod["ready"] >= pod["health"] > 0
+    assert bare["firstToken"] > bare["health"] > 0
+    assert bare["limited"] is pod["pageCacheDropped"] is True
+    for run in (pod, bare):
+        assert [rate["streams"] for rate in run["rates"]] == [1, 4]
+        assert all(rate["tokensPerSecond"] > 0 for rate in run["rates"])
+    assert steps["small/pushed"]["found"]["digest"] in steps["small/served"]["found"]["image"]
+    assert any("gpu" in line.casefold() for line in steps["too-many-gpus"]["found"]["said"])
+
+    assert "says nothing of a GPU" in (checkout.folder / "told" / "gpu-report.md").read_text()
+    assert "gpu-report-" not in platform.kubectl("get", "namespaces")
+    assert {path.name: path.read_bytes() for path in checkout.folder.glob("Pulumi*.yaml")} == before

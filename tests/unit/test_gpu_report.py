@@ -1,0 +1,478 @@
+"""`make gpu-report`: bounded steps that go on after a failure, and ratios of what belongs together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from components.model_service import WAIT_FOR_MODEL
+from components.runtime import server_arguments
+from local import gpu
+from local.gpu_report import __main__ as command
+from local.gpu_report import load
+from local.gpu_report.bare import as_user, command_of, limit, moved
+from local.gpu_report.children import Children, Failed
+from local.gpu_report.page import page, with_goals
+from local.gpu_report.runner import Found, Runner, Step, read_document
+from local.gpu_report.site import Model, Site
+from local.gpu_report.steps import steps
+
+# --- steps ----------------------------------------------------------------------------------------
+
+
+def failing() -> Found:
+    raise Failed("it did not work")
+
+
+def run(*steps: Step, seconds: float = 60, document: Found | None = None) -> tuple[bool, Found, list[str]]:
+    told: Found = {} if document is None else document
+    saved: list[str] = []
+    runner = Runner(told, lambda: saved.append(json.dumps(told)), lambda _: None, time.monotonic() + seconds)
+    passed = runner.run(steps, (), ())
+    return passed, told["steps"], saved
+
+
+def test_a_failure_is_written_down_and_what_does_not_rest_on_it_is_still_done() -> None:
+    passed, outcomes, saved = run(
+        Step("a", failing, 10),
+        Step("b", lambda: {"x": 1}, 10, needs=("a",)),
+        Step("c", lambda: {"x": 2}, 10),
+        Step("d", lambda: {"x": 3}, 10, unfit="no GPU"),
+    )
+    assert not passed
+    assert [outcomes[name]["state"] for name in "abcd"] == ["failed", "not run", "passed", "not run"]
+    assert (outcomes["a"]["why"], outcomes["b"]["why"]) == ("it did not work", "needs a")
+    assert outcomes["c"]["found"] == {"x": 2}
+    assert outcomes["d"]["why"] == "no GPU"
+    assert [len(json.loads(text)["steps"]) for text in saved] == [1, 2, 3, 4], "a killed run keeps each"
+
+
+def test_a_step_ends_at_its_bound() -> None:
+    began = time.monotonic()
+
+    def slow() -> Found:
+        time.sleep(30)
+        return {}
+
+    passed, outcomes, _ = run(Step("slow", slow, 0.2, least=0.1), Step("next", dict, 10))
+    assert time.monotonic() - began < 5
+    assert not passed
+    assert (outcomes["slow"]["state"], outcomes["next"]["state"]) == ("failed", "passed")
+    assert "not over after" in outcomes["slow"]["why"]
+
+
+def test_nothing_begins_that_cannot_end_in_time() -> None:
+    _, outcomes, _ = run(Step("long", dict, 100, least=50), seconds=20)
+    assert outcomes["long"]["state"] == "not run"
+    assert "20 s are left, and it takes 50 s or more" in outcomes["long"]["why"]
+
+
+def test_a_report_goes_on_where_it_stood() -> None:
+    done: list[str] = []
+
+    def doing(name: str) -> Callable[[], Found]:
+        def do() -> Found:
+            done.append(name)
+            return {}
+
+        return do
+
+    former = {"steps": {name: {"state": "passed", "found": {}} for name in "ab"} | {"c": {"state": "failed"}}}
+    steps = [
+        Step("a", doing("a"), 10),
+        Step("b", doing("b"), 10, standing=lambda: False),  # another machine
+        Step("c", doing("c"), 10, needs=("a",)),
+    ]
+    passed, outcomes, _ = run(*steps, document=former)
+    assert passed
+    assert done == ["b", "c"]
+    assert [outcomes[name]["state"] for name in "abc"] == ["passed"] * 3
+
+
+def test_only_and_skip_take_steps_and_groups() -> None:
+    names = ("up", "m/pushed", "m/pod 1")
+    outcomes: Found = {}
+    runner = Runner(outcomes, lambda: None, lambda _: None, time.monotonic() + 60)
+    assert runner.run([Step(name, dict, 9) for name in names], ("m",), ("m/pod 1",))
+    states = [outcomes["steps"][name]["state"] for name in names]
+    assert states == ["not run", "passed", "not run"]
+
+
+def test_what_is_no_report_is_not_gone_on_with(tmp_path: Path) -> None:
+    assert read_document(tmp_path / "none.json") == {}
+    (tmp_path / "other.json").write_text('{"steps": 3}')
+    with pytest.raises(ValueError, match="no report of make gpu-report"):
+        read_document(tmp_path / "other.json")
+
+
+# --- programs -------------------------------------------------------------------------------------
+
+
+def test_what_a_program_said_is_kept_and_told_where_it_fails(tmp_path: Path) -> None:
+    children = Children(tmp_path / "logs")
+    assert (
+        children.run("good", ["sh", "-c", "echo well; echo there >&2"], folder=tmp_path).said
+        == "well\nthere\n"
+    )
+    with pytest.raises(Failed, match=r"(?s)exit status 3.*the reason"):
+        children.run("bad", ["sh", "-c", "echo the reason; exit 3"], folder=tmp_path)
+    assert (tmp_path / "logs" / "bad.log").read_text() == "the reason\n"
+
+
+def test_nothing_outlives_a_report_that_is_stopped(tmp_path: Path) -> None:
+    """Ctrl-C ends the program that is running, and all that this has started."""
+    script = (
+        "import sys; from pathlib import Path; from local.gpu_report.children import Children\n"
+        "from local.gpu_report.runner import stop_on_signals\n"
+        "from local.gpu_report import children\n"
+        "children.GRACE = 0.5\n"  # sh waits for what it has started
+        "stop_on_signals()\n"
+        "folder = Path(sys.argv[1])\n"
+        "Children(folder).run('x', ['sh', '-c', 'sleep 600 & echo $!; wait'], folder=folder)\n"
+    )
+    report = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.DEVNULL)
+    log = tmp_path / "x.log"
+    deadline = time.monotonic() + 30
+    while not (log.exists() and log.read_text().strip()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    sleeper = psutil.Process(int(log.read_text()))
+    report.send_signal(signal.SIGTERM)
+    assert report.wait(30) != 0
+    assert not sleeper.is_running() or sleeper.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_servers_lines_have_their_times_and_a_killed_reports_server_is_found(tmp_path: Path) -> None:
+    children = Children(tmp_path)
+    with children.service(
+        "s", ["sh", "-c", "echo up; exec sleep 600"], folder=tmp_path, env=os.environ
+    ) as server:
+        deadline = time.monotonic() + 10
+        while " up" not in children.said("s"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert children.said("s")[:2] == "20"
+        assert children.end_leftovers() == ["sleep"]
+        assert server.wait(10) == -signal.SIGKILL
+    assert Children(tmp_path / "another").end_leftovers() == []
+
+
+# --- tokens ---------------------------------------------------------------------------------------
+
+
+class _Server(BaseHTTPRequestHandler):
+    """Streams as vLLM does; asked for 13 tokens it says fewer, for 99 it fails."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if body["max_tokens"] == 99:
+            self.send_error(400, "no such model")
+            return
+        tokens = 7 if body["max_tokens"] == 13 else body["max_tokens"]
+        self.send_response(200)
+        self.end_headers()
+        if not body.get("stream"):
+            self.wfile.write(json.dumps({"usage": {"completion_tokens": tokens}}).encode())
+            return
+        time.sleep(0.1)
+        for _ in range(tokens):
+            self.wfile.write(b'data: {"choices":[{"text":"a"}],"usage":null}\n\n')
+        self.wfile.flush()
+        time.sleep(0.1)
+        self.wfile.write(
+            b'data: {"choices":[],"usage":{"completion_tokens":%d}}\n\ndata: [DONE]\n\n' % tokens
+        )
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Server)
+    server.request_queue_size = 64
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_tokens_are_counted_as_the_server_counts_them(url: str, full: bool) -> None:
+    found = load.rate(load.Server(url, "m", full), tokens=20, streams=4, repeats=3)
+    assert len(found["each"]) == 3
+    answers, seconds, _ = load.ask(load.Server(url, "m", full), 20, 4)
+    assert [answer.tokens for answer in answers] == [20] * 4
+    if full:
+        assert found["tokensPerSecond"] < 4 * 20 / 0.2
+        assert all(0.1 <= answer.first < answer.seconds - 0.05 for answer in answers), (
+            "the first token, not the last"
+        )
+        assert seconds >= 0.2
+
+
+def test_an_answer_of_another_length_is_no_measurement(url: str) -> None:
+    with pytest.raises(Failed, match="2 of 2 answers have not 13 tokens"):
+        load.rate(load.Server(url, "m", True), tokens=13, streams=2, repeats=1)
+
+
+def test_a_server_that_refuses_or_is_not_there_is_told(url: str) -> None:
+    with pytest.raises(Failed, match="400"):
+        load.ask(load.Server(url, "m", True), 99, 1)
+    with pytest.raises(Failed, match=r"127\.0\.0\.1:9"):
+        load.first_token(load.Server("http://127.0.0.1:9", "m", True))
+
+
+# --- the server without a pod ---------------------------------------------------------------------
+
+POD = {
+    "spec": {
+        "containers": [
+            {"name": "modelcar"},
+            {
+                "name": "kserve-container",
+                "command": ["sh", "-c", WAIT_FOR_MODEL, "server", "python3", "-m", "vllm"],
+                "args": ["--model", "/mnt/models", "--port", "8080", "--x=/tmp/y"],
+                "env": [{"name": "HOME", "value": "/tmp"}, {"name": "PATH", "value": "/tmpfoo:/bin"}],
+                "resources": {"limits": {"cpu": "1500m", "memory": "64Mi"}},
+            },
+        ]
+    }
+}
+
+
+def test_a_bare_server_is_the_pods_own() -> None:
+    command, env, limits = command_of(POD)
+    places = {"/tmp": "/scratch", "/mnt/models": "/weights"}
+    assert [moved(part, places) for part in command] == [
+        *("python3", "-m", "vllm", "--model", "/weights", "--port", "8080", "--x=/scratch/y")
+    ]
+    assert {name: moved(value, places) for name, value in env.items()} == {
+        "HOME": "/scratch",
+        "PATH": "/tmpfoo:/bin",
+    }
+    assert limits["memory"] == "64Mi"
+    other = {"spec": {"containers": [{"name": "kserve-container", "command": ["python3"]}]}}
+    with pytest.raises(Failed, match="command is another one"):
+        command_of(other)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="takes root, as the embedded platform does")
+def test_it_has_the_pods_user_and_limits_and_reads_what_the_kubelet_would_mount(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / "secret").write_text("weights")
+    path = str(tmp_path / "secret")
+    script = f"import os; print(os.getuid(), open({path!r}).read(), flush=True); bytearray(200 << 20)"
+    with limit({"cpu": "1500m", "memory": "64Mi"}) as groups:
+        if not groups:
+            pytest.skip("no cgroups can be made here")
+        done = subprocess.run(
+            [*as_user(groups), "/usr/bin/env", "python3", "-c", script],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.split() == ["1010", "weights"], done.stderr
+        assert done.returncode != 0, "200 MiB in a limit of 64"
+        assert all(group.exists() for group in groups)
+    assert not any(group.exists() for group in groups)
+
+
+# --- the models' stacks ---------------------------------------------------------------------------
+
+
+def card(index: int) -> gpu.Card:
+    return gpu.Card(
+        index, "NVIDIA H100", f"GPU-{index}", 80 << 30, 79 << 30, (9, 0), Path(f"/dev/nvidia{index}")
+    )
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A machine with two cards, and the platform's settings as `make up` writes them there."""
+    monkeypatch.setenv("MODELCAR_STATE", str(tmp_path / "state"))
+    found = Site(gpu.Gpus((card(0), card(1)), "580.1", "13.0", None), lambda _: None)
+    found.instance.state.mkdir(parents=True)
+    found.project.mkdir(parents=True)
+    told = {
+        "registry": "127.0.0.1:5000/models",
+        "registryInsecure": True,
+        "serverImage": f"127.0.0.1:5000/busybox@sha256:{'0' * 64}",
+        "serverCommand": ["/env/bin/python3", "-m", "vllm.entrypoints.openai.api_server"],
+        "serverArgs": ["--max-model-len=auto", "--attention-backend=TRITON_ATTN"],
+        "memory": "32Gi",
+    }
+    found.instance.settings_file.write_text(json.dumps(told))
+    return found
+
+
+def test_a_stack_of_the_report_is_the_platforms_with_one_window_for_all(site: Site) -> None:
+    site.configure("qwen2-5-7b", Model("qwen2.5-7b"), gpuCount=2)
+    settings = site.settings("qwen2-5-7b")
+    assert (settings.gpu_count, settings.memory, settings.namespace) == (2, "32Gi", "gpu-report-qwen2-5-7b")
+    arguments = server_arguments(settings)
+    assert arguments[-1] == "--attention-backend=TRITON_ATTN"
+    assert [one for one in arguments if "max-model-len" in one] == ["--max-model-len=4096"]
+    assert "--tensor-parallel-size=2" in arguments
+    assert site.stacks() == ["qwen2-5-7b"]
+    assert site.full
+
+
+def test_what_a_machine_cannot_do_is_said(site: Site) -> None:
+    models = [Model("qwen2.5-0.5b"), Model("qwen2.5-7b")]
+    both = {step.name: step for step in steps(site, models, 2)}
+    assert not any(step.unfit for step in both.values())
+    assert both["two-gpus"].needs == ("qwen2.5-7b/pushed",)
+    assert both["filled-card"].needs == ("qwen2.5-0.5b/pushed",)
+    order = [name for name in both if name.startswith("qwen2.5-7b/")]
+    assert [name.partition("/")[2] for name in order] == [
+        "pushed",
+        "served",
+        "bare 1",
+        "pod 1",
+        "bare 2",
+        "pod 2",
+    ]
+    without = steps(Site(None, lambda _: None), models, 1)
+    assert {step.name: step.unfit for step in without if step.unfit} == {
+        "two-gpus": "this machine has no GPU",
+        "filled-card": "this machine has no GPU",
+    }
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def start(first: float, one: float, many: float) -> Found:
+    rates = [
+        {"streams": streams, "tokensPerSecond": value, "each": [value]}
+        for streams, value in ((1, one), (64, many))
+    ]
+    return {
+        "state": "passed",
+        "seconds": 9,
+        "bound": 10,
+        "found": {"health": first, "firstToken": first, "rates": rates},
+    }
+
+
+def document(**more: Any) -> Found:
+    steps = {
+        "up": {"state": "passed", "seconds": 9.0, "bound": 10, "found": {}},
+        "m/pushed": {
+            "state": "passed",
+            "seconds": 9.0,
+            "bound": 10,
+            "found": {"bytes": 10**9, "digest": "sha256:1", "seconds": {"made-up": 1.5, "push": 2.5}},
+        },
+        "m/bare 1": start(100, 400, 10_000),
+        "m/pod 1": start(104, 396, 9_900),
+        "m/bare 2": start(10, 1, 1),
+        "m/pod 2": {"state": "not run", "why": "3 s are left"},
+        "two-gpus": {"state": "not run", "why": "this machine has 1 GPU"},
+    }
+    facts = {
+        "cards": [{"name": "NVIDIA H100", "memoryGiB": 79.6, "freeGiB": 79.0, "capability": "9.0"}],
+        **{"driver": "580.1", "cuda": "13.0", "system": "Debian", "kernel": "6.1", "processors": 16},
+        **{
+            "processor": "Xeon",
+            "memoryGiB": 125.0,
+            "cgroup": "v2",
+            "python": "3.12.3",
+            "versions": {"vLLM": "0.23.0"},
+        },
+    }
+    return {
+        "cpu": False,
+        "models": ["m"],
+        "commands": ["make gpu-report"],
+        "machines": [{"id": "x", "facts": facts}],
+        "steps": steps,
+        **more,
+    }
+
+
+def test_ratios_are_of_starts_that_have_their_other_half() -> None:
+    found = {goal["name"]: goal for goal in with_goals(document())["goals"]}
+    latency = found["first token of a pod, on top of bare vLLM's"]
+    assert (latency["value"], latency["met"]) == ("+4.0 s", True)
+    assert found["tokens/s of a pod over bare vLLM, 1 stream"]["value"] == "0.990"
+    assert found["tokens/s of a pod over bare vLLM, 64 streams"]["met"]
+
+
+def test_a_goal_that_is_missed_is_told_so() -> None:
+    slow = document()
+    slow["steps"]["m/pod 1"] = start(120, 300, 9_900)
+    found = with_goals(slow)["goals"]
+    assert [goal["met"] for goal in found] == [False, False, True]
+    assert "| +20.0 s | **missed** |" in page(with_goals(slow))
+
+
+def test_the_page_says_on_what_by_what_and_what_was_not_run() -> None:
+    text = page(with_goals(document()))
+    for told in ("NVIDIA H100", "580.1", "CUDA 13.0", "vLLM 0.23.0", "`make gpu-report`", "953.7 MiB"):
+        assert told in text
+    assert "m/pod 2, two-gpus" in text
+    assert "this machine has 1 GPU" in text
+
+
+def test_without_a_gpu_the_page_claims_nothing() -> None:
+    told = with_goals(document(cpu=True))
+    assert told["goals"] == []
+    assert "says nothing of a GPU" in page(told)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_a_machine_without_a_gpu_is_told_what_helps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu, "look", lambda: gpu.Finding(None, "no NVIDIA card"))
+    monkeypatch.setattr(command, "stop_on_signals", lambda: None)
+    assert command.main([]) == 2
+    said = capsys.readouterr().err
+    assert "no NVIDIA card" in said
+    assert "--cpu" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--models", "qwen2.5-9b"], "qwen2.5-0.5b, qwen2.5-7b"),
+        (["--only", "qwen2.5-7b/bar"], "qwen2.5-7b/bare 1"),
+        (["--skip", "smok"], "smoke"),
+    ],
+)
+def test_wrong_names_are_told_with_the_right_ones(
+    arguments: list[str],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("MODELCAR_STATE", str(tmp_path))
+    monkeypatch.setattr(command, "stop_on_signals", lambda: None)
+    monkeypatch.setattr(gpu, "look", lambda: gpu.Finding(None, "no NVIDIA card"))
+    assert command.main(["--list", *arguments]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_another_machines_half_of_a_model_is_forgotten_and_its_whole_one_kept() -> None:
+    told = document()
+    told["models"] = ["m", "n"]
+    told["steps"]["n/pod 1"] = start(1, 1, 1)
+    command._drop_halves(told)
+    assert not [name for name in told["steps"] if name.startswith("m/")]
+    assert "n/pod 1" in told["steps"]
