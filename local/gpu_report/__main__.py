@@ -25,7 +25,7 @@ from modelcar.made_up import PRESETS
 #: What is measured where nothing else is said: with a GPU, and without one.
 MODELS, SMALL = ("qwen2.5-0.5b", "qwen2.5-7b"), ("small",)
 #: Seconds at the end of the time for stopping what was started.
-TIDYING = 40.0
+TIDYING = 60.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -147,14 +147,16 @@ class Children:
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """End a program and all of its session: first as Ctrl-C does, so that it tidies up, then by force."""
-    if process.poll() is None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            _signal(process, number)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE)
-                break
-    _signal(process, signal.SIGKILL)  # also what its own end left behind
-    process.wait()
+    try:
+        if process.poll() is None:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                _signal(process, number)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(GRACE)
+                    break
+    finally:  # whatever interrupts this
+        _signal(process, signal.SIGKILL)  # also what its own end left behind
+        process.wait()
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
