@@ -346,8 +346,6 @@ class _Report:
         own: dict[str, Any] = {"gpuCount": wanted, "startTimeoutSeconds": 20}
         if self.cards:  # whatever number of heads the model has: its layers are split, not each of them
             own["vllm"] = {"pipelineParallelSize": wanted, "maxModelLen": WINDOW}
-        else:  # the server of a machine without a GPU, which a pod with one may not have
-            own["serverHostPaths"] = []
         self._make_room()
         return self._refused("too-many", model, ("nvidia.com/gpu",), own)
 
