@@ -24,7 +24,6 @@ from local.instance import Instance, load
 from local.pki import NODE
 from local.plan import GPU_RESOURCE, TOOL_IMAGE
 from local.tools import DEVICE_PLUGIN, Toolbox, collect
-from modelcar.errors import InputError
 
 SECONDS = 90
 NAMESPACE = "gpus"
@@ -192,10 +191,9 @@ def test_a_kubelet_that_restarts_has_the_cards_again(node: Node) -> None:
     assert node.pod("one")["status"]["containerStatuses"][0]["restartCount"] == 0, "a pod keeps its card"
 
 
-def test_a_platform_that_runs_with_other_cards_is_not_taken(node: Node) -> None:
-    fewer = Gpus(node.gpus.cards[:1], node.gpus.driver, node.gpus.cuda, node.gpus.libraries)
-    with pytest.raises(InputError, match=r"(?s)running platform's GPUs: GPU-00, GPU-11.*make down"):
-        platform.up(node.instance, node.tools, print, fewer)
+def test_what_the_platform_hands_out_is_known(node: Node) -> None:
+    """`make up` starts a platform again that hands out other cards than it finds."""
+    assert platform.hands_out(node.instance) == {"GPU-00", "GPU-11"}
 
 
 def test_a_platform_that_starts_again_runs_its_pods_with_their_cards(node: Node) -> None:
