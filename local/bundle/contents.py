@@ -142,10 +142,13 @@ def site_packages(folder: Path, python: str) -> list[Entry]:
     """Return installed packages as they lie in an environment.
 
     Of what they put on PATH, programs are kept and scripts are not: those name the Python that made them.
+    Static libraries are for linkers only (XGrammar's alone is 50 MB of a bundle).
     """
     inside = f"lib/python{python}/site-packages/"
     found = []
     for entry in entries(folder):
+        if entry.name.endswith(".a"):
+            continue
         if not entry.name.startswith("bin/"):
             found.append(Entry(inside + entry.name, entry.path, entry.executable, entry.link))
         elif entry.path.read_bytes()[:4] == b"\x7fELF":

@@ -453,10 +453,11 @@ def test_packages_that_the_target_has_are_looked_for_there(
     assert str(tmp_path / "site-packages") in (bundle.project / ".venv/bundle.mk").read_text()
 
 
-def test_scripts_that_name_another_python_are_left_out(tmp_path: Path) -> None:
+def test_what_only_its_maker_could_use_is_left_out(tmp_path: Path) -> None:
     written(tmp_path / "bin/vllm", "#!/home/me/bin/python\n", 0o755)
     written(tmp_path / "bin/ninja", b"\x7fELF", 0o755)
     written(tmp_path / "vllm/__init__.py", "")
+    written(tmp_path / "vllm/libvllm.a", "for a linker")
     written(tmp_path / ".lock", "")
     names = [entry.name for entry in contents.site_packages(tmp_path, "3.12")]
     assert names == ["bin/ninja", "lib/python3.12/site-packages/vllm/__init__.py"]
