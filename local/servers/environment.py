@@ -342,7 +342,8 @@ def finish(kind: str, cache: Path, progress: Progress) -> None:
     progress(f"{title}: compiling its bytecode and trying it …")
     # In some packages a file is no valid Python, on purpose: what matters is whether the trial goes well.
     compileall = [str(python), "-m", "compileall", "-q", "-j", "0", str(folder / "lib")]
-    subprocess.run(compileall, stdout=subprocess.DEVNULL, umask=0o022, check=False)
+    quiet = subprocess.DEVNULL
+    subprocess.run(compileall, stdout=quiet, stderr=quiet, umask=0o022, check=False)
     _try(kind, folder, python)
     _make_readable(folder)
     (folder / MARKER).write_text(json.dumps(_fingerprint(kind), indent=1) + "\n")
