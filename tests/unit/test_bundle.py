@@ -17,12 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from local import tools
+from local import netfilter, tools
+from local import platform as local_platform
 from local.bundle import archives, contents, libraries, manifest, pack, parts, target, unpack
 from local.bundle.archives import Entry
 from local.bundle.manifest import PYTHON, SERVER, TOOLS, Component, Manifest
 from local.bundle.packages import read_freeze, read_lock, runtime, same_version, split_present
-from local.instance import PROJECT, cache_root
+from local.instance import PROJECT, Instance, cache_root
 from local.servers import environment as servers
 from local.servers.choice import environment_folder
 from modelcar.errors import InputError
@@ -481,3 +482,48 @@ def test_libraries_that_a_program_needs_are_named_but_glibc() -> None:
     assert all(path.exists() for path in found.values())
     version = libraries.oldest_glibc([Path("/bin/sh")])
     assert version >= (2, 2)
+
+
+def test_the_platform_is_stopped_where_no_ip_is_on_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = tmp_path / "called"
+    monkeypatch.setenv("MODELCAR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    written(tmp_path / "cache/tools/debian/usr/bin/ip", f'#!/bin/sh\necho "$@" > {called}\n', 0o755)
+    instance = Instance("local", 63, tmp_path / "state")
+    instance.pids.mkdir(parents=True)
+    monkeypatch.setattr(local_platform, "link_owner", lambda _link: str(instance.state))
+    # What this machine's own platforms use stays.
+    monkeypatch.setattr(local_platform, "_remove_empty_cgroups", lambda _root: None)
+    monkeypatch.setattr(local_platform, "slot_is_free", lambda _slot: False)
+    local_platform.clean_leftovers(instance, None)
+    assert called.read_text() == "link delete modelcar63\n"
+
+
+def test_iptables_that_was_brought_is_used_without_debian(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(netfilter, "unpack_debian", lambda *_: pytest.fail("apt is not there"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    for program in netfilter.PROGRAMS.values():
+        written(tmp_path / "debian/usr/sbin" / program, f"#!/bin/sh\necho {program}\n", 0o755)
+    netfilter._write(tmp_path)
+    said = subprocess.run(
+        ["/bin/sh", tmp_path / "iptables"], env={"PATH": "/usr/bin:/bin"}, capture_output=True
+    )
+    assert said.stdout == b"iptables-nft\n"
+
+
+def test_what_is_on_path_is_built_for_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bare machine may lack it, or have another version."""
+    monkeypatch.setenv("MODELCAR_CACHE", str(tmp_path / "cache"))
+    for name in ("kubectl", "pulumi"):
+        written(tmp_path / "bin" / name, "#!/bin/sh\n", 0o755)
+    script = 'while [ "$1" != -o ]; do shift; done; echo built > "$2"'
+    written(tmp_path / "bin/go", f"#!/bin/sh\n{script}\n", 0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr(tools, "BUILD_DISK_BYTES", 0)
+    built = tools.build_all(lambda _line: None)
+    assert {built["kubectl"].read_text(), built["pulumi"].read_text()} == {"built\n"}
+    assert set(built) == set(tools.fingerprints())
