@@ -22,6 +22,8 @@ from local.servers.choice import RELEASES, environment_folder
 from local.tools import DEVICE_PLUGIN, ON_REQUEST, Progress
 from modelcar.errors import refuse
 
+#: Of what developers need: the policy pack's, by which `make preview` and `make deploy` check.
+ALSO = frozenset({"pulumi-policy"})
 #: A server for nodes with GPUs, on which the platform runs one program more.
 GPU_SERVER = "vllm-cuda"
 
@@ -108,7 +110,7 @@ def pack(order: Order, uv: Path, progress: Progress) -> Manifest:
         folder = contents.packages(pins, cache / "packages", order.python, order.platform, uv, progress)
         return contents.site_packages(folder, order.python)
 
-    own = runtime(read_lock((PROJECT / "requirements.lock").read_text()), _project()["name"])
+    own = runtime(read_lock((PROJECT / "requirements.lock").read_text()), _project()["name"], ALSO)
     work.insert(0, Component(PYTHON, target.fingerprint(PYTHON), ()))
     filled[PYTHON] = fetched(own)
     if order.server:

@@ -74,16 +74,17 @@ def _wanted_by(block: list[str]) -> Iterator[str]:
             yield name
 
 
-def runtime(lock: list[Pinned], project: str) -> list[Pinned]:
+def runtime(lock: list[Pinned], project: str, also: frozenset[str] = frozenset()) -> list[Pinned]:
     """Return what of a project's lock its program needs, without what only its development does.
 
     Args:
         lock: with the comments that say who needs each package.
         project: the project's name; `NAME (pyproject.toml)` needs what the program depends on, and
             `NAME (pyproject.toml:dev)` what only developers do.
+        also: names of others that are needed.
     """
-    needed = {f"{project} (pyproject.toml)"}
-    chosen: set[str] = set()
+    needed = {f"{project} (pyproject.toml)", *also}
+    chosen = set(also)
     while True:
         more = {pin.name for pin in lock if pin.name not in chosen and needed & set(pin.wanted_by)}
         if not more:

@@ -434,7 +434,8 @@ def test_only_what_the_program_needs_of_a_lock_is_packed() -> None:
 
 def test_the_projects_own_lock_holds_its_program_without_its_tools() -> None:
     lock = read_lock((PROJECT / "requirements.lock").read_text())
-    needed = {pin.name for pin in runtime(lock, "modelcar-kserve")}
+    needed = {pin.name for pin in runtime(lock, "modelcar-kserve", pack.ALSO)}
+    assert "pulumi-policy" in needed, "make deploy checks by it"
     assert {"pulumi", "pulumi-kubernetes", "grpcio", "pydantic-core", "kubernetes", "psutil"} <= needed
     assert not {"mypy", "ruff", "pytest", "sphinx", "hypothesis", "pre-commit"} & needed
 
