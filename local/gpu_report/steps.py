@@ -389,10 +389,14 @@ class _Report:
             raise Failed(f"`pulumi up` said nothing of it: {last_words(done.said)}")
         if not any(word in done.said.casefold() for word in words):
             raise Failed(f"`pulumi up` failed without the reason: {last_words(done.said)}")
-        told = [
-            line.strip() for line in done.said.splitlines() if any(word in line.casefold() for word in words)
-        ]
-        return {"seconds": round(done.seconds, 1), "said": list(dict.fromkeys(told))[:8]}
+        return {"seconds": round(done.seconds, 1), "said": reasons(done.said)}
+
+
+def reasons(said: str) -> list[str]:
+    """Return why `pulumi up` failed, in its own words: reasons and fixes, each once, without its progress."""
+    lines = [line.strip() for line in said.splitlines()]
+    told = [line for line in lines if line.startswith(("error: ", "reason: ", "fix: ", "allowed: "))]
+    return [line for line in dict.fromkeys(told) if line != "error: update failed"][:8]
 
 
 def _image(pod: JSON) -> str:

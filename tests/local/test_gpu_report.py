@@ -29,7 +29,9 @@ def test_a_small_model_goes_the_whole_way_beside_a_bare_server(platform: Platfor
         assert [rate["streams"] for rate in run["rates"]] == [1, 4]
         assert all(rate["tokensPerSecond"] > 0 for rate in run["rates"])
     assert steps["small/pushed"]["found"]["digest"] in steps["small/served"]["found"]["image"]
-    assert any("gpu" in line.casefold() for line in steps["too-many-gpus"]["found"]["said"])
+    said_of_gpus = "\n".join(steps["too-many-gpus"]["found"]["said"])
+    assert "the pod asks for 1 GPU (nvidia.com/gpu), and no node offers any" in said_of_gpus
+    assert "fix: " in said_of_gpus
 
     assert "says nothing of a GPU" in (checkout.folder / "told" / "gpu-report.md").read_text()
     assert "gpu-report-" not in platform.kubectl("get", "namespaces")

@@ -27,7 +27,7 @@ from local.gpu_report.children import Children, Failed
 from local.gpu_report.page import page, with_goals
 from local.gpu_report.runner import Found, Runner, Step, read_document
 from local.gpu_report.site import Model, Site
-from local.gpu_report.steps import steps
+from local.gpu_report.steps import reasons, steps
 
 # --- steps ----------------------------------------------------------------------------------------
 
@@ -349,6 +349,25 @@ def test_what_a_machine_cannot_do_is_said(site: Site) -> None:
         "two-gpus": "this machine has no GPU",
         "filled-card": "this machine has no GPU",
     }
+
+
+def test_of_a_failed_up_the_reason_and_the_fix_are_told_once() -> None:
+    said = """
+ +  pulumi:pulumi:Stack modelcar-x creating (83s) error: reason: the pod asks for 2 GPUs, and the node has 1
+Diagnostics:
+  pulumi:pulumi:Stack (modelcar-x):
+    warning: using pulumi-language-python from $PATH
+    error: m-predictor-1: Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.
+    error: reason: the pod asks for 2 GPUs, and the node has 1
+    error:   fix: lower modelcar:gpuCount to 1
+    error: reason: the pod asks for 2 GPUs, and the node has 1
+    error: update failed
+"""
+    assert reasons(said) == [
+        "error: m-predictor-1: Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+        "error: reason: the pod asks for 2 GPUs, and the node has 1",
+        "error:   fix: lower modelcar:gpuCount to 1",
+    ]
 
 
 # --- the page -------------------------------------------------------------------------------------
