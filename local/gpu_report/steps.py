@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -46,6 +47,10 @@ for number in range(torch.cuda.device_count()):
 print("filled", [tensor.numel() for tensor in held], flush=True)
 time.sleep(3600)
 """
+
+
+#: What Pulumi says of a failed run beside the reasons.
+_SUMS_UP = re.compile(r"error: (update failed|\d+ errors? occurred:)")
 
 
 @dataclass(frozen=True)
@@ -396,7 +401,7 @@ def reasons(said: str) -> list[str]:
     """Return why `pulumi up` failed, in its own words: reasons and fixes, each once, without its progress."""
     lines = [line.strip() for line in said.splitlines()]
     told = [line for line in lines if line.startswith(("error: ", "reason: ", "fix: ", "allowed: "))]
-    return [line for line in dict.fromkeys(told) if line != "error: update failed"][:8]
+    return [line for line in dict.fromkeys(told) if not _SUMS_UP.fullmatch(line)][:8]
 
 
 def _image(pod: JSON) -> str:

@@ -357,6 +357,7 @@ def test_of_a_failed_up_the_reason_and_the_fix_are_told_once() -> None:
 Diagnostics:
   pulumi:pulumi:Stack (modelcar-x):
     warning: using pulumi-language-python from $PATH
+    error: 6 errors occurred:
     error: m-predictor-1: Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.
     error: reason: the pod asks for 2 GPUs, and the node has 1
     error:   fix: lower modelcar:gpuCount to 1
