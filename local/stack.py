@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from local import recovery
-from local.instance import PROJECT, Instance, state_root
+from local.instance import PROJECT, Instance, cache_root, state_root
 from local.tools import Toolbox
 
 STACK = "local"
@@ -36,6 +36,8 @@ def environment(instance: Instance, tools: Toolbox) -> dict[str, str]:
     variables = {
         "PATH": tools.path,
         RUN_MARK: str(instance.state),
+        # A program that runs from a copy of the project would look beside itself for what was downloaded.
+        "MODELCAR_CACHE": str(cache_root()),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_AUTOMATION_API_SKIP_VERSION_CHECK": "true",
     }
