@@ -1,77 +1,40 @@
-"""That a pod is on the GPU: the card as it is seen from inside, and its processes as the driver sees them."""
+"""That a pod is on the GPU: what `make validate` sees from inside of it, and its shared memory."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
-import psutil
-
 from components.model_service import CONTAINER
-from local.gpu import Gpus
-from operations.cluster import Cluster, ClusterError
-
-#: Where the driver is in a pod, as on GKE's nodes.
-DRIVER = "/usr/local/nvidia"
-_INSIDE = (
-    f'LD_LIBRARY_PATH="{DRIVER}/lib64:$LD_LIBRARY_PATH" exec {DRIVER}/bin/nvidia-smi '
-    "--query-gpu=name,uuid,driver_version,memory.used,memory.total --format=csv,noheader"
-)
+from local.gpu_report.children import Failed
+from operations import gpu
+from operations.cluster import JSON, Cluster, ClusterError
 
 
-def evidence(cluster: Cluster, pod: Mapping[str, Any], gpus: Gpus) -> dict[str, Any]:
-    """Return what shows that a pod is on the GPU."""
+def evidence(cluster: Cluster, pod: JSON) -> dict[str, Any]:
+    """Return the cards that a pod sees, its processes on them, and its /dev/shm.
+
+    Raises:
+        Failed: it cannot be looked into, or its server is on fewer cards than it asked for.
+    """
+    seen = gpu.look(cluster, pod)
+    if isinstance(seen, str):
+        raise Failed(f"the pod cannot be looked into: {seen}")
+    box = next(one for one in pod["spec"]["containers"] if one["name"] == CONTAINER)
+    asked = int(box["resources"]["limits"]["nvidia.com/gpu"])
+    for verdict in gpu.verdicts(asked, seen, pod):
+        if not verdict.passed:
+            raise Failed(f"{verdict.evidence}. {verdict.fix}")
     return {
-        "inside": _execute(cluster, pod, _INSIDE).splitlines(),
-        "devices": _execute(cluster, pod, "ls /dev/ | grep nvidia").split(),
-        "sharedMemory": _execute(cluster, pod, "df -h /dev/shm | tail -1").split(),
-        "processes": processes(str(pod["metadata"]["uid"]), gpus),
+        "cards": [asdict(card) for card in seen.cards],
+        "processes": [asdict(process) for process in seen.processes],
+        "sharedMemory": _shared_memory(cluster, pod),
     }
 
 
-def processes(uid: str, gpus: Gpus) -> list[dict[str, Any]]:
-    """Return the processes of a pod that the driver has on a card; uid: the pod's."""
-    found = []
-    for line in _smi(gpus, "--query-compute-apps=pid,gpu_uuid,used_memory").splitlines():
-        parts = [part.strip() for part in line.split(",")]
-        if len(parts) != 3 or not parts[0].isdecimal():
-            continue
-        with suppress(psutil.Error, OSError):
-            process = psutil.Process(int(parts[0]))
-            # The kubelet names a pod's cgroups by its uid; those of systemd have _ for -.
-            groups = Path(f"/proc/{process.pid}/cgroup").read_text().replace("_", "-")
-            if uid in groups:
-                name = " ".join(process.cmdline()[:3])[-60:] or process.name()
-                found.append(
-                    {"user": process.uids().real, "card": parts[1], "memory": parts[2], "process": name}
-                )
-    return found
-
-
-def _smi(gpus: Gpus, query: str) -> str:
-    own = gpus.libraries / "bin/nvidia-smi" if gpus.libraries else None
-    program = str(own) if own and own.exists() else shutil.which("nvidia-smi")
-    if program is None:
-        return ""
-    env = dict(os.environ)
-    if gpus.libraries:
-        env["LD_LIBRARY_PATH"] = f"{gpus.libraries}/lib64:{env.get('LD_LIBRARY_PATH', '')}".rstrip(":")
-    command = [program, query, "--format=csv,noheader"]
+def _shared_memory(cluster: Cluster, pod: JSON) -> str:
+    metadata, command = pod["metadata"], ["sh", "-c", "df -h /dev/shm | tail -1"]
     try:
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout
-
-
-def _execute(cluster: Cluster, pod: Mapping[str, Any], script: str) -> str:
-    metadata = pod["metadata"]
-    try:
-        return cluster.execute(metadata["namespace"], metadata["name"], CONTAINER, ["sh", "-c", script])
+        return " ".join(cluster.execute(metadata["namespace"], metadata["name"], CONTAINER, command).split())
     except ClusterError as error:
         return str(error)

@@ -200,17 +200,14 @@ def _others(document: Found) -> Iterator[str]:
     if evidence := found.get("up", {}).get("evidence"):
         yield "## The pod is on the GPU"
         yield ""
-        yield from _code([*evidence["inside"], " ".join(evidence["devices"])])
-        for one in evidence["processes"]:
-            yield f"- `{one['process']}`, uid {one['user']}, holds {one['memory']} of {one['card']}"
-        yield ""
+        yield from _seen(evidence)
     if two := found.get("two-gpus"):
         yield "## Two GPUs"
         yield ""
         yield f"{two['model']} with `gpuCount: 2` and nothing else said: `{' '.join(two['arguments'])}`"
         yield ""
         if evidence := two.get("evidence"):
-            yield from _code([*evidence["inside"], " ".join(evidence["sharedMemory"])])
+            yield from _seen(evidence)
         for one in two["rates"]:
             yield f"- {_streams(one['streams'])}: {one['tokensPerSecond']:,.1f} tokens/s"
         yield ""
@@ -222,6 +219,16 @@ def _others(document: Found) -> Iterator[str]:
         yield f"{name}: `pulumi up` ended after {told['seconds']:.0f} s and said"
         yield ""
         yield from _code(told["said"])
+
+
+def _seen(evidence: Found) -> Iterator[str]:
+    """Yield what is seen from inside of a pod."""
+    cards = [
+        f"card {one['index']}: {one['name']}, driver {one['driver']}, {one['used']} of {one['total']} MiB used"
+        for one in evidence["cards"]
+    ]
+    users = [f"process {one['name']}: {' '.join(one['nodes'])}" for one in evidence["processes"]]
+    yield from _code([*cards, *users, evidence["sharedMemory"]])
 
 
 def _steps(document: Found) -> Iterator[str]:

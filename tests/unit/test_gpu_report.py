@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -24,6 +24,7 @@ from local.gpu_report import __main__ as command
 from local.gpu_report import load
 from local.gpu_report.bare import as_user, command_of, limit, moved
 from local.gpu_report.children import Children, Failed
+from local.gpu_report.evidence import evidence
 from local.gpu_report.page import page, with_goals
 from local.gpu_report.runner import Found, Runner, Step, read_document
 from local.gpu_report.site import Model, Site
@@ -349,6 +350,40 @@ def test_what_a_machine_cannot_do_is_said(site: Site) -> None:
         "two-gpus": "this machine has no GPU",
         "filled-card": "this machine has no GPU",
     }
+
+
+SEEN = """smi 0 nvidia-smi
+said 0, NVIDIA H100, GPU-a, 580.159.04, 81559, 75000
+said 1, NVIDIA H100, GPU-b, 580.159.04, 81559, {second}
+uses 15 /dev/nvidia0 python3
+uses 160 /dev/nvidia1 VLLM::Worker_TP1
+end
+"""
+
+
+class Inside:
+    """A cluster whose pods answer what is run in them."""
+
+    def __init__(self, second: int) -> None:
+        self.second = second
+
+    def execute(self, namespace: str, pod: str, container: str, command: list[str]) -> str:
+        return "tmpfs 2.0G 4.0K /dev/shm" if "df -h" in command[-1] else SEEN.format(second=self.second)
+
+
+TWO_CARDS = {
+    "metadata": {"namespace": "n", "name": "p"},
+    "spec": {"containers": [{"name": "kserve-container", "resources": {"limits": {"nvidia.com/gpu": "2"}}}]},
+}
+
+
+def test_a_pod_that_is_on_its_cards_is_shown_from_inside() -> None:
+    found = evidence(cast("Any", Inside(75000)), TWO_CARDS)
+    assert [one["uuid"] for one in found["cards"]] == ["GPU-a", "GPU-b"]
+    assert [one["name"] for one in found["processes"]] == ["python3", "VLLM::Worker_TP1"]
+    assert found["sharedMemory"].endswith("/dev/shm")
+    with pytest.raises(Failed, match=r"3 of 81559 MiB in use on GPU 1.*fewer GPUs than the pod pays for"):
+        evidence(cast("Any", Inside(3)), TWO_CARDS)
 
 
 def test_of_a_failed_up_the_reason_and_the_fix_are_told_once() -> None:
