@@ -224,7 +224,7 @@ def _others(document: Found) -> Iterator[str]:
 def _seen(evidence: Found) -> Iterator[str]:
     """Yield what is seen from inside of a pod."""
     cards = [
-        f"card {one['index']}: {one['name']}, driver {one['driver']}, {one['used']} of {one['total']} MiB used"
+        f"card {one['index']}: {one['name']}, driver {one['driver']}, {one['used']}/{one['total']} MiB used"
         for one in evidence["cards"]
     ]
     users = [f"process {one['name']}: {' '.join(one['nodes'])}" for one in evidence["processes"]]
