@@ -195,12 +195,25 @@ def phases(cold_start: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+#: How the lines begin that a command's evidence stands in.
+_TELLING = {
+    "validate": ("PASS", "FAIL", "????"),
+    "runbook": ("PASS", "FAIL"),
+    "smoke": ("servingRuntime ", "storageUriEnv ", "storageUris ", "podAnnotation "),
+}
+
+
 def _others(document: Found) -> Iterator[str]:
     found = {name: one["found"] for name, one in document["steps"].items() if "found" in one}
     if evidence := found.get("up", {}).get("evidence"):
         yield "## The pod is on the GPU"
         yield ""
         yield from _seen(evidence)
+    for name in ("validate", "runbook", "smoke"):
+        if name in found:
+            yield f"## `make {name}`"
+            yield ""
+            yield from _code([line for line in found[name]["said"] if line.startswith(_TELLING[name])])
     if two := found.get("two-gpus"):
         yield "## Two GPUs"
         yield ""
