@@ -159,6 +159,7 @@ def _remove_empty_cgroups(root: Path) -> None:
 
 def _start(instance: Instance, tools: Toolbox, gpus: Gpus | None) -> None:
     _require_free_addresses(instance, tools)
+    require_hosts_file()
     instance.state.mkdir(parents=True, exist_ok=True)
     instance.state.chmod(0o700)
     (instance.state / "slot").write_text(str(instance.slot))
@@ -221,6 +222,21 @@ def _require_free_addresses(instance: Instance, tools: Toolbox) -> None:
                 allowed="a network that this machine does not use",
                 fix=f"choose another slot: echo {instance.slot + 1} > {instance.state / 'slot'}",
             )
+
+
+def require_hosts_file(hosts: Path = Path("/etc/hosts")) -> None:
+    """Refuse a machine without /etc/hosts, as a minimal root file system: containerd copies it for each pod.
+
+    Raises:
+        InputError: it is not there; no pod would ever be made, and nothing would say why.
+    """
+    if not hosts.is_file():
+        raise refuse(
+            str(hosts),
+            "not there",
+            allowed="a file, which containerd copies for each pod",
+            fix=f"echo '127.0.0.1 localhost' > {hosts}",
+        )
 
 
 def _wait(

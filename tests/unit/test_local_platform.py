@@ -13,6 +13,7 @@ import pytest
 
 from local import platform
 from local.instance import Instance
+from modelcar.errors import InputError
 
 REFUSED = 'Get "https://198.18.0.2:6443/openapi/v2": dial tcp 198.18.0.2:6443: connect: connection refused'
 
@@ -91,3 +92,10 @@ def test_a_registry_that_refuses_is_told_at_once(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(platform.PlatformError, match=r"to 198\.18\.0\.2:5000: 507"):
         platform._push_tool_image(Instance("x", 0, tmp_path))
     assert push.call_count == 1
+
+
+def test_a_machine_without_a_hosts_file_is_told_what_helps(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"(?s)hosts: not there.*containerd.*fix: echo '127.0.0.1 "):
+        platform.require_hosts_file(tmp_path / "hosts")
+    (tmp_path / "hosts").touch()
+    platform.require_hosts_file(tmp_path / "hosts")
