@@ -138,16 +138,17 @@ func (s *Session) serve() error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	listener, err := net.Listen("unix", path)
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return fmt.Errorf("cannot listen: %w", err)
 	}
+	listener.SetUnlinkOnClose(false) // by its path: a late end would remove the socket of the next server
 	s.server = grpc.NewServer()
 	api.RegisterDevicePluginServer(s.server, s.plugin)
 	s.own = identify(path)
 	server := s.server
 	go func() {
-		if err := server.Serve(listener); err != nil {
+		if err := server.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			say("stopped serving: %v", err)
 		}
 	}()
@@ -158,7 +159,10 @@ func (s *Session) stop() {
 	if s.server == nil {
 		return
 	}
-	s.server.Stop() // also removes the socket, unless the kubelet did
+	s.server.Stop()
+	if path := s.path(ownSocket); s.own == identify(path) { // else the kubelet has removed it
+		os.Remove(path)
+	}
 	s.server, s.own = nil, socketID{}
 }
 
