@@ -55,6 +55,13 @@ RESTRICTED_POD: Mapping[str, Any] = {
     key: RESTRICTED[key] for key in ("runAsNonRoot", "runAsUser", "seccompProfile")
 }
 
+#: Of every pod that this program declares, beside its user.
+#: No token: the server asks Kubernetes nothing. No variables of the namespace's Services: where one is named
+#: `vllm`, Kubernetes would set `VLLM_PORT=tcp://…` in each pod, and vLLM ends with it at its start. `master`
+#: and `vllm-dp-master` make others that torch and vLLM read (`MASTER_PORT`, `VLLM_DP_MASTER_PORT`).
+#: https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+CLOSED_POD: Mapping[str, Any] = {"automountServiceAccountToken": False, "enableServiceLinks": False}
+
 #: The link to the weights is made asynchronously, by the sidecar; a server that starts first would fail.
 #: What it says tells how long a start took, and of what (`operations/cold_start.py`).
 MODEL_IS_THERE = f"{MODEL_PATH} is there"
@@ -307,7 +314,7 @@ def predictor(
     common = {
         "minReplicas": 0 if settings.idle else settings.min_replicas,
         "maxReplicas": settings.max_replicas,
-        "automountServiceAccountToken": False,
+        **CLOSED_POD,  # a ServingRuntime has neither field; KServe takes the predictor's (0.19, MergePodSpec)
         **pod_security(settings),
         **({"serviceAccountName": service_account} if service_account is not None else {}),
         **strategy(settings),

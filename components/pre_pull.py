@@ -12,7 +12,14 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.model_service import RESTRICTED, RESTRICTED_POD, labels, node_selector, tolerations
+from components.model_service import (
+    CLOSED_POD,
+    RESTRICTED,
+    RESTRICTED_POD,
+    labels,
+    node_selector,
+    tolerations,
+)
 from components.options import child
 from components.settings import Settings
 from components.threads import in_thread
@@ -109,7 +116,7 @@ def daemon_set_spec(settings: Settings, storage_uri: str, service_account: str |
         "template": {
             "metadata": {"labels": own},
             "spec": {
-                "automountServiceAccountToken": False,
+                **CLOSED_POD,
                 "securityContext": RESTRICTED_POD,
                 "initContainers": [server],
                 "containers": [keeper],

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.ingress import IngressSettings
-from components.model_service import CONTAINER, OFFLINE, RESTRICTED, RESTRICTED_POD
+from components.model_service import CLOSED_POD, CONTAINER, OFFLINE, RESTRICTED, RESTRICTED_POD
 from components.settings import Settings
 from operations import gpu
 from operations.cluster import JSON, Cluster, ClusterError
@@ -298,7 +298,7 @@ def _control(cluster: Cluster, settings: Settings, image: str) -> Iterator[str]:
         "spec": {
             "containers": [box],
             "restartPolicy": "Never",
-            "automountServiceAccountToken": False,
+            **CLOSED_POD,
             "securityContext": RESTRICTED_POD,
             "terminationGracePeriodSeconds": 0,
             "activeDeadlineSeconds": 600,  # where nobody is left to remove it

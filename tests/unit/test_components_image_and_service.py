@@ -580,6 +580,8 @@ def test_server_runs_as_kserves_user_with_nothing_to_gain(up: Engine, placement:
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     assert predictor(up)["automountServiceAccountToken"] is False
+    # Else a Service named `vllm` would set VLLM_PORT=tcp://… in the pod, and vLLM would end with it.
+    assert predictor(up)["enableServiceLinks"] is False
     # For the containers that KServe injects: its init container would be root.
     assert predictor(up)["securityContext"] == {
         "runAsNonRoot": True,
@@ -591,6 +593,7 @@ def test_server_runs_as_kserves_user_with_nothing_to_gain(up: Engine, placement:
 def test_knative_gets_no_security_context_of_the_pod_which_it_refuses(up: Engine) -> None:
     declare_service(up, deploymentMode="Knative")
     assert "securityContext" not in predictor(up)
+    assert predictor(up)["enableServiceLinks"] is False
     assert server(up)["securityContext"]["runAsNonRoot"] is True
 
 

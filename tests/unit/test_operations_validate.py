@@ -294,6 +294,7 @@ def test_the_control_is_no_pod_that_the_policy_selects(cluster: FakeCluster) -> 
     [(path, body)] = cluster.made
     assert path == PODS
     assert "serving.kserve.io/inferenceservice" not in body["metadata"]["labels"]
+    assert body["spec"]["enableServiceLinks"] is False
     [box] = body["spec"]["containers"]
     assert box["image"] == IMAGE
     assert box["securityContext"]["runAsNonRoot"] is True

@@ -42,6 +42,7 @@ def test_both_images_are_pulled_and_the_modelcar_stays_in_use(preview: bool) -> 
     assert keeper["image"] == STORAGE_URI.removeprefix("oci://")
     assert pod["serviceAccountName"] == "puller"
     assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
     for box in (server, keeper):
         assert box["securityContext"] == RESTRICTED
         assert set(box["resources"]) == {"requests", "limits"}
