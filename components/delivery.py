@@ -63,7 +63,8 @@ def place(facts: Facts, cloud: GoogleCloud | None) -> Place | None:
         arguments = KServePlatformArgs(settings.kserve, settings.deployment_mode)
         options = _after(options, KServePlatform("kserve", arguments, options))
     elif settings.kserve.verify and facts.reachable:
-        options = _after(options, verify(settings.kserve, options))
+        knative = any(model.deployment_mode == "Knative" for model in stack.models)
+        options = _after(options, verify(settings.kserve, "Knative" if knative else "Standard", options))
     if settings.delivery != "cluster":
         return None
     if settings.create_namespace:

@@ -21,7 +21,7 @@ import httpx
 import psutil
 
 from components import reachability
-from components.kserve_platform import CONFIG_MAP, modelcar_enabled
+from components.kserve_platform import CONFIG_MAP, configuration_problems, modelcar_enabled
 from components.models import Stack, load_stack
 from local import gpu
 from local import platform as embedded_platform
@@ -263,10 +263,12 @@ def _cluster(stack: Stack) -> Iterator[Line]:
             yield Line("KServe", "ok" if wanted else "missing", found, "" if wanted else fix)
             return
         path = f"/api/v1/namespaces/{settings.kserve.namespace}/configmaps/{CONFIG_MAP}"
-        enabled = modelcar_enabled((cluster.get(path) or {}).get("data")) is True
-        fix = "helm upgrade … --set kserve.storage.enableModelcar=true"
+        data = (cluster.get(path) or {}).get("data")
+        enabled = modelcar_enabled(data) is True
         found = f"{kserve or 'of unknown version'}, modelcar {'on' if enabled else 'off'}"
-        yield Line("KServe", "ok" if enabled else "missing", found, "" if enabled else fix)
+        wrong = configuration_problems(data, settings.deployment_mode)
+        found += "".join(f"; {problem.key}: {problem.value}" for problem in wrong if enabled)
+        yield Line("KServe", "missing" if wrong else "ok", found, wrong[0].fix if wrong else "")
         yield from _gpus(cluster, stack)
     except InputError as error:
         [problem] = error.problems

@@ -19,7 +19,7 @@ def test_a_kserve_with_modelcar_off_fails_the_preview(dev: Project) -> None:
     with modelcar_off(dev.platform):
         result = dev.pulumi("preview", check=False)
         assert result.returncode
-        assert "storageInitializer.enableModelcar is False" in result.stdout + result.stderr
+        assert "storageInitializer.enableModelcar: False" in result.stdout + result.stderr
         assert "kserve.storage.enableModelcar=true" in result.stdout + result.stderr
     dev.pulumi("preview")
 
@@ -36,5 +36,5 @@ def test_a_kserve_that_honours_nothing_stops_up_before_anything_is_made(project:
     assert "Traceback" not in said
     assert not any("modelcar:kserve" in kind for kind in project.resources())
     assert preview.returncode, "the configuration that KServe has says it to a preview already"
-    assert "storageInitializer.enableModelcar is False" in preview.stdout
+    assert "storageInitializer.enableModelcar: False" in preview.stdout
     assert "Traceback" not in preview.stdout + preview.stderr

@@ -14,16 +14,17 @@ from typing import Any
 import pytest
 
 from components import settings as stack
+from components.kserve_platform import configuration_problems
 from components.settings import Settings
 from modelcar.base import read_base
 from modelcar.errors import InputError
 from modelcar.registry import Target
 from operations.cluster import Cluster, ClusterError
 from operations.probe_image import NAME, push_probe
-from operations.smoke import Smoke, document, smoke, table
+from operations.smoke import OFFERED, Smoke, document, objects, service, smoke, table
 from tests.conftest import PROJECT, Platform, write_stack
 from tests.engine.conftest import PARTS
-from tests.modelcar_switch import modelcar_off
+from tests.modelcar_switch import kserve_with, modelcar_off
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,48 @@ def test_modelcar_that_is_switched_off_is_told(
     assert "works" not in verdicts(found).values()
     assert any("modelcar is switched off" in outcome.reason for outcome in found.outcomes)
     assert cluster.get(f"/api/v1/namespaces/{namespace}") is None
+
+
+@pytest.mark.parametrize("uid", [2000, None, 0], ids=["another user", "none said", "root"])
+def test_the_check_of_kserves_user_is_what_its_pods_show(
+    platform: Platform, cluster: Cluster, settings: Settings, image: str, namespace: str, uid: int | None
+) -> None:
+    with kserve_with(platform, {"uidModelcar": uid}) as data:
+        found = smoke(cluster, settings, image, namespace=namespace, patience=60)
+        refused = configuration_problems(data, settings.deployment_mode)
+    works = {placement for placement, verdict in verdicts(found).items() if verdict == "works"}
+    assert works == (set() if refused else set(OFFERED))
+    assert bool(refused) is (uid == 0)
+
+
+def test_a_service_of_the_namespace_sets_no_variable_of_the_pods(
+    platform: Platform, cluster: Cluster, settings: Settings, image: str, namespace: str
+) -> None:
+    """Of one named `vllm` Kubernetes would make VLLM_PORT=tcp://…, with which vLLM ends at its start."""
+    platform.kubectl("create", "namespace", namespace)
+    here = ("-n", namespace)
+    try:
+        platform.kubectl(*here, "create", "service", "clusterip", "vllm", "--tcp=80:80")
+        control = ("run", "control", f"--image={image}", "--restart=Never", "--command", "--")
+        platform.kubectl(*here, *control, "busybox", "env")
+        platform.kubectl(
+            *here, "wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s", "pod/control"
+        )
+        assert "VLLM_PORT=tcp://" in platform.kubectl(*here, "logs", "control"), "or this test proves nothing"
+        for placement in OFFERED:
+            for path, body in objects(settings, f"oci://{image}", namespace, placement):
+                cluster.create(path, body)
+        for placement in OFFERED:
+            name = service(placement)
+            platform.kubectl(*here, "wait", "--for=condition=Ready", "--timeout=120s", f"isvc/{name}")
+            label = f"serving.kserve.io/inferenceservice={name}"
+            [pod] = platform.kubectl(*here, "get", "pods", "-l", label, "-o", "name").split()
+            said = platform.kubectl(*here, "exec", pod, "-c", "kserve-container", "--", "busybox", "env")
+            assert "USER=" in said
+            assert "VLLM_PORT=" not in said, placement
+            assert "_SERVICE_HOST=" not in said.replace("KUBERNETES_SERVICE_HOST=", ""), placement
+    finally:
+        platform.kubectl("delete", "namespace", namespace, "--wait=false")
 
 
 def test_an_image_that_cannot_be_pulled_is_told(cluster: Cluster, settings: Settings, namespace: str) -> None:

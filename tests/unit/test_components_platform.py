@@ -13,7 +13,7 @@ import pulumi
 import pytest
 
 from components import kserve_platform
-from components.kserve_platform import KServePlatform, KServePlatformArgs, KServeSettings, ModelcarOffError
+from components.kserve_platform import KServePlatform, KServePlatformArgs, KServeSettings, UnfitKServeError
 from components.model_lock import model_lock
 from components.model_service import ModelService, ModelServiceArgs
 from components.models import load_stack
@@ -87,13 +87,70 @@ def test_a_model_gets_no_ingress_by_itself_in_standard_mode(up: Engine, mode: st
 )
 def test_a_kserve_with_modelcar_off_is_refused(data: dict[str, str] | None) -> None:
     with pytest.raises(
-        ModelcarOffError, match=r"(?s)enableModelcar.*allowed: true.*fix: .*enableModelcar=true"
+        UnfitKServeError, match=r"(?s)enableModelcar: .*allowed: true.*fix: .*enableModelcar=true"
     ):
-        kserve_platform.require_modelcar(data)
+        kserve_platform.require_modelcar(data, "Standard")
 
 
-def test_a_kserve_with_modelcar_on_is_fine() -> None:
-    kserve_platform.require_modelcar({"storageInitializer": '{"enableModelcar": true, "image": "x"}'})
+def kserve_config(**changes: Any) -> dict[str, str]:
+    """KServe 0.19's own, with changes."""
+    shipped = {"enableModelcar": True, "cpuModelcar": "10m", "memoryModelcar": "15Mi", "uidModelcar": 1010}
+    merged = {**shipped, **changes}
+    return {"storageInitializer": json.dumps({k: v for k, v in merged.items() if v is not ...})}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"uidModelcar": 1},
+        {"uidModelcar": 1000660000},  # OpenShift's
+        {"uidModelcar": ...},  # the pod's own user holds
+        {"uidModelcar": None},
+        {"cpuModelcar": ..., "memoryModelcar": ""},
+        {"cpuModelcar": "0", "memoryModelcar": "0.1Gi"},
+        {"memoryModelcar": "15e6"},
+    ],
+)
+def test_a_kserve_with_modelcar_on_is_fine(changes: dict[str, Any]) -> None:
+    kserve_platform.require_modelcar(kserve_config(**changes), "Standard")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("uidModelcar", 0),
+        ("uidModelcar", -1),
+        ("uidModelcar", 2**31),
+        ("uidModelcar", "1010"),
+        ("uidModelcar", True),
+        ("uidModelcar", 1010.0),
+        ("cpuModelcar", "ten"),
+        ("cpuModelcar", 1),
+        ("memoryModelcar", "15 Mi"),
+        ("memoryModelcar", "15"),
+    ],
+)
+def test_a_kserve_whose_modelcar_cannot_run_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(UnfitKServeError) as refused:
+        kserve_platform.require_modelcar(kserve_config(**{name: value}), "Standard")
+    said = str(refused.value)
+    assert said.startswith(
+        f"ConfigMap inferenceservice-config, storageInitializer.{name}: {json.dumps(value)}\n"
+    )
+    assert "allowed: " in said
+    assert f"fix: helm upgrade … --set kserve.storage.{name}=" in said
+
+
+def test_all_that_is_wrong_with_a_kserve_is_told_at_once() -> None:
+    with pytest.raises(UnfitKServeError, match=r"(?s)uidModelcar: 0\n.*memoryModelcar: \"1\"\n"):
+        kserve_platform.require_modelcar(kserve_config(uidModelcar=0, memoryModelcar="1"), "Standard")
+
+
+def test_knative_needs_a_user_because_its_pods_have_none() -> None:
+    with pytest.raises(UnfitKServeError, match=r"uidModelcar: not set\n.*Knative"):
+        kserve_platform.require_modelcar(kserve_config(uidModelcar=...), "Knative")
+    kserve_platform.require_modelcar(kserve_config(), "Knative")
 
 
 # --- the right to pull

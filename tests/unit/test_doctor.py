@@ -78,8 +78,8 @@ class Answers:
 
     name = "https://cluster.example"
 
-    def __init__(self, enabled: bool = True, kserve: bool = True, gpus: int = 0) -> None:
-        self.enabled, self.kserve, self.gpus = enabled, kserve, gpus
+    def __init__(self, enabled: bool = True, kserve: bool = True, gpus: int = 0, uid: int = 1010) -> None:
+        self.enabled, self.kserve, self.gpus, self.uid = enabled, kserve, gpus, uid
 
     def get(self, path: str) -> dict[str, Any] | None:
         if path == "/version":
@@ -87,7 +87,8 @@ class Answers:
         if "serving.kserve.io" in path:
             return {} if self.kserve else None
         if path.endswith("inferenceservice-config"):
-            return {"data": {"storageInitializer": json.dumps({"enableModelcar": self.enabled})}}
+            section = {"enableModelcar": self.enabled, "uidModelcar": self.uid}
+            return {"data": {"storageInitializer": json.dumps(section)}}
         if path == "/api/v1/nodes":
             return {"items": [{"status": {"allocatable": {"nvidia.com/gpu": str(self.gpus)}}}]}
         return None
@@ -98,6 +99,7 @@ class Answers:
     [
         (Answers(), "cluster", "ok", "v1.34.4"),
         (Answers(enabled=False), "KServe", "missing", "modelcar off"),
+        (Answers(uid=0), "KServe", "missing", "uidModelcar: 0"),
         (Answers(kserve=False), "KServe", "missing", "not there"),
         (Answers(), "GPUs", "missing", "0 on one node, and a pod needs 1"),
         (Answers(gpus=1), "GPUs", "ok", "1 on one node"),
