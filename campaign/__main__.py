@@ -6,7 +6,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ from campaign import inputs
 from campaign.journal import LOST, Case, Journal, Result, document, plan, report
 from campaign.runner import Runner
 from campaign.world import World, campaign_folder, say, stop_on_sigterm
+
+
+class CannotBegin(Exception):
+    """The platform or a run without any fault failed, so nothing can be tried; the message says why."""
 
 
 def main() -> int:
@@ -59,6 +64,9 @@ def main() -> int:
             _run(left, journal, time.monotonic() + options.minutes * 60)
         except KeyboardInterrupt:
             say("interrupted; the same command goes on from here")
+        except CannotBegin as error:
+            print(f"error: the campaign cannot begin: {error}", file=sys.stderr)
+            return 1
     found = {**document(options.seed, len(cases), journal.results()), "inputs": tried}
     lines = ["# Report of a campaign", "", *report(found), "", *inputs.report(tried)]
     say("\n".join(report(found)))
@@ -73,11 +81,13 @@ def _run(left: Sequence[Case], journal: Journal, deadline: float) -> None:
     stop_on_sigterm()
     pending = list(left)
     while pending and time.monotonic() < deadline:
-        world = World(lambda line: say(f"   {line}"))
+        with _in_words():
+            world = World(lambda line: say(f"   {line}"))
         try:
-            world.start()
-            runner = Runner(world)
-            runner.learn()
+            with _in_words():
+                world.start()
+                runner = Runner(world)
+                runner.learn()
             while pending and not runner.broken and time.monotonic() < deadline:
                 result = runner.run(pending.pop(0))
                 journal.add(result)
@@ -86,6 +96,15 @@ def _run(left: Sequence[Case], journal: Journal, deadline: float) -> None:
             world.stop()
     if pending:
         say("   out of time; the same command goes on from here")
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Raise whatever goes wrong before the first case as CannotBegin."""
+    try:
+        yield
+    except Exception as error:
+        raise CannotBegin(f"{type(error).__name__}: {error}") from error
 
 
 def _tell(result: Result) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -33,6 +34,9 @@ KINDS = (
     "jobs",
 )
 
+#: Not compared, as former ones stay: they tell which Deployment a pod belongs to.
+REPLICA_SETS = "replicasets"
+
 #: What differs between two runs that did the same: digests, models' numbers, generated names, addresses.
 _VARYING = (
     (re.compile(r"[0-9a-f]{64}"), "DIGEST"),
@@ -43,7 +47,6 @@ _VARYING = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z?"), "TIME"),
     (re.compile(r"10\.(244|96)\.\d+\.\d+"), "ADDRESS"),
 )
-_POD = re.compile(r"^(.*)-[0-9a-f]{8,10}-[a-z0-9]{5}$")
 _DIGEST = re.compile(r"([^\s\"/]+:\d+)/([a-z0-9/._-]+)@(sha256:[0-9a-f]{64})")
 
 
@@ -59,7 +62,7 @@ def fingerprint(world: World) -> dict[str, Any]:
             for row in rows
         ),
         "outputs": outputs,
-        "objects": sorted(_object(document) for document in world.objects(SUBJECT, *KINDS)),
+        "objects": objects(world.objects(SUBJECT, *KINDS, REPLICA_SETS)),
         "namespaces": world.kubectl("get", "namespaces", "-o", "name").split(),
         "clusterWide": world.kubectl(
             "get", "clusterroles,clusterrolebindings,priorityclasses", "-o", "name"
@@ -74,10 +77,36 @@ def fingerprint(world: World) -> dict[str, Any]:
     return same
 
 
-def _object(document: dict[str, Any]) -> list[str]:
-    metadata, name = document["metadata"], document["metadata"]["name"]
-    if made := _POD.match(name):
-        name = f"{made[1]}-…"
+def objects(documents: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Return a row for each object but the ReplicaSets: kind, name, and what it is.
+
+    A pod with a controller goes by the name of that one, or of the ReplicaSet's Deployment: its own name is
+    generated, and differs from one run to the next.
+    """
+    above = {
+        document["metadata"]["uid"]: owner
+        for document in documents
+        if document["kind"] == "ReplicaSet" and (owner := _owner(document))
+    }
+    return sorted(_object(document, above) for document in documents if document["kind"] != "ReplicaSet")
+
+
+def _owner(document: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the reference to the object's controller; None where it has none."""
+    references = document["metadata"].get("ownerReferences") or []
+    return next((reference for reference in references if reference.get("controller")), None)
+
+
+def _name(document: dict[str, Any], above: Mapping[str, dict[str, Any]]) -> str:
+    owner = _owner(document) if document["kind"] == "Pod" else None
+    if owner is None:
+        return str(document["metadata"]["name"])
+    owner = above.get(owner["uid"], owner)
+    return f"of {owner['kind']} {owner['name']}"
+
+
+def _object(document: dict[str, Any], above: Mapping[str, dict[str, Any]]) -> list[str]:
+    metadata, name = document["metadata"], _name(document, above)
     spec = {key: value for key, value in document.items() if key not in {"metadata", "status", "kind"}}
     if document["kind"] == "Endpoints":
         spec = {"addresses": sum(len(subset.get("addresses", [])) for subset in spec.get("subsets") or [])}

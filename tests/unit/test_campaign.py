@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from aiohttp import ClientError, web
 from aiohttp.test_utils import TestClient, TestServer
 
+from campaign import __main__ as campaign_main
 from campaign import sameness
 from campaign.faults import KINDS
 from campaign.front import Rule, Rules, application
@@ -87,6 +89,57 @@ def test_differences_name_what_is_not_the_same() -> None:
     one, other = wanted["objects"]
     before, after = {"objects": [one, one, other]}, {"objects": [one, other, other]}
     assert len(sameness.differences(after, before)) == 2, "nor is as much, but not as often of each"
+
+
+def owned(kind: str, name: str, uid: str, owner: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
+    references = [{**owner, "controller": True}] if owner else []
+    metadata = {"name": name, "uid": uid, "ownerReferences": references}
+    return {"kind": kind, "metadata": metadata, "spec": {}, "status": {}, **more}
+
+
+@pytest.mark.parametrize("template", ["8ff644b", "5d59b7f8c", "7c6b9d5f4f", "x2kq"])
+def test_who_a_pod_belongs_to_is_told_by_its_owner(template: str) -> None:
+    """A ReplicaSet's hash is of any length: one of seven characters once ended each campaign."""
+
+    def rows(template: str, pod: str) -> list[list[str]]:
+        deployment = {"kind": "Deployment", "name": "subject-predictor", "uid": "d"}
+        replica_set = {"kind": "ReplicaSet", "name": f"subject-predictor-{template}", "uid": template}
+        return sameness.objects([
+            owned("Pod", f"{replica_set['name']}-{pod}", pod, replica_set),
+            owned("Pod", f"job-{pod}", pod, {"kind": "Job", "name": "job", "uid": "j"}),
+            owned("Pod", "of-nobody", "n", None),
+            owned("ReplicaSet", replica_set["name"], template, deployment),
+            owned("ReplicaSet", "subject-predictor-former", "former", deployment),
+        ])  # fmt: skip
+
+    assert rows(template, "abcde") == rows("64b9c7d58f", "z2x4c")
+    names = [row[1] for row in rows(template, "abcde")]
+    assert names == ["of Deployment subject-predictor", "of Job job", "of-nobody"]
+
+
+def test_a_campaign_that_cannot_begin_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    stopped = []
+
+    class Ruin:
+        def __init__(self, say: object) -> None:
+            pass
+
+        def start(self) -> None:
+            raise RuntimeError("update twice does not end the same")
+
+        def stop(self) -> None:
+            stopped.append("the platform")
+
+    monkeypatch.setattr(campaign_main, "World", Ruin)
+    monkeypatch.setattr(campaign_main, "campaign_folder", lambda: tmp_path)
+    monkeypatch.setattr(campaign_main, "stop_on_sigterm", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["campaign", "--examples", "0"])
+    assert campaign_main.main() == 1
+    said = capsys.readouterr().err
+    assert said == ("error: the campaign cannot begin: RuntimeError: update twice does not end the same\n")
+    assert stopped == ["the platform"]
 
 
 BLOB = bytes(range(256)) * 1000
