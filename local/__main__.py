@@ -118,20 +118,20 @@ def _drift(instance: Instance, arguments: argparse.Namespace) -> int:
 
 
 def _idle(instance: Instance, arguments: argparse.Namespace) -> int:
-    return _set_idle(instance, arguments, ["true"])
+    return _set_idle(instance, arguments, True)
 
 
 def _wake(instance: Instance, arguments: argparse.Namespace) -> int:
-    return _set_idle(instance, arguments, [])
+    return _set_idle(instance, arguments, None)
 
 
-def _set_idle(instance: Instance, arguments: argparse.Namespace, value: Sequence[str]) -> int:
+def _set_idle(instance: Instance, arguments: argparse.Namespace, value: bool | None) -> int:
     tools, name = _stack_tools(arguments.stack), arguments.stack
     options = argparse.ArgumentParser(prog="make idle STACK=… ARGS=…", allow_abbrev=False)
     options.add_argument("--model", metavar="NAME", help="of a stack with several (default: all of them)")
     told, more = options.parse_known_args(arguments.arguments)
-    change = setting.change(up.stack_settings(name), preview.IDLE, value, told.model)
-    if status := _deploy_setting(instance, tools, name, change, more):
+    where = setting.place(up.stack_settings(name), preview.IDLE, told.model)
+    if status := _deploy_setting(instance, tools, name, where, value, more):
         return status
     return _become_operation(instance, tools, "nodes", name, ["--model", told.model] if told.model else [])
 
@@ -145,15 +145,26 @@ def _stack_tools(name: str) -> Toolbox:
 
 
 def _deploy_setting(
-    instance: Instance, tools: Toolbox, name: str, change: Sequence[str], more: Sequence[str] = ()
+    instance: Instance,
+    tools: Toolbox,
+    name: str,
+    where: setting.Place,
+    value: str | bool | None,
+    more: Sequence[str] = (),
 ) -> int:
-    """Change the stack's setting, which is then in its file for all to see, and deploy that."""
+    """Change the stack's setting, which is then in its file for all to see, and deploy that.
+
+    Whether there is such a stack is asked first: nothing is written where nothing can be deployed.
+    """
+    there = ("stack", "--show-name")
     if name == stack.STACK:
-        stack.pulumi(instance, tools, "config", *change, "--stack", name)
+        stack.pulumi(instance, tools, *there, "--stack", name, capture=True)
+        setting.write(stack.config_file(name), where, value)
         stack.deploy(instance, tools, *more)
         return 0
-    if status := preview.on_backend(instance, tools, name, ["config", *change], policy=False):
+    if status := preview.on_backend(instance, tools, name, there, policy=False):
         return status
+    setting.write(stack.config_file(name), where, value)
     return preview.on_backend(instance, tools, name, [*preview.DEPLOY, *more])
 
 
@@ -169,8 +180,8 @@ def _rollback(instance: Instance, arguments: argparse.Namespace) -> int:
     name, tools = arguments.stack, _stack_tools(arguments.stack)
     settings = up.stack_settings(name)
     if told.end:
-        change = setting.change(settings, preview.ROLLBACK, [], told.model, of_one=True)
-        return _deploy_setting(instance, tools, name, change, more)
+        where = setting.place(settings, preview.ROLLBACK, told.model, of_one=True)
+        return _deploy_setting(instance, tools, name, where, None, more)
     # By itself: what it asks needs the stack's environment, as every operation.
     found = subprocess.run(
         [
@@ -187,8 +198,8 @@ def _rollback(instance: Instance, arguments: argparse.Namespace) -> int:
         return found.returncode
     digest = found.stdout.strip()
     up.say(f"{name}: back to {digest}")
-    change = setting.change(settings, preview.ROLLBACK, [digest], told.model, of_one=True)
-    return _deploy_setting(instance, tools, name, change, more)
+    where = setting.place(settings, preview.ROLLBACK, told.model, of_one=True)
+    return _deploy_setting(instance, tools, name, where, digest, more)
 
 
 def _operate(instance: Instance, arguments: argparse.Namespace) -> int:

@@ -48,7 +48,7 @@ def runbook(instance: Instance, tools: Toolbox, progress: Progress) -> bool:
         progress(f"── {name}")
         try:
             found = Step(name, True, run())
-        except (_Failed, httpx.HTTPError, KeyError) as error:
+        except (_Failed, stack.PulumiError, httpx.HTTPError, ValueError, KeyError) as error:
             found = Step(name, False, str(error))
         walk.done.append(found)
         if not found.passed:

@@ -68,6 +68,8 @@ def test_idle_leaves_no_pod_and_wake_serves_again(served: Platform) -> None:
     gpu = json.dumps({"status": {"capacity": {"nvidia.com/gpu": "1"}}})  # in name only
     served.kubectl("patch", "node", NODE, "--subresource=status", "--type=merge", "-p", gpu)
     served.kubectl("wait", "node", NODE, GPU_IS_THERE, "--timeout=60s")
+    file = served.checkout.folder / "Pulumi.local.yaml"
+    committed = file.read_bytes()
     idle = served.checkout.make("idle", STACK="local")
     assert "pods of the model: none" in idle.stdout
     assert f"GPU nodes: {NODE}" in idle.stdout
@@ -76,21 +78,23 @@ def test_idle_leaves_no_pod_and_wake_serves_again(served: Platform) -> None:
     assert served.kubectl(*PODS) == ""
     replicas = ("-n", "kserve-demo", "get", "deployments", "-o", "jsonpath={.items[*].spec.replicas}")
     assert served.kubectl(*replicas) == "0"
-    file = served.checkout.folder / "Pulumi.local.yaml"
-    assert yaml.safe_load(file.read_text())["config"]["modelcar:idle"] in {True, "true"}
+    assert yaml.safe_load(file.read_text())["config"]["modelcar:idle"] is True
     report = validate(served)
     assert failed(report) == {"served": "InferenceService kserve-demo/qwen-oci has no pod"}
     outputs = served.checkout.make("pulumi", ARGS="stack output idleCost --json --stack local").stdout
     assert "storage of about 0.0 GB a version" in outputs
 
     served.checkout.make("wake", STACK="local")
-    assert "modelcar:idle" not in yaml.safe_load(file.read_text())["config"]
+    assert file.read_bytes() == committed
     assert not failed(validate(served))
 
 
 @pytest.mark.extended
 def test_the_runbook_passes_from_its_first_step_to_its_last(served: Platform) -> None:
+    file = served.checkout.folder / "Pulumi.local.yaml"
+    committed = file.read_bytes()
     said = served.checkout.make("runbook").stdout
+    assert file.read_bytes() == committed, "a walk through the runbook leaves the checkout clean"
     lines = [line for line in said.splitlines() if line.startswith(("PASS", "FAIL"))]
     assert [line.split()[:2] for line in lines] == [["PASS", str(number)] for number in range(1, 7)]
     assert "as predicted" in lines[3]

@@ -1,30 +1,101 @@
-"""Which `pulumi config` command changes a setting of a stack, or of one of its models."""
+"""A setting of a stack, or of one of its models, is changed in the stack's file, and nothing else is."""
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from local.setting import change
+import pytest
+import yaml
+
+from local.setting import edited, place, write
 from modelcar.errors import InputError
+from tests.conftest import PROJECT
 
 LISTED = {"models": [{"name": "chat"}, {"name": "code"}]}
+IDLE = ("config", "modelcar:idle")
+OF_CODE = ("config", "modelcar:models", 1, "rollbackTo")
+DIGEST = "sha256:" + "1" * 64
 
 
 def test_a_stack_with_one_model_has_its_settings_at_the_top() -> None:
-    assert change({}, "idle", ["true"], None) == ["set", "modelcar:idle", "true"]
-    assert change({"serviceName": "chat"}, "idle", [], "chat") == ["rm", "modelcar:idle"]
+    assert place({}, "idle", None) == IDLE
+    assert place({"serviceName": "chat"}, "idle", "chat") == IDLE
     with pytest.raises(InputError, match="the stack has one model"):
-        change({"serviceName": "chat"}, "idle", [], "code")
+        place({"serviceName": "chat"}, "idle", "code")
 
 
 def test_a_model_of_several_has_its_own() -> None:
-    expected = ["set", "--path", "modelcar:models[1].rollbackTo", "sha256:1"]
-    assert change(LISTED, "rollbackTo", ["sha256:1"], "code", of_one=True) == expected
-    assert change(LISTED, "idle", ["true"], None) == ["set", "modelcar:idle", "true"], "all of them"
+    assert place(LISTED, "rollbackTo", "code", of_one=True) == OF_CODE
+    assert place(LISTED, "idle", None) == IDLE, "all of them"
 
 
 def test_which_model_has_to_be_said_where_it_is_of_one() -> None:
     with pytest.raises(InputError, match=r"several models(?s:.*)chat, code(?s:.*)--model chat"):
-        change(LISTED, "rollbackTo", [], None, of_one=True)
+        place(LISTED, "rollbackTo", None, of_one=True)
     with pytest.raises(InputError, match="poetry: the stack has no such model"):
-        change(LISTED, "idle", [], "poetry")
+        place(LISTED, "idle", "poetry")
+
+
+#: What a stack's file may look like.
+TEXTS = {
+    "comments": "# head\nconfig:\n  modelcar:gpuCount: 0  # none\n  modelcar:memory: '1Gi'\n  # foot\n",
+    "salt below": 'config:\n  modelcar:quantity: "0"\n\nencryptionsalt: v1:x=:v1:y:z==\n',
+    "no end of line": "config:\n  modelcar:gpuCount: 0",
+    "windows": "config:\r\n  modelcar:gpuCount: 0\r\n  # foot\r\n",
+    "deeper": "config:\n      modelcar:google:\n          project: x   # mine\n\n# foot\n",
+    "list last": "config:\n  modelcar:serverArguments:\n  - --a\n  - --b\n",
+    "block last": "config:\n  modelcar:text: |+\n    one\n\nencryptionsalt: x\n",
+    "flow": "config: {modelcar:gpuCount: 0, modelcar:memory: '1Gi'}  # all of it\n",
+    "empty flow": "config: {}\n",
+    "no settings": "encryptionsalt: x\n",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_what_is_set_goes_again_byte_for_byte(text: str) -> None:
+    idle = edited(text, IDLE, True)
+    before, after = yaml.safe_load(text) or {}, yaml.safe_load(idle)
+    assert after["config"] == {**before.get("config", {}), "modelcar:idle": True}
+    same = next((n for n, (a, b) in enumerate(zip(text, idle, strict=False)) if a != b), len(text))
+    assert idle.endswith(text[same:]), "something was put in, and nothing else is changed"
+    assert edited(idle, IDLE, None) == text
+    assert edited(edited(idle, IDLE, False), IDLE, None) == text, "nor does a second change leave anything"
+
+
+@pytest.mark.parametrize("name", ["local", "dev", "prod"])
+def test_the_committed_files_stay_as_they_are(name: str) -> None:
+    text = (PROJECT / f"Pulumi.{name}.yaml").read_text()
+    idle = edited(text, IDLE, True)
+    assert [line for line in idle.splitlines() if line not in text.splitlines()] == ["  modelcar:idle: true"]
+    assert edited(idle, IDLE, None) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "config:\n  modelcar:models:\n    - name: chat\n    - name: code  # mine\n      cpu: 0\n  x:y: 1\n",
+        "config:\n  modelcar:models:\n  - name: chat\n  - name: code\n",
+        "config:\n  modelcar:models: [{name: chat}, {name: code, gpuCount: 0}]\n",
+    ],
+)
+def test_one_model_of_several_is_changed(text: str) -> None:
+    back = edited(text, OF_CODE, DIGEST)
+    models = yaml.safe_load(back)["config"]["modelcar:models"]
+    assert [model.get("rollbackTo") for model in models] == [None, DIGEST]
+    assert edited(back, OF_CODE, None) == text
+
+
+def test_a_value_that_is_there_is_replaced_where_it_stands() -> None:
+    text = "config:\n  modelcar:idle: false  # for now\n  modelcar:gpuCount: 0\n"
+    assert edited(text, IDLE, True) == text.replace("false", "true")
+    assert edited("config:\n  modelcar:idle:\n", IDLE, True) == "config:\n  modelcar:idle: true\n"
+
+
+def test_what_cannot_be_changed_alone_is_told_and_left(tmp_path: Path) -> None:
+    file = tmp_path / "Pulumi.dev.yaml"
+    text = "config:\n  modelcar:models: [&one {name: chat}, *one]\n"
+    file.write_text(text)
+    with pytest.raises(InputError, match=r"Pulumi\.dev\.yaml(?s:.*)edit it by hand \(rollbackTo: sha256:1"):
+        write(file, OF_CODE, DIGEST)
+    assert file.read_text() == text
