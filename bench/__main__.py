@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +22,7 @@ from bench.models import write_model, write_shard
 from bench.peers import peers
 from bench.report import plot, table
 from modelcar import locking
+from modelcar.errors import InputError
 
 GIB = 2**30
 #: Ways that are left out where a model is larger than so many GiB: they would take most of the run.
@@ -33,13 +35,29 @@ LIMITS = {
     "remote context": 4,
 }
 
+#: What a machine can cause; said in words.
+EXPECTED = (InputError, OSError, RuntimeError, subprocess.CalledProcessError)
+
 #: (GiB, files)
 CASES = ((0.3, 1), (0.3, 16), (1.0, 1), (1.0, 16), (4.0, 1), (4.0, 16), (8.0, 1), (8.0, 16))
 
 
 def _cases(text: str) -> list[tuple[float, int]]:
     parts = [part.split("x") for part in text.split(",")]
-    return [(float(gib), int(files)) for gib, files in parts]
+    try:
+        cases = [(float(gib), int(files)) for gib, files in parts]
+    except ValueError:
+        cases = []
+    if not cases or not all(gib > 0 and files > 0 for gib, files in cases):
+        raise argparse.ArgumentTypeError(f"{text!r}: give GiBxFILES with commas between, as 0.3x1,1x16")
+    return cases
+
+
+def _ways(text: str) -> list[str]:
+    names, known = text.split(","), [*ways.WAYS, "pull"]
+    if unknown := [name for name in names if name not in known]:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: choose from {', '.join(known)}")
+    return names
 
 
 @dataclass
@@ -152,11 +170,14 @@ def _shown(value: Any) -> str:
 
 def run(options: argparse.Namespace) -> int:
     """Run the benchmark and write its results."""
+    wanted = options.ways or list(ways.WAYS)
     tools, debian = toolbox()
+    # Their packages are large: only where a way of theirs is measured.
+    others = peers(print) if ways.OF_PEERS & set(wanted) else Path()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="modelcar-bench-") as folder:
-        bench = Bench(Path(folder), print, tools, debian, peers(print))
+        bench = Bench(Path(folder), print, tools, debian, others)
         for gib, files in options.cases:
-            bench.case(gib, files, options.ways or list(ways.WAYS))
+            bench.case(gib, files, [name for name in wanted if name != "pull"])
         if not options.ways or "pull" in options.ways:
             pull.measure(bench, 1.0)
     document = {
@@ -175,7 +196,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run", help="measure")
     running.add_argument("--cases", default=CASES, type=_cases, help="GiBxFILES, with commas between")
-    running.add_argument("--ways", default=None, type=lambda text: text.split(","), help="only these")
+    running.add_argument("--ways", default=None, type=_ways, help="only these")
     running.add_argument("--folder", default=None, help="for weights and stores (default: the system's)")
     running.add_argument("--out", type=Path, default=Path("bench-results.json"))
     for name in ("table", "plot"):
@@ -185,7 +206,11 @@ def main() -> int:
             shown.add_argument("image", type=Path)
     options = parser.parse_args()
     if options.command == "run":
-        return run(options)
+        try:
+            return run(options)
+        except EXPECTED as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
     document = json.loads(options.results.read_text())
     if options.command == "table":
         print(table(document))

@@ -251,3 +251,5 @@ WAYS: dict[str, Callable[[Task], None]] = {
     "buildx default": buildx_default,
     "pulumi up": pulumi_up,  # last: it changes a file
 }
+#: Ways that run the peers' own packages.
+OF_PEERS = frozenset({"oras", "olot + skopeo"})

@@ -281,8 +281,9 @@ def main() -> int:
     options = parser.parse_args()
     stop_on_sigterm()
     soak = Soak()
-    world = World(lambda line: say(f"   {line}"))
+    world: World | None = None
     try:
+        world = World(lambda line: say(f"   {line}"))
         world.start()
         deadline = time.monotonic() + options.minutes * 60
         _cycles(world, soak, options.cycles, deadline)
@@ -293,7 +294,8 @@ def main() -> int:
     except Exception as error:
         soak.found.append(f"{type(error).__name__}: {error}"[-1500:])
     finally:
-        world.stop()
+        if world:
+            world.stop()
     lines = report(soak)
     say("\n".join(lines))
     folder: Path = options.report or campaign_folder()
