@@ -40,6 +40,10 @@ def main() -> int:
     )
     options = parser.parse_args()
     cases = plan(options.seed, options.rounds)
+    wanted = [case for case in cases if options.only in f"{case.kind} in {case.operation}"]
+    if not wanted:
+        kinds = ", ".join(sorted({case.kind for case in cases}))
+        parser.error(f"--only: no case has {options.only!r} in its name; faults are {kinds}")
     journal = Journal(campaign_folder() / f"seed-{options.seed}-rounds-{options.rounds}.jsonl")
     if options.anew:
         journal.path.unlink(missing_ok=True)
@@ -56,7 +60,6 @@ def main() -> int:
         tried = inputs.try_inputs(options.seed, options.examples, kept)
     say("\n".join(inputs.report(tried)))
     over = {result.case.number for result in journal.results()}
-    wanted = [case for case in cases if options.only in f"{case.kind} in {case.operation}"]
     left = [case for case in wanted if case.number not in over]
     say(f"{len(wanted)} of {len(cases)} cases, {len(wanted) - len(left)} of them over before")
     if left and options.minutes > 0:

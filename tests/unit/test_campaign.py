@@ -117,6 +117,15 @@ def test_who_a_pod_belongs_to_is_told_by_its_owner(template: str) -> None:
     assert names == ["of Deployment subject-predictor", "of Job job", "of-nobody"]
 
 
+def test_cases_that_there_are_not_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["campaign", "--examples", "0", "--only", "kill moon"])
+    with pytest.raises(SystemExit):
+        campaign_main.main()
+    assert "no case has 'kill moon' in its name; faults are API server stands" in capsys.readouterr().err
+
+
 def test_a_campaign_that_cannot_begin_says_why(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

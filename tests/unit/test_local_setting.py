@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from local import preview, stack
+from local.__main__ import _deploy_setting
 from local.setting import edited, place, write
 from modelcar.errors import InputError
 from tests.conftest import PROJECT
@@ -99,3 +102,22 @@ def test_what_cannot_be_changed_alone_is_told_and_left(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"Pulumi\.dev\.yaml(?s:.*)edit it by hand \(rollbackTo: sha256:1"):
         write(file, OF_CODE, DIGEST)
     assert file.read_text() == text
+
+
+def test_nothing_is_written_where_nothing_can_be_deployed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "Pulumi.dev.yaml"
+    file.write_text("config:\n  modelcar:gpuCount: 0\n")
+    commands: list[str] = []
+
+    def no_such_stack(*arguments: Any, **_: Any) -> int:
+        commands.append(arguments[3][0])
+        return 255
+
+    monkeypatch.setattr(preview, "on_backend", no_such_stack)
+    monkeypatch.setattr(stack, "config_file", lambda _: file)
+    machine: Any = None  # the backend is asked by what takes its place here
+    assert _deploy_setting(machine, machine, "dev", IDLE, True) == 255
+    assert commands == ["stack"]
+    assert file.read_text() == "config:\n  modelcar:gpuCount: 0\n"
