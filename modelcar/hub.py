@@ -30,7 +30,7 @@ from huggingface_hub.utils import logging as hub_logging
 
 from modelcar.errors import InputError, Problem, refuse
 from modelcar.paths import fault_of_name, printable, same_but_for_case
-from modelcar.weights import PICKLE_SUFFIXES, SKIPPED_FILES, SKIPPED_FOLDERS, SKIPPED_SUFFIXES
+from modelcar.weights import PICKLE_SUFFIXES, SKIPPED_FILES, SKIPPED_FOLDERS, SKIPPED_SUFFIXES, needs_content
 
 #: The same weights for other programs; left out where there are safetensors.
 OTHER_FORMATS = (".h5", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".tflite", ".ot", ".mlmodel", ".nemo")
@@ -377,8 +377,8 @@ def _check(repository: str, files: Sequence[RemoteFile], *, allow_pickle: bool) 
                     "name the hub itself, or another mirror (--endpoint)",
                 )
             )
-        elif file.size == 0:
-            problems.append(Problem(key, "0 bytes", "files with content", "leave it out (--ignore)"))
+        elif file.size == 0 and needs_content(file.path):
+            problems.append(Problem(key, "0 bytes", "a file with content", "leave it out (--ignore)"))
     paths = [file.path for file in files]
     if "config.json" not in paths:
         problems.append(

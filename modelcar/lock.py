@@ -297,8 +297,8 @@ class _Reader:
         if fault := fault_of_name(path):
             self.problem(f"{key}.path", f"{path!r}: {fault[0]}", fault[1])
             good = False
-        if type(size) is not int or not 0 < size < 2**53:
-            self.problem(f"{key}.size", size, "bytes, more than 0")
+        if type(size) is not int or not 0 <= size < 2**53:
+            self.problem(f"{key}.size", size, "bytes, 0 or more")
             good = False
         if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
             self.problem(f"{key}.sha256", sha256, "64 hexadecimal digits")

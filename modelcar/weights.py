@@ -38,6 +38,8 @@ TOKENIZERS = (
     ("vocab.txt",),
 )
 
+_TOKENIZER_FILES = frozenset(name for group in TOKENIZERS for name in group) - {"merges.txt"}
+
 #: Bytes. Larger than any config.json or index seen, small enough to parse at once.
 MAX_JSON = 64 * 2**20
 
@@ -93,6 +95,16 @@ class Weights:
     total_size: int
     config: ModelConfig
     parameters: int
+
+
+def needs_content(path: str) -> bool:
+    """Tell whether a file of 0 bytes cannot be right: weights, and what a server reads beside them.
+
+    Any other file may be empty, such as `__init__.py` and `.gitkeep`.
+    """
+    if path.lower().endswith((".safetensors", *PICKLE_SUFFIXES)):
+        return True
+    return "/" not in path and (path in _TOKENIZER_FILES or path.endswith((".json", ".tiktoken")))
 
 
 def read_weights(folder: Path, *, allow_pickle: bool = False) -> Weights:
@@ -277,8 +289,10 @@ class _Reader:
         if not stat.S_ISREG(status.st_mode):
             kind = "a link to a folder" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
             self._problem(path, kind, "files, and links to files", "put the files themselves there")
-        elif status.st_size == 0:
-            self._problem(path, "0 bytes", "files with content", "download it again, or remove it")
+        elif status.st_size == 0 and needs_content(path):
+            self._problem(
+                path, "0 bytes", "a file with content", "download it again, or leave it out (--ignore)"
+            )
         else:
             self.files[path] = WeightFile.of(path, source, status)
 

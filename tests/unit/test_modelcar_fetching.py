@@ -20,6 +20,7 @@ import pytest
 from modelcar import fetching, hub, locking, packing
 from modelcar.base import read_base
 from modelcar.errors import InputError
+from modelcar.image import modelcar_image
 from modelcar.layer_format import LARGE_FILE, layer_size
 from modelcar.lock import HubSource, Lock
 from modelcar.tiny_model import make_tiny_model
@@ -99,6 +100,18 @@ def test_fetch_brings_what_was_locked_to_the_same_digest(server: Hub, tmp_path: 
     server.requests.clear()
     assert fetch(server, tmp_path, locked).written == 0
     assert server.requests == []
+
+
+def test_empty_files_of_a_repository_are_locked_and_fetched(
+    tmp_path: Path, files: dict[str, Content]
+) -> None:
+    with serve({REPOSITORY: {**files, "__init__.py": b"", "code/.gitkeep": b""}}) as server:
+        locked, _ = lock(server, tmp_path / "one")
+        sizes = {file.path: file.size for file in locked.files}
+        assert (sizes["__init__.py"], sizes["code/.gitkeep"]) == (0, 0)
+        assert (
+            fetch(server, tmp_path / "two", locked).layout.image.digest == modelcar_image(locked, BASE).digest
+        )
 
 
 def test_weights_lie_on_the_disk_once(server: Hub, tmp_path: Path, locked: Lock) -> None:

@@ -113,6 +113,7 @@ def test_consolidated_shards_are_taken_where_they_are_the_only_weights() -> None
     [
         ({"model.safetensors": b"x"}, "/config.json: not among the chosen files"),
         ({**FILES, "Config.json": b"{}"}, "/config.json: the same name as Config.json where case does"),
+        ({**FILES, "tokenizer.json": b""}, "/tokenizer.json: 0 bytes"),
         ({**FILES, "x" * 256: b"x"}, "a name of more than 255 bytes"),
         ({**FILES, "é" * 128 + "/x": b"x"}, "a name of more than 255 bytes"),
     ],

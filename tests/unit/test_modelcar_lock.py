@@ -207,7 +207,6 @@ WRONG: dict[str, tuple[Spoil, str, str]] = {
     "line end in path": (change("files", 0, "path", to="a\nb"), "files[0].path", "control character"),
     "size is text": (change("files", 0, "size", to="1"), "files[0].size", "1"),
     "size is true": (change("files", 0, "size", to=True), "files[0].size", "True"),
-    "size is nothing": (change("files", 0, "size", to=0), "files[0].size", "0"),
     "size is infinite": (change("files", 0, "size", to=2**60), "files[0].size", "1152921504606846976"),
     "digest in upper case": (change("files", 0, "sha256", to="A" * 64), "files[0].sha256", "AAAA"),
     "short digest": (change("files", 0, "sha256", to="a" * 63), "files[0].sha256", "aaa"),

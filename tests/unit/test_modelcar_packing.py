@@ -223,6 +223,21 @@ def test_links_become_files(project: Path) -> None:
     assert files_of(read_image(layout(project))[2])["models/config.json"] == b'{"model_type": "qwen2"}'
 
 
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_empty_files_are_locked_packed_and_fetched(project: Path, compression: str) -> None:
+    for name in (".gitkeep", "code/__init__.py", "zz.txt"):
+        (project / "weights" / name).parent.mkdir(exist_ok=True)
+        (project / "weights" / name).touch()
+    locked, _ = lock(project, compression=compression)
+    path = project / "modelcar/models/m/model.lock"
+    assert read_lock(path) == locked
+    _, _, layers = read_image(layout(project))
+    found = {entry.name: entry.size for layer in layers for entry in layer if entry.isfile()}
+    assert [found[f"models/{name}"] for name in (".gitkeep", "code/__init__.py", "zz.txt")] == [0, 0, 0]
+    shutil.rmtree(layout(project))
+    assert fetch(project, locked).layout.image.digest == modelcar_image(locked, BASE).digest
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -651,7 +666,7 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
     "link to a folder": (lambda folder: (folder / "x").symlink_to("original"), "a link to a folder"),
     "newline": (lambda folder: (folder / "a\nb").write_text("x"), "control character"),
     "not UTF-8": (lambda folder: (folder / os.fsdecode(b"\xe9")).write_text("x"), "not UTF-8"),
-    "no bytes": (lambda folder: (folder / "LICENSE").touch(), "0 bytes"),
+    "no bytes": (lambda folder: (folder / "generation_config.json").write_text(""), "0 bytes"),
     "two cases": (names_in_two_cases, "the same name as README.md"),
     "whiteout": (lambda folder: (folder / ".wh.config.json").write_text("x"), "deletes a file"),
     "pickle": (lambda folder: (folder / "pytorch_model.bin").write_text("x"), "can run any code"),

@@ -246,9 +246,20 @@ def test_unfinished_download(model: Path, name: str) -> None:
     assert only(model, name) == "an unfinished download"
 
 
-def test_empty_file(model: Path) -> None:
-    (model / "README.md").touch()
-    assert only(model, "README.md") == "0 bytes"
+@pytest.mark.parametrize("name", ["README.md", "__init__.py", ".gitkeep", "code/py.typed", "code/x.json"])
+def test_an_empty_file_is_taken(model: Path, name: str) -> None:
+    (model / name).parent.mkdir(exist_ok=True)
+    (model / name).touch()
+    [file] = [file for file in read_weights(model).files if file.path == name]
+    assert file.size == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "model.safetensors", "generation_config.json", "x.tiktoken"]
+)
+def test_a_file_that_a_server_reads_has_content(model: Path, name: str) -> None:
+    (model / name).write_bytes(b"")
+    assert only(model, name) == "0 bytes"
 
 
 def test_an_empty_file_is_reported_once(model: Path) -> None:
