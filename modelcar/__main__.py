@@ -74,8 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--hub", metavar="OWNER/NAME", help="repository of a model hub")
     source.add_argument("--folder", metavar="PATH", help="folder with config.json, safetensors, a tokenizer")
     lock.add_argument("--revision", help="branch, tag or commit of the repository (default: main)")
-    lock.add_argument("--allow", action="append", metavar="PATTERN", help="take only these files; repeatable")
-    lock.add_argument("--ignore", action="append", metavar="PATTERN", help="leave these out; repeatable")
+    _choice_options(lock)
     lock.add_argument("--license", help="SPDX identifier, where the hub does not say the right one")
     lock.add_argument("--compression", choices=COMPRESSIONS, help="of the layers (default: none)")
     lock.add_argument(
@@ -162,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="say what is in a folder of weights, and what is wrong with it")
     check.set_defaults(run=_check)
     check.add_argument("folder", type=Path, metavar="FOLDER", help="folder with config.json and safetensors")
+    _choice_options(check)
 
     tiny = commands.add_parser("tiny", help="make a tiny Qwen2 model with random weights")
     tiny.set_defaults(run=_tiny)
@@ -178,6 +178,11 @@ def _parser() -> argparse.ArgumentParser:
     base.set_defaults(run=_base)
     base.add_argument("release", metavar="RELEASE", help="of Debian's busybox-static")
     return parser
+
+
+def _choice_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--allow", action="append", metavar="PATTERN", help="take only these; repeatable")
+    parser.add_argument("--ignore", action="append", metavar="PATTERN", help="leave these out; repeatable")
 
 
 def _fetch_options(parser: argparse.ArgumentParser) -> None:
@@ -208,7 +213,8 @@ def _made_up(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    weights = read_weights(options.folder)
+    weights = read_weights(options.folder, allow=options.allow or (), ignore=options.ignore or ())
+    _say_left_out(weights.skipped)
     config = weights.config
     width = max(len(file.path) for file in weights.files)
     for file in weights.files:
@@ -224,8 +230,7 @@ def _lock(options: argparse.Namespace) -> None:
     name = locking.check_name(options.name)
     description = _description(options)
     resolved = locking.resolve(description, project, endpoint=options.endpoint)
-    for path, why in resolved.skipped:
-        _note(f"left out: {printable(path)} ({why})")
+    _say_left_out(resolved.skipped)
     former = _former(lock_path(project, name))
     total = sum(resolved.files.sizes.values())
     started = time.monotonic()
@@ -244,6 +249,11 @@ def _lock(options: argparse.Namespace) -> None:
             _say(line)
     _say(f"{lock_path(project, name)}: commit it; every preview then shows this digest")
     _say(modelcar_image(lock, read_base("amd64")).digest)
+
+
+def _say_left_out(skipped: Sequence[tuple[str, str]]) -> None:
+    for path, why in skipped:
+        _note(f"left out: {printable(path)} ({why})")
 
 
 def _description(options: argparse.Namespace) -> locking.Description:

@@ -144,7 +144,9 @@ def _source(lock: Lock, missing: Sequence[LockedLayer], project: Path, endpoint:
     if not isinstance(lock.source, FolderSource):
         remote = [RemoteFile(file.path, file.size, file.sha256) for file in files]
         return HubFiles(lock.source.repository, lock.source.revision, remote, endpoint)
-    weights = read_weights(project / lock.source.path, allow_pickle=True)
+    weights = read_weights(
+        project / lock.source.path, only={file.path for file in lock.files}, allow_pickle=True
+    )
     there = {file.path: file for file in weights.files}
     problems = [
         Problem(f"{weights.folder}/{file.path}", found, f"{file.size} bytes, as the lock says", CHANGED)

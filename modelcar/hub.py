@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, cast
 
 import httpx2
@@ -24,18 +23,13 @@ from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     build_hf_headers,
     disable_progress_bars,
-    filter_repo_objects,
 )
 from huggingface_hub.utils import logging as hub_logging
 
+from modelcar.choosing import PICKLE_SUFFIXES, left_out
 from modelcar.errors import InputError, Problem, refuse
 from modelcar.paths import fault_of_name, printable, same_but_for_case
-from modelcar.weights import PICKLE_SUFFIXES, SKIPPED_FILES, SKIPPED_FOLDERS, SKIPPED_SUFFIXES, needs_content
-
-#: The same weights for other programs; left out where there are safetensors.
-OTHER_FORMATS = (".h5", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".tflite", ".ot", ".mlmodel", ".nemo")
-OTHER_FOLDERS = frozenset({"onnx", "openvino", "coreml", "original", "gguf", "flax", "tf"})
-_INDEXES_OF_OTHERS = (".bin.index.json", ".h5.index.json", ".msgpack.index.json")
+from modelcar.weights import needs_content
 
 #: Size of a file that the hub tells none of; never of one that is taken.
 UNKNOWN = -1
@@ -301,47 +295,9 @@ def _choose(
     files: Sequence[RemoteFile], allow: Sequence[str], ignore: Sequence[str]
 ) -> tuple[list[RemoteFile], list[tuple[str, str]]]:
     """Return the files to take, and (path, why) of those that are left out."""
-    wanted = set(
-        filter_repo_objects(
-            [file.path for file in files],
-            allow_patterns=list(allow) or None,
-            ignore_patterns=list(ignore) or None,
-        )
-    )
-    safetensors = any(file.path in wanted and file.path.endswith(".safetensors") for file in files)
-    # Mistral's repositories have them under both names; some have the consolidated ones only, in shards too.
-    named_model = any(re.fullmatch(r"model(-.+)?\.safetensors", path) for path in wanted)
-    chosen, skipped = [], []
-    for file in files:
-        why = None if file.path in wanted else "not among the patterns"
-        # Whoever names patterns gets what they match; only an empty choice is made for them.
-        if why is None and not allow:
-            why = _needless(file.path, safetensors=safetensors, named_model=named_model)
-        if why:
-            skipped.append((file.path, why))
-        else:
-            chosen.append(file)
-    return chosen, skipped
-
-
-def _needless(path: str, *, safetensors: bool, named_model: bool) -> str | None:
-    pure = PurePosixPath(path)
-    name = pure.name.lower()
-    if (
-        pure.name in SKIPPED_FILES
-        or SKIPPED_FOLDERS & set(pure.parts[:-1])
-        or name.endswith(SKIPPED_SUFFIXES)
-    ):
-        return "no part of the model"
-    if not safetensors:
-        return None
-    if name.endswith((*PICKLE_SUFFIXES, *OTHER_FORMATS, *_INDEXES_OF_OTHERS)):
-        return "the weights in another format"
-    if OTHER_FOLDERS & {part.lower() for part in pure.parts[:-1]}:
-        return "the model for other programs"
-    if named_model and name.startswith("consolidated"):
-        return "the weights a second time"
-    return None
+    why = left_out([file.path for file in files], allow, ignore)
+    chosen = [file for file in files if file.path not in why]
+    return chosen, [(file.path, why[file.path]) for file in files if file.path in why]
 
 
 def _check(repository: str, files: Sequence[RemoteFile], *, allow_pickle: bool) -> None:

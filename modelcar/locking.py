@@ -169,9 +169,14 @@ def resolve(description: Description, project: Path, *, endpoint: str | None = N
             fix="say another --license",
         )
     if description.folder:
-        weights = read_weights(project / description.folder, allow_pickle=description.allow_pickle)
+        weights = read_weights(
+            project / description.folder,
+            allow=description.allow,
+            ignore=description.ignore,
+            allow_pickle=description.allow_pickle,
+        )
         origin = FolderSource(description.folder)
-        return Resolved(origin, description.license, FolderFiles(weights))
+        return Resolved(origin, description.license, FolderFiles(weights), weights.skipped)
     found = hub.resolve(
         str(description.hub),
         description.revision,

@@ -12,21 +12,17 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from modelcar.choosing import PICKLE_SUFFIXES, SKIPPED_FOLDERS, left_out
 from modelcar.errors import InputError, Problem
 from modelcar.paths import fault_of_name, printable, same_but_for_case
 from modelcar.safetensors_header import MAX_HEADER, Header, HeaderError, read_header
 
-#: What a download leaves behind that is no part of the model.
-SKIPPED_FOLDERS = frozenset({".cache", ".git", ".huggingface"})
-SKIPPED_FILES = frozenset({".gitattributes", ".gitignore", ".DS_Store"})
-SKIPPED_SUFFIXES = (".lock",)
 UNFINISHED_SUFFIXES = (".incomplete", ".part", ".aria2", ".crdownload")
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 #: Any one of these sets of files is a tokenizer.
 TOKENIZERS = (
@@ -43,7 +39,13 @@ _TOKENIZER_FILES = frozenset(name for group in TOKENIZERS for name in group) - {
 #: Bytes. Larger than any config.json or index seen, small enough to parse at once.
 MAX_JSON = 64 * 2**20
 
-_NUMBERED = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.safetensors")
+#: Tensors that vLLM passes over, as it computes them: its models/llama.py and gpt2.py.
+NOT_LOADED = (
+    *("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached"),
+    *(".attn.bias", ".attn.masked_bias"),
+)
+
+_NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,17 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Weights:
-    """A folder of weights that is fit to be packed. `files` are sorted by path; sizes are in bytes."""
+    """A folder of weights that is fit to be packed. `files` are sorted by path; sizes are in bytes.
+
+    skipped: (path, why) of files that are left out.
+    """
 
     folder: Path
     files: tuple[WeightFile, ...]
     total_size: int
     config: ModelConfig
     parameters: int
+    skipped: tuple[tuple[str, str], ...] = ()
 
 
 def needs_content(path: str) -> bool:
@@ -107,13 +113,22 @@ def needs_content(path: str) -> bool:
     return "/" not in path and (path in _TOKENIZER_FILES or path.endswith((".json", ".tiktoken")))
 
 
-def read_weights(folder: Path, *, allow_pickle: bool = False) -> Weights:
+def read_weights(
+    folder: Path,
+    *,
+    allow: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    only: Collection[str] | None = None,
+    allow_pickle: bool = False,
+) -> Weights:
     """Check a folder of weights and return what is in it.
 
     Takes milliseconds whatever the model's size: of large files only the header is read.
 
     Args:
         folder: with the model's files.
+        allow, ignore: patterns of files to take and to leave out, as `choosing.left_out` has them.
+        only: paths of the files to take, as a lock names them, in place of a choice.
         allow_pickle: take pickled weights too, which can run any code when they are loaded.
 
     Raises:
@@ -122,7 +137,7 @@ def read_weights(folder: Path, *, allow_pickle: bool = False) -> Weights:
     folder = folder.absolute()
     _check_folder(folder)
     reader = _Reader(folder, allow_pickle)
-    reader.read()
+    reader.read(allow, ignore, only)
     return reader.result()
 
 
@@ -173,16 +188,24 @@ class _Reader:
         self.folder = folder
         self.allow_pickle = allow_pickle
         self.files: dict[str, WeightFile] = {}
+        self.skipped: dict[str, str] = {}
         self.headers: dict[str, Header] = {}
         self.config: ModelConfig | None = None
+        self.tied = True
         self.problems: list[Problem] = []
         self._roots = [folder.resolve()]
         if self._roots[0].parent.name == "snapshots":
             self._roots.append(self._roots[0].parent.parent / "blobs")
 
-    def read(self) -> None:
-        for path, entry in self._walk(self.folder, ""):
-            self._take(path, entry)
+    def read(self, allow: Sequence[str], ignore: Sequence[str], only: Collection[str] | None) -> None:
+        entries = dict(self._walk(self.folder, ""))
+        if only is None:
+            self.skipped.update(left_out(entries, allow, ignore))
+        else:
+            self.skipped.update((path, "not in the lock") for path in entries if path not in only)
+        for path, entry in entries.items():
+            if path not in self.skipped:
+                self._take(path, entry)
         self.check()
 
     def check(self) -> None:
@@ -198,7 +221,9 @@ class _Reader:
         parameters = sum(header.numbers for header in self.headers.values())
         if self.config is None:
             raise AssertionError("weights without config.json are a problem")
-        return Weights(self.folder, files, sum(file.size for file in files), self.config, parameters)
+        total = sum(file.size for file in files)
+        skipped = tuple(sorted(self.skipped.items()))
+        return Weights(self.folder, files, total, self.config, parameters, skipped)
 
     def _problem(self, path: str, value: str, allowed: str, fix: str) -> None:
         self.problems.append(Problem(str(self.folder / printable(path)), value, allowed, fix))
@@ -219,6 +244,7 @@ class _Reader:
             path = prefix + entry.name
             if entry.is_dir(follow_symlinks=False):
                 if entry.name in SKIPPED_FOLDERS:
+                    self.skipped[path + "/"] = "no part of the model"
                     self._check_unfinished(Path(entry.path), path)
                 else:
                     yield from self._walk(Path(entry.path), path + "/")
@@ -245,14 +271,12 @@ class _Reader:
             self._problem(path, *fault)
         elif name.endswith(UNFINISHED_SUFFIXES):
             self._unfinished(path)
-        elif name in SKIPPED_FILES or name.endswith(SKIPPED_SUFFIXES):
-            return
         elif name.lower().endswith(PICKLE_SUFFIXES) and not self.allow_pickle:
             self._problem(
                 path,
                 "pickled weights: loading them can run any code that their author put in",
                 "weights in safetensors",
-                "leave it out (hf download … --exclude '*.bin' '*.pt' '*.pth'), or convert it to safetensors",
+                "leave it out (--ignore), convert it, or say --allow-pickle if you trust it",
             )
         else:
             self._take_file(path, Path(entry.path), entry.is_symlink())
@@ -330,7 +354,7 @@ class _Reader:
         fix = "download the whole repository of the model, or point at the folder that holds config.json"
         if path not in self.files:
             if not self._is_reported(path):
-                self._problem(path, "there is no such file", allowed, fix)
+                self._problem(path, self._absence(path), allowed, fix)
             return
         config = self._json_object(path)
         if config is None:
@@ -339,6 +363,10 @@ class _Reader:
         if not isinstance(model_type, str) or not model_type:
             self._problem(path, f"model_type is {model_type!r}", allowed, fix)
             return
+        text = config.get("text_config")
+        said = text.get("tie_word_embeddings") if isinstance(text, dict) else None
+        # Not said where it is the class's default, which is mostly true: save_pretrained writes the others.
+        self.tied = (config.get("tie_word_embeddings") if said is None else said) is not False
         named = config.get("architectures")
         architectures = tuple(str(name) for name in named) if isinstance(named, list) else ()
         dtype = config.get("dtype", config.get("torch_dtype"))  # renamed in transformers 5
@@ -368,60 +396,111 @@ class _Reader:
                     "download the model's safetensors files; other formats have to be converted",
                 )
         indexes = [path for path in self.files if path.endswith(".safetensors.index.json")]
-        for path in indexes:
-            self._check_index(path)
+        for folder in sorted({str(PurePosixPath(path).parent) for path in indexes}):
+            self._check_indexes([path for path in indexes if str(PurePosixPath(path).parent) == folder])
         self._check_numbered(paths, {str(PurePosixPath(path).parent) for path in indexes})
 
-    def _check_index(self, path: str) -> None:
+    def _check_indexes(self, indexes: list[str]) -> None:
+        """Check the indexes of one folder: every shard is named by one of them."""
+        maps = {path: found for path in indexes if (found := self._weight_map(path)) is not None}
+        for path, tensors in maps.items():
+            self._check_index(path, tensors)
+        named = {shard for tensors in maps.values() for shard in tensors}
+        if len(maps) < len(indexes) or any(map(self._is_reported, indexes)):
+            return
+        parent = PurePosixPath(indexes[0]).parent
+        for extra in sorted(self.headers.keys() - named):
+            pure = PurePosixPath(extra)
+            # Those are read by name, in Mistral's own format, and here only if somebody named them.
+            if pure.parent == parent and not pure.name.startswith("consolidated"):
+                self._problem(
+                    extra,
+                    f"not named by {' or '.join(indexes)}",
+                    "the shards of the index and no other safetensors",
+                    "leave it out (--ignore): a server would not load it; or take the index that names it",
+                )
+
+    def _weight_map(self, path: str) -> dict[str, list[str]] | None:
+        """Return the tensors of each shard of an index, or None after adding the problem."""
         index = self._json_object(path)
         if index is None:
-            return
+            return None
         mapping = index.get("weight_map")
         if not isinstance(mapping, dict) or not all(isinstance(name, str) for name in mapping.values()):
             self._problem(
                 path, "no weight_map of tensors to files", "the index as downloaded", "download it again"
             )
-            return
-        parent = PurePosixPath(path).parent
+            return None
         tensors: dict[str, list[str]] = {}
         for tensor, shard in mapping.items():
-            tensors.setdefault(str(parent / shard), []).append(tensor)
+            tensors.setdefault(str(PurePosixPath(path).parent / shard), []).append(tensor)
+        return tensors
+
+    def _check_index(self, path: str, tensors: Mapping[str, list[str]]) -> None:
+        """Check that the shards of an index are there, with what a server needs of them.
+
+        A server reads which files an index names, and finds the tensors in them by itself: one may stand in
+        another shard than the index says.
+        """
+        parent = PurePosixPath(path).parent
+        there = set[str]()
+        for shard, header in self.headers.items():
+            if PurePosixPath(shard).parent == parent:
+                there |= header.tensors
+        lost = sorted(shard for shard in tensors if shard not in self.files)
+        needed = {name for names in tensors.values() for name in names if self._is_needed(name)}
+        if lost and needed <= there and not any(map(self._is_reported, lost)):
+            self._problem(
+                path,
+                f"a stale index: it names {lost[0]}, which is not there, but every tensor is in other files",
+                "an index that names the files that are there, or none",
+                f"leave it out (--ignore {path}): a server then loads all safetensors of the folder",
+            )
+            return
+        for shard in lost:
+            if not self._is_reported(shard):
+                found = f"left out ({self.skipped[shard]})" if shard in self.skipped else "missing"
+                self._problem(
+                    shard, f"{found}, {path} names it", "every shard of the index", "download it again"
+                )
         for shard, names in sorted(tensors.items()):
-            if shard not in self.files:
-                if not self._is_reported(shard):
-                    self._problem(
-                        shard, f"missing, {path} names it", "every shard of the index", "download it again"
-                    )
-            elif shard in self.headers and (absent := sorted(set(names) - self.headers[shard].tensors)):
+            absent = sorted((set(names) & needed) - there)
+            if shard in self.headers and absent:
                 self._problem(
                     shard,
                     f"lacks {len(absent)} tensors that {path} places there, {absent[0]} for one",
-                    "shards and index of one and the same revision",
-                    "download the model again into an empty folder",
-                )
-        for extra in sorted(self.headers.keys() - tensors.keys()):
-            if PurePosixPath(extra).parent == parent:
-                self._problem(
-                    extra,
-                    f"not named by {path}",
-                    "the shards of the index and no other safetensors",
-                    "remove it (it would only make the image larger), or download the index that names it",
+                    "shards that hold every tensor that a server needs",
+                    "download the model again into an empty folder; if its repository is so, take another "
+                    "revision or lock a folder that save_pretrained wrote",
                 )
 
+    def _is_needed(self, tensor: str) -> bool:
+        """Tell whether a server needs a tensor that an index names."""
+        if tensor.endswith("lm_head.weight") and self.tied:
+            return False
+        return not tensor.endswith(NOT_LOADED)
+
     def _check_numbered(self, paths: list[str], indexed: set[str]) -> None:
-        """Shards are numbered; without an index a missing one would go unnoticed."""
+        """Shards are numbered; without an index, their numbers tell whether all are there."""
+        counts: dict[tuple[str, str, int], set[int]] = {}
         for path in paths:
             pure = PurePosixPath(path)
             match = _NUMBERED.fullmatch(pure.name)
             if match and str(pure.parent) not in indexed:
-                index = str(pure.parent / f"{match['stem']}.safetensors.index.json")
-                if not self._is_reported(index):
-                    self._problem(
-                        index,
-                        f"missing, while {pure.name} is one of {int(match['count'])} shards",
-                        "an index beside the shards",
-                        "download the whole repository of the model",
-                    )
+                key = (str(pure.parent), match["stem"], int(match["count"]))
+                counts.setdefault(key, set()).add(int(match["number"]))
+        for (parent, stem, count), numbers in counts.items():
+            lost = sorted(set(range(1, count + 1)) - numbers)
+            shard = (
+                str(PurePosixPath(parent, f"{stem}-{lost[0]:05}-of-{count:05}.safetensors")) if lost else ""
+            )
+            if lost and not self._is_reported(shard):
+                self._problem(
+                    shard,
+                    f"{'left out' if shard in self.skipped else 'missing'}, one of {count} shards",
+                    "all shards",
+                    "download the whole repository of the model",
+                )
 
     def _check_tokenizer(self) -> None:
         names = {path for path in self.files if "/" not in path}
@@ -437,6 +516,11 @@ class _Reader:
             "one of " + ", ".join("+".join(group) for group in TOKENIZERS),
             "download the whole repository of the model, not the weights alone",
         )
+
+    def _absence(self, path: str) -> str:
+        """Return why a file that is needed was not taken."""
+        why = self.skipped.get(path)
+        return f"left out: {why}" if why else "there is no such file"
 
     def _is_reported(self, path: str) -> bool:
         """Tell whether the file is there but was refused: then it is not also missing."""

@@ -34,14 +34,14 @@ def test_check_shows_files_and_their_total(model: Path, capsys: pytest.CaptureFi
 
 def test_check_names_every_problem_without_a_traceback(model: Path) -> None:
     (model / "config.json").unlink()
-    (model / "pytorch_model.bin").write_text("x")
+    (model / "generation_config.json").write_text("")
     command = [sys.executable, "-m", "modelcar", "check", str(model)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.startswith("2 problems with the input:\n")
     assert str(model / "config.json") in result.stderr
-    assert str(model / "pytorch_model.bin") in result.stderr
+    assert str(model / "generation_config.json") in result.stderr
     assert "Traceback" not in result.stderr
 
 

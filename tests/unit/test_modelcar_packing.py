@@ -67,6 +67,7 @@ def project(tmp_path: Path) -> Path:
 
 def lock(project: Path, **options: Any) -> tuple[Lock, int]:
     """Lock the model; return the lock and the bytes that were written."""
+    options.setdefault("allow", ("*",))  # `original` too, which is left out where nobody says otherwise
     description = locking.Description(folder="weights", **options)
     resolved = locking.resolve(description, project)
     return locking.lock_model("m", description, resolved, project, large_file=LARGE)
@@ -375,7 +376,7 @@ def test_another_processor_gets_the_same_weights(project: Path) -> None:
 def test_unchanged_weights_are_neither_opened_nor_written(project: Path) -> None:
     first, _ = lock(project)
     before = state(layout(project))
-    description = locking.Description(folder="weights")
+    description = locking.Description(folder="weights", allow=("*",))
     resolved = locking.resolve(description, project)
     with opened_files(project / "weights") as opened:
         second, written = locking.lock_model("m", description, resolved, project, large_file=LARGE)
@@ -388,7 +389,7 @@ def test_one_changed_file_is_the_only_one_read(project: Path) -> None:
     first, _ = lock(project)
     shard = project / "weights/model-00002-of-00002.safetensors"
     save_file({"t1": np.arange(25_000, dtype=np.int32) + 7}, shard)
-    description = locking.Description(folder="weights")
+    description = locking.Description(folder="weights", allow=("*",))
     resolved = locking.resolve(description, project)
     with opened_files(project / "weights") as opened:
         second, written = locking.lock_model("m", description, resolved, project, large_file=LARGE)
@@ -532,7 +533,7 @@ def test_kill_during_the_first_write(project: Path, moment: str) -> None:
     killed_while_packing(project, moment)
     assert not (layout(project) / "index.json").exists()
     assert not (project / "modelcar/models/m/model.lock").exists()
-    description = locking.Description(folder="weights")
+    description = locking.Description(folder="weights", allow=("*",))
     resolved = locking.resolve(description, project)
     with opened_files(project / "weights") as opened:
         locking.lock_model("m", description, resolved, project, large_file=LARGE)
@@ -571,7 +572,7 @@ def refused(action: Callable[[], object], project: Path) -> str:
 
 @pytest.mark.parametrize("change", ["grow", "remove", "replace", "touch"])
 def test_file_that_changed_since_the_check(project: Path, change: str) -> None:
-    description = locking.Description(folder="weights")
+    description = locking.Description(folder="weights", allow=("*",))
     resolved = locking.resolve(description, project)
     config = project / "weights/config.json"
     if change == "grow":
@@ -871,7 +872,7 @@ from pathlib import Path
 from modelcar import locking
 project = Path(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-description = locking.Description(folder="weights")
+description = locking.Description(folder="weights", allow=("*",))
 locking.lock_model("m", description, locking.resolve(description, project), project)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
@@ -879,7 +880,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 
 def test_progress_counts_every_byte(project: Path) -> None:
     seen: list[int] = []
-    description = locking.Description(folder="weights")
+    description = locking.Description(folder="weights", allow=("*",))
     resolved = locking.resolve(description, project)
     locked, _ = locking.lock_model(
         "m", description, resolved, project, large_file=LARGE, progress=seen.append

@@ -183,7 +183,6 @@ def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
     (tmp_path / "README.md").write_bytes(b"")
     assert problems(tmp_path).keys() == {
-        "README.md",
         "pytorch_model.bin",
         "config.json",
         "*.safetensors",
@@ -227,9 +226,10 @@ def test_missing_tokenizer(model: Path) -> None:
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "x.pt", "x.pth", "x.ckpt", "x.pkl", "sub/X.PT"])
 def test_pickle_is_refused_with_the_reason(model: Path, name: str) -> None:
+    (model / "model.safetensors").unlink()
     (model / name).parent.mkdir(exist_ok=True)
     (model / name).write_bytes(b"x")
-    assert "can run any code" in only(model, name)
+    assert "can run any code" in problems(model)[name].value
 
 
 def test_pickle_is_taken_where_it_is_allowed(model: Path) -> None:
@@ -343,8 +343,8 @@ def test_missing_shard(model: Path) -> None:
 
 def test_shard_that_the_index_does_not_name(model: Path) -> None:
     write_shards(model)
-    save_file({"a": np.zeros(4)}, model / "consolidated.safetensors")
-    assert only(model, "consolidated.safetensors") == "not named by model.safetensors.index.json"
+    save_file({"a": np.zeros(4)}, model / "other.safetensors")
+    assert only(model, "other.safetensors") == "not named by model.safetensors.index.json"
 
 
 def test_shard_of_another_revision(model: Path) -> None:
@@ -353,10 +353,107 @@ def test_shard_of_another_revision(model: Path) -> None:
     assert "lacks 1 tensors" in only(model, "model-00002-of-00002.safetensors")
 
 
-def test_missing_index(model: Path) -> None:
+def test_shards_without_an_index_are_told_by_their_numbers(model: Path) -> None:
     write_shards(model)
     (model / "model.safetensors.index.json").unlink()
-    assert "one of 2 shards" in only(model, "model.safetensors.index.json")
+    assert read_weights(model).parameters == 8
+    (model / "model-00002-of-00002.safetensors").unlink()
+    assert "one of 2 shards" in only(model, "model-00002-of-00002.safetensors")
+
+
+def edit_index(model: Path, add: dict[str, str]) -> None:
+    path = model / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["weight_map"].update(add)
+    path.write_text(json.dumps(index))
+
+
+def set_config(model: Path, **values: object) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, **values}))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"lm_head.weight": "model-00001-of-00002.safetensors"},
+        {"model.layers.0.self_attn.rotary_emb.inv_freq": "model-00002-of-00002.safetensors"},
+        {"b": "model-00001-of-00002.safetensors", "a": "model-00002-of-00002.safetensors"},
+    ],
+    ids=["tied", "computed", "in another shard"],
+)
+def test_a_stale_index_may_name_what_no_server_needs(model: Path, names: dict[str, str]) -> None:
+    write_shards(model)
+    edit_index(model, names)
+    set_config(model, tie_word_embeddings=True)
+    assert len(read_weights(model).files) == 5
+
+
+@pytest.mark.parametrize(
+    "config", [{"tie_word_embeddings": False}, {"text_config": {"tie_word_embeddings": False}}]
+)
+def test_an_output_layer_that_is_not_tied_has_to_be_there(model: Path, config: dict[str, object]) -> None:
+    write_shards(model)
+    edit_index(model, {"lm_head.weight": "model-00001-of-00002.safetensors"})
+    set_config(model, **config)
+    assert "lm_head.weight for one" in only(model, "model-00001-of-00002.safetensors")
+
+
+def test_an_index_of_a_former_sharding_is_told_with_a_way_out_that_helps(model: Path) -> None:
+    write_shards(model)
+    former = {tensor: f"model-{number:05}-of-00003.safetensors" for number, tensor in enumerate("ab", 1)}
+    edit_index(model, former)
+    [problem] = problems(model).values()
+    assert problem.key.endswith("model.safetensors.index.json")
+    assert "--ignore model.safetensors.index.json" in problem.fix
+    assert read_weights(model, ignore=["model.safetensors.index.json"]).parameters == 8
+
+
+# --- which files are taken --------------------------------------------------------------------------
+
+
+def test_a_trainers_folder_is_taken_without_its_state(model: Path) -> None:
+    state = ["training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state_0.pth", "trainer_state.json"]
+    state += ["checkpoint-500/model.safetensors", "checkpoint-500/config.json", "checkpoint-500/optimizer.pt"]
+    for name in state:
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_bytes(b"x")
+    weights = read_weights(model)
+    assert [file.path for file in weights.files] == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert dict(weights.skipped) == dict.fromkeys(state, "a trainer's state")
+
+
+def test_a_folder_is_chosen_from_by_patterns(model: Path) -> None:
+    for name in ("notes.md", "original/x.txt"):
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_text("x")
+    assert "notes.md" not in {file.path for file in read_weights(model, ignore=["*.md"]).files}
+    assert dict(read_weights(model, ignore=["*.md"]).skipped)["notes.md"] == "not among the patterns"
+    taken = read_weights(model, allow=["*.json", "*.safetensors", "original/"]).files
+    assert [file.path for file in taken] == [
+        *("config.json", "model.safetensors", "original/x.txt", "tokenizer.json"),
+    ]
+    assert only_with(model, allow=["*.safetensors", "tok*"]) == "left out: not among the patterns"
+
+
+def only_with(model: Path, **options: Any) -> str:
+    """Return what the only problem of a choice says."""
+    with pytest.raises(InputError) as caught:
+        read_weights(model, **options)
+    [problem] = caught.value.problems
+    return problem.value
+
+
+def test_two_indexes_are_one_model(model: Path) -> None:
+    write_shards(model)
+    save_file({"a": np.zeros(4), "b": np.zeros(4)}, model / "consolidated-00001-of-00001.safetensors")
+    shard = dict.fromkeys("ab", "consolidated-00001-of-00001.safetensors")
+    (model / "consolidated.safetensors.index.json").write_text(json.dumps({"weight_map": shard}))
+    weights = read_weights(model)
+    assert [path for path, _ in weights.skipped] == [
+        *("consolidated-00001-of-00001.safetensors", "consolidated.safetensors.index.json"),
+    ]
+    assert len(read_weights(model, allow=["*"]).files) == 7, "whoever names both gets both"
 
 
 @pytest.mark.parametrize("content", ["{}", '{"weight_map": {"a": 1}}', "nonsense"])
