@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -26,10 +27,10 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 from huggingface_hub.utils import logging as hub_logging
 
-from modelcar.choosing import PICKLE_SUFFIXES, left_out
+from modelcar.choosing import INDEX, PICKLE_SUFFIXES, left_out
 from modelcar.errors import InputError, Problem, refuse
 from modelcar.paths import fault_of_name, printable, same_but_for_case
-from modelcar.weights import needs_content
+from modelcar.weights import MAX_JSON, needs_content
 
 #: Size of a file that the hub tells none of; never of one that is taken.
 UNKNOWN = -1
@@ -121,6 +122,7 @@ def resolve(
             fix="change --allow and --ignore, or name another repository",
         )
     _check(repository, chosen, allow_pickle=allow_pickle)
+    _check_index(repository, str(info.sha), chosen, dict(skipped), endpoint)
     card = info.card_data
     license = getattr(card, "license", None) if card is not None else None
     return HubModel(
@@ -356,6 +358,38 @@ def _check(repository: str, files: Sequence[RemoteFile], *, allow_pickle: bool) 
     ]
     if problems:
         raise InputError(problems)
+
+
+def _check_index(
+    repository: str,
+    revision: str,
+    chosen: Sequence[RemoteFile],
+    skipped: Mapping[str, str],
+    endpoint: str | None,
+) -> None:
+    """Compare the index, which is small, with the names of the weights, before they are downloaded.
+
+    What cannot be read as an index is told after the download, with all else that is wrong.
+    """
+    index = next((file for file in chosen if file.path == INDEX), None)
+    if index is None or index.size > MAX_JSON:
+        return
+    content = bytearray()
+    download(repository, revision, INDEX, content.extend, size=index.size, endpoint=endpoint)
+    try:
+        named = set(json.loads(content)["weight_map"].values())
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return
+    lost = sorted(str(name) for name in named - {file.path for file in chosen})
+    if lost:
+        found = f"left out: {skipped[lost[0]]}" if lost[0] in skipped else "not in the repository"
+        raise refuse(
+            f"{repository}/{INDEX}",
+            f"it names {len(lost)} files that are not chosen, {printable(lost[0])} for one ({found})",
+            allowed="an index that names files that are there",
+            fix=f"take them (--allow), or another revision; if it is stale and the weights are complete "
+            f"without these, leave it out (--ignore {INDEX})",
+        )
 
 
 _BACKSLASH = ("a path with a backslash", "paths with /", "leave it out (--ignore)")

@@ -72,6 +72,26 @@ def test_from_a_folder_to_a_digest_that_anybody_can_tell(
     assert capsys.readouterr().out == "1 of 1 layers are as the lock says\n"
 
 
+def test_a_trainers_folder_is_locked_without_its_state_and_fetched_again(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("training_args.bin", "optimizer.pt", "checkpoint-500/model.safetensors", "draft.txt"):
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_bytes(b"x")
+    assert run(tmp_path, "lock", "tiny", "--folder", str(model), "--ignore", "draft*") == 0
+    said = capsys.readouterr()
+    assert "7 files, " in said.out
+    assert said.err.splitlines()[:4] == [
+        "left out: checkpoint-500/model.safetensors (a trainer's state)",
+        "left out: draft.txt (not among the patterns)",
+        "left out: optimizer.pt (a trainer's state)",
+        "left out: training_args.bin (a trainer's state)",
+    ]
+    shutil.rmtree(tmp_path / "modelcar/data")
+    assert run(tmp_path, "fetch", "tiny") == 0
+    assert run(tmp_path, "lock", "tiny") == 0, "the patterns are kept in model.yaml"
+
+
 def test_a_second_lock_needs_no_options_and_tells_what_changed(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

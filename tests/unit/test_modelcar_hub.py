@@ -6,12 +6,16 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from modelcar import hub
 from modelcar.errors import InputError
+from modelcar.weights import read_weights
 from tests.hub_server import COMMIT, Hub, serve, sha256_of
 
 REPOSITORY = "Qwen/Qwen2.5-0.5B"
@@ -121,6 +125,63 @@ def test_consolidated_shards_are_taken_where_they_are_the_only_weights() -> None
 def test_what_can_be_known_is_refused_before_the_download(files: dict[str, bytes], says: str) -> None:
     with pytest.raises(InputError, match=re.escape(says)):
         choose(files)
+
+
+INDEX = "model.safetensors.index.json"
+
+
+def sharded(count: int, named: int) -> dict[str, bytes]:
+    """Return a model of `count` shards whose index names as many as there were once."""
+    shards = {f"model-{number:05}-of-{count:05}.safetensors": b"x" for number in range(1, count + 1)}
+    mapping = {f"t{n}": f"model-{n:05}-of-{named:05}.safetensors" for n in range(1, named + 1)}
+    index = json.dumps({"weight_map": mapping}).encode()
+    return {"config.json": b"{}", "tokenizer.json": b"{}", **shards, INDEX: index}
+
+
+def test_an_index_of_a_former_sharding_is_told_before_the_weights_are_downloaded() -> None:
+    with serve({REPOSITORY: sharded(2, 3)}) as server:
+        with pytest.raises(InputError, match=r"names 3 files(?s:.*)--ignore model\.safetensors\.index\.json"):
+            resolve(server)
+        assert server.sent(INDEX) > 0
+        assert not any(request.path.endswith(".safetensors") for request in server.requests)
+        assert INDEX not in {file.path for file in resolve(server, ignore=[INDEX]).files}
+    taken, _ = choose(sharded(2, 2))
+    assert len(taken) == 5
+
+
+def test_an_index_whose_shards_are_left_out_says_so() -> None:
+    with pytest.raises(InputError, match=r"model-00002-of-00002\.safetensors for one \(left out: not among"):
+        choose(sharded(2, 2), ignore=["model-00002*"])
+
+
+@pytest.mark.parametrize(
+    "content", [b"nonsense", b"{}", b'{"weight_map": [1]}', b'{"weight_map": {"a": {}}}']
+)
+def test_what_is_no_index_is_told_after_the_download(content: bytes) -> None:
+    taken, _ = choose({**sharded(2, 2), INDEX: content})
+    assert INDEX in taken
+
+
+def test_folder_and_hub_choose_alike(tmp_path: Path) -> None:
+    names = ["config.json", "tokenizer.json", "model.safetensors", "optimizer.pt", "metal/model.bin"]
+    names += [
+        "original/consolidated.00.pth",
+        "checkpoint-500/model.safetensors",
+        "notes.md",
+        "code/__init__.py",
+    ]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"" if name.endswith(".py") else b"{}")
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    save_file({"a": np.zeros(4)}, tmp_path / "model.safetensors")
+    files = {name: (tmp_path / name).read_bytes() for name in names}
+    choices: list[dict[str, Any]] = [{}, {"ignore": ["*.md"]}, {"allow": ["*.json", "model.safetensors"]}]
+    for options in choices:
+        taken, skipped = choose(files, **options)
+        weights = read_weights(tmp_path, **options)
+        assert [file.path for file in weights.files] == taken
+        assert dict(weights.skipped) == skipped
 
 
 def test_patterns_choose() -> None:
