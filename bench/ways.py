@@ -20,6 +20,7 @@ from modelcar.build_options import export_options
 from modelcar.image import modelcar_image
 from modelcar.lock import Lock
 from modelcar.oci_layout import context_of
+from modelcar.registry_http import has_blob, upload_place
 
 PROJECT = Path(__file__).absolute().parent.parent
 #: What a Pulumi program needs of the project; modelcar/ itself is copied, as layouts come to lie in it.
@@ -168,11 +169,10 @@ def remote_context(task: Task) -> None:
 
     def push(digest: str) -> None:
         with httpx.Client(timeout=600) as client:
-            if client.head(f"{base}/blobs/{digest}").status_code == httpx.codes.OK:
-                return
-            started = client.post(f"{base}/blobs/uploads/").raise_for_status()
-            target = httpx.URL(base).join(started.headers["Location"]).copy_merge_params({"digest": digest})
             path = task.layout / "blobs" / digest.replace(":", "/")
+            if has_blob(client, base, digest, path.stat().st_size):
+                return
+            target = upload_place(client, base, digest)
             with path.open("rb") as blob:
                 headers = {"Content-Length": str(path.stat().st_size)}
                 content = iter(lambda: blob.read(2**20), b"")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import httpx
 
+from modelcar.registry_http import has_blob, upload_place
+
 
 def push_layout(layout: Path, registry: str, repository: str) -> str:
     """Push the one image of an OCI layout over plain HTTP and return its digest.
@@ -21,13 +23,11 @@ def push_layout(layout: Path, registry: str, repository: str) -> str:
     with httpx.Client(timeout=30) as client:
         for descriptor in [manifest["config"], *manifest["layers"]]:
             digest = descriptor["digest"]
-            if client.head(f"{base}/blobs/{digest}").status_code == httpx.codes.OK:
+            if has_blob(client, base, digest, descriptor["size"]):
                 continue
-            started = client.post(f"{base}/blobs/uploads/").raise_for_status()
-            location = httpx.URL(base).join(started.headers["Location"])
-            target = location.copy_merge_params({"digest": digest})
             headers = {"Content-Type": "application/octet-stream"}
-            client.put(target, content=_blob(layout, digest), headers=headers).raise_for_status()
+            place = upload_place(client, base, digest)
+            client.put(place, content=_blob(layout, digest), headers=headers).raise_for_status()
         headers = {"Content-Type": manifest["mediaType"]}
         target = httpx.URL(f"{base}/manifests/{manifest_digest}")
         client.put(target, content=manifest_bytes, headers=headers).raise_for_status()

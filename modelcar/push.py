@@ -18,6 +18,7 @@ import httpx
 from modelcar.manifest import Image
 from modelcar.packing import Progress
 from modelcar.registry import TIMEOUT, RegistryAuth, Target
+from modelcar.registry_http import checked, has_blob, upload_place
 
 #: Layers that are sent at a time.
 JOBS = 4
@@ -36,19 +37,13 @@ def layers_there(image: Image, target: Target, timeout: float | None = None) -> 
         httpx.HTTPError: the registry refuses, or cannot be reached.
     """
 
-    def there(client: httpx.Client, digest: str) -> bool:
-        found = client.head(f"{target.url}/blobs/{digest}", follow_redirects=True)
-        if found.status_code not in {httpx.codes.OK, httpx.codes.NOT_FOUND}:
-            found.raise_for_status()
-        return found.status_code == httpx.codes.OK
-
     with (
         httpx.Client(timeout=timeout or TIMEOUT, auth=RegistryAuth(target, write=True)) as client,
         ThreadPoolExecutor(JOBS) as pool,
     ):
-        digests = [layer.digest for layer in image.layers]
-        found = pool.map(lambda digest: there(client, digest), digests)
-        return frozenset(digest for digest, is_there in zip(digests, found, strict=True) if is_there)
+        layers = image.layers
+        found = pool.map(lambda layer: has_blob(client, target.url, layer.digest, layer.size), layers)
+        return frozenset(layer.digest for layer, there in zip(layers, found, strict=True) if there)
 
 
 def push_layers(image: Image, layout: Path, target: Target, progress: Progress | None = None) -> int:
@@ -82,20 +77,18 @@ def _push(
     client: httpx.Client, target: Target, layout: Path, digest: str, size: int, progress: Progress
 ) -> int:
     for attempt in range(1, TRIES + 1):
-        found = client.head(f"{target.url}/blobs/{digest}", follow_redirects=True)
-        if found.status_code == httpx.codes.OK:
-            progress(size)
-            return 0
         counted = _Counted(progress)
         try:
-            started = client.post(f"{target.url}/blobs/uploads/").raise_for_status()
-            place = httpx.URL(target.url).join(started.headers["Location"])
+            if has_blob(client, target.url, digest, size):
+                progress(size)
+                return 0
             path = layout / "blobs" / digest.replace(":", "/")
-            client.put(
-                place.copy_merge_params({"digest": digest}),
+            answer = client.put(
+                upload_place(client, target.url, digest),
                 content=counted.pieces(path),
                 headers={"Content-Length": str(size), "Content-Type": "application/octet-stream"},
-            ).raise_for_status()
+            )
+            checked(answer, httpx.codes.CREATED)
         except (httpx.TransportError, httpx.HTTPStatusError) as error:
             counted.take_back()
             refused = isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500

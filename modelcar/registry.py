@@ -19,6 +19,7 @@ from docker import auth
 
 from modelcar.errors import InputError, refuse
 from modelcar.manifest import MANIFEST_TYPE, sha256_digest
+from modelcar.registry_http import NotARegistryError, checked, has_blob, json_of, upload_place
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 _DOCKER_TYPES = (
@@ -123,7 +124,7 @@ class Registry:
         answer = self._client.get(f"{self.target.url}/manifests/{reference}", headers={"Accept": accept})
         if answer.status_code == httpx.codes.NOT_FOUND:
             return None
-        answer.raise_for_status()
+        checked(answer, httpx.codes.OK)
         digest = sha256_digest(answer.content)
         if reference.startswith("sha256:") and digest != reference:
             raise refuse(
@@ -141,7 +142,7 @@ class Registry:
             InputError: it is larger than MAX_BLOB, or another one than asked for.
         """
         with self._client.stream("GET", f"{self.target.url}/blobs/{digest}") as answer:
-            answer.raise_for_status()
+            checked(answer, httpx.codes.OK)
             content = b""
             for piece in answer.iter_bytes():
                 content += piece
@@ -159,28 +160,27 @@ class Registry:
     def add_blob(self, content: bytes) -> None:
         """Send a small blob unless it is there."""
         digest = sha256_digest(content)
-        if self._client.head(f"{self.target.url}/blobs/{digest}").status_code == httpx.codes.OK:
+        if has_blob(self._client, self.target.url, digest, len(content)):
             return
-        started = self._client.post(f"{self.target.url}/blobs/uploads/").raise_for_status()
-        place = httpx.URL(self.target.url).join(started.headers["Location"])
-        self._client.put(
-            place.copy_merge_params({"digest": digest}),
+        answer = self._client.put(
+            upload_place(self._client, self.target.url, digest),
             content=content,
             headers={"Content-Type": "application/octet-stream"},
-        ).raise_for_status()
+        )
+        checked(answer, httpx.codes.CREATED)
 
     def add_manifest(self, reference: str, content: bytes, media_type: str) -> bool:
         """Send a manifest; return whether the registry itself keeps track of what its subject is."""
         answer = self._client.put(
             f"{self.target.url}/manifests/{reference}", content=content, headers={"Content-Type": media_type}
-        ).raise_for_status()
-        return "OCI-Subject" in answer.headers
+        )
+        return "OCI-Subject" in checked(answer, httpx.codes.CREATED).headers
 
     def referrers(self, digest: str) -> list[dict[str, Any]]:
         """Return descriptors of what refers to a manifest: by the API, or the tag that stands for it."""
         answer = self._client.get(f"{self.target.url}/referrers/{digest}", headers={"Accept": INDEX_TYPE})
         if answer.status_code == httpx.codes.OK:
-            return list(answer.json().get("manifests", []))
+            return list(json_of(answer).get("manifests") or [])
         if answer.status_code != httpx.codes.NOT_FOUND:
             answer.raise_for_status()
         index = self.manifest(fallback_tag(digest))
@@ -191,7 +191,7 @@ class Registry:
         answer = self._client.get(f"{self.target.url}/tags/list")
         if answer.status_code == httpx.codes.NOT_FOUND:
             return []
-        tags = answer.raise_for_status().json().get("tags") or []
+        tags = json_of(answer).get("tags") or []
         found = (self.manifest(tag) for tag in sorted(tags))
         return list(dict.fromkeys(manifest.digest for manifest in found if manifest))
 
@@ -209,6 +209,8 @@ class Registry:
                 f"the registry answers {status}",
                 "docker login, or gcloud auth configure-docker HOST",
             )
+        elif isinstance(error, NotARegistryError):
+            found, fix = str(error), "check the name, and that no proxy asks you to log in (NO_PROXY)"
         elif status:
             found, fix = f"the registry answers {status}", "check the name; try again later"
         else:
@@ -259,8 +261,7 @@ class RegistryAuth(httpx.Auth):
         if "service" in fields:
             parameters["service"] = fields["service"]
         headers = {"Authorization": basic} if basic else {}
-        answer = httpx.get(fields["realm"], params=parameters, headers=headers, timeout=30).raise_for_status()
-        found: dict[str, Any] = answer.json()
+        found = json_of(httpx.get(fields["realm"], params=parameters, headers=headers, timeout=30))
         token = found.get("token") or found.get("access_token")
         return f"Bearer {token}" if token else None
 

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +14,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 USER, PASSWORD, TOKEN = "robot", "s3cret-of-the-registry", "token-of-the-registry"
+
+#: Status, headers and content.
+Answer = tuple[int, dict[str, str], bytes]
 
 
 @dataclass
@@ -24,6 +27,10 @@ class Registry:
     host: str = ""
     blobs: dict[str, bytes] = field(default_factory=dict)
     sent: list[str] = field(default_factory=list)
+    #: Sizes of blobs that it has without their bytes.
+    there: dict[str, int] = field(default_factory=dict)
+    #: Every request, also those to a token's server, is first answered by what this returns, if anything.
+    instead: Callable[[str, str], Answer | None] = lambda _method, _path: None
     scopes: list[str] = field(default_factory=list)
     #: Statuses that the next uploads are answered with.
     failures: list[int] = field(default_factory=list)
@@ -69,9 +76,19 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         return
 
+    def parse_request(self) -> bool:
+        if not super().parse_request():
+            return False
+        if not (answer := self.served.instead(self.command, self.path)):
+            return True
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._send(*answer)
+        return False
+
     def _send(self, status: int, headers: dict[str, str] | None = None, content: bytes = b"") -> None:
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
+        sized = {} if self.command == "HEAD" and headers else {"Content-Length": str(len(content))}
+        for name, value in {**sized, **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -124,7 +141,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         if self._allowed():
             digest = self.path.rpartition("/")[2]
-            self._send(200 if digest in self.served.blobs else 404)
+            there = self.served.there | {name: len(blob) for name, blob in self.served.blobs.items()}
+            size = {"Content-Length": str(there.get(digest)), "Docker-Content-Digest": digest}
+            self._send(200, size) if digest in there else self._send(404)
 
     def do_DELETE(self) -> None:
         manifests, digest = self.served.manifests, self.path.rpartition("/")[2]

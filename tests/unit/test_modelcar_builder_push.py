@@ -214,10 +214,10 @@ def test_push_by_a_builder_is_checked_against_the_registry(
         assert main([*command, "--builder", "b"]) == 1
         assert "b made other layers than the lock says" in capsys.readouterr().err
 
-        registry.blobs[LOCK.layers[0].digest] = b"there"
+        registry.there[layers[0].digest] = layers[0].size
         assert main([*command, "--builder", "b"]) == 1
         assert "model.safetensors" not in buildx.seen["dockerfile"], "it is there already"
 
-        registry.blobs[LOCK.layers[1].digest] = b"there"
+        registry.there[layers[1].digest] = layers[1].size
         assert main([*command, "--builder", "b"]) == 0
         assert "has every layer of weights of sha256:" in capsys.readouterr().out

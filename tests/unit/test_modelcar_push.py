@@ -12,13 +12,16 @@ import pytest
 from modelcar import locking
 from modelcar.__main__ import main
 from modelcar.base import read_base
+from modelcar.errors import InputError
 from modelcar.image import modelcar_image
 from modelcar.lock import lock_path, read_lock
 from modelcar.manifest import Image
 from modelcar.push import layers_there, push_layers
-from modelcar.registry import Target
+from modelcar.registry import Registry, Target
+from modelcar.registry_http import NotARegistryError
 from modelcar.tiny_model import make_tiny_model
-from tests.registry_server import PASSWORD, USER, Registry, serve
+from tests.registry_server import PASSWORD, USER, Answer, serve
+from tests.registry_server import Registry as Server
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +47,12 @@ def credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "docker" / "config.json"
 
 
-def log_in(credentials: Path, registry: Registry) -> None:
+def log_in(credentials: Path, registry: Server) -> None:
     encoded = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     credentials.write_text(json.dumps({"auths": {registry.host: {"auth": encoded}}}))
 
 
-def push(project: Path, image: Image, registry: Registry, counted: list[int] | None = None) -> int:
+def push(project: Path, image: Image, registry: Server, counted: list[int] | None = None) -> int:
     target = Target(f"{registry.host}/models", "tiny", insecure=True)
     return push_layers(image, locking.layout_path(project, "tiny"), target, (counted or []).append)
 
@@ -68,7 +71,7 @@ def test_every_layer_is_sent_once(project: Path, image: Image) -> None:
 def test_only_what_the_registry_lacks_is_sent(project: Path, image: Image) -> None:
     with serve() as registry:
         there = image.layers[1]
-        registry.blobs[there.digest] = b"there"
+        registry.there[there.digest] = there.size
         target = Target(f"{registry.host}/models", "tiny", insecure=True)
         assert layers_there(image, target) == {there.digest}
         assert push(project, image, registry) == sum(layer.size for layer in image.layers) - there.size
@@ -136,3 +139,65 @@ def test_the_command_sends_layers_and_tells_the_digest(
         assert len(registry.sent) == len(image.layers)
     assert main(arguments) == 1
     assert "error: " in capsys.readouterr().err
+
+
+PAGE = (200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>Log in</html>")
+
+
+@pytest.mark.parametrize("methods", [{"HEAD", "POST", "PUT"}, {"POST"}, {"PUT"}])
+def test_a_login_page_is_no_registry(project: Path, image: Image, methods: set[str]) -> None:
+    with serve() as registry:
+        registry.instead = lambda method, _path: PAGE if method in methods else None
+        with pytest.raises(NotARegistryError, match="200 with text/html: this is not a registry"):
+            push(project, image, registry)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Length": "5"},
+        {"Content-Length": "{size}", "Docker-Content-Digest": "sha256:" + "0" * 64},
+        {"Content-Type": "application/octet-stream"},
+    ],
+)
+def test_an_answer_about_another_blob_is_no_layer(
+    project: Path, image: Image, headers: dict[str, str]
+) -> None:
+    """Content-Length and Docker-Content-Digest have to be the layer's, and one of them has to be there."""
+    sizes = {layer.digest: layer.size for layer in image.layers}
+
+    def instead(method: str, path: str) -> Answer | None:
+        size = sizes.get(path.rpartition("/")[2])
+        found = {name: value.format(size=size) for name, value in headers.items()}
+        return (200, found, b"") if method == "HEAD" else None
+
+    with serve() as registry:
+        registry.instead = instead
+        assert layers_there(image, Target(registry.host, "tiny", insecure=True)) == frozenset()
+        assert push(project, image, registry) == sum(sizes.values())
+
+
+@pytest.mark.parametrize("header", ["Content-Length", "Docker-Content-Digest"])
+def test_one_header_tells_that_a_layer_is_there(project: Path, image: Image, header: str) -> None:
+    sizes = {layer.digest: layer.size for layer in image.layers}
+
+    def instead(method: str, path: str) -> Answer | None:
+        digest = path.rpartition("/")[2]
+        told = {"Content-Length": str(sizes.get(digest)), "Docker-Content-Digest": digest}
+        return (200, {header: told[header]}, b"") if method == "HEAD" else None
+
+    with serve() as registry:
+        registry.instead = instead
+        assert push(project, image, registry) == 0
+
+
+def test_a_page_instead_of_a_registry_s_json_is_told_with_the_fix() -> None:
+    with serve() as registry:
+        registry.instead = lambda _method, _path: PAGE
+        for look in (Registry.digests, lambda r: r.referrers("sha256:0"), lambda r: r.manifest("latest")):
+            with (
+                pytest.raises(InputError, match="this is not a registry") as caught,
+                Registry(Target(registry.host, "tiny", insecure=True)) as client,
+            ):
+                look(client)
+            assert "proxy" in caught.value.problems[0].fix

@@ -1,0 +1,93 @@
+"""HTTP with a registry: what counts as a registry's answer.
+
+A proxy or a gateway may answer for a registry, with a login page and the status 200. No answer is taken for
+more than the OCI distribution specification 1.1 allows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+
+class NotARegistryError(httpx.HTTPStatusError):
+    """The answer is no registry's: a login page, or that of a proxy."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        kind = answer.headers.get("Content-Type", "").partition(";")[0] or "nothing that a registry sends"
+        super().__init__(
+            f"{answer.request.method} {answer.url.copy_with(query=None)} answers {answer.status_code} with "
+            f"{kind}: this is not a registry, but perhaps a login page or a proxy in front of one",
+            request=answer.request,
+            response=answer,
+        )
+
+
+def checked(answer: httpx.Response, *statuses: int) -> httpx.Response:
+    """Return an answer that has one of these statuses and is no page.
+
+    Raises:
+        httpx.HTTPStatusError: the registry refuses, or this is none (NotARegistryError).
+    """
+    answer.raise_for_status()
+    if answer.status_code not in statuses or _is_page(answer):
+        raise NotARegistryError(answer)
+    return answer
+
+
+def json_of(answer: httpx.Response) -> dict[str, Any]:
+    """Return the JSON object of an answer.
+
+    Raises:
+        httpx.HTTPStatusError: as `checked`, also where it holds another thing.
+    """
+    try:
+        found = checked(answer, httpx.codes.OK).json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise NotARegistryError(answer)
+    return found
+
+
+def has_blob(client: httpx.Client, url: str, digest: str, size: int) -> bool:
+    """Tell whether a repository has a blob.
+
+    The specification: 200, with Content-Length as the blob's size; Docker-Content-Digest, where sent, is its
+    digest. An answer with neither of them proves nothing: the blob is sent once more then.
+
+    Args:
+        client: with credentials of the registry.
+        url: of the repository's API.
+        digest: of the blob.
+        size: of the blob, in bytes.
+
+    Raises:
+        httpx.HTTPError: the registry refuses, cannot be reached, or is none (NotARegistryError).
+    """
+    # Compressed on its way, it would have another length.
+    plain = {"Accept-Encoding": "identity"}
+    answer = client.head(f"{url}/blobs/{digest}", headers=plain, follow_redirects=True)
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        return False
+    headers = checked(answer, httpx.codes.OK).headers
+    wanted = {"Content-Length": str(size), "Docker-Content-Digest": digest}
+    told = [name for name in wanted if name in headers]
+    return bool(told) and all(headers[name] == wanted[name] for name in told)
+
+
+def upload_place(client: httpx.Client, url: str, digest: str) -> httpx.URL:
+    """Begin to send a blob; return where its bytes go, in one PUT.
+
+    Raises:
+        httpx.HTTPError: as `has_blob`.
+    """
+    started = checked(client.post(f"{url}/blobs/uploads/"), httpx.codes.ACCEPTED)
+    if "Location" not in started.headers:
+        raise NotARegistryError(started)
+    return httpx.URL(url).join(started.headers["Location"]).copy_merge_params({"digest": digest})
+
+
+def _is_page(answer: httpx.Response) -> bool:
+    return "html" in str(answer.headers.get("Content-Type", "")).lower()
