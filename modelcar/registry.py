@@ -30,6 +30,8 @@ _DOCKER_TYPES = (
 MAX_BLOB = 16 * 2**20
 #: Seconds. A registry may think long about a blob of many gigabytes before it answers.
 TIMEOUT = httpx.Timeout(10, read=900, write=120)
+#: Who asks for tokens; OAuth 2 wants a name.
+CLIENT = "modelcar"
 
 _REFERENCE = re.compile(
     r"(?P<registry>[\w.-]+(?::\d+)?)/(?P<path>[a-z0-9._/-]+?)"
@@ -226,7 +228,9 @@ def fallback_tag(digest: str) -> str:
 class RegistryAuth(httpx.Auth):
     """Credentials as docker has them (its configuration and helpers), as the registry asks for them.
 
-    Distribution specification: a 401 names a server that gives tokens for a repository.
+    Distribution's token authentication: a 401 names a server that gives tokens for a repository, by GET for a
+    user and a password. For an identity token, which `az acr login` keeps instead, it is the OAuth 2 one: a
+    POST with that as the refresh token.
     """
 
     def __init__(self, target: Target, *, write: bool, delete: bool = False) -> None:
@@ -250,7 +254,8 @@ class RegistryAuth(httpx.Auth):
 
     def _asked(self, challenge: str) -> str | None:
         kind, _, rest = challenge.partition(" ")
-        basic = self._basic()
+        known = self._known()
+        basic = _basic(known)
         if kind.lower() == "basic":
             return basic
         fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
@@ -260,18 +265,27 @@ class RegistryAuth(httpx.Auth):
         parameters = {"scope": f"repository:{self._target.repository}:{self._actions}"}
         if "service" in fields:
             parameters["service"] = fields["service"]
-        headers = {"Authorization": basic} if basic else {}
-        found = json_of(httpx.get(fields["realm"], params=parameters, headers=headers, timeout=30))
+        if refresh := known.get("identitytoken"):
+            form = {**parameters, "grant_type": "refresh_token", "refresh_token": refresh}
+            answer = httpx.post(fields["realm"], data={**form, "client_id": CLIENT}, timeout=30)
+        else:
+            headers = {"Authorization": basic} if basic else {}
+            answer = httpx.get(fields["realm"], params=parameters, headers=headers, timeout=30)
+        found = json_of(answer)
         token = found.get("token") or found.get("access_token")
         return f"Bearer {token}" if token else None
 
-    def _basic(self) -> str | None:
+    def _known(self) -> dict[str, Any]:
+        """Return username and password, or identitytoken; nothing where docker knows none."""
         try:
-            known = auth.load_config().resolve_authconfig(self._target.host)
+            known = auth.load_config().resolve_authconfig(self._target.host) or {}
         except Exception:  # a helper that is missing or fails: as if there were no credentials
-            return None
-        if not known or not known.get("Username", known.get("username")):
-            return None
-        user = known.get("Username") or known.get("username")
-        password = known.get("Password") or known.get("password") or ""
-        return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+            return {}
+        return {key.lower(): value for key, value in known.items()}
+
+
+def _basic(known: dict[str, Any]) -> str | None:
+    if not known.get("username"):
+        return None
+    pair = f"{known['username']}:{known.get('password') or ''}"
+    return "Basic " + base64.b64encode(pair.encode()).decode()

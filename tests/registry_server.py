@@ -31,6 +31,8 @@ class Registry:
     there: dict[str, int] = field(default_factory=dict)
     #: Every request, also those to a token's server, is first answered by what this returns, if anything.
     instead: Callable[[str, str], Answer | None] = lambda _method, _path: None
+    #: Which one the token's server gives tokens for, by POST.
+    identity_token: str | None = None
     scopes: list[str] = field(default_factory=list)
     #: Statuses that the next uploads are answered with.
     failures: list[int] = field(default_factory=list)
@@ -153,6 +155,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(202)
 
     def do_POST(self) -> None:
+        if self.path == "/token":
+            length = int(self.headers["Content-Length"])
+            form = {name: value for name, [value] in parse_qs(self.rfile.read(length).decode()).items()}
+            wanted = {"grant_type": "refresh_token", "refresh_token": self.served.identity_token}
+            if (
+                not form.get("client_id")
+                or form.get("service") != "here"
+                or not wanted.items() <= form.items()
+            ):
+                self._send(401)
+                return
+            self.served.scopes.append(form["scope"])
+            self._send(200, content=json.dumps({"access_token": TOKEN}).encode())
+            return
         if self._allowed():
             path = urlsplit(self.path).path
             self._send(202, {"Location": f"{path}one?_state=x"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
 
 import httpx
@@ -201,3 +202,30 @@ def test_a_page_instead_of_a_registry_s_json_is_told_with_the_fix() -> None:
             ):
                 look(client)
             assert "proxy" in caught.value.problems[0].fix
+
+
+@pytest.mark.parametrize("kept_by", ["file", "helper"])
+def test_an_identity_token_is_a_refresh_token(
+    project: Path, image: Image, credentials: Path, monkeypatch: pytest.MonkeyPatch, kept_by: str
+) -> None:
+    """As `az acr login` leaves it, beside a user without a password."""
+    with serve("Bearer") as registry:
+        registry.identity_token = "refresh=me&really"
+        if kept_by == "file":
+            user = base64.b64encode(b"00000000-0000-0000-0000-000000000000:").decode()
+            entry = {"auth": user, "identitytoken": registry.identity_token}
+            credentials.write_text(json.dumps({"auths": {registry.host: entry}}))
+        else:
+            answer = json.dumps({"Username": "<token>", "Secret": registry.identity_token})
+            helper(credentials, monkeypatch, registry, f"cat > /dev/null; echo '{answer}'")
+        assert push(project, image, registry) > 0
+        assert set(registry.scopes) == {"repository:models/tiny:pull,push"}
+
+
+def helper(credentials: Path, monkeypatch: pytest.MonkeyPatch, registry: Server, script: str) -> None:
+    """Let a credential helper of this script be the registry's."""
+    program = credentials.parent / "docker-credential-own"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    credentials.write_text(json.dumps({"credHelpers": {registry.host: "own"}}))
