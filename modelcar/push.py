@@ -17,12 +17,12 @@ import httpx
 
 from modelcar.manifest import Image
 from modelcar.packing import Progress
-from modelcar.registry import TIMEOUT, RegistryAuth, Target
-from modelcar.registry_http import checked, has_blob, upload_place
+from modelcar.registry import Target, connect
+from modelcar.registry_http import Patience, checked, has_blob, upload_place
 
 #: Layers that are sent at a time.
 JOBS = 4
-#: Tries of one layer.
+#: Tries of one layer, those aside that a busy registry asks to repeat.
 TRIES = 3
 PIECE = 2**20
 
@@ -38,7 +38,7 @@ def layers_there(image: Image, target: Target, timeout: float | None = None) -> 
     """
 
     with (
-        httpx.Client(timeout=timeout or TIMEOUT, auth=RegistryAuth(target, write=True)) as client,
+        connect(target, write=True, timeout=timeout) as client,
         ThreadPoolExecutor(JOBS) as pool,
     ):
         layers = image.layers
@@ -61,7 +61,7 @@ def push_layers(image: Image, layout: Path, target: Target, progress: Progress |
         OSError: a layer cannot be read.
     """
     with (
-        httpx.Client(timeout=TIMEOUT, auth=RegistryAuth(target, write=True)) as client,
+        connect(target, write=True) as client,
         ThreadPoolExecutor(JOBS) as pool,
     ):
         sent = pool.map(
@@ -76,7 +76,8 @@ def push_layers(image: Image, layout: Path, target: Target, progress: Progress |
 def _push(
     client: httpx.Client, target: Target, layout: Path, digest: str, size: int, progress: Progress
 ) -> int:
-    for attempt in range(1, TRIES + 1):
+    patience, tries = Patience(), TRIES
+    while True:
         counted = _Counted(progress)
         try:
             if has_blob(client, target.url, digest, size):
@@ -87,16 +88,21 @@ def _push(
                 upload_place(client, target.url, digest),
                 content=counted.pieces(path),
                 headers={"Content-Length": str(size), "Content-Type": "application/octet-stream"},
+                follow_redirects=False,  # its body would be gone
             )
             checked(answer, httpx.codes.CREATED)
         except (httpx.TransportError, httpx.HTTPStatusError) as error:
             counted.take_back()
-            refused = isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500
-            if refused or attempt == TRIES:
+            if isinstance(error, httpx.HTTPStatusError):
+                if patience.wait(error.response):
+                    continue
+                if error.response.status_code < 500:
+                    raise
+            tries -= 1
+            if not tries:
                 raise
         else:
             return size
-    return 0
 
 
 class _Counted:

@@ -19,7 +19,16 @@ from docker import auth
 
 from modelcar.errors import InputError, refuse
 from modelcar.manifest import MANIFEST_TYPE, sha256_digest
-from modelcar.registry_http import NotARegistryError, checked, has_blob, json_of, upload_place
+from modelcar.registry_http import (
+    PATIENCE,
+    NotARegistryError,
+    RegistryClient,
+    asked_pause,
+    checked,
+    has_blob,
+    json_of,
+    upload_place,
+)
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 _DOCKER_TYPES = (
@@ -101,14 +110,29 @@ def parse(reference: str, *, insecure: bool = False) -> tuple[Target, str]:
     return Target(found["registry"], found["path"], insecure), found["digest"] or found["tag"] or "latest"
 
 
+def connect(
+    target: Target, *, write: bool = False, delete: bool = False, timeout: float | None = None
+) -> RegistryClient:
+    """Return a client of a repository, with the credentials that docker has.
+
+    Args:
+        timeout: of a request with its pauses, in seconds, for who would rather go on without an answer.
+    """
+    patience = timeout or PATIENCE
+    return RegistryClient(
+        patience=patience,
+        timeout=timeout or TIMEOUT,
+        auth=RegistryAuth(target, write=write, delete=delete, patience=patience),
+        follow_redirects=True,
+    )
+
+
 class Registry:
     """One repository of a registry, with the credentials that docker has. Use it in a `with`."""
 
     def __init__(self, target: Target, *, write: bool = False, delete: bool = False) -> None:
         self.target = target
-        self._client = httpx.Client(
-            timeout=TIMEOUT, auth=RegistryAuth(target, write=write, delete=delete), follow_redirects=True
-        )
+        self._client = connect(target, write=write, delete=delete)
 
     def __enter__(self) -> Registry:
         return self
@@ -213,6 +237,9 @@ class Registry:
             )
         elif isinstance(error, NotARegistryError):
             found, fix = str(error), "check the name, and that no proxy asks you to log in (NO_PROXY)"
+        elif isinstance(error, httpx.HTTPStatusError) and (pause := asked_pause(error.response)):
+            found = f"the registry answers {status} and asks to wait {pause:.0f} s"
+            fix = "try again after that; `docker login`, since who is logged in may ask more often"
         elif status:
             found, fix = f"the registry answers {status}", "check the name; try again later"
         else:
@@ -233,8 +260,9 @@ class RegistryAuth(httpx.Auth):
     POST with that as the refresh token.
     """
 
-    def __init__(self, target: Target, *, write: bool, delete: bool = False) -> None:
+    def __init__(self, target: Target, *, write: bool, delete: bool, patience: float) -> None:
         self._target = target
+        self._patience = patience
         self._actions = "pull,push,delete" if delete else "pull,push" if write else "pull"
         self._header: str | None = None
         self._lock = threading.Lock()
@@ -265,12 +293,13 @@ class RegistryAuth(httpx.Auth):
         parameters = {"scope": f"repository:{self._target.repository}:{self._actions}"}
         if "service" in fields:
             parameters["service"] = fields["service"]
-        if refresh := known.get("identitytoken"):
-            form = {**parameters, "grant_type": "refresh_token", "refresh_token": refresh}
-            answer = httpx.post(fields["realm"], data={**form, "client_id": CLIENT}, timeout=30)
-        else:
-            headers = {"Authorization": basic} if basic else {}
-            answer = httpx.get(fields["realm"], params=parameters, headers=headers, timeout=30)
+        with RegistryClient(patience=self._patience, timeout=30) as client:
+            if refresh := known.get("identitytoken"):
+                form = {**parameters, "grant_type": "refresh_token", "refresh_token": refresh}
+                answer = client.post(fields["realm"], data={**form, "client_id": CLIENT})
+            else:
+                headers = {"Authorization": basic} if basic else {}
+                answer = client.get(fields["realm"], params=parameters, headers=headers)
         found = json_of(answer)
         token = found.get("token") or found.get("access_token")
         return f"Bearer {token}" if token else None

@@ -1,4 +1,4 @@
-"""HTTP with a registry: what counts as a registry's answer.
+"""HTTP with a registry: what counts as a registry's answer, and when it is asked again.
 
 A proxy or a gateway may answer for a registry, with a login page and the status 200. No answer is taken for
 more than the OCI distribution specification 1.1 allows.
@@ -6,9 +6,71 @@ more than the OCI distribution specification 1.1 allows.
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
+
+#: Seconds that one request waits at most, all its pauses together, for a registry that has too many of them.
+PATIENCE = 300.0
+_BUSY = {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}
+
+
+class Patience:
+    """Waits as a busy registry asks, within bounds. seconds: of all pauses together."""
+
+    def __init__(self, seconds: float = PATIENCE) -> None:
+        self._left = seconds
+        self._next = 1.0
+
+    def wait(self, answer: httpx.Response) -> bool:
+        """Wait before a request is sent again; False, at once, where that is no use or takes too long."""
+        pause = asked_pause(answer)
+        if pause is None:
+            if answer.status_code != httpx.codes.TOO_MANY_REQUESTS:
+                return False
+            pause, self._next = self._next, self._next * 2
+        if pause > self._left:
+            return False
+        self._left -= max(pause, 1.0)  # a registry that asks for no pause at all is not asked for ever
+        time.sleep(pause)
+        return True
+
+
+def asked_pause(answer: httpx.Response) -> float | None:
+    """Return the seconds that a busy registry asks to wait, by number or date (RFC 9110, 10.2.3)."""
+    told = answer.headers.get("Retry-After", "").strip()
+    if answer.status_code not in _BUSY or not told:
+        return None
+    if told.isascii() and told.isdigit():
+        return float(told)
+    try:
+        moment = parsedate_to_datetime(told)
+    except ValueError:
+        return None
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+class RegistryClient(httpx.Client):
+    """A client that sends a request again when a busy registry asks for that.
+
+    A body that was streamed is gone: its sender has to do that (push.py). patience: seconds.
+    """
+
+    def __init__(self, *, patience: float = PATIENCE, **options: Any) -> None:
+        super().__init__(**options)
+        self._patience = patience
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Send a request, as httpx does."""
+        patience = Patience(self._patience)
+        while True:
+            answer = super().send(request, **options)
+            if not isinstance(request.stream, httpx.ByteStream) or not patience.wait(answer):
+                return answer
+            answer.close()
 
 
 class NotARegistryError(httpx.HTTPStatusError):

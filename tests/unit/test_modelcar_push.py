@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
-from modelcar import locking
+from modelcar import locking, registry_http
 from modelcar.__main__ import main
 from modelcar.base import read_base
 from modelcar.errors import InputError
@@ -229,3 +231,65 @@ def helper(credentials: Path, monkeypatch: pytest.MonkeyPatch, registry: Server,
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     credentials.write_text(json.dumps({"credHelpers": {registry.host: "own"}}))
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that were waited for a busy registry, which pass at once here."""
+    found: list[float] = []
+    monkeypatch.setattr("modelcar.registry_http.time.sleep", found.append)
+    return found
+
+
+def busy(registry: Server, method: str, *answers: dict[str, str], path: str = "") -> None:
+    """Let the first requests of a method be answered with 429 and these headers."""
+    left = list(answers)
+
+    def instead(asked: str, url: str) -> Answer | None:
+        with registry.lock:
+            return (429, left.pop(0), b"") if asked == method and path in url and left else None
+
+    registry.instead = instead
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT"])
+def test_a_busy_registry_is_asked_again_when_it_says(
+    project: Path, image: Image, method: str, pauses: list[float]
+) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    with serve() as registry:
+        busy(registry, method, {"Retry-After": "7"}, {"Retry-After": date}, {})
+        counted: list[int] = [0]
+        assert push(project, image, registry, counted) == sum(counted)
+        assert sorted(registry.sent) == sorted(layer.digest for layer in image.layers)
+    assert sorted(round(pause, -1) if pause > 10 else pause for pause in pauses) == [1, 7, 60]
+
+
+def test_a_busy_server_of_tokens_is_asked_again(
+    project: Path, image: Image, credentials: Path, pauses: list[float]
+) -> None:
+    with serve("Bearer") as registry:
+        log_in(credentials, registry)
+        busy(registry, "GET", {"Retry-After": "2"}, path="/token")
+        assert push(project, image, registry) > 0
+    assert pauses == [2]
+
+
+def test_nobody_waits_for_an_hour_or_for_ever(project: Path, image: Image, pauses: list[float]) -> None:
+    with serve() as registry:
+        for header in ({"Retry-After": "3600"}, {"Retry-After": "0"}, {"Retry-After": "soon"}):
+            busy(registry, "PUT", *[header] * 5000)
+            with pytest.raises(httpx.HTTPStatusError, match="429"):
+                push(project, image, registry)
+        busy(registry, "GET", {"Retry-After": "3600"})
+        with (
+            pytest.raises(InputError, match="asks to wait 3600 s"),
+            Registry(Target(registry.host, "tiny", insecure=True)) as client,
+        ):
+            client.manifest("latest")
+        waited = sum(pauses)
+        busy(registry, "HEAD", *[{"Retry-After": "4"}] * 50)
+        with pytest.raises(httpx.HTTPStatusError, match="429"):
+            layers_there(image, Target(registry.host, "tiny", insecure=True), timeout=3.0)
+        assert sum(pauses) == waited, "who is in a hurry does not wait"
+    assert waited <= len(image.layers) * registry_http.PATIENCE
