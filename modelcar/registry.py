@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any
 
 import httpx
-from docker import auth
 
+from modelcar.docker_login import LoginError, login_of
 from modelcar.errors import InputError, refuse
 from modelcar.manifest import MANIFEST_TYPE, sha256_digest
 from modelcar.registry_http import (
@@ -230,7 +230,9 @@ class Registry:
     def _words(self, error: httpx.HTTPError) -> InputError:
         key = f"{self.target.registry}/{self.target.name}"
         status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
-        if status in {401, 403}:
+        if isinstance(error, NoLoginError):
+            found, fix = f"the registry answers {status}, and {error.fault}", error.fault.fix
+        elif status in {401, 403}:
             found, fix = (
                 f"the registry answers {status}",
                 "docker login, or gcloud auth configure-docker HOST",
@@ -252,6 +254,18 @@ def fallback_tag(digest: str) -> str:
     return digest.replace(":", "-")
 
 
+class NoLoginError(httpx.HTTPStatusError):
+    """The registry refuses, and docker's credentials for it could not be had."""
+
+    def __init__(self, answer: httpx.Response, fault: LoginError) -> None:
+        self.fault = fault
+        super().__init__(
+            f"the registry answers {answer.status_code}, and {fault}; {fault.fix}",
+            request=answer.request,
+            response=answer,
+        )
+
+
 class RegistryAuth(httpx.Auth):
     """Credentials as docker has them (its configuration and helpers), as the registry asks for them.
 
@@ -265,6 +279,7 @@ class RegistryAuth(httpx.Auth):
         self._patience = patience
         self._actions = "pull,push,delete" if delete else "pull,push" if write else "pull"
         self._header: str | None = None
+        self._fault: LoginError | None = None
         self._lock = threading.Lock()
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
@@ -278,7 +293,8 @@ class RegistryAuth(httpx.Auth):
                 self._header = self._asked(response.headers.get("WWW-Authenticate", ""))
             if self._header:
                 request.headers["Authorization"] = self._header
-                yield request
+                response = yield request
+        self._tell(response)
 
     def _asked(self, challenge: str) -> str | None:
         kind, _, rest = challenge.partition(" ")
@@ -300,17 +316,22 @@ class RegistryAuth(httpx.Auth):
             else:
                 headers = {"Authorization": basic} if basic else {}
                 answer = client.get(fields["realm"], params=parameters, headers=headers)
+        self._tell(answer)
         found = json_of(answer)
         token = found.get("token") or found.get("access_token")
         return f"Bearer {token}" if token else None
 
     def _known(self) -> dict[str, Any]:
-        """Return username and password, or identitytoken; nothing where docker knows none."""
         try:
-            known = auth.load_config().resolve_authconfig(self._target.host) or {}
-        except Exception:  # a helper that is missing or fails: as if there were no credentials
+            return login_of(self._target.host)
+        except LoginError as error:  # what is public can be read without; a refusal tells it
+            self._fault = error
             return {}
-        return {key.lower(): value for key, value in known.items()}
+
+    def _tell(self, answer: httpx.Response) -> None:
+        """Raise what is wrong with the credentials where it is why the registry refuses."""
+        if self._fault and answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+            raise NoLoginError(answer, self._fault)
 
 
 def _basic(known: dict[str, Any]) -> str | None:

@@ -98,10 +98,10 @@ def test_without_credentials_the_registry_s_answer_is_told(project: Path, image:
     assert PASSWORD not in str(caught.value)
 
 
-def test_a_credential_helper_that_fails_is_no_crash(project: Path, image: Image, credentials: Path) -> None:
+def test_a_broken_docker_configuration_is_told(project: Path, image: Image, credentials: Path) -> None:
     with serve("Basic") as registry:
-        credentials.write_text(json.dumps({"credHelpers": {registry.host: "no-such-helper"}}))
-        with pytest.raises(httpx.HTTPStatusError, match="401"):
+        credentials.write_text(json.dumps({"auths": {registry.host: "robot"}}))
+        with pytest.raises(httpx.HTTPStatusError, match=r"401.*configuration cannot be read.*config\.json"):
             push(project, image, registry)
 
 
@@ -293,3 +293,62 @@ def test_nobody_waits_for_an_hour_or_for_ever(project: Path, image: Image, pause
             layers_there(image, Target(registry.host, "tiny", insecure=True), timeout=3.0)
         assert sum(pauses) == waited, "who is in a hurry does not wait"
     assert waited <= len(image.layers) * registry_http.PATIENCE
+
+
+@pytest.mark.parametrize("wants", ["Basic", "Bearer"])
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        (
+            "echo 'ERROR: log in to the cloud again' >&2; exit 1",
+            "docker-credential-own says: ERROR: log in to the",
+        ),
+        ("echo 'the keychain is locked'; exit 1", "docker-credential-own says: the keychain is locked"),
+        ("exit 3", "docker-credential-own says: exit status 3"),
+        (f"echo {PASSWORD}", "docker-credential-own gives no credentials"),
+        (None, "docker-credential-own, docker's credential helper, is not on PATH"),
+    ],
+)
+def test_a_credential_helper_that_fails_is_told_with_the_fix(
+    project: Path,
+    image: Image,
+    credentials: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wants: str,
+    script: str | None,
+    says: str,
+) -> None:
+    with serve(wants) as registry:
+        helper(credentials, monkeypatch, registry, script or "")
+        if script is None:
+            (credentials.parent / "docker-credential-own").unlink()
+        with pytest.raises(httpx.HTTPStatusError) as caught:
+            push(project, image, registry)
+        assert "401" in str(caught.value)
+        assert says in str(caught.value)
+        assert f"echo {registry.host} | docker-credential-own get" in str(caught.value)
+        assert PASSWORD not in str(caught.value)
+        with (
+            pytest.raises(InputError, match=says),
+            Registry(Target(registry.host, "tiny", insecure=True)) as client,
+        ):
+            client.manifest("latest")
+
+
+def test_what_is_public_needs_no_helper(
+    project: Path, image: Image, credentials: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve() as registry:
+        helper(credentials, monkeypatch, registry, "exit 1")
+        assert push(project, image, registry) > 0
+
+
+def test_a_helper_that_knows_nothing_leaves_it_to_the_file(
+    project: Path, image: Image, credentials: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve("Basic") as registry:
+        helper(credentials, monkeypatch, registry, "echo credentials not found in native keychain; exit 1")
+        encoded = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        config = json.loads(credentials.read_text())
+        credentials.write_text(json.dumps({**config, "auths": {registry.host: {"auth": encoded}}}))
+        assert push(project, image, registry) > 0
