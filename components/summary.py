@@ -14,6 +14,7 @@ from components.preflight import Facts
 from components.settings import Settings
 from components.threads import in_thread
 from modelcar.base import read_base
+from modelcar.errors import InputError
 from modelcar.image import modelcar_image
 from modelcar.lock import Lock
 from modelcar.manifest import Image
@@ -102,7 +103,7 @@ async def _bytes_to_push(settings: Settings, lock: Lock | None, planned: Image |
     target = Target(settings.registry, settings.repository, settings.registry_insecure)
     try:
         there = await in_thread(layers_there, planned, target, timeout=3.0)
-    except (httpx.HTTPError, OSError, ValueError):
+    except (httpx.HTTPError, InputError, OSError, ValueError):
         return f"at most {amount(lock.layers_size)}"  # the registry is not reached from here
     return amount(sum(layer.size for layer in planned.layers if layer.digest not in there))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import ssl
 import threading
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 import httpx
 
+from modelcar.docker_certificates import FOLDERS, tls_of
 from modelcar.docker_login import LoginError, login_of
 from modelcar.errors import InputError, refuse
 from modelcar.manifest import MANIFEST_TYPE, sha256_digest
@@ -117,12 +119,17 @@ def connect(
 
     Args:
         timeout: of a request with its pauses, in seconds, for who would rather go on without an answer.
+
+    Raises:
+        InputError: docker's certificates for the registry cannot be read.
     """
     patience = timeout or PATIENCE
+    tls: ssl.SSLContext | bool = True if target.insecure else tls_of(target.host)
     return RegistryClient(
+        verify=tls,
         patience=patience,
         timeout=timeout or TIMEOUT,
-        auth=RegistryAuth(target, write=write, delete=delete, patience=patience),
+        auth=RegistryAuth(target, write=write, delete=delete, patience=patience, tls=tls),
         follow_redirects=True,
     )
 
@@ -244,6 +251,9 @@ class Registry:
             fix = "try again after that; `docker login`, since who is logged in may ask more often"
         elif status:
             found, fix = f"the registry answers {status}", "check the name; try again later"
+        elif "CERTIFICATE_VERIFY_FAILED" in str(error):
+            found = f"cannot be reached ({error})"
+            fix = f"put the certificate of its authority into {FOLDERS[0]}/{self.target.host}/ca.crt"
         else:
             found, fix = f"cannot be reached ({error})", "check name and network; --insecure for plain HTTP"
         return refuse(key, found, allowed="a repository that this machine may use", fix=fix)
@@ -274,8 +284,11 @@ class RegistryAuth(httpx.Auth):
     POST with that as the refresh token.
     """
 
-    def __init__(self, target: Target, *, write: bool, delete: bool, patience: float) -> None:
+    def __init__(
+        self, target: Target, *, write: bool, delete: bool, patience: float, tls: ssl.SSLContext | bool
+    ) -> None:
         self._target = target
+        self._tls = tls  # of the tokens' server, too, as docker has it
         self._patience = patience
         self._actions = "pull,push,delete" if delete else "pull,push" if write else "pull"
         self._header: str | None = None
@@ -309,7 +322,7 @@ class RegistryAuth(httpx.Auth):
         parameters = {"scope": f"repository:{self._target.repository}:{self._actions}"}
         if "service" in fields:
             parameters["service"] = fields["service"]
-        with RegistryClient(patience=self._patience, timeout=30) as client:
+        with RegistryClient(verify=self._tls, patience=self._patience, timeout=30) as client:
             if refresh := known.get("identitytoken"):
                 form = {**parameters, "grant_type": "refresh_token", "refresh_token": refresh}
                 answer = client.post(fields["realm"], data={**form, "client_id": CLIENT})

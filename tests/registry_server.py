@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ class Registry:
 
     wants: str | None = None
     host: str = ""
+    scheme: str = "http"
     blobs: dict[str, bytes] = field(default_factory=dict)
     sent: list[str] = field(default_factory=list)
     #: Sizes of blobs that it has without their bytes.
@@ -51,15 +53,17 @@ class Registry:
 
 
 @contextmanager
-def serve(wants: str | None = None) -> Iterator[Registry]:
-    """Run a registry until the block ends."""
-    registry = Registry(wants)
+def serve(wants: str | None = None, tls: ssl.SSLContext | None = None) -> Iterator[Registry]:
+    """Run a registry until the block ends; by HTTPS where it has certificates."""
+    registry = Registry(wants, scheme="https" if tls else "http")
 
     class Handler(_Handler):
         served = registry
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     registry.host = f"127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -102,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(401, {"WWW-Authenticate": 'Basic realm="registry"'})
             return False
         if registry.wants == "Bearer" and given != f"Bearer {TOKEN}":
-            realm = f'Bearer realm="http://{registry.host}/token",service="here"'
+            realm = f'Bearer realm="{registry.scheme}://{registry.host}/token",service="here"'
             self._send(401, {"WWW-Authenticate": realm})
             return False
         return True
