@@ -21,10 +21,11 @@ from modelcar.lock import LAYOUTS, Lock
 from modelcar.manifest import Image
 from modelcar.oci_layout import context_of
 
-#: Folder of the Dockerfile; its .dockerignore keeps everything else out: the weights have their own way in.
-BUILD_CONTEXT = Path("modelcar")
-#: The same in the project of somebody who uses these components as a package.
-COPIED_CONTEXT = Path(".modelcar/context")
+#: As in `docker build -`, with nothing to read: the build gets no folder, and the provider hashes none.
+#: It would hash each file's mode too, so that a clone under another umask showed the image as changed.
+NO_CONTEXT = "-"
+#: What modelcar/Dockerfile says to builders that are called by hand. All of the image is in the layout.
+DOCKERFILE = "FROM weights\n"
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ class ModelcarImage(pulumi.ComponentResource):
 
     The image's digest follows from the lock, so a preview shows the one that `up` will push, without the
     weights, and a run that pushes another one fails. The weights enter as an OCI layout in a named context
-    (docs/decisions/0002): BuildKit pushes its layers as they are. They are fetched only when the image is to
-    be made or changed.
+    (docs/decisions/0002): BuildKit pushes its layers as they are. The build has no other files, so
+    nothing of a checkout is an input. The weights are fetched only when the image is to be made or changed.
 
     Outputs:
         digest: `sha256:…` of the pushed manifest. Unknown in a preview without a lock.
@@ -118,13 +119,14 @@ class ModelcarImage(pulumi.ComponentResource):
         image = docker_build.Image(
             name,
             context=docker_build.BuildContextArgs(
-                location=str(build_context(args.project)),
+                location=NO_CONTEXT,
                 named={
                     "weights": docker_build.ContextArgs(
                         location=predicted.apply(lambda digest: context_of(layout, digest))
                     )
                 },
             ),
+            dockerfile=docker_build.DockerfileArgs(inline=DOCKERFILE),
             build_args={"SOURCE_DATE_EPOCH": "0"},
             builder=docker_build.BuilderConfigArgs(name=args.builder) if args.builder else None,
             exports=[docker_build.ExportArgs(raw=pulumi.Output.concat(export, ",name=", self.reference))],
@@ -147,23 +149,6 @@ class ModelcarImage(pulumi.ComponentResource):
                 "sizeBytes": self.size_bytes,
             }
         )
-
-
-def build_context(project: Path) -> Path:
-    """Return the folder of the Dockerfile, relative to the project: on every machine the same.
-
-    It is copied into a project that has none.
-    """
-    if (project / BUILD_CONTEXT / "Dockerfile").is_file():
-        return BUILD_CONTEXT
-    own = Path(__file__).resolve().parent.parent / BUILD_CONTEXT
-    (project / COPIED_CONTEXT).mkdir(parents=True, exist_ok=True)
-    for name in ("Dockerfile", ".dockerignore"):
-        copy = project / COPIED_CONTEXT / name
-        content = (own / name).read_bytes()
-        if not copy.is_file() or copy.read_bytes() != content:
-            copy.write_bytes(content)
-    return COPIED_CONTEXT
 
 
 def _fetching(

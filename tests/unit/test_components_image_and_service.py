@@ -25,6 +25,7 @@ from modelcar.errors import InputError
 from modelcar.image import modelcar_image
 from modelcar.lock import FolderSource, HubSource, Lock, LockedFile, LockedLayer
 from modelcar.tiny_model import make_tiny_model
+from tests.conftest import PROJECT
 from tests.unit.mocked_engine import DIGEST, UNKNOWN, Engine
 
 REGISTRY = "registry.example:5000/models"
@@ -107,7 +108,7 @@ def test_image_is_a_child_of_its_component(engine: Engine) -> None:
 def test_weights_enter_as_a_layout_of_the_planned_digest(engine: Engine) -> None:
     outputs = declare_image(engine)
     assert engine.the("Image").inputs["context"] == {
-        "location": "modelcar",
+        "location": "-",
         "named": {"weights": {"location": f"oci-layout://modelcar/data/tiny.oci@{PLANNED}"}},
     }
     assert outputs["lock_digest"] == LOCK.digest
@@ -175,26 +176,28 @@ def test_builder_is_the_default_one_where_none_is_named(up: Engine) -> None:
     assert up.the("Image").inputs["builder"] == {"name": "mine"}
 
 
-def test_nothing_of_the_machine_is_an_input(up: Engine, tmp_path: Path) -> None:
-    first, second = (tmp_path / name for name in ("one", "other"))
-    for checkout in (first, second):
-        (checkout / "modelcar").mkdir(parents=True)
-        (checkout / "modelcar/Dockerfile").touch()
-    declare_image(up, project=first)
-    inputs = up.the("Image").inputs
-    assert inputs["context"]["location"] == "modelcar"
-    declare_image(up, project=second)
-    assert up.the("Image").inputs == inputs
-
-
-def test_a_project_that_uses_the_package_gets_the_dockerfile(up: Engine, tmp_path: Path) -> None:
-    for name in ("one", "other"):
-        (tmp_path / name).mkdir()
+def test_nothing_of_a_checkout_is_an_input(up: Engine, tmp_path: Path) -> None:
+    inputs = []
+    for name, mode in (("one", 0o644), ("other", 0o664)):
+        file = tmp_path / name / "modelcar/Dockerfile"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"FROM {name}")
+        file.chmod(mode)
         declare_image(up, project=tmp_path / name)
-        assert up.the("Image").inputs["context"]["location"] == ".modelcar/context", "equal on every machine"
-        copied = tmp_path / name / ".modelcar/context"
-        assert "FROM ${WEIGHTS}" in (copied / "Dockerfile").read_text()
-        assert (copied / ".dockerignore").read_text().endswith("*\n!Dockerfile\n")
+        inputs.append(up.the("Image").inputs)
+    (tmp_path / "none").mkdir()
+    declare_image(up, project=tmp_path / "none")
+    assert inputs == [up.the("Image").inputs] * 2
+    assert inputs[0]["context"]["location"] == "-", "the provider hashes mode and content of a folder's files"
+    assert not list((tmp_path / "none").iterdir()), "a project that uses the package is left alone"
+
+
+def test_the_build_is_that_of_the_dockerfile_for_other_builders(up: Engine) -> None:
+    declare_image(up)
+    written = (PROJECT / "modelcar/Dockerfile").read_text().splitlines()
+    said = [line for line in written if not line.startswith("#")]
+    assert said == ["ARG WEIGHTS=weights", "FROM ${WEIGHTS}"]
+    assert up.the("Image").inputs["dockerfile"] == {"inline": "FROM weights\n"}
 
 
 def test_whatever_the_image_is_made_of_gives_it_another_tag(up: Engine) -> None:
