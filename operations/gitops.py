@@ -257,7 +257,7 @@ def changes(folder: Folder) -> Iterator[Change]:
         if name in folder.kept:
             continue
         path, wanted = folder.path / name, to_yaml(document)
-        there = path.read_text() if path.exists() else ""
+        there = path.read_text("utf-8") if path.exists() else ""
         if there and not there.startswith(HEADER):
             raise refuse(
                 str(path),
@@ -268,7 +268,7 @@ def changes(folder: Folder) -> Iterator[Change]:
         if there != wanted:
             yield Change(path, "changed" if there else "new", tuple(_diff(name, there, wanted)))
     for path in sorted(folder.path.glob("*.yaml")):
-        there = path.read_text()
+        there = path.read_text("utf-8")
         if path.name not in folder.documents and there.startswith(HEADER):
             yield Change(path, "removed", tuple(_diff(path.name, there, "")))
 
@@ -281,7 +281,7 @@ def write(folder: Folder) -> list[Change]:
             change.path.unlink()
         else:
             folder.path.mkdir(parents=True, exist_ok=True)
-            change.path.write_text(to_yaml(folder.documents[change.path.name]))
+            change.path.write_text(to_yaml(folder.documents[change.path.name]), "utf-8")
     return found
 
 

@@ -193,7 +193,7 @@ def test_an_up_needs_no_weights_where_nothing_changed(project: Project) -> None:
 def test_another_checkout_previews_no_difference(project: Project, tmp_path: Path) -> None:
     """One state, two clones: other path, modes (umask 002), times, line endings, locale and time zone."""
     project.up()
-    clone = tmp_path / "elsewhere" / "an other clone"
+    clone = tmp_path / "elsewhere" / "clone"
     left_out = shutil.ignore_patterns(".venv", "data", "__pycache__")
     shutil.copytree(project.folder, clone, ignore=left_out, copy_function=shutil.copyfile)
     (clone / ".venv").symlink_to(PROJECT / ".venv")

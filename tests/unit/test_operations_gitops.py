@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,7 @@ from operations.gitops import (
     to_yaml,
     write,
 )
+from tests.conftest import PROJECT
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_components_models import load as load_models
 from tests.unit.test_components_settings import load
@@ -95,6 +99,24 @@ def test_a_second_run_touches_nothing(project: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "apps").iterdir()}
     assert write(folder(tmp_path / "apps", project)) == []
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "apps").iterdir()} == before
+
+
+def test_the_files_are_the_same_in_every_locale(tmp_path: Path) -> None:
+    program = """if True:
+        from pathlib import Path
+        from operations.gitops import Folder, changes, write
+        folder = Folder(Path(r"%s"), {"a.yaml": {"prompt": "H\\u00f6flich, bitte: \\u4f60\\u597d"}})
+        write(folder)
+        assert not list(changes(folder))
+        """
+    written = []
+    for name, locale in (("ascii", "C"), ("utf-8", "C.UTF-8")):
+        own = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        command = [sys.executable, "-c", program % (tmp_path / name)]
+        subprocess.run(command, cwd=PROJECT, env={**os.environ, **own}, check=True)
+        written.append((tmp_path / name / "a.yaml").read_bytes())
+    assert written[0] == written[1]
+    assert "Höflich, bitte: 你好".encode() in written[0]
 
 
 def test_a_change_is_shown_line_by_line_before_it_is_written(project: Path, tmp_path: Path) -> None:
