@@ -14,7 +14,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -188,24 +187,6 @@ def test_an_up_needs_no_weights_where_nothing_changed(project: Project) -> None:
     project.pulumi("up", "--yes", "--expect-no-changes")
     assert project.up() == outputs
     assert not project.layout.exists()
-
-
-def test_another_checkout_previews_no_difference(project: Project, tmp_path: Path) -> None:
-    """One state, two clones: other path, modes (umask 002), times, line endings, locale and time zone."""
-    project.up()
-    clone = tmp_path / "elsewhere" / "clone"
-    left_out = shutil.ignore_patterns(".venv", "data", "__pycache__")
-    shutil.copytree(project.folder, clone, ignore=left_out, copy_function=shutil.copyfile)
-    (clone / ".venv").symlink_to(PROJECT / ".venv")
-    for path in clone.rglob("*"):
-        if not path.is_symlink() and ".state" not in path.parts:
-            path.chmod(0o775 if path.is_dir() else 0o664)
-            os.utime(path, (10**9, 10**9))
-    dockerfile = clone / "modelcar/Dockerfile"
-    dockerfile.write_bytes(dockerfile.read_bytes().replace(b"\n", b"\r\n"))
-    other = replace(project, folder=clone, variables={"LC_ALL": "C", "TZ": "Asia/Tokyo"})
-    assert other.preview() == []
-    assert other.pulumi("up", "--yes", "--expect-no-changes").returncode == 0
 
 
 def test_the_bill_of_materials_is_attached_and_can_be_read_without_a_layer(project: Project) -> None:

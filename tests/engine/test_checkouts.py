@@ -1,0 +1,109 @@
+"""An image that one checkout pushed is unchanged for every other one. Needs no cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from local.debian import debian_parts
+from local.tools import tools_folder
+from tests.conftest import PROJECT, Checkout, Platform
+from tests.engine.test_digest import clean_builder, lock, write_model
+
+PROGRAM = """
+from pathlib import Path
+from components.modelcar_image import ModelcarImage, ModelcarImageArgs
+from modelcar.base import read_base
+from modelcar.lock import lock_path, read_lock
+here = Path(__file__).absolute().parent
+lock = read_lock(lock_path(here, "tiny"))
+ModelcarImage("m", ModelcarImageArgs(lock, read_base("amd64"), registry="{registry}", name="tiny",
+                                     builder="clean", insecure=True, project=here))
+"""
+
+
+@contextmanager
+def running_registry(folder: Path) -> Iterator[str]:
+    """Run a registry until the block ends; yield its host."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    folder.mkdir()
+    settings = {
+        "version": "0.1",
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    (folder / "registry.yml").write_text(json.dumps(settings))
+    program = debian_parts(tools_folder() / "debian", print)["docker-registry"]
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen([program, "serve", folder / "registry.yml"], stdout=log, stderr=log) as process,
+    ):
+        try:
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                with socket.socket() as client:
+                    if client.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.05)
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def test_another_checkout_previews_no_difference(checkout: Checkout, tmp_path: Path) -> None:
+    """One state, two clones: other path, modes (umask 002), times, line endings, locale and time zone."""
+    first, clone = tmp_path / "first", tmp_path / "elsewhere" / "clone"
+    left_out = shutil.ignore_patterns("data", "models", "__pycache__")
+    for part in ("components", "modelcar", "operations"):
+        shutil.copytree(checkout.folder / part, first / part, ignore=left_out)
+    write_model(first / "tiny-files", seed=1, shards=1)
+    lock(first, "tiny")
+    runtime = {"name": "python", "options": {"virtualenv": str(PROJECT / ".venv")}}
+    (first / "Pulumi.yaml").write_text(json.dumps({"name": "checkouts", "runtime": runtime}))
+    said = [".venv/bin/python", "-m", "local", "env"]
+    exports = subprocess.check_output(said, cwd=checkout.folder, env=checkout.environment, text=True)
+    lines = (line.removeprefix("export ").partition("=") for line in exports.splitlines())
+    shell = {name: value.strip("'") for name, _, value in lines}
+    shell["PATH"] += f":{PROJECT / 'standins/bin'}"  # used where the official plugins are missing
+    (tmp_path / "state").mkdir()
+    shell["PULUMI_BACKEND_URL"] = (tmp_path / "state").as_uri()
+    platform = Platform(checkout, {}, shell)
+
+    with (
+        running_registry(tmp_path / "registry") as registry,
+        clean_builder(platform, tmp_path / "builder") as (_, builder),
+    ):
+
+        def pulumi(folder: Path, *arguments: str, **variables: str) -> str:
+            result = subprocess.run(
+                ["pulumi", *arguments, "--stack", "test", "--non-interactive"],
+                cwd=folder,
+                env={**checkout.environment, **shell, **builder, **variables},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert result.returncode == 0, result.stdout + result.stderr
+            return result.stdout
+
+        (first / "__main__.py").write_text(PROGRAM.format(registry=f"{registry}/models"))
+        pulumi(first, "stack", "init")
+        pulumi(first, "up", "--yes", "--skip-preview")
+        shutil.copytree(first, clone, ignore=shutil.ignore_patterns("data"), copy_function=shutil.copyfile)
+        for path in clone.rglob("*"):
+            path.chmod(0o775 if path.is_dir() else 0o664)
+            os.utime(path, (10**9, 10**9))
+        dockerfile = clone / "modelcar/Dockerfile"
+        dockerfile.write_bytes(dockerfile.read_bytes().replace(b"\n", b"\r\n"))
+        shown = json.loads(pulumi(clone, "preview", "--json", LC_ALL="C", TZ="Asia/Tokyo"))
+        assert {step["op"] for step in shown["steps"]} == {"same"}
+        pulumi(clone, "up", "--yes", "--skip-preview", "--expect-no-changes")
