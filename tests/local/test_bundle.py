@@ -94,6 +94,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareMachine]:
 
 
 @pytest.mark.extended
+@pytest.mark.timeout(2400)  # packing the tools for the first time takes eight minutes or more
 def test_a_bare_machine_serves_the_model_out_of_a_bundle(bare: BareMachine) -> None:
     """No Go, no uv, no pip, no iproute2, no iptables, no network."""
     said = bare.run(
