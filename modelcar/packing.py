@@ -11,7 +11,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,6 +34,9 @@ MARGIN = 8 * 2**20
 #: Seconds that layers have to come to an end when the user stops the run.
 GRACE = 2.0
 
+#: Seconds between two looks whether the user stops the run.
+LOOK = 0.2
+
 #: Called with bytes as they are packed; negative where a part has to be read again.
 Progress = Callable[[int], None]
 
@@ -54,6 +57,18 @@ class Packed:
 
     layer: LockedLayer
     sha256: Mapping[str, str]
+
+
+def _until_one_fails(futures: Collection[Future[Packed]]) -> tuple[set[Future[Packed]], set[Future[Packed]]]:
+    """Wait until all are done or one has failed; return those that are done, and the others.
+
+    Not in one wait without an end: Python looks for signals between two instructions, so it would see a
+    Ctrl-C that comes right before such a wait only after it.
+    """
+    while True:
+        done, others = wait(futures, timeout=LOOK, return_when=FIRST_EXCEPTION)
+        if not others or any(future.exception() for future in done):
+            return done, others
 
 
 class Packer:
@@ -177,11 +192,11 @@ class Packer:
         if not work:
             return []
         pool = ThreadPoolExecutor(max_workers=min(self._jobs, len(work)))
-        futures = {
-            number: pool.submit(self._pack_one, group, locked) for number, (group, locked) in work.items()
-        }
+        futures: dict[int, Future[Packed]] = {}
         try:
-            done, others = wait(futures.values(), return_when=FIRST_EXCEPTION)
+            for number, (group, locked) in work.items():
+                futures[number] = pool.submit(self._pack_one, group, locked)
+            done, others = _until_one_fails(futures.values())
             if others or any(future.exception() for future in done):
                 self._stop.set()
             pool.shutdown(cancel_futures=True)
