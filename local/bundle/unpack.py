@@ -6,7 +6,6 @@ in the cache. Each is marked as whole when it is, last of all; what was interrup
 
 from __future__ import annotations
 
-import fcntl
 import json
 import lzma
 import os
@@ -14,12 +13,12 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 from local import tools
+from local.alone import alone
 from local.bundle import archives, manifest, parts, target
 from local.bundle.manifest import PYTHON, SERVER, TOOLS, Archive, Component, Manifest
 from local.instance import PROJECT, cache_root
@@ -57,7 +56,7 @@ def unpack(folder: Path, progress: Progress, environment: Mapping[str, str] = os
     found = manifest.read(folder)
     target.require(found, environment)
     cache_root().mkdir(parents=True, exist_ok=True)
-    with _alone(cache_root() / "bundle.lock", progress):
+    with alone(cache_root() / "bundle.lock", progress):
         places = _places(found)
         wanted = [it for it in found.components if not _is_unpacked(it, places[it.name])]
         if wanted:
@@ -90,17 +89,6 @@ def _is_unpacked(component: Component, place: Path) -> bool:
 
 def _built(component: Component) -> list[str]:
     return [name for name in component.fingerprint if name not in (target.KSERVE, target.BASE)]
-
-
-@contextmanager
-def _alone(lock: Path, progress: Progress) -> Iterator[None]:
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress(f"waiting for another process that holds {lock}")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _unpack(

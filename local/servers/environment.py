@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -15,13 +13,14 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from components.model_service import own_environment
+from local.alone import alone
 from local.gpu import Gpus
 from local.servers import present
 from local.servers.choice import MARKER, RELEASES, c_compiler, choose, environment_folder
@@ -92,7 +91,7 @@ def ensure(
         raise ValueError("auto has to be resolved by choose() first")
     folder = environment_folder(kind, cache.absolute())
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(folder.parent / f"{folder.name}.lock", progress) as lock:
+    with alone(folder.parent / f"{folder.name}.lock", progress) as lock:
         wanted = _fingerprint(kind)
         if _installed_fingerprint(folder) != wanted:
             _install(kind, folder, uv, progress, lock)
@@ -312,18 +311,6 @@ def _remove(folder: Path) -> None:
     """Remove an environment, its marker first: what an interruption leaves must not look complete."""
     (folder / MARKER).unlink(missing_ok=True)
     shutil.rmtree(folder)
-
-
-@contextlib.contextmanager
-def _alone(lock: Path, progress: Progress) -> Iterator[int]:
-    """Let one process at a time install, and yield the lock; the kernel drops the lock of one that dies."""
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress(f"waiting for another process that holds {lock}")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.fileno()
 
 
 def finish(kind: str, cache: Path, progress: Progress) -> None:
