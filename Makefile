@@ -69,8 +69,8 @@ bundle: env ## pack all that `make up` needs for a machine without registries: m
 	@UV=$(abspath $(UV)) $(PYTHON) -m local.bundle pack $(ARGS)
 
 .PHONY: platform
-platform: env ## start the embedded platform only
-	@$(LOCAL) platform
+platform: env ## start the embedded platform only; with others' programs: make platform ARGS="--with keda"
+	@$(LOCAL) platform $(ARGS)
 
 .PHONY: status
 status: env ## show the platform's processes
@@ -107,6 +107,10 @@ smoke: env ## try which placements a cluster's KServe honours: make smoke STACK=
 .PHONY: validate
 validate: env ## look whether a stack's model serves, offline for certain: make validate STACK=local
 	@$(LOCAL) operate validate $(STACK) $(ARGS)
+
+.PHONY: kernels
+kernels: env ## save what a stack's servers compiled, for the model's image: make kernels STACK=dev
+	@$(LOCAL) operate kernels $(STACK) save $(ARGS)
 
 .PHONY: idle
 idle: env ## let a stack keep no pod, so that its GPU nodes go: make idle STACK=local

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pulumi
 
-from components import delivery, model, models, outputs, preflight, summary
+from components import delivery, model, models, outcomes, outputs, preflight, promotion, summary
 from components.google.cloud import GoogleCloud
 from modelcar.base import read_base
 from modelcar.errors import InputError
@@ -16,16 +16,24 @@ PROJECT = Path(__file__).absolute().parent
 async def main() -> None:
     """Declare the stack's resources; everything is checked before the first one."""
     try:
-        facts = preflight.check(models.from_pulumi(PROJECT), PROJECT)
+        told = models.from_pulumi(PROJECT)
+        # What the last run told of an image stands in for a registry that is out of reach.
+        former = await summary.former_outputs() if any(model.image for model in told.models) else None
+        facts = preflight.check(told, PROJECT, former)
+        facts = await promotion.resolved(facts)
     except InputError as error:
         raise pulumi.RunError(f"the stack's settings or weights are not fit:\n{error}") from None
-    stack = facts.stack
-    former = await summary.former_outputs()
+    stack, former = facts.stack, former or await summary.former_outputs()
     await summary.tell(facts, former)
 
+    registrations = outcomes.Registrations()
     # The registry, its reader, the cluster and its pools of GPU nodes, where they are Google's.
     imports = stack.shared.import_existing
     cloud = GoogleCloud("modelcar", stack.google, facts.disks, imports=imports) if stack.google else None
+    try:
+        await delivery.require_fit(facts, cloud)
+    except InputError as error:
+        raise pulumi.RunError(f"the cluster is not fit:\n{error}") from None
     # The provider of the cluster, KServe, the namespace, and what models share.
     place = delivery.place(facts, cloud)
 
@@ -43,16 +51,18 @@ async def main() -> None:
                 builds=builds,
                 registry=cloud.registry if cloud else None,
                 place=place,
+                existing=facts.existing.get(settings.key),
             ),
         )
         for settings in stack.models
     }
 
     # One model's failure is told after the others are there.
-    served, failed = await model.outcomes(declared)
+    served, failed = await outcomes.outcomes(declared)
+    await registrations.settled()
     if stack.shared.delivery == "gitops":
         delivery.to_git(stack, PROJECT, failed)
-    outputs.export(stack, cloud, served, failed, former)
+    await outputs.export(stack, cloud, served, failed, former)
 
 
 pulumi.run(main)

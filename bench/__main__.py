@@ -21,6 +21,7 @@ from bench.machine import disk_usage, machine, peak_memory, settle, toolbox
 from bench.models import write_model, write_shard
 from bench.peers import peers
 from bench.report import plot, table
+from local.failed_command import in_words
 from modelcar import locking
 from modelcar.errors import InputError
 
@@ -209,7 +210,7 @@ def main() -> int:
         try:
             return run(options)
         except EXPECTED as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {in_words(error)}", file=sys.stderr)
             return 1
     document = json.loads(options.results.read_text())
     if options.command == "table":

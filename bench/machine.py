@@ -17,6 +17,7 @@ import httpx
 import psutil
 
 from local.debian import debian_parts
+from local.stack import plugin_variables
 from local.tools import Toolbox, collect, tools_folder
 
 #: buildx's name for the benchmark's BuildKit.
@@ -82,9 +83,8 @@ def machine(folder: Path, tools: Toolbox, debian: dict[str, Path]) -> Iterator[M
         "PULUMI_BACKEND_URL": (folder / "state").as_uri(),
         "PULUMI_CONFIG_PASSPHRASE": "",
         "PULUMI_SKIP_UPDATE_CHECK": "true",
+        **plugin_variables(tools),
     }
-    if tools.standins:  # as the local stack has it: plugins cannot be downloaded here
-        environment["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
     (folder / "state").mkdir()
     configuration = folder / "registry.yml"
     configuration.write_text(

@@ -52,11 +52,11 @@ for row in json.load(open(os.environ["BENCH_STATE"]))["deployment"]["resources"]
         known[row["urn"]] = pulumi.CustomResource(kind, name, None, there)
     elif kind.startswith("pulumi:providers:"):
         known["cluster"] = known[row["urn"]] = pulumi.ProviderResource(
-            kind.rpartition(":")[2], name, row["inputs"])
+            kind.rpartition(":")[2], name, row.get("inputs", {}))
     elif row["custom"]:
         provider = known["cluster"] if kind.startswith("kubernetes:") else None
         known[row["urn"]] = pulumi.CustomResource(
-            kind, name, row["inputs"], pulumi.ResourceOptions(parent=parent, provider=provider))
+            kind, name, row.get("inputs", {}), pulumi.ResourceOptions(parent=parent, provider=provider))
     else:
         known[row["urn"]] = pulumi.ComponentResource(kind, name, None, pulumi.ResourceOptions(parent=parent))
 '''

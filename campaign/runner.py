@@ -11,6 +11,7 @@ from campaign.faults import DESTROY, REST, UP, UPDATE, Kind, Missed
 from campaign.journal import LOST, MISSED, SAME, Case, Result, kind_of
 from campaign.prober import Prober
 from campaign.world import BYSTANDER, SUBJECT, Run, World, until
+from operations.pods import restarts
 
 #: Controllers take a moment to remove what a deleted or replaced object owned, in seconds.
 SETTLED = 60.0
@@ -168,7 +169,7 @@ class Runner:
         after = self.world.pod(BYSTANDER)
         if after["metadata"]["uid"] != before["metadata"]["uid"]:
             found.append("the served model's pod was replaced")
-        elif any(status["restartCount"] for status in after["status"]["containerStatuses"]):
+        elif restarts(after) > restarts(before):  # it is older than the case: a node's reboot starts it again
             found.append("a container of the served model's pod was started again")
         return found
 

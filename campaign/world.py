@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from platform import machine
 from typing import Any
 
 import psutil
@@ -22,10 +21,11 @@ import yaml
 from campaign.front import Rules
 from local import platform, stack
 from local.instance import CAMPAIGN, PROJECT, Instance, load, state_root
+from local.oci_push import digest_of
 from local.plan import TOOL_IMAGE
 from local.preview import scratch_project
 from local.tools import Progress, collect
-from local.up import ARCHITECTURES
+from local.up import architecture
 from modelcar import locking
 from modelcar.lock import Lock
 from modelcar.tiny_model import make_tiny_model
@@ -117,12 +117,12 @@ class World:
 
     def configure(self, stack_name: str, **own: Any) -> None:
         """Write a stack's settings: those of this platform, and its own."""
-        base = json.loads((self.instance.state / "base" / "index.json").read_text())["manifests"][0]["digest"]
+        base = digest_of(self.instance.state / "base")
         config = {
             "registry": f"{self.instance.registry}/models",
             "registryInsecure": True,
             "builder": self.instance.builder,
-            "architecture": ARCHITECTURES.get(machine(), "amd64"),
+            "architecture": architecture(),
             "kubeconfig": str(self.instance.kubeconfig),
             "serverImage": f"{self.instance.registry}/{TOOL_IMAGE}@{base}",
             "serverCommand": SERVER,

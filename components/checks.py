@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from components import oci
+from components import image_place, oci
 from components.fields import quantity
 from components.ingress import KNATIVE
 from modelcar.errors import Problem
@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 NAMESPACE = "modelcar"
 
 #: Set by the program on the server; a stack that could unset them could reach a model hub at run time.
-RESERVED_ENV = frozenset({"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HOME", "STORAGE_URI"})
+#: The last two are how a pod knows which compiled kernels fit it (`components/kernels.py`).
+RESERVED_ENV = frozenset(
+    {
+        "HF_HUB_OFFLINE",
+        "TRANSFORMERS_OFFLINE",
+        "HOME",
+        "STORAGE_URI",
+        "MODELCAR_KERNELS",
+        "MODELCAR_SERVER_ID",
+    }
+)
 
 #: Name the server's user, which its image does not. A stack may name another one, as stacks did before the
 #: program named any; without a name torch cannot be imported.
@@ -36,7 +46,7 @@ def problem(key: str, value: object, allowed: str, fix: str) -> Problem:
 def _repository(settings: Settings) -> Problem | None:
     # A registry counts everything below its host.
     path = f"{settings.registry.partition('/')[2]}/{settings.repository}"
-    if len(path) <= oci.LONGEST_NAME:
+    if len(path) <= oci.LONGEST_NAME or settings.image:
         return None
     value = f"{settings.repository[:40]}… gives a repository name of {len(path)} characters"
     return problem(
@@ -85,9 +95,10 @@ def _canary(settings: Settings) -> Problem | None:
 
 
 def _scale_to_zero(settings: Settings) -> Problem | None:
-    if settings.min_replicas == 0 and settings.deployment_mode == "Standard":
+    if settings.min_replicas == 0 and settings.deployment_mode == "Standard" and not settings.autoscaling:
         value = "0 in deployment mode Standard, where the HorizontalPodAutoscaler makes it 1"
-        return problem("minReplicas", value, "1 or more, or deploymentMode Knative", "set minReplicas to 1")
+        allowed = "1 or more, or deploymentMode Knative, or modelcar:autoscaling (KEDA)"
+        return problem("minReplicas", value, allowed, "set minReplicas to 1, or say what asks for a pod")
     return None
 
 
@@ -190,6 +201,23 @@ def _fetch_on(settings: Settings) -> Problem | None:
     return None
 
 
+def mirrors_beside_builder(settings: Settings, key: str = "mirrors") -> Problem | None:
+    """Return the problem of a mirror whose layers would pass this machine, where the builder fetches.
+
+    Args:
+        settings: of a model.
+        key: that names the mirrors.
+    """
+    host = settings.registry.partition("/")[0]
+    others = [name for name in settings.mirrors if name.partition("/")[0] != host]
+    if settings.fetch_on != "builder" or not others:
+        return None
+    value = f"{others[0]}, beside fetchOn builder: a copy from another registry passes this machine"
+    allowed = f"repositories of {host}, which it mounts without a copy; or fetchOn machine"
+    fix = f"pulumi config rm {NAMESPACE}:fetchOn, or take the mirror out: the builder fetches from the hub"
+    return problem(key, value, allowed, fix)
+
+
 def _delivery(settings: Settings) -> Problem | None:
     if settings.delivery != "gitops":
         return None
@@ -257,6 +285,7 @@ def _ingress(settings: Settings) -> Problem | None:
 
 
 CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
+    image_place.check,
     _repository,
     _hostname,
     _replicas,
@@ -271,6 +300,7 @@ CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
     _templates,
     _pull_access,
     _fetch_on,
+    mirrors_beside_builder,
     _delivery,
     _import_existing,
     _import_objects,

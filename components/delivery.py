@@ -6,24 +6,30 @@ import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from components import autoscaling
+from components.autoscaling import Autoscaler, AutoscalerArgs
+from components.cluster_provider import cluster_provider
 from components.egress import EgressPolicy, EgressPolicyArgs
 from components.google.cloud import GoogleCloud
+from components.guard import guarded
 from components.ingress import IngressPolicy, IngressPolicyArgs
-from components.kserve_platform import KServePlatform, KServePlatformArgs, verify
+from components.kserve_platform import KServePlatform, KServePlatformArgs
 from components.model_service import ModelService, ModelServiceArgs, SharedRuntime
 from components.models import Stack
-from components.options import formerly, imported
+from components.options import OWNED, formerly, imported
 from components.pre_pull import PrePull, PrePullArgs
 from components.preflight import Facts
 from components.pull_access import PullAccess, PullAccessArgs
 from components.settings import Settings
 from components.smoke_test import SmokeTest
+from components.threads import in_thread
 from modelcar.errors import InputError
-from operations import gitops, placement
+from operations import gitops, keda, kserve_fit, placement
 
 #: Lines of differences that a preview shows; a review has the rest in Git.
 MOST_LINES = 200
@@ -45,39 +51,60 @@ class Place:
     cloud: GoogleCloud | None = None
 
 
+async def require_fit(facts: Facts, cloud: GoogleCloud | None) -> None:
+    """Refuse a cluster that is there and cannot serve the models; in a preview too, where it can be asked.
+
+    Raises:
+        InputError: its KServe serves no modelcar, it lacks KEDA that a model needs, or it cannot be asked.
+    """
+    settings, models = facts.stack.shared, facts.stack.models
+    asks_kserve = settings.kserve.verify and not settings.kserve.install
+    asks_keda = settings.delivery == "cluster" and any(autoscaling.of(model) for model in models)
+    if not facts.reachable or not (asks_kserve or asks_keda):
+        return  # and wait for no cluster that is being made
+    made = _kubeconfig_of(cloud, settings)
+    reached = settings.reached_by(None if made is None else await made.future())
+    if asks_kserve:
+        knative = any(model.deployment_mode == "Knative" for model in models)
+        await in_thread(kserve_fit.require, reached, "Knative" if knative else "Standard")
+    if asks_keda:
+        await in_thread(keda.require, reached)
+
+
+def _kubeconfig_of(cloud: GoogleCloud | None, settings: Settings) -> pulumi.Output[str] | None:
+    """Return how this program's own cluster is reached; None where the stack names another."""
+    own_cluster = settings.kubeconfig or settings.kube_context
+    return cloud.cluster.kubeconfig if cloud and not own_cluster else None
+
+
 def place(facts: Facts, cloud: GoogleCloud | None) -> Place | None:
     """Declare what all models need of the cluster; None where this program declares no model in it."""
     stack, settings = facts.stack, facts.stack.shared
     if not settings.uses_cluster:
         return None
-    own_cluster = settings.kubeconfig or settings.kube_context
-    kubeconfig = cloud.cluster.kubeconfig if cloud and not own_cluster else None
-    cluster = kubernetes.Provider(
-        "cluster",
-        kubeconfig=settings.kubeconfig if kubeconfig is None else kubeconfig,
-        context=settings.kube_context,
-        enable_server_side_apply=True,
-    )
+    kubeconfig = _kubeconfig_of(cloud, settings)
+    reached = settings.kubeconfig if kubeconfig is None else kubeconfig
+    cluster = cluster_provider("cluster", reached, settings.kube_context)
     options = pulumi.ResourceOptions(provider=cluster)
     if settings.kserve.install:
-        arguments = KServePlatformArgs(settings.kserve, settings.deployment_mode)
-        options = _after(options, KServePlatform("kserve", arguments, options))
-    elif settings.kserve.verify and facts.reachable:
-        knative = any(model.deployment_mode == "Knative" for model in stack.models)
-        options = _after(options, verify(settings.kserve, "Knative" if knative else "Standard", options))
+        arguments = KServePlatformArgs(settings.kserve, settings.deployment_mode, facts.charts_unread)
+        platform = KServePlatform("kserve", arguments, options)
+        options = _after(options, platform, *_answering(platform, settings, kubeconfig))
     if settings.delivery != "cluster":
         return None
     if settings.create_namespace:
         name = settings.namespace
-        own = imported(options, "Namespace", settings.import_existing, name)
-        options = _after(options, kubernetes.core.v1.Namespace(name, metadata={"name": name}, opts=own))
+        hooks = guarded("Namespace", name, settings, kubeconfig)
+        own = imported(options, "Namespace", settings.import_existing, name, hooks=hooks)
+        metadata: Any = {"name": name, "annotations": OWNED}
+        options = _after(options, kubernetes.core.v1.Namespace(name, metadata=metadata, opts=own))
     if facts.tested:
         name = placement.config_map_name(settings)
         options = _after(
             options, SmokeTest("smoke-test", name, settings.namespace, vars(facts.tested), options)
         )
     shared = {str(m.shared_runtime): m for m in reversed(stack.models) if m.shared_runtime}
-    runtimes = {name: SharedRuntime(shared[name], options) for name in sorted(shared)}
+    runtimes = {name: SharedRuntime(shared[name], options, kubeconfig) for name in sorted(shared)}
     return Place(options, kubeconfig, runtimes, cloud)
 
 
@@ -109,23 +136,62 @@ def to_cluster(
         account = PullAccess(f"{name}-pull-access", arguments, own("pull-access")).service_account
     if settings.egress.restrict:
         policed = EgressPolicyArgs(
-            settings.service_name, settings.namespace, settings.egress, settings.import_objects
+            settings.service_name,
+            settings.namespace,
+            settings.egress,
+            settings.import_objects,
+            guarded("NetworkPolicy", f"{name}-egress", settings, place.kubeconfig),
         )
         # Before the pods: none of them ever runs without it.
         options = _after(options, EgressPolicy(f"{name}-egress", policed, own("egress")))
     if settings.ingress:
-        closed = IngressPolicyArgs(settings.service_name, settings.namespace, settings.ingress)
+        hooks = guarded("NetworkPolicy", f"{name}-ingress", settings, place.kubeconfig)
+        closed = IngressPolicyArgs(settings.service_name, settings.namespace, settings.ingress, hooks)
         options = _after(options, IngressPolicy(f"{name}-ingress", closed, options))
     if settings.pre_pull and not settings.idle:
         pulled = PrePullArgs(storage_uri, settings, account, place.kubeconfig)
         storage_uri = PrePull(f"{name}-pre-pull", pulled, own("pre-pull")).storage_uri
     runtime = place.runtimes.get(settings.shared_runtime or "")
     served = ModelServiceArgs(storage_uri, settings, account, place.kubeconfig, runtime)
-    options = pulumi.ResourceOptions.merge(options, formerly(parent, settings.service_name))
-    return ModelService(name, served, options).storage_uri
+    own_service = pulumi.ResourceOptions.merge(options, formerly(parent, settings.service_name))
+    service = ModelService(name, served, own_service)
+    if scaling := autoscaling.of(settings):
+        scaled = AutoscalerArgs(settings, scaling, guarded("ScaledObject", name, settings, place.kubeconfig))
+        Autoscaler(f"{name}-autoscaler", scaled, _after(options, _once_served(service)))
+    return service.storage_uri
 
 
-def _after(options: pulumi.ResourceOptions, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
+def _once_served(service: ModelService) -> pulumi.Input[pulumi.Resource]:
+    """Return a service for `depends_on` of what comes after it has served; a preview does not wait."""
+    return service if pulumi.runtime.is_dry_run() else service.storage_uri.apply(lambda _: service)
+
+
+def _answering(
+    platform: KServePlatform, settings: Settings, kubeconfig: pulumi.Output[str] | None
+) -> list[pulumi.Output[pulumi.Resource]]:
+    """Return what is there once the webhooks of a KServe that this stack installs answer.
+
+    Its release is done a moment before they do, and what comes then would be refused. Not in a preview.
+    """
+    if pulumi.runtime.is_dry_run():
+        return []
+
+    async def wait(found: list[Any]) -> pulumi.Resource:
+        from operations import webhooks
+
+        own, say = settings.reached_by(found[1]), pulumi.log.info
+        try:
+            await in_thread(webhooks.require, own, patience=webhooks.PATIENCE, say=say)
+        except InputError as error:
+            raise pulumi.RunError(f"KServe is installed, and no model was declared:\n{error}") from None
+        return platform
+
+    return [pulumi.Output.all(platform.version, kubeconfig).apply(wait)]
+
+
+def _after(
+    options: pulumi.ResourceOptions, *resources: pulumi.Input[pulumi.Resource]
+) -> pulumi.ResourceOptions:
     return pulumi.ResourceOptions.merge(options, pulumi.ResourceOptions(depends_on=list(resources)))
 
 
@@ -143,7 +209,8 @@ def to_git(stack: Stack, project: Path, failed: Collection[str] = ()) -> None:
         pulumi.RunError: a file cannot be written.
     """
     preview = pulumi.runtime.is_dry_run()
-    if preview and any(not (project / model.lock_path).exists() for model in stack.models):
+    built = [model for model in stack.models if not model.image]
+    if preview and any(not (project / model.lock_path).exists() for model in built):
         pulumi.log.info("delivery gitops: without a lock there is nothing to show yet")
         return
     folders = gitops.folders(stack, project, failed=failed)

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from components.fields import Refused, network_field
 from components.google.settings import Section
-from components.options import child, imported
+from components.options import OWNED, child, imported
 
 #: Label that KServe gives the pods of an InferenceService.
 SERVICE_LABEL = "serving.kserve.io/inferenceservice"
@@ -60,12 +60,16 @@ class EgressSettings(Section):
 
 @dataclass(frozen=True)
 class EgressPolicyArgs:
-    """service, namespace: whose pods; settings: what they may do; imports: kinds that are there already."""
+    """service, namespace: whose pods; settings: what they may do; imports: kinds that are there already.
+
+    hooks: of the policy, `components.guard.guarded`.
+    """
 
     service: str
     namespace: str
     settings: EgressSettings
     imports: Collection[str] = ()
+    hooks: pulumi.ResourceHookBinding | None = None
 
 
 class EgressPolicy(pulumi.ComponentResource):
@@ -83,9 +87,11 @@ class EgressPolicy(pulumi.ComponentResource):
         own = f"{args.service}-egress"
         policy = kubernetes.networking.v1.NetworkPolicy(
             name,
-            metadata={"name": own, "namespace": args.namespace},
+            metadata={"name": own, "namespace": args.namespace, "annotations": OWNED},
             spec=network_policy(args.service, args.settings),
-            opts=imported(child(self, opts), "NetworkPolicy", args.imports, f"{args.namespace}/{own}"),
+            opts=imported(
+                child(self, opts), "NetworkPolicy", args.imports, f"{args.namespace}/{own}", hooks=args.hooks
+            ),
         )
         self.name = policy.metadata.apply(lambda metadata: str(metadata.name))
         self.register_outputs({"name": self.name})

@@ -10,12 +10,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator
 
 from components import oci
-from modelcar import lock
-
-#: A Kubernetes quantity without an exponent (`500m`, `1.5`, `16Gi`).
-QUANTITY = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)(?P<unit>m|[kMGTPE]|[KMGTPE]i)?")
-UNITS = {"m": 1e-3, "k": 1e3, **{u: 1000.0 ** (i + 2) for i, u in enumerate("MGTPE")}}
-UNITS |= {f"{u}i": 1024.0 ** (i + 1) for i, u in enumerate("KMGTPE")}
+from components.quantities import QUANTITY
+from components.quantities import quantity as quantity
+from modelcar import lock, mirror_names
 
 
 class Refused(ValueError):
@@ -81,16 +78,10 @@ def _registry(value: Any) -> Any:
     return value
 
 
-def quantity(text: str) -> float:
-    """Return a Kubernetes quantity (`500m`, `16Gi`) as a number of its base unit.
-
-    Raises:
-        ValueError: it is not one.
-    """
-    found = QUANTITY.fullmatch(text)
-    if not found:
-        raise ValueError(f"not a Kubernetes quantity: {text!r}")
-    return float(found["number"]) * UNITS.get(found["unit"] or "", 1.0)
+def _mirror(value: Any) -> Any:
+    if fault := mirror_names.fault_of_mirror(value):
+        raise Refused(fault[0], mirror_names.ALLOWED, fault[1])
+    return value
 
 
 def quantity_field(example: str) -> BeforeValidator:
@@ -161,3 +152,13 @@ PinnedImage = Annotated[str, BeforeValidator(_pinned)]
 ModelName = Annotated[str, BeforeValidator(_model)]
 Endpoint = Annotated[str, BeforeValidator(_endpoint)]
 Registry = Annotated[str, BeforeValidator(_registry)]
+Mirror = Annotated[str, BeforeValidator(_mirror)]
+StackName = Annotated[
+    str,
+    matches(
+        re.compile(r"[^/\s]+/[^/\s]+/[^/\s]+"),
+        "not a stack",
+        "ORGANIZATION/PROJECT/STACK",
+        "see `pulumi stack ls`; with a backend of files or a bucket, the organization is `organization`",
+    ),
+]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pulumi
 
-from components import oci
+from components import existing_image, oci
 from components.checks import NAMESPACE
-from components.modelcar_image import ModelcarImage, unknown
+from components.existing_image import ExistingImage
+from components.modelcar_image import ModelcarImage
+from components.options import unknown
 from components.settings import Settings
-from components.threads import in_thread
+from components.signature import once_verified
 from modelcar.build_options import image_tag
 from modelcar.errors import InputError, refuse
 from modelcar.image import LOCK_ANNOTATION
@@ -31,7 +33,7 @@ class Former:
 
 @dataclass(frozen=True)
 class ServedImage:
-    """What is served, and told to others: the lock's image, or a former one."""
+    """What is served, and told to others: the lock's image, one that is there, or a former one."""
 
     digest: pulumi.Output[str]
     storage_uri: pulumi.Output[str]
@@ -53,6 +55,12 @@ def find(settings: Settings, *, preview: bool) -> Former | None:
     digest = settings.rollback_to
     if digest is None:
         return None
+    if settings.image:
+        place = replace(settings.place, digest=digest, tag=None)
+        found = existing_image.examine(settings, place, preview=preview, key=KEY)
+        for doubt in found.doubts:
+            pulumi.log.warn(doubt)
+        return Former(digest, found.lock_digest, found.size)
     try:
         manifest = _manifest(settings, digest)
     except InputError as error:
@@ -99,7 +107,9 @@ def _manifest(settings: Settings, digest: str) -> dict[str, Any] | None:
     return found.document if found else None
 
 
-def served(settings: Settings, project: Path, image: ModelcarImage, former: Former | None) -> ServedImage:
+def served(
+    settings: Settings, project: Path, image: ModelcarImage | ExistingImage, former: Former | None
+) -> ServedImage:
     """Return what the stack serves.
 
     Raises (inside of the outputs):
@@ -112,29 +122,22 @@ def served(settings: Settings, project: Path, image: ModelcarImage, former: Form
     pulumi.log.warn(
         f"{KEY}: {former.digest} is served in place of the lock's image; `make rollback ARGS=--end` ends it"
     )
-    registry, name = settings.registry, settings.repository
-    digest = _verified(settings, project, former.digest)
+    registry, name = settings.place.registry, settings.place.name
+    digest = once_verified(
+        former.digest,
+        f"{settings.place.repository}@{former.digest}",
+        settings.signature,
+        project,
+        lambda fault: f"{KEY}: {former.digest} is not rolled back to: {fault}; nothing was deployed",
+        insecure=settings.insecure_place,
+    )
     return ServedImage(
         digest,
         digest.apply(lambda found: oci.storage_uri(registry, name, found)),
-        pulumi.Output.from_input(f"{registry}/{name}:{image_tag(former.digest)}"),
+        # Nobody here gave a tag to an image that others built.
+        pulumi.Output.from_input(
+            f"{registry}/{name}" + (f"@{former.digest}" if settings.image else f":{image_tag(former.digest)}")
+        ),
         pulumi.Output.from_input(former.lock_digest) if former.lock_digest is not None else unknown(),
         pulumi.Output.from_input(former.size_bytes) if former.size_bytes is not None else image.size_bytes,
     )
-
-
-def _verified(settings: Settings, project: Path, digest: str) -> pulumi.Output[str]:
-    known = pulumi.Output.from_input(digest)
-    if settings.signature is None or pulumi.runtime.is_dry_run():
-        return known
-    trust = settings.signature.found_from(project).trust
-    reference = f"{settings.registry}/{settings.repository}@{digest}"
-    from modelcar.signing import verify
-
-    async def check(found: str) -> str:
-        fault = await in_thread(verify, reference, trust, insecure=settings.registry_insecure)
-        if fault is not None:
-            raise pulumi.RunError(f"{KEY}: {digest} is not rolled back to: {fault}; nothing was deployed")
-        return found
-
-    return known.apply(check)

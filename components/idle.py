@@ -14,7 +14,7 @@ def idle_cost(settings: Settings, model_bytes: int) -> list[str]:
         settings: of the stack.
         model_bytes: of the model's files; 0 where there is no lock yet.
     """
-    image = f"{settings.registry}/{settings.repository}: storage of about {model_bytes / GB:.1f} GB a version"
+    image = f"{settings.place.repository}: storage of about {model_bytes / GB:.1f} GB a version"
     google = settings.google
     if google is None:
         return [image, "the cluster: as it is, this stack makes none"]

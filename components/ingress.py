@@ -16,7 +16,7 @@ import pulumi_kubernetes as kubernetes
 from components.egress import NAMESPACE_LABEL, SERVICE_LABEL
 from components.fields import Label, Refused, network_field
 from components.google.settings import Section
-from components.options import child
+from components.options import OWNED, child
 
 #: Namespace of Knative's activator and autoscaler, without which no request and no replica comes.
 KNATIVE = "knative-serving"
@@ -38,11 +38,15 @@ class IngressSettings(Section):
 
 @dataclass(frozen=True)
 class IngressPolicyArgs:
-    """service, namespace: whose pods; settings: who may connect to them."""
+    """service, namespace: whose pods; settings: who may connect to them.
+
+    hooks: of the policy, `components.guard.guarded`.
+    """
 
     service: str
     namespace: str
     settings: IngressSettings
+    hooks: pulumi.ResourceHookBinding | None = None
 
 
 class IngressPolicy(pulumi.ComponentResource):
@@ -61,9 +65,13 @@ class IngressPolicy(pulumi.ComponentResource):
         super().__init__("modelcar:kserve:IngressPolicy", name, None, opts)
         policy = kubernetes.networking.v1.NetworkPolicy(
             name,
-            metadata={"name": policy_name(args.service), "namespace": args.namespace},
+            metadata={
+                "name": policy_name(args.service),
+                "namespace": args.namespace,
+                "annotations": OWNED,
+            },
             spec=ingress_policy(args.service, args.settings),
-            opts=child(self, opts),
+            opts=pulumi.ResourceOptions.merge(child(self, opts), pulumi.ResourceOptions(hooks=args.hooks)),
         )
         self.name = policy.metadata.apply(lambda metadata: str(metadata.name))
         self.register_outputs({"name": self.name})

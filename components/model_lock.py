@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pulumi
 
-from components.runtime import unfit
+from components.known_model import KnownModel
+from components.runtime import doubts, unfit
 from components.settings import Settings
 from modelcar.errors import InputError, refuse
 from modelcar.lock import Lock, changed_files, read_lock
-from modelcar.model_config import read_config
 from modelcar.paths import printable
 
 
@@ -26,8 +26,7 @@ def model_lock(settings: Settings, project: Path) -> Lock | None:
         _without_lock(settings, path)
         return None
     lock = read_lock(path)
-    files = frozenset(file.path for file in lock.files)
-    if problems := list(unfit(settings, read_config(lock, path.parent), files)):
+    if problems := list(unfit(settings, KnownModel.of(lock, path.parent))):
         raise InputError(problems)
     if settings.fetch_on == "builder":
         from modelcar.builder_push import (
@@ -43,6 +42,14 @@ def model_lock(settings: Settings, project: Path) -> Lock | None:
             f"delivered; for the change: python -m modelcar lock {lock.name}"
         )
     return lock
+
+
+def model_doubts(settings: Settings, lock: Lock | None, project: Path) -> tuple[str, ...]:
+    """Return what a reviewer should know of a model and its server's arguments."""
+    if lock is None:
+        return ()
+    found = doubts(settings, KnownModel.of(lock, (project / settings.lock_path).parent))
+    return tuple(f"{settings.key}: {doubt}" for doubt in found)
 
 
 def _without_lock(settings: Settings, path: Path) -> None:

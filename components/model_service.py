@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +15,15 @@ from typing import Any
 import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
 
-from components import oci
+from components import kernels, oci, scheduling, termination
+from components.autoscaling import EXTERNAL
 from components.checks import USER_VARIABLES
-from components.options import child, imported
+from components.guard import guarded
+from components.options import OWNED, child, imported
+from components.probes import probes
 from components.runtime import MODEL_PATH, server_arguments
 from components.settings import Settings
+from components.taken_over import telling
 from components.threads import in_thread
 
 #: The only folders that uid 1010, which KServe forces, can write to.
@@ -65,20 +68,28 @@ CLOSED_POD: Mapping[str, Any] = {"automountServiceAccountToken": False, "enableS
 #: The link to the weights is made asynchronously, by the sidecar; a server that starts first would fail.
 #: What it says tells how long a start took, and of what (`operations/cold_start.py`).
 MODEL_IS_THERE = f"{MODEL_PATH} is there"
-WAIT_FOR_MODEL = (
-    f"echo 'waiting for {MODEL_PATH}'; until [ -r {MODEL_PATH}/config.json ]; do sleep 0.1 || sleep 1; done; "
-    f"echo '{MODEL_IS_THERE}'; exec \"$@\""
+#: Any file tells: not every model has a config.json.
+_UNTIL_IT_IS_THERE = (
+    f"echo 'waiting for {MODEL_PATH}'; "
+    f'until for file in {MODEL_PATH}/*; do [ -r "$file" ] && break; done; do sleep 0.1 || sleep 1; done; '
+    f"echo '{MODEL_IS_THERE}'; "
 )
+_SERVE = 'exec "$@"'
+WAIT_FOR_MODEL = _UNTIL_IT_IS_THERE + _SERVE
+#: … and, for vLLM, copies what was compiled for it out of the image.
+WAIT_AND_COPY = f"{_UNTIL_IT_IS_THERE}{kernels.script(MODEL_PATH)}{_SERVE}"
 
-#: Of an InferenceService: what its pods are declared as. KServe hands it on to the Deployment's template,
-#: which tells the pods of this declaration from those of a former one.
+#: Of an InferenceService: what its pods are declared as. KServe hands it on to the template of the Deployment
+#: or Knative Service, which tells the pods of this declaration from those of a former one.
 REVISION = "modelcar/revision"
+#: Of the server's port; Knative takes HTTP/1.1 from it.
+PORT_NAME = "http1"
+#: KServe's: what keeps the number of pods.
+AUTOSCALER = "serving.kserve.io/autoscalerClass"
 
-#: GKE's own label: https://cloud.google.com/kubernetes-engine/docs/concepts/node-pools
-POOL_LABEL = "cloud.google.com/gke-nodepool"
 
-#: How often the startup probe asks, in seconds: a server that has started waits for half of it on average.
-PROBE_PERIOD = 2
+#: Seconds that `up` waits beyond a server's own start: for the image, and for Kubernetes.
+PULLING = 60
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,7 @@ class ModelServiceArgs:
     """storage_uri: `oci://…@sha256:…`; settings: the stack's, for everything else.
 
     service_account: of the pods; the namespace's default one where None.
-    kubeconfig: of the cluster, where the settings have none; it is asked why a model is not served.
+    kubeconfig: of the cluster, where the settings have none; it is asked whether the model is served.
     shared_runtime: the ServingRuntime that the settings name; made by `SharedRuntime`.
     """
 
@@ -109,8 +120,8 @@ class ModelService(pulumi.ComponentResource):
         storage_uri: what it serves; there once it does. Of a service that is imported, what it served then.
 
     Raises (inside of the outputs):
-        pulumi.RunError: the pods of this declaration are not ready in time. KServe alone would not tell: it
-            calls a service ready as long as former pods serve.
+        pulumi.RunError: the pods of this declaration are not ready in time, or cannot get ready. KServe alone
+            would not tell: it calls a service ready as long as former pods serve.
     """
 
     name: pulumi.Output[str]
@@ -127,36 +138,48 @@ class ModelService(pulumi.ComponentResource):
             "labels": labels(settings),
         }
         identity = f"{settings.namespace}/{settings.service_name}"
+        told = pulumi.ResourceOptions(hooks=telling(name))
         depends_on = [args.shared_runtime] if args.shared_runtime else []
         if settings.placement == "servingRuntime" and not settings.shared_runtime:
             runtime = CustomResource(
                 f"{name}-runtime",
                 api_version="serving.kserve.io/v1alpha1",
                 kind="ServingRuntime",
-                metadata=metadata,
+                metadata={**metadata, "annotations": OWNED},
                 spec=serving_runtime(settings),
-                opts=imported(child(self, opts), "ServingRuntime", settings.import_objects, identity),
+                opts=imported(
+                    pulumi.ResourceOptions.merge(child(self, opts), told),
+                    "ServingRuntime",
+                    settings.import_objects,
+                    identity,
+                    hooks=guarded("ServingRuntime", f"{name}-runtime", settings, args.kubeconfig),
+                ),
             )
             depends_on.append(runtime)
-        annotations: dict[str, pulumi.Input[str]] = {**service_annotations(settings)}
         declared = pulumi.Output.all(args.storage_uri, args.service_account).apply(
             lambda found: revision(settings, *found)
         )
-        if settings.deployment_mode == "Standard":
-            annotations[REVISION] = declared
+        annotations: dict[str, pulumi.Input[str]] = {
+            **service_annotations(settings),
+            # Awaited here, with reasons: docs/decisions/0007-our-own-wait.md
+            "pulumi.com/skipAwait": "true",
+            REVISION: declared,
+        }
         service = CustomResource(
             name,
             api_version="serving.kserve.io/v1beta1",
             kind="InferenceService",
-            metadata={**metadata, "annotations": annotations},
+            metadata={**metadata, "annotations": {**OWNED, **annotations}},
             spec={"predictor": predictor(settings, args.storage_uri, args.service_account)},
             opts=imported(
                 pulumi.ResourceOptions.merge(
-                    child(self, opts, *depends_on), pulumi.ResourceOptions(hooks=_explaining(name, args))
+                    pulumi.ResourceOptions.merge(child(self, opts, *depends_on), told),
+                    pulumi.ResourceOptions(custom_timeouts=_timeouts(settings)),
                 ),
                 "InferenceService",
                 settings.import_objects,
                 identity,
+                hooks=guarded("InferenceService", name, settings, args.kubeconfig),
             ),
         )
         # Known in a preview, and tied to the service: nobody gets the name before it is served.
@@ -181,8 +204,18 @@ class SharedRuntime(pulumi.ComponentResource):
 
     name: pulumi.Output[str]
 
-    def __init__(self, settings: Settings, opts: pulumi.ResourceOptions | None = None) -> None:
-        """Declare it; settings: of any of the models that share it."""
+    def __init__(
+        self,
+        settings: Settings,
+        opts: pulumi.ResourceOptions | None = None,
+        kubeconfig: pulumi.Input[str] | None = None,
+    ) -> None:
+        """Declare it.
+
+        Args:
+            settings: of any of the models that share it.
+            kubeconfig: of the cluster, where the settings have none.
+        """
         name = str(settings.shared_runtime)
         super().__init__("modelcar:kserve:SharedRuntime", name, None, opts)
         runtime = CustomResource(
@@ -193,9 +226,13 @@ class SharedRuntime(pulumi.ComponentResource):
                 "name": name,
                 "namespace": settings.namespace,
                 "labels": {**labels(settings), "app.kubernetes.io/name": name},
+                "annotations": OWNED,
             },
             spec=serving_runtime(settings),
-            opts=child(self, opts),
+            opts=pulumi.ResourceOptions.merge(
+                child(self, opts),
+                pulumi.ResourceOptions(hooks=guarded("SharedRuntime", name, settings, kubeconfig)),
+            ),
         )
         self.name = runtime.urn.apply(lambda _: name)
         self.register_outputs({"name": self.name})
@@ -206,9 +243,9 @@ def _served(
 ) -> pulumi.Output[str]:
     """Return an output that is there once the pods of this declaration serve, and no others."""
     settings = args.settings
-    known = settings.deployment_mode == "Standard" and settings.await_ready and not settings.idle
-    # What is imported is as somebody else declared it.
-    known = known and "InferenceService" not in settings.import_objects
+    # What is imported is as somebody else declared it; an idle model's pods go, or in Knative mode come once.
+    known = settings.await_ready and "InferenceService" not in settings.import_objects
+    known = known and not (settings.idle and settings.deployment_mode == "Knative")
     if pulumi.runtime.is_dry_run() or not known:
         return service.urn
 
@@ -228,7 +265,7 @@ def _imported_uri(service: CustomResource, args: ModelServiceArgs) -> pulumi.Out
 
     async def look(found: list[str]) -> str:
         from operations.cluster import Cluster
-        from operations.rollout import inference_service
+        from operations.workload import inference_service
 
         _, planned, kubeconfig = found
         own = settings.reached_by(kubeconfig)
@@ -240,50 +277,58 @@ def _imported_uri(service: CustomResource, args: ModelServiceArgs) -> pulumi.Out
     return pulumi.Output.all(service.urn, args.storage_uri, args.kubeconfig).apply(look)
 
 
-def _explaining(name: str, args: ModelServiceArgs) -> pulumi.ResourceHookBinding | None:
-    """Return the hook that says why a model is not served: the pod's own reason, and its last words."""
-    if pulumi.runtime.is_dry_run():
-        return None
-    kubeconfig: list[str] = []
-    if args.kubeconfig is not None:
-        pulumi.Output.from_input(args.kubeconfig).apply(kubeconfig.append)
-
-    async def explain(_: pulumi.ErrorHookArgs) -> bool:
-        from operations.rollout import reasons  # the client of Kubernetes is only needed here
-
-        own = args.settings.reached_by(kubeconfig[0] if kubeconfig else None)
-        for line in await in_thread(reasons, own):
-            pulumi.log.error(line)
-        return False  # no retry
-
-    return pulumi.ResourceHookBinding(on_error=[pulumi.ErrorHook(f"explain-{name}", explain)])
-
-
 def labels(settings: Settings) -> dict[str, str]:
     """Kubernetes' recommended labels."""
     return {"app.kubernetes.io/name": settings.service_name, "app.kubernetes.io/managed-by": "pulumi"}
 
 
 def service_annotations(settings: Settings) -> dict[str, str]:
-    """KServe's mode, and what makes `pulumi up` wait until the model is served."""
-    found: dict[str, str] = {"serving.kserve.io/deploymentMode": settings.deployment_mode}
-    fixed = settings.idle or settings.min_replicas == settings.max_replicas
-    if settings.deployment_mode == "Standard" and fixed:
+    """Return what KServe is told of the mode, whoever applies it; KServe copies annotations to the pods."""
+    found = mode_annotation(settings)
+    if fixed_replicas(settings):
         # A HorizontalPodAutoscaler could only do harm: it makes one replica of none.
-        found["serving.kserve.io/autoscalerClass"] = "none"
-    if settings.await_ready:
-        found["pulumi.com/waitFor"] = "condition=Ready"
-        # Pulling comes before the startup probe's time begins.
-        found["pulumi.com/timeoutSeconds"] = str(settings.start_timeout_seconds + 60)
-    else:
-        found["pulumi.com/skipAwait"] = "true"
+        found[AUTOSCALER] = "none"
+    elif settings.autoscaling:
+        found[AUTOSCALER] = EXTERNAL
     return found
+
+
+def mode_annotation(settings: Settings) -> dict[str, str]:
+    """Return how KServe is told the mode of an InferenceService: Standard by name, Knative by its default.
+
+    KServe 0.19 takes the status of an object that it has not looked at yet for Standard, and its webhook then
+    refuses the controller's own first change of one that says Knative ("deploymentMode cannot be changed",
+    validateDeploymentMode; mended in 0.20): nothing ever comes of it. `components.kserve_config` refuses a
+    cluster whose default is another one.
+    """
+    standard = settings.deployment_mode == "Standard"
+    return {"serving.kserve.io/deploymentMode": "Standard"} if standard else {}
+
+
+def fixed_replicas(settings: Settings) -> bool:
+    """Tell whether the Deployment is always of one size."""
+    fixed = settings.idle or settings.min_replicas == settings.max_replicas
+    return settings.deployment_mode == "Standard" and fixed
+
+
+def serving_timeout(settings: Settings) -> int:
+    """Return how long it may take, in seconds, until a declaration is served, once nothing stands before it.
+
+    Pulling comes before the startup probe's time begins. Where a former pod has answers to finish first, that
+    time comes on top of it (operations/rollout.py).
+    """
+    return settings.start_timeout_seconds + PULLING
+
+
+def _timeouts(settings: Settings) -> pulumi.CustomTimeouts:
+    """Return the time for a deletion: the provider waits until the pods are gone, and they may finish."""
+    return pulumi.CustomTimeouts(delete=f"{max(600, termination.patience(settings) + 2 * PULLING)}s")
 
 
 def revision(settings: Settings, storage_uri: str, service_account: str | None = None) -> str:
     """Return a short hash of all that makes a new pod necessary; how many there are does not."""
     pods = predictor(settings, storage_uri, service_account)
-    for name in ("minReplicas", "maxReplicas", "deploymentStrategy"):
+    for name in ("minReplicas", "maxReplicas", "deploymentStrategy", "canaryTrafficPercent"):
         pods.pop(name, None)
     text = json.dumps([pods, serving_runtime(settings)], sort_keys=True, default=dict)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -303,7 +348,6 @@ def serving_runtime(settings: Settings) -> dict[str, Any]:
         "supportedModelFormats": [{"name": MODEL_FORMAT, "version": "1", "autoSelect": False}],
         "containers": [server],
         "volumes": volumes(settings),
-        **tolerations(settings),
     }
 
 
@@ -319,7 +363,8 @@ def predictor(
         **({"serviceAccountName": service_account} if service_account is not None else {}),
         **strategy(settings),
         **canary(settings),
-        **node_selector(settings),
+        **termination.grace_period(settings),
+        **scheduling.pods(settings),
     }
     if settings.placement == "servingRuntime":
         model: dict[str, Any] = {
@@ -334,7 +379,7 @@ def predictor(
             if own := environment(settings, own=False):  # KServe's webhook drops an empty list
                 model["env"] = own
         return {"model": model, **common}
-    custom = {"volumes": volumes(settings), **tolerations(settings), **common}
+    custom = {"volumes": volumes(settings), **common}
     if settings.placement == "storageUriEnv":
         server = container(settings)
         server["env"] = [*server["env"], {"name": "STORAGE_URI", "value": storage_uri}]
@@ -345,7 +390,6 @@ def predictor(
 
 def container(settings: Settings) -> dict[str, Any]:
     """Return the model server's container; its arguments are never parsed by a shell."""
-    health = {"path": settings.health_path, "port": settings.server_port}
     mounts: list[dict[str, Any]] = [
         {"name": "scratch", "mountPath": SCRATCH},
         {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108
@@ -361,27 +405,21 @@ def container(settings: Settings) -> dict[str, Any]:
     return {
         "name": CONTAINER,
         "image": settings.server_image,
-        "command": ["sh", "-c", WAIT_FOR_MODEL, "server", *settings.server_command],
+        "command": ["sh", "-c", start_script(settings), "server", *settings.server_command],
         "args": server_arguments(settings),
         "env": environment(settings),
-        "ports": [{"name": "http1", "containerPort": settings.server_port, "protocol": "TCP"}],
+        "ports": [{"name": PORT_NAME, "containerPort": settings.server_port, "protocol": "TCP"}],
         "resources": resources(settings),
-        "startupProbe": {
-            "httpGet": health,
-            "periodSeconds": PROBE_PERIOD,
-            "timeoutSeconds": 5,
-            "failureThreshold": math.ceil(settings.start_timeout_seconds / PROBE_PERIOD),
-        },
-        "readinessProbe": {"httpGet": health, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 3},
-        "livenessProbe": {
-            "httpGet": health,
-            "periodSeconds": 15,
-            "timeoutSeconds": 10,
-            "failureThreshold": 4,
-        },
+        **probes(settings),
+        **termination.lifecycle(settings),
         "securityContext": RESTRICTED,
         "volumeMounts": mounts,
     }
+
+
+def start_script(settings: Settings) -> str:
+    """Return what the container runs before its server, whose command and arguments follow."""
+    return WAIT_FOR_MODEL if settings.runtime == "custom" else WAIT_AND_COPY
 
 
 def environment(settings: Settings, *, own: bool = True, extra: bool = True) -> list[dict[str, Any]]:
@@ -392,6 +430,7 @@ def environment(settings: Settings, *, own: bool = True, extra: bool = True) -> 
         extra: those that are this model's.
     """
     found: dict[str, str] = own_environment() if own else {}
+    found |= kernels.environment(settings, own=own, extra=extra)
     if extra and settings.runtime == "custom":
         # For its arguments: Kubernetes expands $(NAME) in them.
         found |= {"MODEL_PATH": MODEL_PATH, "SERVED_MODEL_NAME": settings.model_name}
@@ -442,20 +481,6 @@ def volumes(settings: Settings) -> list[dict[str, Any]]:
     for number, _ in enumerate(settings.server_writable_paths):
         found.append({"name": f"writable-{number}", "emptyDir": {}})
     return found
-
-
-def tolerations(settings: Settings) -> dict[str, Any]:
-    """GKE taints GPU nodes with nvidia.com/gpu=present:NoSchedule; its pods tolerate it."""
-    if not settings.gpu_count:
-        return {}
-    return {"tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]}
-
-
-def node_selector(settings: Settings) -> dict[str, Any]:
-    """Nodes of the model's own pool, whose disk was computed for it; GKE labels them with the pool's name."""
-    if settings.google is None:
-        return {}
-    return {"nodeSelector": {POOL_LABEL: settings.google.nodes.name}}
 
 
 def pod_security(settings: Settings) -> dict[str, Any]:

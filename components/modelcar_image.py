@@ -11,7 +11,7 @@ import pulumi
 import pulumi_docker_build as docker_build
 
 from components import oci
-from components.options import child
+from components.options import child, unknown
 from components.signature import SignatureSettings
 from components.threads import in_thread
 from modelcar.base import Base
@@ -41,6 +41,8 @@ class ModelcarImageArgs:
     project: the program's folder.
     hub_endpoint: address of a mirror of the hub; None for the hub itself.
     fetch_on: what downloads the weights: this machine, or the builder, which then needs a name.
+    mirrors: HOST[:PORT]/PATH of repositories that layers come from before the hub.
+    mirrors_insecure: read those that are on other hosts than the registry over plain HTTP.
     sbom: attach the model's bill of materials to the image.
     signature: who signs the image, and whose signature it has to have before anything refers to it.
     builds: lets so many images be brought and built at the same time.
@@ -55,6 +57,8 @@ class ModelcarImageArgs:
     project: Path = Path()
     hub_endpoint: str | None = None
     fetch_on: Literal["machine", "builder"] = "machine"
+    mirrors: tuple[str, ...] = ()
+    mirrors_insecure: bool = False
     sbom: bool = True
     signature: SignatureSettings | None = None
     builds: asyncio.Semaphore | None = None
@@ -65,6 +69,8 @@ class Delivery:
     """What comes before and after the build.
 
     layout: folder below the project. fetching_builder: name of the builder where that downloads the weights.
+    mirrors, mirrors_insecure: as ModelcarImageArgs has them.
+    builder: name of the builder; None for the one that the provider chooses.
     """
 
     image: Image
@@ -77,6 +83,9 @@ class Delivery:
     insecure: bool = False
     hub_endpoint: str | None = None
     fetching_builder: str | None = None
+    mirrors: tuple[str, ...] = ()
+    mirrors_insecure: bool = False
+    builder: str | None = None
 
 
 class ModelcarImage(pulumi.ComponentResource):
@@ -173,6 +182,9 @@ def _fetching(
         insecure=args.insecure,
         hub_endpoint=args.hub_endpoint,
         fetching_builder=args.builder if args.fetch_on == "builder" else None,
+        mirrors=args.mirrors,
+        mirrors_insecure=args.mirrors_insecure,
+        builder=args.builder,
     )
 
     builds = args.builds
@@ -199,7 +211,7 @@ def _fetching(
 
     async def after(_: pulumi.ResourceHookArgs) -> None:
         leave()
-        if args.sbom:
+        if args.sbom and not args.signature:  # with a signature it comes together with that
             from components.image_delivery import attach
 
             await in_thread(attach, delivery)
@@ -208,10 +220,9 @@ def _fetching(
         leave()
         return False  # no retry
 
-    fetching, attaching = (
-        pulumi.ResourceHook(f"fetch-{name}", before),
-        pulumi.ResourceHook(f"attach-{name}", after),
-    )
+    fetching = pulumi.ResourceHook(f"fetch-{name}", before)
+    # The image is pushed by then: a bill of materials that cannot be attached is a warning, with any engine.
+    attaching = pulumi.ResourceHook(f"attach-{name}", after, pulumi.ResourceHookOptions(ignore_errors=True))
     return pulumi.ResourceHookBinding(
         before_create=[fetching],
         before_update=[fetching],
@@ -249,12 +260,15 @@ def _signed(digest: pulumi.Output[str], args: ModelcarImageArgs) -> pulumi.Outpu
         from components.image_delivery import have_signed
 
         reference = f"{args.registry}/{args.name}@{found}"
-        await in_thread(have_signed, reference, signature, insecure=args.insecure)
+        await in_thread(
+            have_signed,
+            reference,
+            signature,
+            args.lock if args.sbom else None,
+            insecure=args.insecure,
+            mirrors=args.mirrors,
+            mirrors_insecure=args.mirrors_insecure,
+        )
         return found
 
     return digest.apply(check)
-
-
-def unknown() -> pulumi.Output[str]:
-    """Return an output whose value is not known yet."""
-    return pulumi.Output.from_input(pulumi.output.UNKNOWN)  # type: ignore[arg-type]

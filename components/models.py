@@ -33,6 +33,7 @@ SHARED = frozenset(
         "registryInsecure",
         "builder",
         "hubEndpoint",
+        "promoteFrom",
         "signature",
         "checkReachable",
         "kubeconfig",
@@ -52,7 +53,7 @@ SHARED = frozenset(
 #: What an entry can say.
 OF_MODEL = frozenset(KEYS) - SHARED
 #: What makes a model this one and no other: in a stack with a list, each entry has its own.
-OF_ONE = ("model", "imageName", "serviceName", "servedModelName", "rollbackTo")
+OF_ONE = ("model", "image", "imageName", "serviceName", "servedModelName", "rollbackTo")
 #: What a ServingRuntime says that models share, so that it has to be equal in all of them.
 RUNTIME_KEYS = (
     "server_image",
@@ -63,6 +64,8 @@ RUNTIME_KEYS = (
     "health_path",
     "shared_memory",
     "start_timeout_seconds",
+    "probes",
+    "termination",
 )
 #: Days that the images of a removed model are kept, where the stack does not say.
 KEEP_REMOVED_DAYS = 30
@@ -170,10 +173,9 @@ def from_pulumi(project: Path) -> Stack:
         InputError: as `load_stack`.
     """
     # pulumi.Config reads one key at a time; a misspelt key is found only by looking at all of them.
-    values = {**pulumi.runtime.config.get_config_env(), **pulumi.runtime.config.CONFIG.get()}
-    stack = load_stack(values, project)
+    stack = load_stack(pulumi.runtime.get_config_env(), project)
     key = f"{NAMESPACE}:registryPassword"
-    if stack.shared.registry_password and not pulumi.runtime.config.is_config_secret(key):
+    if stack.shared.registry_password and not pulumi.runtime.is_config_secret(key):
         raise refuse(
             key,
             "stands in the stack's file for everybody to read (not shown)",
@@ -320,7 +322,8 @@ def together(stack: Stack) -> Iterator[Problem]:
     yield from _once(
         stack.models,
         "imageName",
-        [s.repository for s in stack.models],
+        # One that is there is pushed by nobody here, so that several may serve it.
+        [f"{s.key} (there already)" if s.image else s.repository for s in stack.models],
         "give one of them an imageName of its own",
     )
     yield from _former_names(stack)
@@ -371,8 +374,6 @@ def _shared_runtimes(models: Sequence[Settings]) -> Iterator[Problem]:
             for key in RUNTIME_KEYS
             if getattr(settings, key) != getattr(other, key)
         ]
-        if bool(settings.gpu_count) != bool(other.gpu_count):
-            differing.append("gpuCount (with and without)")
         if differing:
             found = f"{runtime}, and {', '.join(differing)} differ from model {other.key}'s"
             fix = "make them equal, or leave sharedRuntime out of one"

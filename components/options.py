@@ -22,6 +22,13 @@ def child(
 #: What Kubernetes objects consist of, whoever made them.
 OBJECT = ("metadata", "spec")
 
+#: Annotations of every Kubernetes object that this program declares: what it says of an object holds, whoever
+#: else has set the same field (server-side apply with `force`, as Kubernetes has it of controllers). Without,
+#: the provider's preview ends with a conflict once kubectl has set one, and shows no difference; its update
+#: takes kubectl's fields over, but nobody else's. Fields that are not declared stay whose they are.
+#: https://kubernetes.io/docs/reference/using-api/server-side-apply/#conflicts
+OWNED = {"pulumi.com/patchForce": "true"}
+
 
 def imported(
     options: pulumi.ResourceOptions,
@@ -29,6 +36,7 @@ def imported(
     imports: Collection[str],
     identity: str,
     kept: Sequence[str] = OBJECT,
+    hooks: pulumi.ResourceHookBinding | None = None,
 ) -> pulumi.ResourceOptions:
     """Return the options with which Pulumi takes over what is there, where the stack says so of this kind.
 
@@ -40,9 +48,10 @@ def imported(
         kind: of the resource. imports: the kinds that the stack names.
         identity: what the provider knows it by.
         kept: the inputs that may be other ones than those declared.
+        hooks: of what this stack makes itself.
     """
     if kind not in imports:
-        return options
+        return pulumi.ResourceOptions.merge(options, pulumi.ResourceOptions(hooks=hooks))
     own = pulumi.ResourceOptions(import_=identity, ignore_changes=list(kept))
     return pulumi.ResourceOptions.merge(options, own)
 
@@ -52,3 +61,8 @@ def formerly(parent: pulumi.Resource, name: str) -> pulumi.ResourceOptions:
     return pulumi.ResourceOptions(
         parent=parent, aliases=[pulumi.Alias(name=name, parent=pulumi.ROOT_STACK_RESOURCE)]
     )
+
+
+def unknown() -> pulumi.Output[str]:
+    """Return an output whose value is not known yet."""
+    return pulumi.Output.from_input(pulumi.UNKNOWN)  # type: ignore[arg-type]

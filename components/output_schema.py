@@ -12,7 +12,7 @@ from components import oci
 
 #: Of the interface. The first number rises when an output goes or changes its type or meaning, the second
 #: for a new one.
-VERSION = "1.0"
+VERSION = "1.1"
 
 Digest = Annotated[str, Field(pattern=f"^{oci.DIGEST.pattern}$")]
 
@@ -29,11 +29,22 @@ class ModelOutputs(_Outputs):
     storage_uri: str = Field(
         description="What KServe serves: the image, by digest.", pattern=r"^oci://\S+@sha256:[0-9a-f]{64}$"
     )
-    image_reference: str = Field(description="The same image by a tag, for people; nothing is served by it.")
-    lock_digest: str = Field(
-        description="Digest of the lock's content; empty after a rollback to an image that does not say."
+    image_reference: str = Field(
+        description="The same image by a tag, for people; nothing is served by it. Of one that was there "
+        "already, and is named without a tag, by its digest."
     )
-    model_bytes: int = Field(description="Bytes of the model's files.", ge=0)
+    lock_digest: str = Field(
+        description="Digest of the lock's content; empty for an image that does not say, as one of others, "
+        "and for one that `up` did not get to see."
+    )
+    model_bytes: int = Field(
+        description="Bytes of the model's files; of an image that was there already, of its layers, and 0 "
+        "where `up` did not get to see it (checkReachable: false).",
+        ge=0,
+    )
+    built: bool = Field(
+        True, description="Whether this stack built the image; it never deletes one that was there already."
+    )
     service_name: str = Field(description="Name of the InferenceService.")
     namespace: str = Field(description="Namespace of the InferenceService.")
     served_model_name: str = Field(description="Name that clients ask the server for (`model` of a request).")
@@ -77,13 +88,18 @@ class StackOutputs(_Outputs):
     node_service_account: str | None = Field(
         None, description="E-mail of the nodes' service account; with Google only."
     )
+    google_made_with: dict[str, dict[str, str]] | None = Field(
+        None,
+        description="By resource and setting, what repository, cluster and pools were made with and keep for "
+        "life: the next run tells by it what a change makes anew; with Google only.",
+    )
 
 
 #: What a stack without a list of models says of its only one at the top too, for `pulumi stack output NAME`.
 OF_ONLY_MODEL = tuple(
     str(field.alias)
     for name, field in ModelOutputs.model_fields.items()
-    if name not in {"endpoint", "deployment_mode", "node_pool"}
+    if name not in {"endpoint", "deployment_mode", "node_pool", "built"}
 )
 
 

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import pulumi
-from pulumi.runtime.stack import ResourceRegistrationFailed
 
+from components.google import replaced
 from components.google.cloud import GoogleCloud
 from components.models import Stack
+from components.outcomes import end_with
 from components.output_schema import OF_ONLY_MODEL, VERSION
 from components.removed import removed
 
 
-def export(
+async def export(
     stack: Stack,
     cloud: GoogleCloud | None,
     served: Mapping[str, Any],
@@ -50,24 +51,39 @@ def export(
         for name in OF_ONLY_MODEL:
             pulumi.export(name, only[name])
     if cloud:
-        pulumi.export("clusterName", cloud.cluster.name)
-        pulumi.export("clusterLocation", cloud.cluster.location)
-        pulumi.export("nodePools", {name: {"diskGb": pool.disk_gb} for name, pool in cloud.pools.items()})
-        pulumi.export("nodeServiceAccount", cloud.node_account)
+        for name, output in _of_google(stack, cloud).items():
+            if await _is_there(output):
+                pulumi.export(name, output)
+            elif name in outputs:
+                pulumi.export(name, outputs[name])
     if failed:
-        raise pulumi.RunError(_told(stack, failed))
+        end_with(_told(stack, failed))
+
+
+def _of_google(stack: Stack, cloud: GoogleCloud) -> dict[str, Any]:
+    return {
+        "clusterName": cloud.cluster.name,
+        "clusterLocation": cloud.cluster.location,
+        "nodePools": {name: {"diskGb": pool.disk_gb} for name, pool in cloud.pools.items()},
+        "nodeServiceAccount": cloud.node_account,
+        **({"googleMadeWith": replaced.output(stack.google, cloud.pools)} if stack.google else {}),
+    }
+
+
+async def _is_there(output: Any) -> bool:
+    """Tell whether others may be told of it: in an update, what failed is unknown, or raises."""
+    if pulumi.runtime.is_dry_run():
+        return True
+    try:
+        return await pulumi.Output.from_input(output).is_known()
+    except Exception:
+        return False
 
 
 def _told(stack: Stack, failed: Mapping[str, Exception]) -> str:
     others = [settings.key for settings in stack.models if settings.key not in failed]
-    lines = [f"{name}: {_reason(error)}" for name, error in failed.items()]
+    lines = [f"{name}: {error}" for name, error in failed.items()]
     if others:
         lines.append(f"not touched by this, and as declared: {', '.join(others)}")
     count = f"{len(failed)} of {len(stack.models)} models failed"
     return "\n  ".join([count, *lines])
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ResourceRegistrationFailed):
-        return "as the engine says above; `pulumi up` goes on from here"
-    return str(error)

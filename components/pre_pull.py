@@ -12,15 +12,9 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.model_service import (
-    CLOSED_POD,
-    RESTRICTED,
-    RESTRICTED_POD,
-    labels,
-    node_selector,
-    tolerations,
-)
-from components.options import child
+from components.model_service import CLOSED_POD, RESTRICTED, RESTRICTED_POD, labels
+from components.options import OWNED, child
+from components.scheduling import nodes
 from components.settings import Settings
 from components.threads import in_thread
 
@@ -62,7 +56,7 @@ class PrePull(pulumi.ComponentResource):
             "name": daemon_set_name(settings),
             "namespace": settings.namespace,
             "labels": labels(settings),
-            "annotations": {"pulumi.com/skipAwait": "true"},  # awaited here, with reasons
+            "annotations": {**OWNED, "pulumi.com/skipAwait": "true"},  # awaited here, with reasons
         }
         uri = pulumi.Output.from_input(args.storage_uri)
         spec: Any = pulumi.Output.all(uri, args.service_account).apply(
@@ -120,9 +114,8 @@ def daemon_set_spec(settings: Settings, storage_uri: str, service_account: str |
                 "securityContext": RESTRICTED_POD,
                 "initContainers": [server],
                 "containers": [keeper],
-                **node_selector(settings),
+                **nodes(settings),
                 **account,
-                **tolerations(settings),
             },
         },
     }

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pulumi
 
-from components import former_image, reachability
+from components import (
+    charts,
+    cluster_provider,
+    existing_image,
+    former_image,
+    kernels,
+    reachability,
+    termination,
+)
+from components.existing_image import Existing
 from components.former_image import Former
 from components.google import disk, drivers
 from components.google.checks import pools, small_disk, small_ssds
 from components.google.cluster import require_adopted
-from components.model_lock import model_lock
+from components.model_lock import model_doubts, model_lock
 from components.models import Stack
 from components.settings import Settings
 from modelcar.errors import InputError, Problem
@@ -31,6 +41,9 @@ class Facts:
     reachable: whether the cluster can be asked what it runs.
     tested: what the smoke test found out, where a placement is auto.
     doubts: what a reviewer should know, and what stops nothing.
+    project: the program's folder.
+    existing: images that are there already, of the models that are served by one.
+    charts_unread: whether KServe's charts are out of reach, in a preview.
     """
 
     stack: Stack
@@ -40,10 +53,16 @@ class Facts:
     reachable: bool = False
     tested: placement.Found | None = None
     doubts: tuple[str, ...] = ()
+    project: Path = Path()
+    existing: Mapping[str, Existing] = field(default_factory=dict)
+    charts_unread: bool = False
 
 
-def check(stack: Stack, project: Path) -> Facts:
+def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None) -> Facts:
     """Look at locks, disks, registry and cluster, and return what is known then.
+
+    Args:
+        outputs: of the last run, for what cannot be asked now.
 
     Raises:
         InputError: with what is wrong, of all models.
@@ -54,15 +73,35 @@ def check(stack: Stack, project: Path) -> Facts:
     problems: list[Problem] = []
     for settings in stack.models:
         try:
-            locks[settings.key] = model_lock(settings, project)
+            locks[settings.key] = None if settings.image else model_lock(settings, project)
         except InputError as error:
             problems += error.problems
+    existing, unfit = existing_image.find_all(stack, preview=preview, outputs=outputs or {})
+    problems += unfit
     if problems:
         raise InputError(problems)
-    disks = node_disks(stack, locks)
-    doubts = node_doubts(stack, locks, require_adopted(shared.google)) if shared.google else ()
-    reachable = reachability.check(shared, required=not preview)
+    name = pulumi.get_stack()
+    problems += [found for model in stack.models if (found := kernels.unfit(model, locks[model.key], name))]
+    if problems:
+        raise InputError(problems)
+    known = sizes(locks, existing)
+    disks = node_disks(stack, known)
+    doubts = node_doubts(stack, known, require_adopted(shared.google)) if shared.google else ()
+    doubts += tuple(doubt for one in existing.values() for doubt in one.doubts)
+    doubts += tuple(doubt for settings in stack.models for doubt in termination.doubts(settings))
+    doubts += tuple(cluster_provider.doubts())
+    for settings in stack.models:
+        doubts += model_doubts(settings, locks[settings.key], project)
+    doubts += kernel_doubts(stack, locks, name)
+    builds = len(existing) < len(stack.models)
+    reachable = reachability.check(shared, required=not preview, pushes=builds)
+    unread = unread_charts(shared, preview=preview)
+    doubts += unread
     mode.require(shared, reachable=reachable)
+    if reachable and not preview and not shared.kserve.install and shared.kserve.verify:
+        from operations import webhooks  # the client of Kubernetes takes a second to load
+
+        webhooks.require(shared, say=pulumi.log.info)
     for settings in stack.models:
         former[settings.key] = former_image.find(settings, preview=preview)
     gitops.check(stack, project, locks)
@@ -71,7 +110,37 @@ def check(stack: Stack, project: Path) -> Facts:
         asked = next(model for model in stack.models if model.placement == "auto")
         tested = placement.find(asked, project, preview=preview, reachable=reachable, say=pulumi.log.info)
         stack = replace(stack, models=tuple(_placed(model, tested) for model in stack.models))
-    return Facts(stack, locks, former, disks, reachable, tested, doubts)
+    return Facts(stack, locks, former, disks, reachable, tested, doubts, project, existing, bool(unread))
+
+
+def unread_charts(settings: Settings, *, preview: bool) -> tuple[str, ...]:
+    """Return what a reviewer should know where KServe's charts are out of reach.
+
+    Raises:
+        InputError: they are, and it is no preview.
+    """
+    if not settings.kserve.install or not (preview or settings.check_reachable):
+        return ()
+    problems = charts.unreachable(settings.kserve)
+    if problems and not preview:
+        raise InputError(problems)
+    return tuple(
+        f"{found.key}: {found.value}: this preview does not look into the chart and shows its release as "
+        f"changed; pulumi up needs {found.allowed}"
+        for found in problems
+    )
+
+
+def sizes(locks: Mapping[str, Lock | None], existing: Mapping[str, Existing]) -> dict[str, float]:
+    """Return the bytes of one copy of each model on a node, by the model's key; 0 where nothing tells."""
+    found: dict[str, float] = {key: lock.total_size if lock else 0 for key, lock in locks.items()}
+    return found | {key: image.disk for key, image in existing.items()}
+
+
+def kernel_doubts(stack: Stack, locks: Mapping[str, Lock | None], name: str) -> tuple[str, ...]:
+    """Return what a reviewer should know of compiled kernels; name: of the stack."""
+    found = (kernels.doubt(model, locks[model.key], name) for model in stack.models)
+    return tuple(line for line in found if line)
 
 
 def _placed(settings: Settings, tested: placement.Found) -> Settings:
@@ -80,8 +149,11 @@ def _placed(settings: Settings, tested: placement.Found) -> Settings:
     return settings.model_copy(update={"placement": tested.placement})
 
 
-def node_disks(stack: Stack, locks: Mapping[str, Lock | None]) -> dict[str, disk.DiskNeed]:
+def node_disks(stack: Stack, known: Mapping[str, float]) -> dict[str, disk.DiskNeed]:
     """Return what each pool's disks have to hold; a pool's models can be on one of its nodes together.
+
+    Args:
+        known: bytes of each model, by its key.
 
     Raises:
         InputError: a disk that was set by hand is too small.
@@ -92,9 +164,8 @@ def node_disks(stack: Stack, locks: Mapping[str, Lock | None]) -> dict[str, disk
     problems: list[Problem] = []
     for key, nodes in pools(stack.google):
         models = [
-            disk.OnNode(lock.total_size if lock else 0, model.gpu_count, model.server_image)
+            disk.OnNode(known[model.key], model.gpu_count, model.server_image)
             for model in stack.on_pool(nodes.name)
-            for lock in [locks[model.key]]
         ]
         needed = found[nodes.name] = disk.need(models, nodes.gpus_per_node)
         problems += [*small_disk(key, nodes, needed), *small_ssds(key, nodes, needed)]
@@ -103,10 +174,11 @@ def node_disks(stack: Stack, locks: Mapping[str, Lock | None]) -> dict[str, disk
     return found
 
 
-def node_doubts(stack: Stack, locks: Mapping[str, Lock | None], adopted: str | None) -> tuple[str, ...]:
+def node_doubts(stack: Stack, known: Mapping[str, float], adopted: str | None) -> tuple[str, ...]:
     """Return what a reviewer should know of drivers and GPU memory.
 
     Args:
+        known: bytes of each model, by its key.
         adopted: GKE version of a cluster that is there already; None where it is not known.
 
     Raises:
@@ -122,8 +194,7 @@ def node_doubts(stack: Stack, locks: Mapping[str, Lock | None], adopted: str | N
             version = adopted or drivers.made_with(model.google)
             problems += drivers.problems(model, nodes, version)
             found += drivers.doubts(model, nodes, version)
-            lock = locks[model.key]
-            found += drivers.too_large(model, nodes, lock.total_size) if lock else ()
+            found += drivers.too_large(model, nodes, known[model.key])
     if problems:
         raise InputError(dict.fromkeys(problems))
     return tuple(dict.fromkeys(found))

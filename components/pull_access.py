@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.options import child
+from components.options import OWNED, child
 from components.settings import Settings
 
 
@@ -63,7 +63,11 @@ class PullAccess(pulumi.ComponentResource):
         if args.secret is None:
             made = kubernetes.core.v1.Secret(
                 f"{name}-credentials",
-                metadata={"name": f"{args.service}-registry", "namespace": args.namespace},
+                metadata={
+                    "name": f"{args.service}-registry",
+                    "namespace": args.namespace,
+                    "annotations": OWNED,
+                },
                 type="kubernetes.io/dockerconfigjson",
                 data={".dockerconfigjson": docker_config(args)},
                 opts=child(self, opts),
@@ -71,7 +75,7 @@ class PullAccess(pulumi.ComponentResource):
             secret = made.metadata.apply(lambda metadata: str(metadata.name))
         account = kubernetes.core.v1.ServiceAccount(
             name,
-            metadata={"name": args.service, "namespace": args.namespace},
+            metadata={"name": args.service, "namespace": args.namespace, "annotations": OWNED},
             image_pull_secrets=[{"name": secret}],
             automount_service_account_token=False,
             opts=child(self, opts),

@@ -24,19 +24,20 @@ TIMEOUT = 5.0
 _PORTS = {"http": 80, "https": 443}
 
 
-def check(settings: Settings, *, required: bool) -> bool:
+def check(settings: Settings, *, required: bool, pushes: bool = True) -> bool:
     """Tell whether the cluster can be asked what it runs.
 
     Args:
         required: in an `up`, where registry and API server have to be there. False in a preview, which builds
             nothing and works without network.
+        pushes: whether any image is pushed to the registry.
 
     Raises:
         InputError: as `require`.
     """
     default = os.environ.get("KUBECONFIG", "")
     if required and settings.check_reachable:
-        require(settings, default)
+        require(settings, default, pushes=pushes)
     if not settings.uses_cluster:
         return False
     if settings.google and _from_google(settings):
@@ -49,17 +50,21 @@ def _from_google(settings: Settings) -> bool:
     return settings.google is not None and not (settings.kubeconfig or settings.kube_context)
 
 
-def require(settings: Settings, kubeconfig_default: str | None = None) -> None:
+def require(settings: Settings, kubeconfig_default: str | None = None, *, pushes: bool = True) -> None:
     """Connect to the registry and to the API server once each.
 
     Args:
         kubeconfig_default: stands for KUBECONFIG, for tests.
+        pushes: whether any image is pushed to the registry.
 
     Raises:
         InputError: one or both do not accept a connection, or there is no such context.
     """
     default = kubeconfig_default if kubeconfig_default is not None else os.environ.get("KUBECONFIG", "")
-    problems = [_registry(settings), _api_server(settings, default) if settings.uses_cluster else None]
+    problems = [
+        _registry(settings) if pushes else None,
+        _api_server(settings, default) if settings.uses_cluster else None,
+    ]
     found = [problem for problem in problems if problem is not None]
     if found:
         raise InputError(found)
@@ -70,7 +75,7 @@ def _registry(settings: Settings) -> Problem | None:
     scheme = "http" if settings.registry_insecure else "https"
     # Docker Hub's name in references is not the name of its registry.
     host = "registry-1.docker.io" if host in {"docker.io", "index.docker.io"} else host
-    reason = _refusal(scheme, host, int(port) if port else _PORTS[scheme])
+    reason = refusal(scheme, host, int(port) if port else _PORTS[scheme])
     if reason is None:
         return None
     return Problem(
@@ -110,7 +115,7 @@ def _api_server(settings: Settings, default: str) -> Problem | None:
     server = urlsplit(str(cluster.get("server", "")))
     if not server.hostname or "proxy-url" in cluster:
         return None
-    reason = _refusal(server.scheme, server.hostname, server.port or _PORTS.get(server.scheme, 443))
+    reason = refusal(server.scheme, server.hostname, server.port or _PORTS.get(server.scheme, 443))
     if reason is None:
         return None
     return Problem(
@@ -148,8 +153,12 @@ def _mapping(text: str) -> dict[str, Any]:
     return document
 
 
-def _refusal(scheme: str, host: str, port: int) -> str | None:
-    """Return why no connection can be made; None where it can, or where a proxy stands between."""
+def refusal(scheme: str, host: str, port: int) -> str | None:
+    """Return why no connection can be made; None where it can, or where a proxy stands between.
+
+    Args:
+        scheme: http or https, by which a proxy is chosen.
+    """
     if scheme in getproxies() and not proxy_bypass(host):
         return None
     try:

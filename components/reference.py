@@ -31,6 +31,11 @@ WITHOUT_DEFAULT = {
     "importExisting": "What of the stack is there already, made by hand (docs/migrate.md)",
     "importObjects": "The same of a model's objects",
     "registryInsecure": "Push over plain HTTP, for a registry on this machine",
+    "image": "An image that is there already, HOST/PATH@sha256:…, served as it is (docs/existing-images.md)",
+    "entrypointRunsArguments": "That image's ENTRYPOINT runs the arguments that it gets",
+    "mirrors": "Repositories that layers come from before the hub (docs/operations/promotion.md)",
+    "mirrorsInsecure": "Read mirrors over plain HTTP; on the registry's own host, registryInsecure counts",
+    "promoteFrom": "ORG/PROJECT/STACK whose models' repositories are the first mirrors",
     "imageName": "Repository below the registry; the name of the lock's folder where not set",
     "architecture": "Processor of the nodes, for the programs beside the weights",
     "hubEndpoint": "Address of a mirror of the model hub",
@@ -59,6 +64,10 @@ WITHOUT_DEFAULT = {
     "registryUsername": "Credentials to make such a Secret from",
     "registryPassword": "Their password; a Pulumi secret",
     "vllm": "Arguments of vLLM",
+    "scheduling": "Which nodes take the pods, and labels and annotations of theirs",
+    "probes": "How patiently Kubernetes asks the server for its health",
+    "termination": "How a pod that goes finishes what it has begun",
+    "autoscaling": "How many pods there are, by KEDA; by KServe's HorizontalPodAutoscaler where not set",
     "sharedRuntime": "Name of a ServingRuntime that models share",
     "gpu": "GPU that the model needs, to choose a pool by",
     "nodePool": "Pool of GPU nodes; chosen by need where not set",
@@ -76,11 +85,13 @@ MODULES = (
     "components.kserve_platform",
     "components.model",
     "components.modelcar_image",
+    "components.existing_image",
     "components.pull_access",
     "components.egress",
     "components.ingress",
     "components.pre_pull",
     "components.model_service",
+    "components.autoscaling",
     "components.smoke_test",
 )
 
@@ -216,10 +227,14 @@ def _plain(value: Any) -> str:
 
 
 def _kind(annotation: Any) -> str:
+    if several := _alternatives(annotation):
+        return " or ".join(map(_kind, several))
     bare = _bare(annotation)
     origin = get_origin(bare)
     if origin is tuple:
         return f"list of {_kind(get_args(bare)[0])}"
+    if origin is dict:
+        return f"map of {_kind(get_args(bare)[1])}"
     if origin is typing.Literal:
         choices = get_args(bare)
         return ", ".join(f"`{choice}`" for choice in choices)
@@ -227,6 +242,16 @@ def _kind(annotation: Any) -> str:
         return "section"
     named = {bool: "true or false", int: "integer", float: "number", str: "text"}
     return named.get(bare, "secret text" if "Secret" in str(bare) else "text")
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """Return what a value of several types can be, where there are several beside None."""
+    if get_origin(annotation) is typing.Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if get_origin(annotation) not in {typing.Union, types.UnionType}:
+        return []
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    return parts if len(parts) > 1 else _alternatives(parts[0])
 
 
 def components_page() -> str:

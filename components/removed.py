@@ -18,12 +18,13 @@ def removed(stack: Stack, former: Mapping[str, Any], today: datetime.date) -> di
         today: when those go that are gone now.
     """
     known = {name for model in stack.models for name in (model.key, *model.former_names)}
-    used = {f"{model.registry}/{model.repository}" for model in stack.models}
+    used = {model.place.repository for model in stack.models}
     found: dict[str, dict[str, str]] = {
         image: dict(told) for image, told in (former.get("removedModels") or {}).items() if image not in used
     }
     for name, told in (former.get("models") or {}).items():
         image, _, digest = str((told or {}).get("storageUri", "")).removeprefix("oci://").partition("@")
-        if name not in known and digest and image not in used:
+        built = (told or {}).get("built", True)  # stacks of before built all of theirs
+        if name not in known and digest and built and image not in used:
             found[image] = {"model": name, "since": today.isoformat(), "modelDigest": digest}
     return found

@@ -7,21 +7,25 @@ rules are its own (vLLM 0.23, `vllm serve --help` and `vllm/config`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from components import adapters, context_length, hub_names, termination, vocabulary
 from components.checks import problem
+from components.command_line import said
+from components.context_length import ContextLength
 from components.fields import matches
 from components.google.settings import Section
+from components.known_model import KnownModel
+from components.model_path import MODEL_PATH as MODEL_PATH
+from components.vllm_values import CacheType, Rank
 from modelcar.errors import Problem
 
 if TYPE_CHECKING:
     from components.settings import Settings
-
-#: KServe mounts the model here, whatever the server.
-MODEL_PATH = "/mnt/models"
 
 #: What the program says itself to vLLM; said again in serverArgs, it would differ from what the outputs tell.
 _OWN = {
@@ -29,8 +33,10 @@ _OWN = {
     "--served-model-name": "modelcar:servedModelName",
     "--port": "modelcar:serverPort",
 }
-_SHORT = {"-tp": "--tensor-parallel-size", "-pp": "--pipeline-parallel-size", "-dp": "--data-parallel-size"}
-_PARALLEL = tuple(_SHORT.values())
+_PARALLEL = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
+
+_RANKS = "model-rank-*-part-*.safetensors"
+_SHARDED = "save the model so (vLLM's examples/save_sharded_state.py), and lock that folder"
 
 RelativePath = Annotated[
     str,
@@ -52,6 +58,29 @@ ServedName = Annotated[
 ]
 
 
+#: Loaders of vLLM 0.23 (model_executor/model_loader) that read what a model's image holds. Others read other
+#: files (pt, npcache, gguf, tensorizer), none (dummy), or other machines (modelexpress).
+LoadFormat = Literal[
+    "auto",
+    "hf",
+    "safetensors",
+    "fastsafetensors",
+    "instanttensor",
+    "runai_streamer",
+    "runai_streamer_sharded",
+    "sharded_state",
+    "mistral",
+    "bitsandbytes",
+]
+#: Files at the top of a model that a loader takes, and how to have them. All others take *.safetensors.
+_LOADED = {
+    "mistral": ("consolidated*.safetensors", "lock them: --allow 'consolidated*' --allow '*.json' …"),
+    "sharded_state": (_RANKS, _SHARDED),
+    "runai_streamer_sharded": (_RANKS, _SHARDED),
+}
+_ANY = ("*.safetensors", "lock the model's safetensors")
+
+
 class LoraModule(Section):
     """A LoRA adapter that is served beside the model.
 
@@ -70,12 +99,15 @@ class VllmSettings(Section):
 
     tensor_parallel_size: GPUs that share each layer; gpuCount where neither this nor another split is set.
     pipeline_parallel_size: groups of GPUs that share the layers.
-    max_model_len: tokens of prompt and answer together.
+    max_model_len: tokens of prompt and answer together, also as 32k (32000) or 32K (32768); auto is what fits
+        into memory.
     dtype: of weights and activations.
     gpu_memory_utilization: share of a GPU's memory that the server takes.
     max_num_seqs: requests that are computed together.
     quantization: method, as vLLM names it.
     kv_cache_dtype: of the cache of keys and values.
+    load_format: how the weights are read. Some take a package that the server's image has to hold:
+        fastsafetensors, instanttensor, runai_streamer (and _sharded), bitsandbytes.
     enforce_eager: no CUDA graphs; starts faster and answers slower.
     enable_prefix_caching: keep what prompts have in common.
     lora_modules: adapters in the model's image.
@@ -84,16 +116,17 @@ class VllmSettings(Section):
 
     tensor_parallel_size: int | None = Field(None, ge=1, le=16)
     pipeline_parallel_size: int | None = Field(None, ge=1, le=16)
-    max_model_len: int | None = Field(None, ge=16, le=10_000_000)
+    max_model_len: ContextLength | None = None
     dtype: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] | None = None
     gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
     max_num_seqs: int | None = Field(None, ge=1, le=65536)
     quantization: Annotated[str, Field(min_length=1, max_length=40)] | None = None
-    kv_cache_dtype: Literal["auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2"] | None = None
+    kv_cache_dtype: CacheType | None = None
+    load_format: LoadFormat | None = None
     enforce_eager: bool = False
     enable_prefix_caching: bool | None = None
     lora_modules: tuple[LoraModule, ...] = ()
-    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] | None = None
+    max_lora_rank: Rank | None = None
 
 
 #: Settings that are one argument with a value.
@@ -106,6 +139,7 @@ _VALUES = (
     "max_num_seqs",
     "quantization",
     "kv_cache_dtype",
+    "load_format",
     "max_lora_rank",
 )
 
@@ -121,6 +155,7 @@ def server_arguments(settings: Settings) -> list[str]:
         return list(settings.server_args)
     own = ["--model", MODEL_PATH, "--served-model-name", settings.model_name]
     own += ["--port", str(settings.server_port)]
+    own += termination.arguments(settings)
     return [*own, *vllm_arguments(settings), *settings.server_args]
 
 
@@ -140,21 +175,9 @@ def vllm_arguments(settings: Settings) -> list[str]:
     return found
 
 
-def _said(arguments: tuple[str, ...]) -> dict[str, str | None]:
-    """Return the options of a command line, with their values."""
-    found: dict[str, str | None] = {}
-    for number, argument in enumerate(arguments):
-        if not argument.startswith("-"):
-            continue
-        name, separator, value = argument.partition("=")
-        following = arguments[number + 1] if number + 1 < len(arguments) else None
-        found[_SHORT.get(name, name.replace("_", "-"))] = value if separator else following
-    return found
-
-
 def _parallel(arguments: tuple[str, ...]) -> dict[str, int]:
-    said = {name: value for name, value in _said(arguments).items() if name in _PARALLEL}
-    return {name: int(value) for name, value in said.items() if value and value.isdecimal()}
+    found = {name: value for name, value in said(arguments).items() if name in _PARALLEL}
+    return {name: int(value) for name, value in found.items() if value and value.isdecimal()}
 
 
 def problems(settings: Settings) -> Iterator[Problem]:
@@ -164,17 +187,20 @@ def problems(settings: Settings) -> Iterator[Problem]:
             fix = "say the server's own arguments in serverArgs, or leave modelcar:runtime out"
             yield problem("vllm", "set, and runtime is custom", "runtime vllm", fix)
         return
-    said = _said(settings.server_args)
-    for name in sorted(said.keys() & _OWN.keys()):
+    own = said(settings.server_args)
+    for name in sorted(own.keys() & _OWN.keys()):
         value = f"{name}, which the program says itself"
         yield problem("serverArgs", value, "other arguments", f"remove it, and set {_OWN[name]}")
     typed = settings.vllm
     if typed:
         set_too = {flag(name) for name in typed.model_fields_set}
-        for name in sorted(said.keys() & set_too):
+        for name in sorted(own.keys() & set_too):
             value = f"{name}, which modelcar:vllm sets too"
             yield problem("serverArgs", value, "each argument once", "remove one of the two")
         yield from _adapters(typed)
+    yield from context_length.problems(settings)
+    yield from adapters.problems(settings)
+    yield from hub_names.problems(settings)
     yield from _split(settings)
 
 
@@ -223,24 +249,14 @@ def _adapters(typed: VllmSettings) -> Iterator[Problem]:
         yield problem("vllm.maxLoraRank", "set without loraModules", "both, or neither", "remove it")
 
 
-def unfit(settings: Settings, config: Mapping[str, Any], files: frozenset[str]) -> Iterator[Problem]:
-    """Yield what does not fit the model itself.
-
-    Args:
-        config: the model's config.json (Transformers); empty where it is not known.
-        files: paths of the model's files.
-    """
-    typed = settings.vllm
+def unfit(settings: Settings, model: KnownModel) -> Iterator[Problem]:
+    """Yield what does not fit the model itself."""
     if settings.runtime != "vllm":
         return
-    text = config.get("text_config") or config
-    if typed and typed.max_model_len and (longest := _longest(text)) and typed.max_model_len > longest:
-        yield problem(
-            "vllm.maxModelLen",
-            f"{typed.max_model_len}, more than the model was made for: vLLM would not start",
-            f"at most {longest} (the model's config.json)",
-            f"set it to {longest}, or remove it",
-        )
+    yield from _unreadable(settings, model)
+    yield from _unloadable(settings, model)
+    yield from context_length.unfit(settings, model)
+    text = context_length.text_part(context_length.effective_config(settings, model.config))
     heads = text.get("num_attention_heads")
     size = _parallel(tuple(vllm_arguments(settings)) + settings.server_args).get("--tensor-parallel-size", 1)
     if isinstance(heads, int) and heads % size:
@@ -251,28 +267,41 @@ def unfit(settings: Settings, config: Mapping[str, Any], files: frozenset[str]) 
             f"{' or '.join(fitting)} of {settings.gpu_count} GPUs",
             "set gpuCount so, or split by pipelineParallelSize",
         )
-    for number, module in enumerate(typed.lora_modules if typed else ()):
-        wanted = f"{module.path}/adapter_config.json"
-        if module.path and wanted not in files:
-            known = sorted(path.rpartition("/")[0] for path in files if path.endswith("/adapter_config.json"))
-            yield problem(
-                f"vllm.loraModules[{number}].path",
-                f"{module.path}: the model's lock has no {wanted}",
-                ", ".join(known) or "a folder of the model that has adapter_config.json; it has none",
-                "put the adapter there, and lock the model again",
-            )
+    yield from adapters.unfit(settings, model)
+    yield from hub_names.unfit(settings, model)
+    yield from vocabulary.unfit(settings, model)
 
 
-def _longest(config: Mapping[str, Any]) -> int | None:
-    """Return the tokens that a model was made for, as vLLM derives them; None where it is not that plain."""
-    longest = config.get("max_position_embeddings")
-    if not isinstance(longest, int):
-        return None
-    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    # These say their length with the scaling already done.
-    if kind in {"default", "llama3", "su", "longrope", "mrope"}:
-        return longest
-    factor = scaling.get("factor", 1)
-    longest = scaling.get("original_max_position_embeddings", longest)
-    return int(longest * factor) if isinstance(factor, int | float) else None
+def _unreadable(settings: Settings, model: KnownModel) -> Iterator[Problem]:
+    """A lock of any layout may hold what vLLM does not find by itself."""
+    elsewhere = {"--hf-config-path", "--config-format"} & said(settings.server_args).keys()
+    if model.files and not model.has_config and not elsewhere:
+        yield problem(
+            "model",
+            f"{model.teller} has no config.json: vLLM would not start",
+            "config.json at the top, or Mistral's params.json beside consolidated*.safetensors",
+            "lock a model that vLLM reads; say --hf-config-path in serverArgs; or serve it by another server "
+            "(modelcar:runtime custom)",
+        )
+
+
+def _unloadable(settings: Settings, model: KnownModel) -> Iterator[Problem]:
+    """Yield the loader that would find nothing in the model's image."""
+    loader = settings.vllm.load_format if settings.vllm else None
+    if loader in {None, "auto", "hf"} or not model.complete:
+        return
+    pattern, fix = _LOADED.get(str(loader), _ANY)
+    if not any("/" not in path and fnmatchcase(path, pattern) for path in model.files):
+        value = f"{loader}, which reads {pattern}: {model.teller} has none"
+        safe = any(path.endswith(".safetensors") for path in model.files)
+        fitting = "auto, safetensors" if safe else "auto"
+        yield problem("vllm.loadFormat", value, f"{fitting}, or such files", f"remove it, or {fix}")
+
+
+def doubts(settings: Settings, model: KnownModel) -> Iterator[str]:
+    """Yield what a reviewer should know of the server's arguments and the model, and what stops nothing."""
+    if settings.runtime == "vllm":
+        yield from context_length.doubts(settings, model)
+        yield from adapters.doubts(settings, model)
+        yield from hub_names.doubts(settings, model)
+        yield from vocabulary.doubts(settings, model)

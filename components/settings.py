@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from components.autoscaling import AutoscalingSettings
+from components.autoscaling import problems as autoscaling_problems
 from components.checks import CHECKS, NAMESPACE, RESERVED_ENV, problem
 from components.egress import EgressSettings
 from components.fields import (
@@ -24,11 +26,13 @@ from components.fields import (
     HttpPath,
     ImageName,
     Label,
+    Mirror,
     ModelName,
     PinnedImage,
     Refused,
     Registry,
     ServiceName,
+    StackName,
     quantity,
     quantity_field,
 )
@@ -36,12 +40,19 @@ from components.gitops import GitOpsSettings
 from components.google.checks import problems as google_problems
 from components.google.gpus import GPUS
 from components.google.settings import GoogleSettings
+from components.image_place import ImagePlace, ImageReference, registry_of
 from components.ingress import IngressSettings
+from components.kernels import problems as kernel_problems
 from components.kserve_platform import KServeSettings
+from components.probes import ProbesSettings
 from components.runtime import VllmSettings
 from components.runtime import problems as runtime_problems
+from components.scheduling import SchedulingSettings
+from components.scheduling import problems as scheduling_problems
 from components.signature import SignatureSettings, problems_of_files
 from components.signature import problems as signature_problems
+from components.termination import TerminationSettings
+from components.termination import problems as termination_problems
 from modelcar.errors import InputError, Problem
 from modelcar.lock import lock_path
 
@@ -77,12 +88,17 @@ class Settings(BaseModel):
 
     # the image
     model: ModelName = "qwen2.5-0.5b"
+    image: ImageReference | None = None
+    entrypoint_runs_arguments: bool = False
     image_name: ImageName | None = None
     architecture: Literal["amd64", "arm64"] = "amd64"
     hub_endpoint: Endpoint | None = None
     fetch_on: Literal["machine", "builder"] = "machine"
     registry: Registry
     registry_insecure: bool = False
+    mirrors: tuple[Mirror, ...] = ()
+    mirrors_insecure: bool = False
+    promote_from: StackName | None = None
     builder: str | None = None
     sbom: bool = True
     signature: SignatureSettings | None = None
@@ -127,6 +143,7 @@ class Settings(BaseModel):
     # the model server
     runtime: Literal["vllm", "custom"] = "vllm"
     vllm: VllmSettings | None = None
+    kernels: Literal["use", "require", "off"] = "use"
     shared_runtime: ServiceName | None = None
     server_image: PinnedImage
     server_command: tuple[str, ...] = Field(
@@ -146,11 +163,22 @@ class Settings(BaseModel):
     shared_memory: Annotated[str, quantity_field("2Gi")] = "2Gi"
     gpu_count: int = Field(1, ge=0, le=16)
 
+    # the pods: where they run, how they are asked, and how they end
+    scheduling: SchedulingSettings = Field(default_factory=lambda: SchedulingSettings.model_validate({}))
+    probes: ProbesSettings = Field(default_factory=lambda: ProbesSettings.model_validate({}))
+    termination: TerminationSettings = Field(default_factory=lambda: TerminationSettings.model_validate({}))
+    autoscaling: AutoscalingSettings | None = None
+
     @model_validator(mode="before")
     @classmethod
-    def _google_registry(cls, values: Any) -> Any:
-        """The stack's own repository is where images go, unless the stack names another registry."""
+    def _registry_that_follows(cls, values: Any) -> Any:
+        """The stack's own repository is where images go, unless the stack names another registry.
+
+        For an image that is there it need not name any.
+        """
         google = values.get("google") if isinstance(values, dict) else None
+        if google is None and isinstance(values, dict) and values.get("image"):
+            return registry_of(values["image"], _PLACEHOLDERS["registry"]) | values
         if isinstance(google, dict) and "registry" not in values:
             try:
                 registry = GoogleSettings.model_validate(google).registry
@@ -163,7 +191,8 @@ class Settings(BaseModel):
     def _together(self) -> Settings:
         """Check what no field can know alone; every finding is reported."""
         problems = [found for check in CHECKS if (found := check(self)) is not None]
-        problems += runtime_problems(self)
+        problems += [*runtime_problems(self), *scheduling_problems(self), *termination_problems(self)]
+        problems += [*kernel_problems(self), *autoscaling_problems(self)]
         if self.google:
             problems += google_problems(self, self.google)
         if self.signature:
@@ -197,6 +226,16 @@ class Settings(BaseModel):
         return self.image_name or self.lock_path.parent.name
 
     @property
+    def place(self) -> ImagePlace:
+        """Where the model's image is, and for one that is there which."""
+        return ImagePlace.of(self.image) if self.image else ImagePlace(self.registry, self.repository)
+
+    @property
+    def insecure_place(self) -> bool:
+        """Whether that registry is asked by plain HTTP: the stack says so of its own only."""
+        return self.registry_insecure and self.place.host == self.registry.partition("/")[0]
+
+    @property
     def needs_pull_access(self) -> bool:
         """Whether the pods' ServiceAccount has to carry a pull secret."""
         return bool(self.pull_secret or self.registry_username)
@@ -204,7 +243,9 @@ class Settings(BaseModel):
     @property
     def model_name(self) -> str:
         """The name that clients ask the server for."""
-        return self.served_model_name or self.repository
+        return self.served_model_name or (
+            self.place.name if self.image and self.name is None else self.repository
+        )
 
 
 class _Together(ValueError):
@@ -229,10 +270,15 @@ _PLACEHOLDERS = {
 }
 
 #: Keys that are only right beside another one: where that is wrong, nothing is known of these.
-_LEANS_ON_IT = {"google": ("importExisting",)}
+_LEANS_ON_IT = {"google": ("importExisting",), "autoscaling": ("minReplicas",)}
 
 #: Keys whose values are objects.
-_OBJECTS = frozenset({"egress", "gitops", "google", "ingress", "kserve", "signature", "vllm"})
+_OBJECTS = frozenset(
+    {
+        *("autoscaling", "egress", "gitops", "google", "ingress", "kserve", "probes", "scheduling"),
+        *("signature", "termination", "vllm"),
+    }
+)
 
 #: Keys whose values may hold secrets; they are never shown.
 _HIDDEN = frozenset({"serverEnv", "registryPassword"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.options import child
+from components.options import OWNED, child
 
 
 class SmokeTest(pulumi.ComponentResource):
@@ -29,7 +29,7 @@ class SmokeTest(pulumi.ComponentResource):
         super().__init__("modelcar:kserve:SmokeTest", name, None, opts)
         kept = kubernetes.core.v1.ConfigMap(
             name,
-            metadata={"name": config_map, "namespace": namespace},
+            metadata={"name": config_map, "namespace": namespace, "annotations": OWNED},
             data=found,
             opts=child(self, opts),
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pulumi
 
-from components.google import gpus
+from components.google import gpus, replaced
 from components.google.settings import NodeSettings
 from components.preflight import Facts
 from components.settings import Settings
@@ -19,6 +20,9 @@ from modelcar.image import modelcar_image
 from modelcar.lock import Lock
 from modelcar.manifest import Image
 from modelcar.progress import amount
+
+#: Of the table: model, digest, bytes to push, pods.
+Row = tuple[str, str, str, str]
 
 #: Digits of a digest that people compare.
 SHOWN = 12
@@ -45,11 +49,14 @@ async def tell(facts: Facts, outputs: Mapping[str, Any]) -> None:
     """Log what is going to change, before it does; outputs: of the last run."""
     former = outputs.get("models") or {}
     models = facts.stack.models
-    rows = await asyncio.gather(*(_row(facts, model, _before(model, former)) for model in models))
+    told = await asyncio.gather(*(_row(facts, model, _before(model, former)) for model in models))
+    rows = [row for row, _ in told]
+    sources = [line for _, lines in told for line in lines]
     gone = [name for name in former if name not in _names(facts)]
     for doubt in facts.doubts:
         pulumi.log.warn(doubt)
-    pulumi.log.info("\n".join([*table(rows), *(_gone(gone)), *pools(facts)]))
+    stops = made_anew(facts, outputs)
+    pulumi.log.info("\n".join([*stops, *table(rows), *sources, *(_gone(gone)), *pools(facts)]))
 
 
 def _before(settings: Settings, former: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -73,28 +80,34 @@ def _names(facts: Facts) -> set[str]:
     return {name for settings in facts.stack.models for name in (settings.key, *settings.former_names)}
 
 
-async def _row(facts: Facts, settings: Settings, former: Mapping[str, Any]) -> tuple[str, str, str, str]:
+async def _row(facts: Facts, settings: Settings, former: Mapping[str, Any]) -> tuple[Row, list[str]]:
+    """Return a model's line of the table, and where what is to be pushed would come from."""
     lock, back = facts.locks[settings.key], facts.former[settings.key]
+    there = facts.existing.get(settings.key)
     before = str(former.get("modelDigest", ""))
     planned = modelcar_image(lock, read_base(settings.architecture)) if lock else None
-    after = back.digest if back else planned.digest if planned else ""
+    after = back.digest if back else there.digest if there else planned.digest if planned else ""
     if before and before == after:
         change = f"{_short(after)}, as before"
     else:
         change = f"{_short(before) or 'new'} → {_short(after) or 'not known without a lock'}"
-    push = "nothing" if after and (back or before == after) else await _bytes_to_push(settings, lock, planned)
+    push, sources = "nothing", list[str]()
+    if not after or not (back or there or before == after):
+        push, sources = await _to_push(settings, lock, planned, facts.project)
     serves = (
         "idle"
         if settings.idle
         else f"{settings.min_replicas}"
         + (f" to {settings.max_replicas}" if settings.max_replicas != settings.min_replicas else "")
     )
-    return settings.key, change, push, serves
+    return (settings.key, change, push, serves), sources
 
 
-async def _bytes_to_push(settings: Settings, lock: Lock | None, planned: Image | None) -> str:
+async def _to_push(
+    settings: Settings, lock: Lock | None, planned: Image | None, project: Path
+) -> tuple[str, list[str]]:
     if lock is None or planned is None:
-        return "?"
+        return "?", []
     import httpx  # a preview without changes needs no client of registries
 
     from modelcar.push import layers_there
@@ -104,15 +117,27 @@ async def _bytes_to_push(settings: Settings, lock: Lock | None, planned: Image |
     try:
         there = await in_thread(layers_there, planned, target, timeout=3.0)
     except (httpx.HTTPError, InputError, OSError, ValueError):
-        return f"at most {amount(lock.layers_size)}"  # the registry is not reached from here
-    return amount(sum(layer.size for layer in planned.layers if layer.digest not in there))
+        # The registry is not reached from here.
+        return f"at most {amount(lock.layers_size)}", await _sources(settings, lock, planned, (), project)
+    size = sum(layer.size for layer in planned.layers if layer.digest not in there)
+    return amount(size), await _sources(settings, lock, planned, there, project)
+
+
+async def _sources(
+    settings: Settings, lock: Lock, image: Image, there: Collection[str], project: Path
+) -> list[str]:
+    if not settings.mirrors:
+        return []
+    from components.layer_sources import planned
+
+    return await in_thread(planned, settings, lock, image, there, project)
 
 
 def _short(digest: str) -> str:
     return digest.removeprefix("sha256:")[:SHOWN]
 
 
-def table(rows: Sequence[tuple[str, str, str, str]]) -> Iterator[str]:
+def table(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the models, a line each."""
     head = ("model", "digest", "to push", "pods")
     shown = [head, *rows[:MOST_MODELS]]
@@ -128,12 +153,32 @@ def _gone(names: list[str]) -> Iterator[str]:
         yield f"no longer served: {', '.join(names)}; their images stay in the registry"
 
 
+def made_anew(facts: Facts, outputs: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what Google cannot change in place, so that models stop; outputs: of the last run."""
+    google = facts.stack.google
+    if google is None:
+        return
+    disks = {nodes.name: _disk(facts, nodes) for nodes in google.all_pools}
+    models = {
+        "nodes" if nodes is google.nodes else f"pools.{nodes.name}": [
+            model.key for model in facts.stack.on_pool(nodes.name) if not model.idle
+        ]
+        for nodes in google.all_pools
+    }
+    former, had_pools = outputs.get("googleMadeWith"), bool(outputs.get("nodePools"))
+    yield from replaced.told(former, replaced.made_with(google, disks), models, had_pools)
+
+
+def _disk(facts: Facts, nodes: NodeSettings) -> int:
+    return nodes.disk_gb or facts.disks[nodes.name].disk
+
+
 def pools(facts: Facts) -> Iterator[str]:
     """Yield what each pool's disk has to hold, and what its nodes cost."""
     google = facts.stack.google
     for nodes in google.all_pools if google else ():
         need = facts.disks[nodes.name]
-        size = nodes.disk_gb or need.disk
+        size = _disk(facts, nodes)
         idle = "idle: none" if not nodes.min_nodes else f"idle: {nodes.min_nodes} nodes"
         yield (
             f"pool {nodes.name}: {nodes.min_nodes} to {nodes.max_nodes} {nodes.machine_type}, "

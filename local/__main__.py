@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from local import doctor, own_cluster, platform, preview, rehearse, runbook, setting, stack, up
+from local import addons, doctor, own_cluster, platform, preview, rehearse, runbook, setting, stack, up
+from local.failed_command import in_words
 from local.instance import CAMPAIGN, COLD_START, Instance, load, state_root
 from local.tools import DEVICE_PLUGIN, Toolbox, collect, signing_tools
 from modelcar.errors import InputError, refuse
@@ -27,13 +28,16 @@ def _tools(instance: Instance, _: argparse.Namespace) -> int:
     up.say("── tools")
     gpus = up.choose_gpus(instance, up.stack_settings())
     plugin = (DEVICE_PLUGIN,) if gpus else ()
-    collect(up.indented, extra=("helm", *plugin), plugins=("kubernetes", "gcp"))
+    collect(up.indented, extra=plugin, plugins=("kubernetes", "gcp"))
     up.model_server(gpus)
     return 0
 
 
-def _platform(instance: Instance, _: argparse.Namespace) -> int:
+def _platform(instance: Instance, arguments: argparse.Namespace) -> int:
     up.prepare(instance, up.Phases())
+    for names, work in ((arguments.without, addons.remove), (arguments.addons, addons.install)):
+        if names:
+            work(instance, collect(up.indented), names.split(","), up.indented)
     return 0
 
 
@@ -93,11 +97,8 @@ def _pulumi(instance: Instance, arguments: argparse.Namespace) -> int:
 
 
 def _cloud_tools(signing: Sequence[str] = ()) -> Toolbox:
-    tools = collect(up.indented, embedded=False, extra=("helm", *signing), plugins=("kubernetes", "gcp"))
-    if tools.standins:
-        up.indented(
-            f"NOTE: not on this machine, so stand-ins of this project serve: {', '.join(tools.standins)}"
-        )
+    tools = collect(up.indented, embedded=False, extra=tuple(signing), plugins=("kubernetes", "gcp"))
+    up.tell_what_serves(tools, up.indented)
     return tools
 
 
@@ -263,7 +264,7 @@ def _sizes(text: str) -> list[float]:
 
 def _rehearse(instance: Instance, _: argparse.Namespace) -> int:
     up.prepare(instance, up.Phases())
-    tools = collect(up.indented, extra=("helm",), plugins=("kubernetes", "gcp"))
+    tools = collect(up.indented, plugins=("kubernetes", "gcp"))
     rehearse.rehearse(instance, tools, up.say)
     return 0
 
@@ -299,7 +300,15 @@ COMMANDS = {
 
 
 #: Whatever a user can cause; said in words.
-EXPECTED = (InputError, platform.PlatformError, stack.PulumiError, rehearse.RehearsalError, LookupError)
+EXPECTED = (
+    InputError,
+    platform.PlatformError,
+    stack.PulumiError,
+    rehearse.RehearsalError,
+    LookupError,
+    subprocess.CalledProcessError,
+    OSError,
+)
 
 
 def main() -> int:
@@ -320,13 +329,18 @@ def main() -> int:
             command.add_argument("--sizes", type=_sizes, help="of made-up models, in GB, separated by commas")
             command.add_argument("--reader-only", action="store_true", help="leave the model server out")
             command.add_argument("--json", action="store_true", help="for programs")
+        if name == "platform":
+            command.add_argument(
+                "--with", dest="addons", metavar="NAMES", help=f"others' programs: {', '.join(addons.ADDONS)}"
+            )
+            command.add_argument("--without", metavar="NAMES", help="remove these again")
         if name == "pin":
             command.add_argument("image", help="IMAGE:TAG")
     arguments = parser.parse_args()
     try:
         return COMMANDS[arguments.command][0](load(arguments.name), arguments)
     except EXPECTED as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_words(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; `make up` goes on from here, `make down` stops the platform", file=sys.stderr)

@@ -20,15 +20,18 @@ from typing import Any, Literal
 import httpx
 import psutil
 
-from components import reachability
-from components.kserve_platform import CONFIG_MAP, configuration_problems, modelcar_enabled
+from components import autoscaling, existing_image, reachability
+from components.kserve_config import CONFIG_MAP, configuration_problems, modelcar_enabled
 from components.models import Stack, load_stack
+from components.settings import Settings
 from local import gpu
 from local import platform as embedded_platform
 from local.instance import PROJECT, Instance, cache_root
 from local.preview import chosen_backend
 from local.serving import decide, full_cards
 from local.stack import STACK
+from local.tools import OLDEST_GO
+from modelcar.buildx import builder_problem
 from modelcar.errors import InputError
 from modelcar.lock import read_lock
 
@@ -69,6 +72,8 @@ def doctor(instance: Instance, name: str, config: dict[str, Any]) -> list[Line]:
         lines += _reached(stack)
         if name != STACK or instance.kubeconfig.exists():
             lines += _cluster(stack)
+        if name != STACK:  # the embedded platform has a builder of its own
+            lines += _builders(stack)
     if name != STACK:
         lines += _backend()
     return lines
@@ -98,10 +103,11 @@ def _machine(*, embedded: bool) -> Iterator[Line]:
     yield _pulumi()
     if embedded:
         version = _said("go", "version")
-        number = re.search(r"go(\d+)\.(\d+)", version or "")
-        fits = number is not None and (int(number[1]), int(number[2])) >= (1, 26)
+        number = re.search(r"go(\d+)\.(\d+)(?:\.(\d+))?", version or "")
+        fits = number is not None and tuple(int(part or 0) for part in number.groups()) >= OLDEST_GO
         built = (cache_root() / "tools/bin").is_dir()
-        fix = "install Go 1.26 or newer: https://go.dev/doc/install"
+        oldest = ".".join(map(str, OLDEST_GO))
+        fix = f"install Go {oldest} or newer: https://go.dev/doc/install"
         state: Any = "ok" if fits else "note" if built else "missing"
         yield Line("go", state, version or "not on PATH", "" if fits else fix)
         yield _room("memory", psutil.virtual_memory().available / GIB, EMBEDDED_MEMORY)
@@ -167,6 +173,9 @@ def _settings(name: str, config: dict[str, Any]) -> tuple[Stack | None, list[Lin
 
 def _locks(stack: Stack) -> Iterator[Line]:
     for settings in stack.models:
+        if settings.image:
+            yield _existing(settings)
+            continue
         try:
             lock = read_lock(PROJECT / settings.lock_path)
         except (InputError, OSError):
@@ -178,6 +187,29 @@ def _locks(stack: Stack) -> Iterator[Line]:
             yield Line(
                 f"lock of {settings.key}", "ok", f"{lock.total_size / 1e9:.2f} GB, {lock.digest[:19]}…"
             )
+
+
+def _existing(settings: Settings) -> Line:
+    try:
+        found = existing_image.find(settings, preview=False)
+    except InputError as error:
+        one = error.problems[0]
+        return Line(f"image of {settings.key}", "missing", one.value, one.fix)
+    size = (found.size or 0) if found else 0
+    return Line(f"image of {settings.key}", "ok", f"{size / 1e9:.2f} GB of layers, {settings.place.digest}")
+
+
+def _builders(stack: Stack) -> Iterator[Line]:
+    for name in dict.fromkeys(settings.builder for settings in stack.models):
+        part = f"builder {name}" if name else "builder"
+        if problem := builder_problem(name):
+            yield Line(part, "missing", problem.value, problem.fix)
+        elif name or shutil.which("docker") or shutil.which("buildx"):
+            chosen = "as buildx knows it" if name else "one that the docker-build provider chooses or makes"
+            yield Line(part, "ok", chosen)
+        else:
+            found = "neither docker nor buildx is on PATH, so it is not looked at"
+            yield Line(part, "note", found, "install Docker, or name a builder elsewhere (docs/builders.md)")
 
 
 def _google(stack: Stack) -> Iterator[Line]:
@@ -269,6 +301,9 @@ def _cluster(stack: Stack) -> Iterator[Line]:
         wrong = configuration_problems(data, settings.deployment_mode)
         found += "".join(f"; {problem.key}: {problem.value}" for problem in wrong if enabled)
         yield Line("KServe", "missing" if wrong else "ok", found, wrong[0].fix if wrong else "")
+        yield _webhooks(cluster, settings)
+        if any(autoscaling.of(model) for model in stack.models):
+            yield _keda(settings)
         yield from _gpus(cluster, stack)
     except InputError as error:
         [problem] = error.problems
@@ -277,6 +312,32 @@ def _cluster(stack: Stack) -> Iterator[Line]:
         yield Line(
             "cluster", "missing", str(error).splitlines()[0], "log in to it, or choose another context"
         )
+
+
+def _webhooks(cluster: Any, settings: Settings) -> Line:
+    from operations import webhooks
+
+    answer = webhooks.ask(cluster)
+    part = "KServe's webhooks"
+    if answer.state == "unknown":
+        return Line(part, "note", "not asked", "you may not try InferenceServices in namespace default")
+    if answer.state == "answers":
+        return Line(part, "ok", "answer the API server")
+    fix = (
+        webhooks.firewall_rule(settings) if answer.state == "silent" else "wait until KServe's pods are ready"
+    )
+    return Line(part, "missing", answer.said, fix)
+
+
+def _keda(settings: Settings) -> Line:
+    from operations import keda
+
+    try:
+        keda.require(settings)
+    except InputError as error:
+        [problem] = error.problems
+        return Line("KEDA", "missing", problem.value, problem.fix)
+    return Line("KEDA", "ok", "there, for modelcar:autoscaling")
 
 
 def _gpus(cluster: Any, stack: Stack) -> Iterator[Line]:

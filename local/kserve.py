@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from components.kserve_platform import KServeSettings, values
 from local.instance import Instance
 
 NAMESPACE = "kserve"
@@ -55,7 +56,12 @@ def _config_map(manifests: Path) -> dict[str, Any]:
     _change(
         data, "ingress", disableIngressCreation=True, enableGatewayApi=False, disableIstioVirtualHost=True
     )
-    _change(data, "storageInitializer", enableModelcar=True)
+    # What the program installs KServe with elsewhere.
+    _change(
+        data,
+        "storageInitializer",
+        **values(KServeSettings.model_validate({}), "Standard")["kserve"]["storage"],
+    )
     metadata = {"name": "inferenceservice-config", "namespace": NAMESPACE}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 

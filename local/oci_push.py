@@ -16,7 +16,7 @@ def push_layout(layout: Path, registry: str, repository: str) -> str:
     Raises:
         httpx.HTTPError: the registry refused a request or cannot be reached.
     """
-    manifest_digest = str(json.loads((layout / "index.json").read_text())["manifests"][0]["digest"])
+    manifest_digest = digest_of(layout)
     manifest_bytes = _blob(layout, manifest_digest)
     manifest = json.loads(manifest_bytes)
     base = f"http://{registry}/v2/{repository}"
@@ -32,6 +32,11 @@ def push_layout(layout: Path, registry: str, repository: str) -> str:
         target = httpx.URL(f"{base}/manifests/{manifest_digest}")
         client.put(target, content=manifest_bytes, headers=headers).raise_for_status()
     return manifest_digest
+
+
+def digest_of(layout: Path) -> str:
+    """Return the digest of the one image of an OCI layout."""
+    return str(json.loads((layout / "index.json").read_text())["manifests"][0]["digest"])
 
 
 def _blob(layout: Path, digest: str) -> bytes:

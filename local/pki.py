@@ -31,6 +31,7 @@ CLIENTS = {
     "kubelet": (f"system:node:{NODE}", "system:nodes"),
     "kserve": ("kserve-controller-manager", None),
     "kube-router": ("kube-router", None),
+    "front-proxy": ("front-proxy-client", None),
     "apiserver-kubelet": ("kube-apiserver-kubelet-client", "system:masters"),
 }
 

@@ -12,7 +12,7 @@ import yaml
 from local.driver import driver_folder
 from local.gpu import Gpus
 from local.instance import Instance
-from local.pki import NODE
+from local.pki import CLIENTS, NODE
 from local.tools import DEVICE_PLUGIN, Toolbox
 
 SERVICE_CIDR = "10.96.0.0/16"
@@ -173,6 +173,7 @@ def _api_server(instance: Instance, tools: Toolbox) -> dict[str, Any]:
         f"--service-cluster-ip-range={SERVICE_CIDR}",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
+        "--feature-gates=ImageVolume=true",  # as from 1.35, GKE's default; it drops the field otherwise
         "--allow-privileged=true",  # as kubeadm and GKE have it: a builder in the cluster needs it
         "--kubelet-preferred-address-types=InternalIP",  # there is no DNS for the node's name
         f"--client-ca-file={pki}/ca.crt",
@@ -184,6 +185,14 @@ def _api_server(instance: Instance, tools: Toolbox) -> dict[str, Any]:
         f"--service-account-key-file={pki}/service-account.pub",
         f"--service-account-signing-key-file={pki}/service-account.key",
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+        # APIs that others serve, such as KEDA's external metrics, get requests in the caller's name.
+        f"--requestheader-client-ca-file={pki}/ca.crt",
+        f"--requestheader-allowed-names={CLIENTS['front-proxy'][0]}",
+        "--requestheader-username-headers=X-Remote-User",
+        "--requestheader-group-headers=X-Remote-Group",
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+        f"--proxy-client-cert-file={pki}/front-proxy.crt",
+        f"--proxy-client-key-file={pki}/front-proxy.key",
     ]
     ready = {"url": "https://127.0.0.1:6443/readyz", "ca": f"{pki}/ca.crt"}
     return _service("kube-apiserver", argv, ready, ["etcd"])

@@ -128,6 +128,23 @@ def down(instance: Instance, progress: Progress) -> None:
     clean_leftovers(instance, None)
 
 
+def restart(instance: Instance, name: str) -> None:
+    """End a process of the platform, which its supervisor starts again, and wait until it is ready.
+
+    Raises:
+        PlatformError: it does not become ready.
+    """
+    former = status(instance)[name]["restarts"]
+    with suppress(OSError, ValueError, psutil.Error):
+        psutil.Process(int((instance.pids / f"{name}.pid").read_text())).terminate()
+    _wait(
+        lambda: status(instance)[name]["restarts"] > former,
+        STOP_SECONDS,
+        lambda: f"{name} does not end\n{_log_tail(instance, name)}",
+    )
+    _wait_ready(instance, name)
+
+
 def clean_leftovers(instance: Instance, tools: Toolbox | None) -> None:
     """Remove what outlives the namespaces, or a crash: the link, empty cgroups, pid files, cover folders."""
     ip = tools.programs["ip"] if tools else find_debian("ip", tools_folder() / "debian")

@@ -1,11 +1,15 @@
-"""Pulumi's own plugins: the official ones where they are or can be had, stand-ins where they cannot."""
+"""Pulumi's own plugins: the official ones where they are or can be had, else ours.
+
+Ours is the real kubernetes provider, built from its Go module, and stand-ins for what has none.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from local.instance import PROJECT, state_root
@@ -14,16 +18,30 @@ KUBERNETES_PLUGIN_VERSION = "4.34.2"
 GCP_PLUGIN_VERSION = "10.2.0"
 
 
-#: Official plugins that a stand-in can serve for: name → version.
+#: Official plugins that a program of ours can serve for: name → version that its SDK asks for.
 PLUGINS = {"kubernetes": KUBERNETES_PLUGIN_VERSION, "gcp": GCP_PLUGIN_VERSION}
+KUBERNETES_PLUGIN = "pulumi-resource-kubernetes"
 #: Comes with the Pulumi CLI.
 LANGUAGE_HOST = "pulumi-language-python"
 
 
-def missing_plugins(
+@dataclass(frozen=True)
+class Found:
+    """What there is of Pulumi's own programs.
+
+    missing: programs that are not here and cannot be had, so that ours have to serve.
+    downloads: False where a plugin of an installed SDK is not here and cannot be downloaded. Pulumi must not
+        try then: it does so five times for each such plugin before each command, which takes three seconds.
+    """
+
+    missing: tuple[str, ...]
+    downloads: bool
+
+
+def find_plugins(
     pulumi: Path, which: Callable[[str], Path | None], plugins: Iterable[str] = ("kubernetes",)
-) -> tuple[str, ...]:
-    """Say which official programs are missing and cannot be had, so that a stand-in has to serve.
+) -> Found:
+    """Say which official programs are missing and cannot be had; install the plugins that can.
 
     Args:
         pulumi: the CLI; the language host usually lies beside it.
@@ -32,23 +50,32 @@ def missing_plugins(
     """
     has_host = which(LANGUAGE_HOST) or (pulumi.parent / LANGUAGE_HOST).exists()
     missing = [] if has_host else [LANGUAGE_HOST]
+    absent = [name for name in PLUGINS if not which(f"pulumi-resource-{name}") and not _is_installed(name)]
+    downloads = not absent or _is_reachable()
     for name in plugins:
-        program = f"pulumi-resource-{name}"
-        if not which(program) and not _plugin(name, PLUGINS[name], pulumi):
-            missing.append(program)
-    return tuple(missing)
+        if name in absent and not (downloads and _install(name, pulumi)):
+            missing.append(f"pulumi-resource-{name}")
+            downloads = False
+    return Found(tuple(missing), downloads)
 
 
-def _plugin(name: str, version: str, pulumi: Path) -> bool:
+def _is_installed(name: str) -> bool:
     home = Path(os.environ.get("PULUMI_HOME", Path.home() / ".pulumi"))
-    if (home / "plugins" / f"resource-{name}-v{version}").is_dir():
-        return True
+    return (home / "plugins" / f"resource-{name}-v{PLUGINS[name]}").is_dir()
+
+
+def _is_reachable() -> bool:
+    """Whether there is a way to Pulumi's downloads from here."""
     try:
         socket.getaddrinfo("get.pulumi.com", 443)
     except OSError:
-        return False  # no way to Pulumi's downloads from here
+        return False
+    return True
+
+
+def _install(name: str, pulumi: Path) -> bool:
     result = subprocess.run(
-        [str(pulumi), "plugin", "install", "resource", name, version],
+        [str(pulumi), "plugin", "install", "resource", name, PLUGINS[name]],
         env={**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"},
         capture_output=True,
         check=False,
@@ -56,17 +83,21 @@ def _plugin(name: str, version: str, pulumi: Path) -> bool:
     return result.returncode == 0
 
 
-def standin_folder(standins: Iterable[str]) -> Path:
-    """A folder of this checkout's that holds only the stand-ins that are needed."""
+def plugin_folder(standins: Iterable[str], built: Mapping[str, Path] | None = None) -> Path:
+    """Return a folder of this checkout's that holds only those programs of ours that are needed.
+
+    Args:
+        standins: names of stand-ins.
+        built: plugins that were built here, by name.
+    """
     folder = state_root() / "standins"
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = set(standins)
+    wanted = {name: PROJECT / "standins" / "bin" / name for name in standins} | dict(built or {})
     for link in folder.iterdir():
         if link.name not in wanted:
             link.unlink()
-    for name in wanted:
+    for name, source in wanted.items():
         link = folder / name
-        source = PROJECT / "standins" / "bin" / name
         if link.is_symlink() and link.readlink() == source:
             continue
         link.unlink(missing_ok=True)

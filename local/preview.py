@@ -104,8 +104,8 @@ DEPLOY = ("up", "--yes", "--continue-on-error")
 IDLE = "idle"
 #: The setting that `make rollback` changes.
 ROLLBACK = "rollbackTo"
-#: What somebody changed past the program; any difference is an error.
-DRIFT = ("preview", "--refresh", "--expect-no-changes")
+#: What somebody changed past the program, field by field; any difference is an error.
+DRIFT = ("preview", "--refresh", "--diff", "--expect-no-changes")
 
 
 def scratch_project(name: str) -> Path:
@@ -125,6 +125,22 @@ def scratch_variables(folder: Path) -> dict[str, str]:
         "PULUMI_CONFIG_PASSPHRASE": "",
         "MODELCAR_GCP_STANDIN": str(folder / "google.json"),
     }
+
+
+def told(tools: Toolbox, folder: Path, variables: dict[str, str], *arguments: str) -> tuple[int, str]:
+    """Run Pulumi in a folder, show what it says, and return its exit status and that."""
+    command = [tools["pulumi"], *arguments, "--non-interactive"]
+    result = subprocess.run(
+        command,
+        cwd=folder,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    print(result.stdout, flush=True)
+    return result.returncode, result.stdout
 
 
 def run(tools: Toolbox, folder: Path, variables: dict[str, str], *arguments: str, quiet: bool = False) -> int:

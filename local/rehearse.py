@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from components.model_service import POOL_LABEL
+from components.scheduling import POOL_LABEL
 from local import platform, preview
 from local.instance import PROJECT, Instance
 from local.pki import NODE
@@ -51,7 +51,9 @@ def rehearse(instance: Instance, tools: Toolbox, progress: Progress) -> None:
         patch = json.dumps({"spec": {"predictor": {"maxReplicas": 3}}})
         service = ("inferenceservice", project.config["serviceName"], "-n", project.config["namespace"])
         platform.kubectl(instance, tools, "patch", *service, "--type=merge", "-p", patch)
-        project.step("every night: somebody changed the service by hand", preview.DRIFT, fails=True)
+        project.step(
+            "every night: somebody changed the service by hand", preview.DRIFT, finds="maxReplicas: 3 => 1"
+        )
         project.step("main: deploy dev again, which puts it right", ("up", "--yes", "--refresh"))
         project.step("every night: no drift any more", preview.DRIFT)
     finally:
@@ -96,13 +98,15 @@ class _Project:
         platform.kubectl(self.instance, self.tools, "label", "node", NODE, "--overwrite", label)
         preview.run(self.tools, self.folder, self.variables, "stack", "init", STACK, quiet=True)
 
-    def step(
-        self, title: str, command: tuple[str, ...], *, fails: bool = False, policies: bool = True
-    ) -> None:
+    def step(self, title: str, command: tuple[str, ...], *, finds: str = "", policies: bool = True) -> None:
+        """Run one command; finds: what it has to name when it fails, as it should then."""
         self.progress(f"── {title}: pulumi {' '.join(command)}")
         pack = ("--policy-pack", str(PROJECT / "policy")) if policies else ()
         arguments = (*command, "--stack", STACK, *pack)
-        failed = preview.run(self.tools, self.folder, self.variables, *arguments) != 0
-        if failed != fails:
-            raise RehearsalError(f"{title}: it should have {'failed' if fails else 'succeeded'}")
+        status, said = preview.told(self.tools, self.folder, self.variables, *arguments)
+        failed = status != 0
+        if failed != bool(finds):
+            raise RehearsalError(f"{title}: it should have {'failed' if finds else 'succeeded'}")
+        if finds not in said:
+            raise RehearsalError(f"{title}: it failed, and did not say {finds!r}")
         self.progress(f"   as it should: {'refused' if failed else 'done'}")

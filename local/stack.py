@@ -41,10 +41,7 @@ def environment(instance: Instance, tools: Toolbox) -> dict[str, str]:
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_AUTOMATION_API_SKIP_VERSION_CHECK": "true",
     }
-    if any(name.startswith("pulumi-resource-") for name in tools.standins):
-        # Plugins cannot be had from here: without this, every command tries five times to download those of
-        # all installed SDKs, which takes three seconds.
-        variables["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
+    variables |= plugin_variables(tools)
     if tools.embedded:
         variables["BUILDX_CONFIG"] = str(instance.buildx_config)  # the platform's builder, not the user's
     if "PULUMI_BACKEND_URL" not in os.environ:
@@ -53,6 +50,18 @@ def environment(instance: Instance, tools: Toolbox) -> dict[str, str]:
         variables["PULUMI_BACKEND_URL"] = backend.as_uri()
         variables["PULUMI_CONFIG_PASSPHRASE"] = ""
     return variables
+
+
+def plugin_variables(tools: Toolbox) -> dict[str, str]:
+    """Return what Pulumi has to be told of its plugins where some of them cannot be downloaded."""
+    found: dict[str, str] = {}
+    if not tools.downloads_plugins:
+        found["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
+    if tools.built_plugins:
+        # The SDK asks for its own version, and Pulumi warns of ours before every provider; we say it once
+        # (local/up.py). PULUMI_DEV takes that warning away and shows hidden commands; it does no more.
+        found["PULUMI_DEV"] = "true"
+    return found
 
 
 def pulumi(instance: Instance, tools: Toolbox, *arguments: str, capture: bool = False) -> str:

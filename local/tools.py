@@ -15,19 +15,22 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from local import kubernetes_provider
 from local.debian import debian_parts
 from local.instance import KSERVE_VERSION, KUBERNETES_VERSION, PROJECT, cache_root
 from local.netfilter import netfilter
-from local.plugins import missing_plugins, standin_folder
+from local.plugins import KUBERNETES_PLUGIN, find_plugins, plugin_folder
 from modelcar.errors import InputError, refuse
 
-PULUMI_VERSION = "3.259.0"
+PULUMI_VERSION = "3.274.1"
+PULUMI_YAML_VERSION = "1.25.0"
 DOCKER_BUILD_VERSION = "0.0.22"
 BUILDKIT_VERSION = "0.31.0"
 HELM_VERSION = "3.22.0"
@@ -38,9 +41,17 @@ GOVULNCHECK_VERSION = "1.9.0"
 KUBE_ROUTER_VERSION = "2.1.0"
 KANIKO_VERSION = "1.24.0"
 KYVERNO_VERSION = "1.19.1"
+COREDNS_VERSION = "1.15.0"
+KEDA_VERSION = "2.21.0"
+KNATIVE_VERSION = "0.48.1"
+#: Programs of Knative Serving.
+KNATIVE = ("activator", "autoscaler", "controller", "webhook", "queue")
 #: An older KServe, which the smoke test is tried against.
 OLDER_KSERVE_VERSION = "0.16.0"
 OLDER_KSERVE = "kserve-manager-older"
+
+#: What the newest of the programs asks for in its go.mod (Pulumi's CLI).
+OLDEST_GO = (1, 26, 6)
 
 #: Lets the kubelet advertise this machine's GPUs.
 DEVICE_PLUGIN = "modelcar-device-plugin"
@@ -65,9 +76,34 @@ class Tool:
     ldflags: str = ""
     on_path: tuple[str, ...] = ()
 
+    @property
+    def folder(self) -> str:
+        """Where it is kept, below the folder of the tools."""
+        return "bin"
+
+    @property
+    def target(self) -> Path:
+        """What is built."""
+        return tools_folder() / self.folder / self.name
+
+
+@dataclass(frozen=True)
+class Plugin(Tool):
+    """A plugin of Pulumi's own, for where the official one cannot be had; else it must not be on PATH.
+
+    Pulumi takes a plugin on PATH before one that it installed itself.
+    """
+
+    @property
+    def folder(self) -> str:
+        """A folder that never is on PATH."""
+        return "plugins"
+
 
 _K8S = "k8s.io/component-base/version"
 _K8S_FLAGS = f"-X {_K8S}.gitVersion=v{KUBERNETES_VERSION} -X {_K8S}.gitMajor=1 -X {_K8S}.gitMinor=34"
+
+_KEDA_FLAGS = f"-X github.com/kedacore/keda/v2/version.Version={KEDA_VERSION}"
 
 TOOLS = (
     Tool(
@@ -85,6 +121,14 @@ TOOLS = (
         "github.com/pulumi/pulumi-docker-build/provider/cmd/pulumi-resource-docker-build",
         f"-X github.com/pulumi/pulumi-docker-build/provider.Version={DOCKER_BUILD_VERSION}",
         on_path=("pulumi-resource-docker-build",),
+    ),
+    Plugin(
+        KUBERNETES_PLUGIN,
+        kubernetes_provider.VERSION,
+        "kubernetes-provider",
+        "./",
+        f"-X {kubernetes_provider.MODULE}/pkg/version.Version={kubernetes_provider.VERSION}",
+        on_path=(KUBERNETES_PLUGIN,),
     ),
     Tool("buildkitd", BUILDKIT_VERSION, "docker-build", "github.com/moby/buildkit/cmd/buildkitd"),
     Tool("buildctl", BUILDKIT_VERSION, "docker-build", "github.com/moby/buildkit/cmd/buildctl"),
@@ -140,6 +184,15 @@ TOOLS = (
         "golang.org/x/vuln/cmd/govulncheck",
         on_path=("govulncheck",),
     ),
+    # Runs the examples of other languages: nothing else here is written in YAML.
+    Tool(
+        "pulumi-language-yaml",
+        PULUMI_YAML_VERSION,
+        "pulumi-yaml",
+        "github.com/pulumi/pulumi-yaml/cmd/pulumi-language-yaml",
+        f"-X github.com/pulumi/pulumi-yaml/pkg/version.Version={PULUMI_YAML_VERSION}",
+        on_path=("pulumi-language-yaml",),
+    ),
     Tool("d2", D2_VERSION, "d2", "oss.terrastruct.com/d2"),
     Tool(
         "kaniko",
@@ -155,6 +208,21 @@ TOOLS = (
         "github.com/kyverno/kyverno/cmd/kyverno",
         f"-X github.com/kyverno/kyverno/pkg/version.BuildVersion=v{KYVERNO_VERSION}",
     ),
+    # Of addons of the platform (local/addons.py).
+    Tool("kube-proxy", KUBERNETES_VERSION, "kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy", _K8S_FLAGS),
+    Tool("coredns", COREDNS_VERSION, "coredns", "./coredns"),
+    *(
+        Tool(name, KEDA_VERSION, "keda", f"github.com/kedacore/keda/v2/cmd/{part}", _KEDA_FLAGS)
+        for name, part in (
+            ("keda", "operator"),
+            ("keda-adapter", "adapter"),
+            ("keda-admission-webhooks", "webhooks"),
+        )
+    ),
+    *(
+        Tool(f"knative-{name}", KNATIVE_VERSION, "knative", f"knative.dev/serving/cmd/{name}")
+        for name in KNATIVE
+    ),
 )
 
 #: Not part of the local stack: collected only when asked for by name.
@@ -167,8 +235,15 @@ ON_REQUEST = (
     "kyverno",
     "d2",
     "govulncheck",
+    "pulumi-language-yaml",
     OLDER_KSERVE,
     DEVICE_PLUGIN,
+    "kube-proxy",
+    "coredns",
+    "keda",
+    "keda-adapter",
+    "keda-admission-webhooks",
+    *(f"knative-{name}" for name in KNATIVE),
 )
 
 
@@ -180,6 +255,8 @@ class Toolbox:
     embedded: for the embedded platform; False where cluster, registry and builder are the user's own.
     registry_front: a program that stands before the registry, without its last two arguments, which are the
         addresses that it listens on and passes on to; empty: clients reach the registry itself.
+    built_plugins: Pulumi's own plugins that were built here, because the official ones cannot be had.
+    downloads_plugins: whether Pulumi could download a plugin that a stack needs and that is not here.
     """
 
     programs: dict[str, Path]
@@ -189,6 +266,8 @@ class Toolbox:
     standins: tuple[str, ...] = field(default=())
     embedded: bool = True
     registry_front: tuple[str, ...] = ()
+    built_plugins: tuple[str, ...] = ()
+    downloads_plugins: bool = True
 
     def __getitem__(self, name: str) -> str:
         """Return the path of a program."""
@@ -221,15 +300,31 @@ def collect(
         _require_linux_root()
     debian = debian_parts(tools_folder() / "debian", progress) if embedded else {}
     wanted = [tool for tool in TOOLS if _is_wanted(tool.name, embedded=embedded, extra=extra)]
-    built = {tool.name: _find_or_build(tool, progress) for tool in wanted}
+    built = {tool.name: _find_or_build(tool, progress) for tool in wanted if not isinstance(tool, Plugin)}
     kserve = _kserve_manifests(progress, KSERVE_VERSION) if embedded else tools_folder()
-    standins = missing_plugins(built["pulumi"], _which, plugins)
+    found = find_plugins(built["pulumi"], _which, plugins)
+    missing = set(found.missing)
+    own = {
+        tool.name: _build(tool, progress)
+        for tool in TOOLS
+        if isinstance(tool, Plugin) and tool.name in missing
+    }
+    standins = tuple(name for name in found.missing if name not in own)
     folders = [built["pulumi"].parent, tools_folder() / "bin"]
-    # Last on PATH: an official program always wins over its stand-in.
+    # Last on PATH: an official program always wins over ours.
     own_path = os.environ.get("PATH", "")
-    path = os.pathsep.join([*map(str, folders), own_path, str(standin_folder(standins))])
+    path = os.pathsep.join([*map(str, folders), own_path, str(plugin_folder(standins, own))])
     filters = netfilter(tools_folder() / "netfilter", progress) if embedded else None
-    return Toolbox({**debian, **built}, path, kserve, filters, standins, embedded)
+    return Toolbox(
+        {**debian, **built, **own},
+        path,
+        kserve,
+        filters,
+        standins,
+        embedded,
+        built_plugins=tuple(own),
+        downloads_plugins=found.downloads,
+    )
 
 
 def with_older_kserve(tools: Toolbox, progress: Progress) -> Toolbox:
@@ -338,7 +433,7 @@ def _find_or_build(tool: Tool, progress: Progress) -> Path:
 
 
 def _build(tool: Tool, progress: Progress) -> Path:
-    target = tools_folder() / "bin" / tool.name
+    target = tool.target
     stamp = tools_folder() / "stamps" / tool.name
     wanted = _fingerprint(tool)
     if target.exists() and stamp.exists() and stamp.read_text() == wanted:
@@ -349,17 +444,19 @@ def _build(tool: Tool, progress: Progress) -> Path:
     started = time.monotonic()
     target.parent.mkdir(parents=True, exist_ok=True)
     stamp.parent.mkdir(parents=True, exist_ok=True)
-    command = ["go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly"]
-    command += ["-ldflags", f"-s -w {tool.ldflags}".strip(), "-o", str(target), tool.package]
-    result = subprocess.run(
-        command,
-        cwd=_module_folder(tool.module),
-        env={**os.environ, "CGO_ENABLED": "0"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    # Without DWARF, which the linker would leave out: a fifth less to compute.
+    command = ["go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-gcflags=all=-dwarf=false"]
+    command += ["-ldflags", f"-s -w {tool.ldflags}".strip(), "-o", str(target)]
+    with tempfile.TemporaryDirectory(prefix="modelcar-build-") as scratch:
+        result = subprocess.run(
+            [*command, *_overlay(tool, Path(scratch)), tool.package],
+            cwd=_module_folder(tool.module),
+            env={**os.environ, "CGO_ENABLED": "0"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
     if result.returncode:
         tail = "\n".join(result.stdout.strip().splitlines()[-15:])
         raise refuse(
@@ -373,13 +470,22 @@ def _build(tool: Tool, progress: Progress) -> Path:
     return target
 
 
+def _overlay(tool: Tool, folder: Path) -> list[str]:
+    """Write the files that a tool embeds to a folder; return what `go build` needs to be told of them."""
+    if tool.name != KUBERNETES_PLUGIN:
+        return []
+    module = Path(download_module(tool.module, kubernetes_provider.MODULE)["Dir"])
+    files = kubernetes_provider.embedded_files(module, tool.version)
+    return ["-overlay", str(kubernetes_provider.overlay(_module_folder(tool.module), files, folder))]
+
+
 def _which(name: str) -> Path | None:
     """Look on PATH, but not at ours: what we built is checked against its pins, and a stand-in is none."""
     found = shutil.which(name)
     if not found:
         return None
     path = Path(found)
-    built = path.parent == tools_folder() / "bin"
+    built = path.parent == tools_folder() / "bin" or path.resolve().parts[-3:-1] == ("tools", "plugins")
     # Also another checkout's: a shell may have its environment.
     standin = path.resolve().parts[-3:-1] == ("standins", "bin")
     return None if built or standin else path
@@ -396,9 +502,12 @@ def _fingerprint(tool: Tool) -> str:
     for file in ("go.mod", "go.sum"):
         digest.update((folder / file).read_bytes())
     if tool.package.startswith("./"):
-        for source in sorted((folder / tool.package).glob("*.go")):
+        package = folder / tool.package
+        for source in sorted([*package.rglob("*.go"), *package.rglob("go.mod")]):
             if not source.name.endswith("_test.go"):
                 digest.update(f"{source.name}\0".encode() + source.read_bytes())
+    if isinstance(tool, Plugin):
+        digest.update(Path(kubernetes_provider.__file__).read_bytes())
     return digest.hexdigest()
 
 
@@ -408,7 +517,7 @@ def _require_go(tool: Tool) -> None:
     raise refuse(
         "go",
         f"not on PATH, needed to build {tool.name} {tool.version}",
-        allowed="Go 1.26 or newer",
+        allowed=f"Go {'.'.join(map(str, OLDEST_GO))} or newer",
         fix="install Go from https://go.dev/dl/ (or your distribution), then run the command again",
     )
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,10 +18,12 @@ import psutil
 import yaml
 
 from components.settings import Settings
-from local import ask, own_cluster, platform, servers, stack
+from local import ask, kubernetes_provider, own_cluster, platform, servers, stack
 from local.gpu import Gpus
 from local.instance import PROJECT, Instance, cache_root
+from local.oci_push import digest_of
 from local.plan import TOOL_IMAGE
+from local.plugins import KUBERNETES_PLUGIN_VERSION
 from local.serving import decide, full_cards
 from local.tools import DEVICE_PLUGIN, Toolbox, collect, signing_tools
 from modelcar import fetching
@@ -33,6 +35,12 @@ from modelcar.tiny_model import make_tiny_model
 
 #: What the kernel calls a processor, and what OCI does.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def architecture() -> str:
+    """Return what images call this machine's processor."""
+    return ARCHITECTURES.get(machine(), "amd64")
+
 
 #: Patience for a server whose node has just come back; a new one was waited for by `pulumi up`.
 SERVER_SECONDS = 300.0
@@ -94,8 +102,7 @@ def prepare(instance: Instance, phases: Phases) -> tuple[Toolbox, bool]:
         gpus = None if own else choose_gpus(instance, settings)
         plugin = (DEVICE_PLUGIN,) if gpus else ()
         tools = collect(indented, embedded=not own, extra=(*plugin, *signing_tools(settings)))
-        for name in tools.standins:
-            indented(f"NOTE: the official {name} is not on this machine; a stand-in of this project serves")
+        tell_what_serves(tools, indented)
     if own:
         with phases.time("your cluster"):
             own_cluster.write_settings(instance, tools, settings, indented)
@@ -110,6 +117,17 @@ def prepare(instance: Instance, phases: Phases) -> tuple[Toolbox, bool]:
     if not own:
         require_disk(instance, settings)
     return tools, own
+
+
+def tell_what_serves(tools: Toolbox, progress: Callable[[str], None]) -> None:
+    """Say which of Pulumi's own programs could not be had, and what serves for each."""
+    for name in tools.built_plugins:
+        progress(
+            f"NOTE: {name} {kubernetes_provider.VERSION} serves, built from Pulumi's source: "
+            f"{KUBERNETES_PLUGIN_VERSION}, which its SDK asks for, cannot be downloaded here"
+        )
+    for name in tools.standins:
+        progress(f"NOTE: the official {name} is not on this machine; a stand-in of this project serves")
 
 
 def choose_gpus(instance: Instance, settings: dict[str, Any]) -> Gpus | None:
@@ -155,9 +173,12 @@ def start_platform(instance: Instance, tools: Toolbox, gpus: Gpus | None) -> Non
 
 
 def models_of(settings: dict[str, Any]) -> list[str]:
-    """Return the locked models that a stack's settings name."""
+    """Return the locked models that a stack's settings name; one with an image that is there has no lock."""
     if "models" in settings:
-        return [str(entry.get("model", entry.get("name"))) for entry in settings["models"]]
+        built = [entry for entry in settings["models"] if not entry.get("image")]
+        return [str(entry.get("model", entry.get("name"))) for entry in built]
+    if settings.get("image"):
+        return []
     return [str(settings.get("model", Settings.model_fields["model"].default))]
 
 
@@ -182,7 +203,7 @@ def write_platform_settings(instance: Instance, gpus: Gpus | None = None) -> Non
         instance: the platform.
         gpus: the cards that its node hands out; None lets the CPU serve.
     """
-    base = json.loads((instance.state / "base" / "index.json").read_text())["manifests"][0]["digest"]
+    base = digest_of(instance.state / "base")
     settings = platform_settings(instance, model_server(gpus), base, psutil.cpu_count() or 1)
     instance.settings_file.write_text(json.dumps(settings, indent=1) + "\n")
 
@@ -203,7 +224,7 @@ def platform_settings(
         "registry": f"{instance.registry}/models",
         "registryInsecure": True,
         "builder": instance.builder,
-        "architecture": ARCHITECTURES.get(machine(), "amd64"),
+        "architecture": architecture(),
         "kubeconfig": str(instance.kubeconfig),
         "serverImage": f"{instance.registry}/{TOOL_IMAGE}@{base}",
         "serverCommand": server.command,

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,16 +19,21 @@ from modelcar.build_options import export_options, image_tag
 from modelcar.builder_push import push_by_builder
 from modelcar.errors import InputError, refuse
 from modelcar.evidence import attach_sbom
+from modelcar.extra import parse_option
 from modelcar.image import modelcar_image
 from modelcar.inspect_image import describe, differences, inspect, to_document
 from modelcar.layer_format import LARGE_FILE
+from modelcar.layouts import LAYOUTS
 from modelcar.lock import COMPRESSIONS, Lock, lock_path, read_lock
 from modelcar.made_up import PRESETS, make_made_up_model
 from modelcar.manifest import Image
+from modelcar.mirrors import mirror_targets, name_of
 from modelcar.oci_layout import context_of, replace_file
 from modelcar.paths import printable
 from modelcar.progress import amount, bar
+from modelcar.promote import promote
 from modelcar.push import layers_there, push_layers
+from modelcar.push_from import push_from
 from modelcar.registry import Registry, Target, parse
 from modelcar.sbom import sbom
 from modelcar.signing import SCHEME, Trust
@@ -37,6 +42,8 @@ from modelcar.weights import read_weights
 
 #: Folder that models, locks and layouts are below.
 PROJECT = Path(__file__).absolute().parent.parent
+#: How a model gets kernels again.
+RENEW = "once it serves, `make kernels STACK=…` saves new ones"
 #: Exit code of a command that the user stopped: 128 and SIGINT, as a shell has it.
 STOPPED = 130
 
@@ -75,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--folder", metavar="PATH", help="folder with config.json, safetensors, a tokenizer")
     lock.add_argument("--revision", help="branch, tag or commit of the repository (default: main)")
     _choice_options(lock)
+    lock.add_argument(
+        "--extra",
+        action="append",
+        metavar="PATH=URL#sha256=…",
+        help="a file that a hub's model gets; repeatable. Those of modelcar/models/NAME/extra/ are taken too",
+    )
     lock.add_argument("--license", help="SPDX identifier, where the hub does not say the right one")
     lock.add_argument("--compression", choices=COMPRESSIONS, help="of the layers (default: none)")
     lock.add_argument(
@@ -92,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         "--architecture", default="amd64", choices=LOCKED_ARCHITECTURES, help="of the image (default: amd64)"
     )
     _fetch_options(fetch)
+    _mirror_options(fetch)
 
     verify = commands.add_parser("verify", help="read a fetched model again and compare it with its lock")
     verify.set_defaults(run=_verify)
@@ -116,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("--insecure", action="store_true", help="push over plain HTTP")
     push.add_argument("--builder", metavar="NAME", help="let this buildx builder fetch and push them")
     push.add_argument("--endpoint", metavar="URL", help="of the hub or a mirror, as the builder reaches it")
+    _mirror_options(push)
 
     options = commands.add_parser(
         "options", help="print buildx's options for the very image that is predicted"
@@ -183,11 +198,26 @@ def _parser() -> argparse.ArgumentParser:
 def _choice_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow", action="append", metavar="PATTERN", help="take only these; repeatable")
     parser.add_argument("--ignore", action="append", metavar="PATTERN", help="leave these out; repeatable")
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, help="any: take a layout that vLLM may not load (default: auto)"
+    )
 
 
 def _fetch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--endpoint", metavar="URL", help="of the hub or a mirror (default: HF_ENDPOINT)")
     parser.add_argument("--jobs", type=_jobs, metavar="N", help="files at a time (default: 4, of a folder 2)")
+
+
+def _mirror_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--from",
+        dest="mirrors",
+        action="append",
+        default=[],
+        metavar="HOST/PATH",
+        help="repository that layers come from, before anything else; repeatable",
+    )
+    parser.add_argument("--from-insecure", action="store_true", help="read those over plain HTTP")
 
 
 def _jobs(text: str) -> int:
@@ -213,24 +243,30 @@ def _made_up(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    weights = read_weights(options.folder, allow=options.allow or (), ignore=options.ignore or ())
-    _say_left_out(weights.skipped)
+    weights = read_weights(
+        options.folder,
+        allow=options.allow or (),
+        ignore=options.ignore or (),
+        layout=options.layout or LAYOUTS[0],
+    )
+    _say_left_out(weights.skipped, weights.doubts)
     config = weights.config
     width = max(len(file.path) for file in weights.files)
     for file in weights.files:
         own = "own layer" if file.size >= LARGE_FILE else ""
         _say(f"{file.path:<{width}}  {amount(file.size):>10}  {own}".rstrip())
     _say(f"{'in all':<{width}}  {amount(weights.total_size):>10}  {len(weights.files)} files")
-    name = ", ".join(config.architectures) or config.model_type
-    _say(f"{name}, {weights.parameters:,} parameters, {config.dtype or 'type of the numbers not said'}")
+    if config:
+        name = ", ".join(config.architectures) or config.model_type
+        _say(f"{name}, {weights.parameters:,} parameters, {config.dtype or 'type of the numbers not said'}")
 
 
 def _lock(options: argparse.Namespace) -> None:
     project: Path = options.project
     name = locking.check_name(options.name)
     description = _description(options)
-    resolved = locking.resolve(description, project, endpoint=options.endpoint)
-    _say_left_out(resolved.skipped)
+    resolved = locking.resolve(description, project, endpoint=options.endpoint, name=name)
+    _say_left_out(resolved.skipped, resolved.doubts)
     former = _former(lock_path(project, name))
     total = sum(resolved.files.sizes.values())
     started = time.monotonic()
@@ -244,6 +280,12 @@ def _lock(options: argparse.Namespace) -> None:
         _note("note: the folder is not below the project, so only this machine can fetch the model")
     for warning in locking.warnings(lock):
         _note(f"warning: {warning}")
+    if former and former.kernels:
+        names = ", ".join(entry.name for entry in former.kernels)
+        if lock.kernels:
+            _say(f"kept: kernels {names}, as the model's configuration is the same")
+        else:
+            _note(f"warning: the model's configuration changed: kernels {names} are dropped; {RENEW}")
     if former:
         for line in lock_diff.describe(lock_diff.diff(former, lock)):
             _say(line)
@@ -251,9 +293,11 @@ def _lock(options: argparse.Namespace) -> None:
     _say(modelcar_image(lock, read_base("amd64")).digest)
 
 
-def _say_left_out(skipped: Sequence[tuple[str, str]]) -> None:
+def _say_left_out(skipped: Sequence[tuple[str, str]], doubts: Sequence[str]) -> None:
     for path, why in skipped:
         _note(f"left out: {printable(path)} ({why})")
+    for doubt in doubts:
+        _note(f"warning: {doubt}")
 
 
 def _description(options: argparse.Namespace) -> locking.Description:
@@ -274,6 +318,8 @@ def _description(options: argparse.Namespace) -> locking.Description:
         "license": options.license,
         "compression": options.compression,
         "allow_pickle": options.allow_pickle,
+        "layout": options.layout,
+        "extra": tuple(map(parse_option, options.extra)) if options.extra else None,
     }
     return replace(description, **{key: value for key, value in said.items() if value is not None})
 
@@ -317,6 +363,7 @@ def _fetch(options: argparse.Namespace) -> None:
     missing = fetching.missing_bytes(lock, destination)
     started = time.monotonic()
     base = read_base(options.architecture)
+    mirrors = mirror_targets(options.mirrors, insecure=options.from_insecure)
     with bar(f"fetch {lock.name}", missing) as progress:
         fetched = fetching.fetch(
             lock,
@@ -326,7 +373,10 @@ def _fetch(options: argparse.Namespace) -> None:
             endpoint=options.endpoint,
             progress=progress,
             jobs=options.jobs,
+            mirrors=mirrors,
+            note=_note,
         )
+    _say_origins(fetched.origins)
     _say(f"{amount(fetched.written)} fetched in {time.monotonic() - started:.1f} s, as the lock says")
     _say(fetched.layout.context)
 
@@ -339,7 +389,8 @@ def _verify(options: argparse.Namespace) -> int:
         problems = fetching.verify(lock, locking.layout_path(options.project, lock.name), progress=progress)
     for problem in problems:
         _note(str(problem))
-    _say(f"{len(lock.layers) - len(problems)} of {len(lock.layers)} layers are as the lock says")
+    count = len(lock.layers) + len(lock.kernels)
+    _say(f"{count - len(problems)} of {count} layers are as the lock says")
     return 1 if problems else 0
 
 
@@ -365,23 +416,51 @@ def _push(options: argparse.Namespace) -> int:
     layout = locking.layout_path(options.project, lock.name)
     registry, _, name = options.repository.rpartition("/")
     target = Target(registry, name, options.insecure)
+    mirrors = mirror_targets(options.mirrors, target, insecure=options.from_insecure)
     if options.builder:
-        return _push_by_builder(options, lock, image, target)
-    if fetching.missing_bytes(lock, layout):
+        return _push_by_builder(options, lock, image, target, mirrors)
+    if not mirrors and fetching.missing_bytes(lock, layout):
         raise _not_fetched(lock)
+    origins: dict[str, str] = {}
     try:
         with bar(f"push {lock.name}", sum(layer.size for layer in image.layers)) as progress:
-            sent = push_layers(image, layout, target, progress)
+            if mirrors:
+                base = read_base("amd64")
+                origins, sent = push_from(lock, base, layout, target, mirrors, progress=progress, note=_note)
+            else:
+                sent = push_layers(image, layout, target, progress)
     except httpx.HTTPError as error:
         _note(f"error: {options.repository}: {error}")
         return 1
-    _say(f"{amount(sent)} sent; the registry has every layer of {image.digest}")
+    _say_origins(origins)
+    copied = sum(layer.size for layer in image.layers if layer.digest in origins)
+    from_mirrors = f"{amount(copied)} from mirrors, " if mirrors else ""
+    _say(f"{from_mirrors}{amount(sent)} sent; the registry has every layer of {image.digest}")
     return 0
 
 
-def _push_by_builder(options: argparse.Namespace, lock: Lock, image: Image, target: Target) -> int:
+def _say_origins(origins: Mapping[str, str]) -> None:
+    for digest, origin in origins.items():
+        _note(f"{digest}: {origin}")
+
+
+def _push_by_builder(
+    options: argparse.Namespace, lock: Lock, image: Image, target: Target, mirrors: Sequence[Target]
+) -> int:
+    for mirror in mirrors:
+        if mirror.host != target.host:
+            raise refuse(
+                "--from",
+                f"{name_of(mirror)}, beside --builder: a copy from another registry passes this machine",
+                allowed=f"repositories of {target.host}, which it mounts without a copy",
+                fix="leave --builder out, or --from: the builder fetches from the hub",
+            )
     try:
         there = layers_there(image, target)
+        if mirrors:
+            mounted = promote(image.layers, target, mirrors, there=there, mounts_only=True, note=_note)
+            _say_origins(mounted)
+            there |= mounted.keys()
         missing = [layer for layer in lock.layers if layer.digest not in there]
         if missing:
             push_by_builder(lock, missing, target, options.builder, endpoint=options.endpoint, note=_note)

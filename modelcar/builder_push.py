@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -17,9 +16,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from modelcar.buildx import buildx
 from modelcar.errors import refuse
 from modelcar.layer_format import MODELS
-from modelcar.lock import HubSource, Lock, LockedLayer
+from modelcar.lock import EXTRA, HubSource, Lock, LockedLayer
 from modelcar.paths import printable
 from modelcar.registry import Target
 
@@ -42,6 +42,11 @@ def fault_for_builder(lock: Lock) -> tuple[str, str, str] | None:
     if lock.compression != "none":
         found = f"{lock.name} has {lock.compression} layers, and a builder compresses to other bytes"
         return found, "a lock without compression", f"python -m modelcar lock {lock.name} --compression none"
+    for extra in lock.extra:
+        if extra.url is None:
+            found = f"{lock.name} has {EXTRA}/{printable(extra.path)}, which only this machine has"
+            fix = f"name it by URL: python -m modelcar lock {lock.name} --extra PATH=URL#sha256=…"
+            return found, "extra files that have a URL", fix
     for file in lock.files:
         if file.path.endswith(" "):
             found = f"{printable(file.path)!r} ends with a space, which BuildKit leaves out"
@@ -64,11 +69,14 @@ def dockerfile(lock: Lock, layers: Sequence[LockedLayer], endpoint: str | None =
 
     source = _hub_of(lock)
     checksums = {file.path: file.sha256 for file in lock.files}
+    urls = {extra.path: extra.url for extra in lock.extra}
     stages, last = [], ["FROM scratch", *_NAMES]
     for number, layer in enumerate(layers):
         lines = []
         for path in layer.files:
-            url = hf_hub_url(source.repository, path, revision=source.revision, endpoint=endpoint)
+            url = urls.get(path) or hf_hub_url(
+                source.repository, path, revision=source.revision, endpoint=endpoint
+            )
             place = json.dumps([url, f"/{MODELS}/{path}".translate(_EXPANDED)], ensure_ascii=False)
             lines.append(f"ADD --link --chmod=a=rX --checksum=sha256:{checksums[path]} {place}")
         if len(lines) == 1:
@@ -119,7 +127,7 @@ def push_by_builder(
         *(["registry.insecure=true"] if target.insecure else []),
     ]
     command = [
-        *_buildx(),
+        *buildx(),
         "build",
         f"--builder={builder}",
         "--provenance=false",
@@ -162,19 +170,6 @@ def _hub_of(lock: Lock) -> HubSource:
         return lock.source
     found, allowed, fix = fault or ("", "", "")
     raise refuse(lock.name, found, allowed=allowed, fix=fix)
-
-
-def _buildx() -> list[str]:
-    if shutil.which("buildx"):
-        return ["buildx"]
-    if shutil.which("docker"):
-        return ["docker", "buildx"]
-    raise refuse(
-        "buildx",
-        "neither buildx nor docker is on PATH",
-        allowed="buildx, which speaks to the builder",
-        fix="install it: https://github.com/docker/buildx",
-    )
 
 
 def _follow(lines: Iterable[str], files: int, note: Note) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
+from modelcar.kernels import is_kernels
+
 #: What a download leaves behind that is no part of the model.
 SKIPPED_FOLDERS = frozenset({".cache", ".git", ".huggingface"})
 SKIPPED_FILES = frozenset({".gitattributes", ".gitignore", ".DS_Store"})
@@ -35,7 +37,10 @@ _MODEL = re.compile(r"model(-.+)?\.safetensors")
 _SHARD = re.compile(r"model-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 
 TWICE = "the weights a second time"
+FORMAT = "the weights in another format"
 PATTERNS = "not among the patterns"
+#: Whatever the patterns say: a pod's server would run it.
+KERNELS = "compiled code, which only a stack's own pods may give"
 
 
 def left_out(paths: Collection[str], allow: Sequence[str] = (), ignore: Sequence[str] = ()) -> dict[str, str]:
@@ -49,17 +54,38 @@ def left_out(paths: Collection[str], allow: Sequence[str] = (), ignore: Sequence
     found = {
         path: PATTERNS for path in paths if _matches(path, ignore) or (allow and not _matches(path, allow))
     }
+    found |= {path: KERNELS for path in paths if is_kernels(path)}
     if allow:
         return found
     wanted = [path for path in paths if path not in found]
     twice = _second_weights({path for path in wanted if "/" not in path})
     # The weights have to be at the top: those of other programs, in folders, replace nothing.
     safetensors = any("/" not in path and path.endswith(".safetensors") for path in wanted)
+    alone = _only_weights(set(wanted))
     for path in wanted:
         why = _needless(path, safetensors=safetensors) or (TWICE if path in twice else None)
+        if why == FORMAT and path in alone:
+            continue
         if why:
             found[path] = why
     return found
+
+
+def _only_weights(paths: set[str]) -> set[str]:
+    """Return the pickled weights in folders that have no others: an adapter's, a draft's, a part's."""
+    folders: dict[str, set[str]] = {}
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        folders.setdefault(folder, set()).add(name)
+    return {
+        f"{folder}/{name}"
+        for folder, names in folders.items()
+        if folder and names & {"config.json", "adapter_config.json"}
+        if not any(name.endswith(".safetensors") for name in names)
+        if not OTHER_FOLDERS & set(folder.lower().split("/"))
+        for name in names
+        if name.lower().endswith(PICKLE_SUFFIXES)
+    }
 
 
 def _matches(path: str, patterns: Iterable[str]) -> bool:
@@ -77,7 +103,7 @@ def _needless(path: str, *, safetensors: bool) -> str | None:
     if not safetensors:
         return None
     if name.endswith((*PICKLE_SUFFIXES, *OTHER_FORMATS, *_INDEXES_OF_OTHERS)):
-        return "the weights in another format"
+        return FORMAT
     if OTHER_FOLDERS & {part.lower() for part in folders}:
         return "the model for other programs"
     return None

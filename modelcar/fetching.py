@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from modelcar import extra as extra_files
+from modelcar import kernel_store
 from modelcar.base import Base, add_base_layer
 from modelcar.errors import InputError, Problem
 from modelcar.hub import RemoteFile
 from modelcar.image import modelcar_image
+from modelcar.kernels import Kernels
 from modelcar.lock import FolderSource, Lock, LockedLayer
 from modelcar.manifest import Image
 from modelcar.oci_layout import Layout, LayoutStore, open_store
 from modelcar.packing import CHANGED, Packer, Progress
-from modelcar.sources import BUFFER, FolderFiles, HubFiles, Source
+from modelcar.sources import BUFFER, FolderFiles, HubFiles, JoinedFiles, Source
 from modelcar.weights import WeightFile, Weights, read_weights
+
+if TYPE_CHECKING:
+    from modelcar.registry import Target
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A model whose layout is complete. written: bytes of layers that were not there before."""
+    """A model whose layout is complete.
+
+    written: bytes of layers that were not there before. origins: of those that mirrors brought, by digest.
+    """
 
     layout: Layout
     written: int
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 def fetch(
@@ -38,6 +49,8 @@ def fetch(
     progress: Progress | None = None,
     jobs: int | None = None,
     elsewhere: Collection[str] = (),
+    mirrors: Sequence[Target] = (),
+    note: Callable[[str], None] | None = None,
 ) -> Fetched:
     """Bring what the lock names into the layout, and publish the image there. Resumes.
 
@@ -53,12 +66,22 @@ def fetch(
         progress: told of bytes as they come.
         jobs: files that are fetched at a time.
         elsewhere: digests of layers that are not needed here, as the registry has them.
+        mirrors: repositories that layers are taken from before the hub.
+        note: told of mirrors that cannot be used, and of layers that they do not bring.
 
     Raises:
-        InputError: the source differs from the lock, cannot be read, or the disk is too full.
+        InputError: the source differs from the lock, cannot be read, kernels are nowhere, or the disk is too
+            full.
     """
     with open_store(destination) as store:
         written = 0
+        origins: dict[str, str] = {}
+        lacking = _missing_blobs(store, lock, elsewhere)
+        if mirrors and lacking:
+            from modelcar.mirror_fetch import fetch_from_mirrors  # with a client of registries
+
+            origins = fetch_from_mirrors(store, lacking, mirrors, progress=progress, note=note, jobs=jobs)
+            written = sum(layer.size for layer in lacking if layer.digest in origins)
         if missing := missing_layers(store, lock, elsewhere):
             source = _source(lock, missing, project, endpoint)
             expected = {file.path: file.sha256 for file in lock.files}
@@ -71,9 +94,10 @@ def fetch(
                 jobs=jobs,
             )
             packer.pack([layer.files for layer in missing], missing)
-            written = packer.written
+            written += packer.written
+        kernel_store.bring(store, lock, project, elsewhere)
         add_base_layer(store, base)
-        return Fetched(store.publish(modelcar_image(lock, base), elsewhere), written)
+        return Fetched(store.publish(modelcar_image(lock, base), elsewhere), written, origins)
 
 
 def missing_layers(store: LayoutStore, lock: Lock, elsewhere: Collection[str] = ()) -> list[LockedLayer]:
@@ -85,6 +109,16 @@ def missing_layers(store: LayoutStore, lock: Lock, elsewhere: Collection[str] = 
     ]
 
 
+def missing_layers_at(lock: Lock, destination: Path, elsewhere: Collection[str] = ()) -> list[LockedLayer]:
+    """Return the layers that `fetch` would have to bring.
+
+    Raises:
+        InputError: the destination holds something else.
+    """
+    with open_store(destination) as store:
+        return missing_layers(store, lock, elsewhere)
+
+
 def missing_bytes(lock: Lock, destination: Path, elsewhere: Collection[str] = ()) -> int:
     """Return how many bytes of layers `fetch` would have to bring.
 
@@ -92,7 +126,11 @@ def missing_bytes(lock: Lock, destination: Path, elsewhere: Collection[str] = ()
         InputError: the destination holds something else.
     """
     with open_store(destination) as store:
-        return sum(layer.size for layer in missing_layers(store, lock, elsewhere))
+        return sum(blob.size for blob in _missing_blobs(store, lock, elsewhere))
+
+
+def _missing_blobs(store: LayoutStore, lock: Lock, elsewhere: Collection[str]) -> list[LockedLayer | Kernels]:
+    return [*missing_layers(store, lock, elsewhere), *kernel_store.missing(store, lock, elsewhere)]
 
 
 def is_complete(image: Image, destination: Path, elsewhere: Collection[str] = ()) -> bool:
@@ -110,7 +148,7 @@ def verify(
 ) -> tuple[Problem, ...]:
     """Read every layer of the layout again and return what differs from the lock."""
     with open_store(destination) as store, ThreadPoolExecutor(max_workers=jobs) as pool:
-        found = pool.map(lambda layer: _verify(store, layer, progress or (lambda _: None)), lock.layers)
+        found = pool.map(lambda layer: _verify(store, layer, progress or (lambda _: None)), lock.all_layers)
         return tuple(problem for problem in found if problem)
 
 
@@ -142,10 +180,14 @@ def _source(lock: Lock, missing: Sequence[LockedLayer], project: Path, endpoint:
     paths = {path for layer in missing for path in layer.files}
     files = [file for file in lock.files if file.path in paths]
     if not isinstance(lock.source, FolderSource):
-        remote = [RemoteFile(file.path, file.size, file.sha256) for file in files]
-        return HubFiles(lock.source.repository, lock.source.revision, remote, endpoint)
+        others = {extra.path for extra in lock.extra}
+        remote = [RemoteFile(file.path, file.size, file.sha256) for file in files if file.path not in others]
+        own = HubFiles(lock.source.repository, lock.source.revision, remote, endpoint)
+        beside = [file for file in files if file.path in others]
+        return JoinedFiles(own, extra_files.bring(lock, beside, project)) if beside else own
+    # What may be in a model was judged when it was locked.
     weights = read_weights(
-        project / lock.source.path, only={file.path for file in lock.files}, allow_pickle=True
+        project / lock.source.path, only={file.path for file in lock.files}, allow_pickle=True, layout="any"
     )
     there = {file.path: file for file in weights.files}
     problems = [

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -27,7 +27,8 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 from huggingface_hub.utils import logging as hub_logging
 
-from modelcar.choosing import INDEX, PICKLE_SUFFIXES, left_out
+from modelcar import layouts
+from modelcar.choosing import PICKLE_SUFFIXES, left_out
 from modelcar.errors import InputError, Problem, refuse
 from modelcar.paths import fault_of_name, printable, same_but_for_case
 from modelcar.weights import MAX_JSON, needs_content
@@ -64,6 +65,7 @@ class HubModel:
 
     revision: the commit, 40 hexadecimal digits. license: as the model card has it, None where it says none.
     files: the chosen ones, by path. skipped: (path, why) of the others.
+    doubts: what a user should know of the layout.
     """
 
     repository: str
@@ -71,6 +73,7 @@ class HubModel:
     license: str | None
     files: tuple[RemoteFile, ...]
     skipped: tuple[tuple[str, str], ...]
+    doubts: tuple[str, ...] = ()
 
 
 def resolve(
@@ -81,6 +84,8 @@ def resolve(
     allow: Sequence[str] = (),
     ignore: Sequence[str] = (),
     allow_pickle: bool = False,
+    layout: str = "auto",
+    extra: Collection[str] = (),
 ) -> HubModel:
     """Look a model up: the commit that a branch or tag is at, and the files to take.
 
@@ -91,6 +96,8 @@ def resolve(
         allow: patterns of the files to take (`*` also matches `/`); all but duplicates where there are none.
         ignore: patterns of files to leave out.
         allow_pickle: take pickled weights where they are chosen; loading them can run any code.
+        layout: one of `layouts.LAYOUTS`.
+        extra: paths of files that the model gets beside those of the repository.
 
     Raises:
         InputError: there is no such model or revision, it may not be read, the hub cannot be reached, or its
@@ -121,8 +128,11 @@ def resolve(
             allowed="a repository with config.json, safetensors and a tokenizer",
             fix="change --allow and --ignore, or name another repository",
         )
-    _check(repository, chosen, allow_pickle=allow_pickle)
-    _check_index(repository, str(info.sha), chosen, dict(skipped), endpoint)
+    _check(repository, chosen, dict(skipped), extra, allow_pickle=allow_pickle, layout=layout)
+    for index in chosen:
+        if "/" not in index.path and index.path.endswith(".safetensors.index.json"):
+            taken = {*extra, *(file.path for file in chosen)}
+            _check_index(repository, str(info.sha), index, taken, dict(skipped), endpoint)
     card = info.card_data
     license = getattr(card, "license", None) if card is not None else None
     return HubModel(
@@ -131,6 +141,7 @@ def resolve(
         str(license) if isinstance(license, str) and license else None,
         tuple(sorted(chosen, key=lambda file: file.path)),
         tuple(skipped),
+        layouts.doubts([*extra, *(file.path for file in chosen)], layout),
     )
 
 
@@ -302,7 +313,15 @@ def _choose(
     return chosen, [(file.path, why[file.path]) for file in files if file.path in why]
 
 
-def _check(repository: str, files: Sequence[RemoteFile], *, allow_pickle: bool) -> None:
+def _check(
+    repository: str,
+    files: Sequence[RemoteFile],
+    skipped: Mapping[str, str],
+    extra: Collection[str],
+    *,
+    allow_pickle: bool,
+    layout: str,
+) -> None:
     problems = []
     for file in files:
         key = f"{repository}/{printable(file.path)}"
@@ -337,16 +356,21 @@ def _check(repository: str, files: Sequence[RemoteFile], *, allow_pickle: bool) 
             )
         elif file.size == 0 and needs_content(file.path):
             problems.append(Problem(key, "0 bytes", "a file with content", "leave it out (--ignore)"))
-    paths = [file.path for file in files]
-    if "config.json" not in paths:
-        problems.append(
-            Problem(
-                f"{repository}/config.json",
-                "not among the chosen files",
-                "the model's config.json, at the top of the repository",
-                "name the model's own repository (adapters and parts of a model are none), or allow it",
-            )
+    problems += [
+        Problem(
+            f"{repository}/{printable(file.path)}",
+            "in the repository, and among the extra files",
+            "one of the two",
+            f"take the extra file out, or leave the repository's out: --ignore {printable(file.path)}",
         )
+        for file in files
+        if file.path in extra
+    ]
+    paths = [*(file.path for file in files), *extra]
+    problems += [
+        Problem(f"{repository}/{printable(path)}", value, allowed, fix)
+        for path, value, allowed, fix in layouts.faults(paths, skipped, layout)
+    ]
     problems += [
         Problem(
             f"{repository}/{printable(path)}",
@@ -363,32 +387,32 @@ def _check(repository: str, files: Sequence[RemoteFile], *, allow_pickle: bool) 
 def _check_index(
     repository: str,
     revision: str,
-    chosen: Sequence[RemoteFile],
+    index: RemoteFile,
+    taken: Collection[str],
     skipped: Mapping[str, str],
     endpoint: str | None,
 ) -> None:
-    """Compare the index, which is small, with the names of the weights, before they are downloaded.
+    """Compare an index, which is small, with the names of the weights, before they are downloaded.
 
     What cannot be read as an index is told after the download, with all else that is wrong.
     """
-    index = next((file for file in chosen if file.path == INDEX), None)
-    if index is None or index.size > MAX_JSON:
+    if index.size > MAX_JSON:
         return
     content = bytearray()
-    download(repository, revision, INDEX, content.extend, size=index.size, endpoint=endpoint)
+    download(repository, revision, index.path, content.extend, size=index.size, endpoint=endpoint)
     try:
         named = set(json.loads(content)["weight_map"].values())
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return
-    lost = sorted(str(name) for name in named - {file.path for file in chosen})
+    lost = sorted(str(name) for name in named - set(taken))
     if lost:
         found = f"left out: {skipped[lost[0]]}" if lost[0] in skipped else "not in the repository"
         raise refuse(
-            f"{repository}/{INDEX}",
+            f"{repository}/{index.path}",
             f"it names {len(lost)} files that are not chosen, {printable(lost[0])} for one ({found})",
             allowed="an index that names files that are there",
             fix=f"take them (--allow), or another revision; if it is stale and the weights are complete "
-            f"without these, leave it out (--ignore {INDEX})",
+            f"without these, leave it out (--ignore {index.path})",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from modelcar import kernels as compiled
 from modelcar.base import Base
 from modelcar.lock import HubSource, Lock
 from modelcar.manifest import CREATED_BY, LAYER_TYPES, Image, ImageLayer, make_image
@@ -16,10 +17,10 @@ PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def modelcar_image(lock: Lock, base: Base) -> Image:
-    """Return the image of a model: the base's programs, then the weights, as its lock says.
+    """Return the image of a model: the base's programs, the weights, compiled kernels, as its lock says.
 
-    The base comes first: it changes most rarely. There is no entry point: KServe passes what it runs as
-    container args, which an entry point would swallow.
+    The base comes first, as it changes most rarely, and kernels last: another server brings others. There is
+    no entry point: KServe passes what it runs as container args, which an entry point would swallow.
     """
     programs = ImageLayer(
         base.layer.digest, base.layer.size, base.layer.digest, LAYER_TYPES["none"], _by(base.layer.files)
@@ -28,9 +29,19 @@ def modelcar_image(lock: Lock, base: Base) -> Image:
         ImageLayer(layer.digest, layer.size, layer.diff_id, LAYER_TYPES[lock.compression], _by(layer.files))
         for layer in lock.layers
     ]
+    kernels = [
+        ImageLayer(
+            entry.digest,
+            entry.size,
+            entry.diff_id,
+            LAYER_TYPES["zstd"],
+            f"{CREATED_BY}: {compiled.FOLDER}/{entry.name}",
+        )
+        for entry in lock.kernels
+    ]
     annotations = annotations_of(lock)
     config = {"Env": [PATH], "Cmd": ["ls", "-lR", "/models"], "Labels": annotations}
-    return make_image([programs, *weights], base.architecture, config, annotations)
+    return make_image([programs, *weights, *kernels], base.architecture, config, annotations)
 
 
 def annotations_of(lock: Lock) -> dict[str, str]:

@@ -120,7 +120,8 @@ def differences(found: Inspection, lock: Lock) -> Iterator[str]:
     if said != lock.digest:
         yield f"made from the lock {said or 'of nobody'}, not {lock.digest}"
     digests = [layer.digest for layer in found.layers]
-    if digests[-len(lock.layers) :] != [layer.digest for layer in lock.layers]:
+    wanted = [layer.digest for layer in lock.all_layers]
+    if digests[-len(wanted) :] != wanted:
         yield "its layers are not the lock's"
     if not found.files:
         yield "no bill of materials is attached"

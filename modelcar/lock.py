@@ -10,14 +10,17 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
+from modelcar import kernels as compiled
 from modelcar import strict_yaml
+from modelcar.choosing import left_out
 from modelcar.errors import InputError, Problem
 from modelcar.layer_format import layer_size
 from modelcar.manifest import to_json
@@ -26,6 +29,8 @@ from modelcar.paths import fault_of_name, printable, same_but_for_case
 #: Folder of the models' descriptions below the project, one folder each.
 MODELS = Path("modelcar/models")
 LOCK_NAME = "model.lock"
+#: Folder beside a lock, of files that a hub's model gets (`modelcar/extra.py`).
+EXTRA = "extra"
 #: Folder of the layouts below the project; each is as large as its model.
 LAYOUTS = Path("modelcar/data")
 
@@ -49,6 +54,14 @@ class LockedFile:
     path: str
     size: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class ExtraFile:
+    """A file that is not the hub's. url: where it is from; None for the folder `extra` beside the lock."""
+
+    path: str
+    url: str | None
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,11 @@ class FolderSource:
 
 @dataclass(frozen=True)
 class Lock:
-    """What one model consists of. license: SPDX's identifier or the hub's; None where nobody said."""
+    """What one model consists of. license: SPDX's identifier or the hub's; None where nobody said.
+
+    extra: the files that are not the hub's. kernels: compiled for it, each a layer after those of the files.
+    folder: that the lock was read from, where it was read.
+    """
 
     name: str
     source: HubSource | FolderSource
@@ -90,6 +107,9 @@ class Lock:
     compression: str
     files: tuple[LockedFile, ...]
     layers: tuple[LockedLayer, ...]
+    extra: tuple[ExtraFile, ...] = ()
+    kernels: tuple[compiled.Kernels, ...] = ()
+    folder: Path | None = field(default=None, compare=False, repr=False)
 
     @property
     def total_size(self) -> int:
@@ -99,7 +119,16 @@ class Lock:
     @property
     def layers_size(self) -> int:
         """Bytes of the layers as they are pushed."""
-        return sum(layer.size for layer in self.layers)
+        return sum(layer.size for layer in self.all_layers)
+
+    @property
+    def all_layers(self) -> tuple[LockedLayer, ...]:
+        """Layers of the files, then those of compiled kernels."""
+        kernels = (
+            LockedLayer(entry.digest, entry.size, entry.diff_id, (f"{compiled.FOLDER}/{entry.name}",))
+            for entry in self.kernels
+        )
+        return (*self.layers, *kernels)
 
     @cached_property
     def digest(self) -> str:
@@ -117,18 +146,28 @@ def layout_path(project: Path, name: str) -> Path:
     return project / LAYOUTS / f"{name}.oci"
 
 
-def changed_files(lock: Lock, project: Path) -> tuple[str, ...]:
-    """Return files of a locked folder that are not what was locked, by name and size alone.
+def extra_folder(lock: Lock, project: Path) -> Path:
+    """Return the folder beside a lock with files that the hub's model gets."""
+    return (lock.folder or project / MODELS / lock.name) / EXTRA
 
-    Empty where the source is a hub, or the folder is not on this machine.
+
+def changed_files(lock: Lock, project: Path) -> tuple[str, ...]:
+    """Return files of a locked folder, or of `extra`, that are not what was locked, by name and size alone.
+
+    Empty where the folder is not on this machine.
     """
-    if not isinstance(lock.source, FolderSource):
-        return ()
-    folder = project / lock.source.path
+    files, changed = lock.files, []
+    if isinstance(lock.source, FolderSource):
+        folder = project / lock.source.path
+    else:
+        folder = extra_folder(lock, project)
+        own = {file.path for file in lock.extra if file.url is None}
+        files = tuple(file for file in lock.files if file.path in own)
+        there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        changed = sorted(there - own - left_out(there).keys())
     if not folder.is_dir():
         return ()
-    changed = []
-    for file in lock.files:
+    for file in files:
         try:
             same = (folder / file.path).stat().st_size == file.size
         except OSError:
@@ -198,7 +237,26 @@ def _document(lock: Lock) -> dict[str, Any]:
         "totalSize": lock.total_size,
         "files": [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in lock.files],
         "layers": layers,
+        **({"extra": [_extra_document(file) for file in lock.extra]} if lock.extra else {}),
+        **({"kernels": [compiled.document(entry) for entry in lock.kernels]} if lock.kernels else {}),
     }
+
+
+def _extra_document(file: ExtraFile) -> dict[str, str]:
+    return {"path": file.path, **({"url": file.url} if file.url else {})}
+
+
+def fault_of_url(url: object) -> str | None:
+    """Return why a file cannot be brought from a URL, without showing it: it may hold a password."""
+    try:
+        parts = urlsplit(url) if isinstance(url, str) and url == printable(url) else None
+    except ValueError:
+        parts = None
+    if parts is None or parts.scheme not in {"https", "http"} or not parts.hostname or " " in str(url):
+        return "no URL of https:// or http://"
+    if parts.username or parts.password:
+        return "a URL with a user's name or password, which a lock is no place for"
+    return None
 
 
 class _Reader:
@@ -222,7 +280,7 @@ class _Reader:
             self.problem("version", document.get("version"), str(VERSION), "use the program that wrote it")
             return None
         keys = {"version", "source", "license", "compression", "totalSize", "files", "layers"}
-        self._keys("", document, keys, keys)
+        self._keys("", document, keys | {"extra", "kernels"}, keys)
         source = self._source(document.get("source"))
         license = self._license(document.get("license"))
         compression = document.get("compression")
@@ -232,10 +290,12 @@ class _Reader:
         if not self.problems:
             self._total(document.get("totalSize"), files)
         layers = tuple(self._layers(document.get("layers"), files, compressed=compression != "none"))
+        extra = tuple(self._extra(document["extra"], files, source)) if "extra" in document else ()
+        kernels = self._kernels(document["kernels"]) if "kernels" in document else ()
         if self.problems or source is None:
             return None
-        name = self.path.absolute().parent.name
-        return Lock(name, source, license, str(compression), files, layers)
+        folder = self.path.absolute().parent
+        return Lock(folder.name, source, license, str(compression), files, layers, extra, kernels, folder)
 
     def _keys(self, where: str, entry: Mapping[Any, Any], allowed: set[str], needed: set[str]) -> bool:
         unknown, missing = sorted(map(str, entry.keys() - allowed)), sorted(needed - entry.keys())
@@ -297,6 +357,10 @@ class _Reader:
         if fault := fault_of_name(path):
             self.problem(f"{key}.path", f"{path!r}: {fault[0]}", fault[1])
             good = False
+        elif compiled.is_kernels(path):
+            allowed = f"no file below {compiled.FOLDER}: kernels come out of a stack's own pods, as `kernels`"
+            self.problem(f"{key}.path", path, allowed)
+            good = False
         if type(size) is not int or not 0 <= size < 2**53:
             self.problem(f"{key}.size", size, "bytes, 0 or more")
             good = False
@@ -304,6 +368,27 @@ class _Reader:
             self.problem(f"{key}.sha256", sha256, "64 hexadecimal digits")
             good = False
         return LockedFile(path, size, sha256) if good else None
+
+    def _extra(self, entries: Any, files: Sequence[LockedFile], source: object) -> Iterator[ExtraFile]:
+        allowed = "paths out of files, each once, sorted, some with a url; of a hub's model"
+        paths = {file.path for file in files}
+        if not isinstance(entries, list) or not entries or not isinstance(source, HubSource):
+            self.problem("extra", entries if isinstance(entries, list) else type(entries).__name__, allowed)
+            return
+        found: list[str] = []
+        for number, entry in enumerate(entries):
+            key = f"extra[{number}]"
+            if not isinstance(entry, dict) or not self._keys(key, entry, {"path", "url"}, {"path"}):
+                self.problem(key, "not a mapping of path and url", allowed)
+            elif not isinstance(entry["path"], str) or entry["path"] not in paths:
+                self.problem(f"{key}.path", entry["path"], allowed)
+            elif "url" in entry and (fault := fault_of_url(entry["url"])):
+                self.problem(f"{key}.url", fault, "https://HOST/PATH or http://HOST/PATH")
+            else:
+                found.append(entry["path"])
+                yield ExtraFile(entry["path"], entry.get("url"))
+        if found != sorted(set(found)):
+            self.problem("extra", "not sorted by path, or a path twice", allowed)
 
     def _total(self, value: Any, files: Sequence[LockedFile]) -> None:
         total = sum(file.size for file in files)
@@ -327,6 +412,12 @@ class _Reader:
             times = Counter(placed)
             odd = sorted({path for path in placed if times[path] > 1} or sizes.keys() - set(placed))
             self.problem("layers", f"{odd[0]} is in no layer, or in two", "each file in one layer")
+
+    def _kernels(self, entries: Any) -> tuple[compiled.Kernels, ...]:
+        found, wrong = compiled.read_entries(entries)
+        for key, value, allowed in wrong:
+            self.problem(key, value, allowed, "restore the lock, or save them again: make kernels")
+        return found
 
     def _layer(
         self, key: str, entry: Any, sizes: Mapping[str, int], *, compressed: bool

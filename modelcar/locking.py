@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,15 @@ import zstandard
 from modelcar import hub, model_config, strict_yaml
 from modelcar.base import add_base_layer, read_base
 from modelcar.errors import InputError, Problem, refuse
+from modelcar.extra import Extra, gather, parse_entries
 from modelcar.image import modelcar_image
+from modelcar.kernels import Kernels, basis
 from modelcar.layer_format import LARGE_FILE, group_files, layer_parts
+from modelcar.layouts import LAYOUTS
 from modelcar.lock import (
     COMPRESSIONS,
+    EXTRA,
+    ExtraFile,
     FolderSource,
     HubSource,
     Lock,
@@ -25,6 +30,7 @@ from modelcar.lock import (
     is_license,
     layout_path,
     lock_path,
+    read_lock,
     write_lock,
 )
 from modelcar.lock import MODELS as DESCRIPTIONS
@@ -33,7 +39,7 @@ from modelcar.oci_layout import LayoutStore, open_store, replace_file
 from modelcar.packing import Packed, Packer, Progress
 from modelcar.paths import printable
 from modelcar.safetensors_header import MAX_HEADER
-from modelcar.sources import BUFFER, FolderFiles, HubFiles, Source
+from modelcar.sources import BUFFER, FolderFiles, HubFiles, JoinedFiles, Source
 from modelcar.weights import MAX_JSON, WeightFile, check_packed, read_weights
 
 DESCRIPTION_NAME = "model.yaml"
@@ -46,7 +52,8 @@ class Description:
     """What is to be locked (`model.yaml`): a hub's repository at a revision, or a folder.
 
     revision: branch, tag or commit. allow, ignore: patterns of paths, as the hub's own client takes them.
-    license: overrides what the hub says. compression: none or zstd.
+    license: overrides what the hub says. compression: none or zstd. layout: one of `layouts.LAYOUTS`.
+    extra: files by URL that a hub's model gets beside those of the folder `extra`.
     """
 
     hub: str | None = None
@@ -57,6 +64,8 @@ class Description:
     license: str | None = None
     compression: str = "none"
     allow_pickle: bool = False
+    layout: str = "auto"
+    extra: tuple[Extra, ...] = ()
 
 
 def description_path(project: Path, name: str) -> Path:
@@ -87,7 +96,8 @@ def read_description(path: Path) -> Description:
         InputError: with everything that is wrong with it.
     """
     allowed = (
-        "hub: OWNER/NAME with revision, or folder: PATH; allow, ignore, license, compression, allowPickle"
+        "hub: OWNER/NAME with revision, or folder: PATH; allow, ignore, license, compression, allowPickle, "
+        "layout, extra"
     )
     fix = f"python -m modelcar lock {path.parent.name} --hub OWNER/NAME (or --folder PATH) writes it"
     document = strict_yaml.read(path, allowed, fix)
@@ -95,18 +105,25 @@ def read_description(path: Path) -> Description:
     if not isinstance(document, dict) or len({"hub", "folder"} & document.keys()) != 1:
         raise refuse(str(path), repr(document)[:200], allowed=allowed, fix=fix)
     kinds = {
-        **dict.fromkeys(("hub", "revision", "folder", "license", "compression"), str),
+        **dict.fromkeys(("hub", "revision", "folder", "license", "compression", "layout"), str),
         **dict.fromkeys(("allow", "ignore"), list),
         "allowPickle": bool,
     }
+    extra = []
+    for found in parse_entries(path, document.pop("extra", [])):
+        if isinstance(found, Extra):
+            extra.append(found)
+        else:
+            problems.append(found)
     for key, value in document.items():
         kind = kinds.get(key)
         texts = not isinstance(value, list) or all(isinstance(item, str) and item for item in value)
         if kind is None or not isinstance(value, kind) or not texts or value == "":
             problems.append(Problem(f"{path}: {key}", repr(value)[:200], allowed, "correct it"))
-    if document.get("compression", "none") not in COMPRESSIONS:
-        allowed = " or ".join(COMPRESSIONS)
-        problems.append(Problem(f"{path}: compression", str(document["compression"]), allowed, "correct it"))
+    for key, choices in (("compression", COMPRESSIONS), ("layout", LAYOUTS)):
+        if document.get(key, choices[0]) not in choices:
+            allowed = " or ".join(choices)
+            problems.append(Problem(f"{path}: {key}", str(document[key]), allowed, "correct it"))
     if problems:
         raise InputError(problems)
     return Description(
@@ -118,6 +135,8 @@ def read_description(path: Path) -> Description:
         license=document.get("license"),
         compression=document.get("compression", "none"),
         allow_pickle=document.get("allowPickle", False),
+        layout=document.get("layout", "auto"),
+        extra=tuple(extra),
     )
 
 
@@ -134,6 +153,8 @@ def write_description(project: Path, name: str, description: Description) -> Non
         "license": description.license,
         "compression": description.compression if description.compression != "none" else None,
         "allowPickle": description.allow_pickle,
+        "layout": description.layout if description.layout != "auto" else None,
+        "extra": [asdict(file) for file in description.extra],
     }
     document = {**source, **{key: value for key, value in rest.items() if value}}
     path = description_path(project, name)
@@ -147,16 +168,29 @@ LOCK_HINT = "the result is model.lock."
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a description leads to now. skipped: (path, why) of files that are left out."""
+    """What a description leads to now.
+
+    skipped: (path, why) of files that are left out. doubts: what a user should know of the others.
+    """
 
     origin: HubSource | FolderSource
     license: str | None
     files: Source
     skipped: tuple[tuple[str, str], ...] = ()
+    doubts: tuple[str, ...] = ()
+    extra: tuple[ExtraFile, ...] = ()
 
 
-def resolve(description: Description, project: Path, *, endpoint: str | None = None) -> Resolved:
+def resolve(
+    description: Description, project: Path, *, endpoint: str | None = None, name: str | None = None
+) -> Resolved:
     """Look at the source: which commit, which files. Reads no weights.
+
+    Args:
+        description: of what is to be locked.
+        project: folder that models and their locks are below.
+        endpoint: address of the hub, or of a mirror.
+        name: of the model, whose folder `extra` may have more files; None for a model without one.
 
     Raises:
         InputError: there is none, it cannot be reached, or its files are unfit.
@@ -168,15 +202,29 @@ def resolve(description: Description, project: Path, *, endpoint: str | None = N
             allowed="an SPDX identifier, of at most 200 printable characters",
             fix="say another --license",
         )
+    extra = gather(
+        description.extra,
+        lock_path(project, name or "").parent / EXTRA,
+        project,
+        allow_pickle=description.allow_pickle,
+    )
+    if extra and description.folder:
+        raise refuse(
+            EXTRA,
+            f"{printable(extra.origins[0].path)}, for a model that is locked from a folder",
+            allowed="extra files for a hub's model",
+            fix=f"put it into the folder {description.folder}",
+        )
     if description.folder:
         weights = read_weights(
             project / description.folder,
             allow=description.allow,
             ignore=description.ignore,
             allow_pickle=description.allow_pickle,
+            layout=description.layout,
         )
         origin = FolderSource(description.folder)
-        return Resolved(origin, description.license, FolderFiles(weights), weights.skipped)
+        return Resolved(origin, description.license, FolderFiles(weights), weights.skipped, weights.doubts)
     found = hub.resolve(
         str(description.hub),
         description.revision,
@@ -184,10 +232,16 @@ def resolve(description: Description, project: Path, *, endpoint: str | None = N
         allow=description.allow,
         ignore=description.ignore,
         allow_pickle=description.allow_pickle,
+        layout=description.layout,
+        extra=[file.path for file in extra.origins] if extra else (),
     )
-    files = HubFiles(found.repository, found.revision, found.files, endpoint)
+    files: Source = HubFiles(found.repository, found.revision, found.files, endpoint)
     source = HubSource(found.repository, found.revision)
-    return Resolved(source, description.license or found.license, files, found.skipped)
+    license = description.license or found.license
+    if extra is None:
+        return Resolved(source, license, files, found.skipped, found.doubts)
+    files = JoinedFiles(files, extra.files)
+    return Resolved(source, license, files, found.skipped + extra.skipped, found.doubts, extra.origins)
 
 
 def lock_model(
@@ -218,18 +272,45 @@ def lock_model(
         sha256 = {path: digest for made in packed for path, digest in made.sha256.items()}
         files = tuple(LockedFile(path, source.sizes[path], sha256[path]) for path in sorted(source.sizes))
         layers = tuple(made.layer for made in packed)
-        lock = Lock(name, resolved.origin, resolved.license, description.compression, files, layers)
         path = lock_path(project, name)
+        kernels = kept_kernels(path, sha256)
+        lock = Lock(
+            name,
+            resolved.origin,
+            resolved.license,
+            description.compression,
+            files,
+            layers,
+            resolved.extra,
+            kernels,
+            path.parent,
+        )
         check_lock(lock, path)
         base = read_base(architecture)
         add_base_layer(store, base)
-        store.publish(modelcar_image(lock, base))
+        # Kernels may be on another machine; `fetch` brings them.
+        store.publish(modelcar_image(lock, base), [entry.digest for entry in kernels])
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(
-            path.with_name(model_config.NAME), _content(store, packed, source.sizes, model_config.NAME)
+        model_config.keep(
+            path.parent, source.sizes, lambda wanted: _content(store, packed, source.sizes, wanted)
         )
         replace_file(path, write_lock(lock))
         return lock, packer.written
+
+
+def kept_kernels(path: Path, sha256: Mapping[str, str]) -> tuple[Kernels, ...]:
+    """Return the kernels of a former lock that are still good: its model's configuration is the same.
+
+    Args:
+        path: of the lock; there may be none yet.
+        sha256: of the model's files now.
+    """
+    try:
+        former = read_lock(path)
+    except InputError:
+        return ()
+    same = basis({file.path: file.sha256 for file in former.files}) == basis(sha256)
+    return former.kernels if same else ()
 
 
 def _content(store: LayoutStore, packed: Sequence[Packed], sizes: Mapping[str, int], wanted: str) -> bytes:
@@ -279,7 +360,7 @@ def _check_contents(
                     files[part[0]] = WeightFile(part[0], blob, part[1], 0, 0, 0, offset)
                     offset += part[1]
         shown = Path(f"{resolved.origin.repository}@{resolved.origin.revision[:12]}")
-        check_packed(files, shown, allow_pickle=description.allow_pickle)
+        check_packed(files, shown, allow_pickle=description.allow_pickle, layout=description.layout)
     finally:
         for path in opened:
             path.unlink(missing_ok=True)
@@ -327,6 +408,7 @@ def warnings(lock: Lock) -> list[str]:
 
 __all__ = [
     "Description",
+    "Extra",
     "Resolved",
     "check_name",
     "description_path",

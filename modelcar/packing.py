@@ -34,6 +34,9 @@ MARGIN = 8 * 2**20
 #: Seconds that layers have to come to an end when the user stops the run.
 GRACE = 2.0
 
+#: Errors of a file system without room, for anybody or for this user.
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 #: Seconds between two looks whether the user stops the run.
 LOOK = 0.2
 
@@ -227,14 +230,9 @@ class Packer:
             if problems and resumed:  # the old part was damaged, by a power cut for one
                 packed, problems = self._write(part, files, locked, resumed=False)
         except OSError as error:
-            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            if error.errno not in DISK_FULL:
                 raise
-            raise refuse(
-                str(self._store.path),
-                f"the disk became full while the layers were written ({error.strerror})",
-                allowed="room for the image's layers",
-                fix="free some (the same command tells how much is missing), and run it again: it continues",
-            ) from None
+            raise disk_full(self._store, error) from None
         finally:
             if not resumable:
                 part.unlink(missing_ok=True)
@@ -301,6 +299,16 @@ class Packer:
         if self._stop.is_set():
             raise Stopped
         self._progress(count)
+
+
+def disk_full(store: LayoutStore, error: OSError) -> InputError:
+    """Return the error for a disk that became full while layers were written."""
+    return refuse(
+        str(store.path),
+        f"the disk became full while the layers were written ({error.strerror})",
+        allowed="room for the image's layers",
+        fix="free some (the same command tells how much is missing), and run it again: it continues",
+    )
 
 
 class _LayerWriter:

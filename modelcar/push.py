@@ -9,7 +9,7 @@ A blob is sent as a whole, in one PUT (OCI distribution specification 1.1): Arti
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,7 +46,13 @@ def layers_there(image: Image, target: Target, timeout: float | None = None) -> 
         return frozenset(layer.digest for layer, there in zip(layers, found, strict=True) if there)
 
 
-def push_layers(image: Image, layout: Path, target: Target, progress: Progress | None = None) -> int:
+def push_layers(
+    image: Image,
+    layout: Path,
+    target: Target,
+    progress: Progress | None = None,
+    there: Collection[str] = (),
+) -> int:
     """Send the layers that the registry lacks; return their bytes.
 
     Args:
@@ -54,6 +60,7 @@ def push_layers(image: Image, layout: Path, target: Target, progress: Progress |
         layout: OCI layout with those that the registry lacks.
         target: repository.
         progress: told of bytes as they are sent.
+        there: digests of layers that are known to be in the registry.
 
     Raises:
         httpx.HTTPError: the registry refuses, or cannot be reached. Whoever calls goes on with the build,
@@ -68,7 +75,7 @@ def push_layers(image: Image, layout: Path, target: Target, progress: Progress |
             lambda layer: _push(
                 client, target, layout, layer.digest, layer.size, progress or (lambda _: None)
             ),
-            image.layers,
+            [layer for layer in image.layers if layer.digest not in there],
         )
         return sum(sent)
 
@@ -76,6 +83,31 @@ def push_layers(image: Image, layout: Path, target: Target, progress: Progress |
 def _push(
     client: httpx.Client, target: Target, layout: Path, digest: str, size: int, progress: Progress
 ) -> int:
+    path = layout / "blobs" / digest.replace(":", "/")
+    return send_blob(client, target, digest, size, lambda: _pieces(path), progress)
+
+
+def send_blob(
+    client: httpx.Client,
+    target: Target,
+    digest: str,
+    size: int,
+    pieces: Callable[[], Iterator[bytes]],
+    progress: Progress,
+) -> int:
+    """Send a blob as a whole, unless it is there; return the bytes that were sent.
+
+    Args:
+        client: of the target, that may write.
+        target: repository.
+        digest: of the blob.
+        size: of the blob, in bytes.
+        pieces: begins to read the blob, once for each try. What it raises ends the blob, and is raised on.
+        progress: told of bytes as they are sent.
+
+    Raises:
+        httpx.HTTPError: the registry refuses, or cannot be reached after several tries.
+    """
     patience, tries = Patience(), TRIES
     while True:
         counted = _Counted(progress)
@@ -83,10 +115,9 @@ def _push(
             if has_blob(client, target.url, digest, size):
                 progress(size)
                 return 0
-            path = layout / "blobs" / digest.replace(":", "/")
             answer = client.put(
                 upload_place(client, target.url, digest),
-                content=counted.pieces(path),
+                content=counted.passed_on(pieces()),
                 headers={"Content-Length": str(size), "Content-Type": "application/octet-stream"},
                 follow_redirects=False,  # its body would be gone
             )
@@ -101,23 +132,31 @@ def _push(
             tries -= 1
             if not tries:
                 raise
+        except BaseException:
+            counted.take_back()
+            raise
         else:
             return size
 
 
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(PIECE):
+            yield piece
+
+
 class _Counted:
-    """A file's bytes, counted as they go."""
+    """A blob's bytes, counted as they go."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._count = 0
 
-    def pieces(self, path: Path) -> Iterator[bytes]:
-        with path.open("rb", buffering=0) as file:
-            while piece := file.read(PIECE):
-                yield piece
-                self._count += len(piece)
-                self._progress(len(piece))
+    def passed_on(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            yield piece
+            self._count += len(piece)
+            self._progress(len(piece))
 
     def take_back(self) -> None:
         self._progress(-self._count)

@@ -10,7 +10,8 @@ import json
 import re
 import ssl
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -19,7 +20,7 @@ import httpx
 
 from modelcar.docker_certificates import FOLDERS, tls_of
 from modelcar.docker_login import LoginError, login_of
-from modelcar.errors import InputError, refuse
+from modelcar.errors import InputError, Problem, refuse
 from modelcar.manifest import MANIFEST_TYPE, sha256_digest
 from modelcar.registry_http import (
     PATIENCE,
@@ -41,6 +42,9 @@ _DOCKER_TYPES = (
 MAX_BLOB = 16 * 2**20
 #: Seconds. A registry may think long about a blob of many gigabytes before it answers.
 TIMEOUT = httpx.Timeout(10, read=900, write=120)
+#: Docker Hub's name in references is not the name of its registry.
+HUB = frozenset({"docker.io", "index.docker.io"})
+_HUB_API = "registry-1.docker.io"
 #: Who asks for tokens; OAuth 2 wants a name.
 CLIENT = "modelcar"
 
@@ -66,13 +70,16 @@ class Target:
     @property
     def repository(self) -> str:
         """Path of the repository."""
-        path = self.registry.partition("/")[2]
+        path = self.registry.partition("/")[2] or (
+            "library" if self.host in HUB and "/" not in self.name else ""
+        )
         return f"{path}/{self.name}" if path else self.name
 
     @property
     def url(self) -> str:
         """Address of the repository's API."""
-        return f"{'http' if self.insecure else 'https'}://{self.host}/v2/{self.repository}"
+        host = _HUB_API if self.host in HUB else self.host
+        return f"{'http' if self.insecure else 'https'}://{host}/v2/{self.repository}"
 
 
 @dataclass(frozen=True)
@@ -113,23 +120,42 @@ def parse(reference: str, *, insecure: bool = False) -> tuple[Target, str]:
 
 
 def connect(
-    target: Target, *, write: bool = False, delete: bool = False, timeout: float | None = None
+    target: Target,
+    *,
+    write: bool = False,
+    delete: bool = False,
+    timeout: float | httpx.Timeout | None = None,
+    patience: float | None = None,
+    mounts_from: str | None = None,
+    anonymous: bool = False,
 ) -> RegistryClient:
     """Return a client of a repository, with the credentials that docker has.
 
     Args:
         timeout: of a request with its pauses, in seconds, for who would rather go on without an answer.
+        patience: seconds of pauses alone, for a registry that is busy.
+        mounts_from: path of another repository of the registry, whose blobs are to be mounted: the registry
+            asks for the right to read it in the same token.
+        anonymous: without credentials, to find out what everybody may read.
 
     Raises:
         InputError: docker's certificates for the registry cannot be read.
     """
-    patience = timeout or PATIENCE
+    patience = patience or (timeout if isinstance(timeout, float) else PATIENCE)
     tls: ssl.SSLContext | bool = True if target.insecure else tls_of(target.host)
     return RegistryClient(
         verify=tls,
         patience=patience,
         timeout=timeout or TIMEOUT,
-        auth=RegistryAuth(target, write=write, delete=delete, patience=patience, tls=tls),
+        auth=RegistryAuth(
+            target,
+            write=write,
+            delete=delete,
+            patience=patience,
+            tls=tls,
+            mounts_from=mounts_from,
+            anonymous=anonymous,
+        ),
         follow_redirects=True,
     )
 
@@ -137,9 +163,17 @@ def connect(
 class Registry:
     """One repository of a registry, with the credentials that docker has. Use it in a `with`."""
 
-    def __init__(self, target: Target, *, write: bool = False, delete: bool = False) -> None:
+    def __init__(
+        self,
+        target: Target,
+        *,
+        write: bool = False,
+        delete: bool = False,
+        timeout: float | None = None,
+        anonymous: bool = False,
+    ) -> None:
         self.target = target
-        self._client = connect(target, write=write, delete=delete)
+        self._client = connect(target, write=write, delete=delete, timeout=timeout, anonymous=anonymous)
 
     def __enter__(self) -> Registry:
         return self
@@ -190,6 +224,23 @@ class Registry:
             fix="this is not one of this project's images, or the registry is not to be trusted",
         )
 
+    @contextmanager
+    def stream(self, digest: str) -> Iterator[Iterator[bytes]]:
+        """Give a blob's bytes as they come, for who reads its beginning only; nobody compares its digest."""
+        with self._client.stream("GET", f"{self.target.url}/blobs/{digest}") as answer:
+            checked(answer, httpx.codes.OK)
+            yield answer.iter_raw()
+
+    def part(self, digest: str, start: int, length: int) -> bytes | None:
+        """Return bytes of a blob from a place on; None where the registry gives no parts (RFC 9110, 14.2)."""
+        headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
+        url = f"{self.target.url}/blobs/{digest}"
+        with self._client.stream("GET", url, headers=headers) as answer:
+            answer.raise_for_status()
+            if answer.status_code != httpx.codes.PARTIAL_CONTENT:
+                return None  # all of it would come
+            return answer.read()
+
     def add_blob(self, content: bytes) -> None:
         """Send a small blob unless it is there."""
         digest = sha256_digest(content)
@@ -219,14 +270,16 @@ class Registry:
         index = self.manifest(fallback_tag(digest))
         return list(index.document.get("manifests", [])) if index else []
 
-    def digests(self) -> list[str]:
-        """Return the digests that the repository's tags name; none where there is no such repository."""
+    def tagged(self) -> dict[str, tuple[Manifest, list[str]]]:
+        """Return what the repository's tags name, by digest, with the tags; nothing where there is none."""
         answer = self._client.get(f"{self.target.url}/tags/list")
         if answer.status_code == httpx.codes.NOT_FOUND:
-            return []
-        tags = json_of(answer).get("tags") or []
-        found = (self.manifest(tag) for tag in sorted(tags))
-        return list(dict.fromkeys(manifest.digest for manifest in found if manifest))
+            return {}
+        found: dict[str, tuple[Manifest, list[str]]] = {}
+        for tag in sorted(json_of(answer).get("tags") or []):
+            if manifest := self.manifest(tag):
+                found.setdefault(manifest.digest, (manifest, []))[1].append(tag)
+        return found
 
     def delete(self, digest: str) -> None:
         """Delete a manifest, with its tags; one that is not there is no error."""
@@ -256,12 +309,16 @@ class Registry:
             fix = f"put the certificate of its authority into {FOLDERS[0]}/{self.target.host}/ca.crt"
         else:
             found, fix = f"cannot be reached ({error})", "check name and network; --insecure for plain HTTP"
-        return refuse(key, found, allowed="a repository that this machine may use", fix=fix)
+        return UnansweredError([Problem(key, found, "a repository that this machine may use", fix)])
 
 
 def fallback_tag(digest: str) -> str:
     """Return the tag that lists referrers where the registry has no API for them (specification 1.1)."""
     return digest.replace(":", "-")
+
+
+class UnansweredError(InputError):
+    """A registry does not answer, or not to this machine: nothing is known of what it has."""
 
 
 class NoLoginError(httpx.HTTPStatusError):
@@ -285,12 +342,24 @@ class RegistryAuth(httpx.Auth):
     """
 
     def __init__(
-        self, target: Target, *, write: bool, delete: bool, patience: float, tls: ssl.SSLContext | bool
+        self,
+        target: Target,
+        *,
+        write: bool,
+        delete: bool,
+        patience: float,
+        tls: ssl.SSLContext | bool,
+        mounts_from: str | None = None,
+        anonymous: bool = False,
     ) -> None:
         self._target = target
+        self._anonymous = anonymous
         self._tls = tls  # of the tokens' server, too, as docker has it
         self._patience = patience
-        self._actions = "pull,push,delete" if delete else "pull,push" if write else "pull"
+        actions = "pull,push,delete" if delete else "pull,push" if write else "pull"
+        self._scopes = [f"repository:{target.repository}:{actions}"]
+        if mounts_from:
+            self._scopes.append(f"repository:{mounts_from}:pull")
         self._header: str | None = None
         self._fault: LoginError | None = None
         self._lock = threading.Lock()
@@ -319,22 +388,24 @@ class RegistryAuth(httpx.Auth):
         clear = ("https://", "http://") if self._target.insecure else ("https://",)
         if kind.lower() != "bearer" or not fields.get("realm", "").startswith(clear):
             return None  # no credentials in the clear
-        parameters = {"scope": f"repository:{self._target.repository}:{self._actions}"}
-        if "service" in fields:
-            parameters["service"] = fields["service"]
+        service = {"service": fields["service"]} if "service" in fields else {}
         with RegistryClient(verify=self._tls, patience=self._patience, timeout=30) as client:
             if refresh := known.get("identitytoken"):
-                form = {**parameters, "grant_type": "refresh_token", "refresh_token": refresh}
-                answer = client.post(fields["realm"], data={**form, "client_id": CLIENT})
+                form = {**service, "grant_type": "refresh_token", "refresh_token": refresh}
+                scope = " ".join(self._scopes)
+                answer = client.post(fields["realm"], data={**form, "client_id": CLIENT, "scope": scope})
             else:
                 headers = {"Authorization": basic} if basic else {}
-                answer = client.get(fields["realm"], params=parameters, headers=headers)
+                asked = {**service, "scope": self._scopes}
+                answer = client.get(fields["realm"], params=asked, headers=headers)
         self._tell(answer)
         found = json_of(answer)
         token = found.get("token") or found.get("access_token")
         return f"Bearer {token}" if token else None
 
     def _known(self) -> dict[str, Any]:
+        if self._anonymous:
+            return {}
         try:
             return login_of(self._target.host)
         except LoginError as error:  # what is public can be read without; a refusal tells it

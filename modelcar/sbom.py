@@ -16,6 +16,7 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
+from modelcar.kernels import FOLDER
 from modelcar.lock import HubSource, Lock
 
 #: Media type of the document, and type of what it is attached as.
@@ -39,6 +40,7 @@ def sbom(lock: Lock) -> bytes:
         serial_number=uuid.uuid5(uuid.NAMESPACE_URL, lock.digest),
         metadata=BomMetaData(component=model, timestamp=_EPOCH),
     )
+    urls = {extra.path: extra.url for extra in lock.extra}
     for number, file in enumerate(lock.files):
         bom.components.add(
             Component(
@@ -47,6 +49,18 @@ def sbom(lock: Lock) -> bytes:
                 bom_ref=f"file-{number}",
                 hashes=[HashType(alg=HashAlgorithm.SHA_256, content=file.sha256)],
                 properties=[Property(name="modelcar:size", value=str(file.size))],
+                external_references=_from(urls.get(file.path)),
+            )
+        )
+    for entry in lock.kernels:
+        bom.components.add(
+            Component(
+                type=ComponentType.DATA,
+                name=f"{FOLDER}/{entry.name}",
+                bom_ref=f"kernels-{entry.name}",
+                version=f"vLLM {entry.vllm}, torch {entry.torch}",
+                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=entry.digest.removeprefix("sha256:"))],
+                properties=[Property(name="modelcar:server", value=entry.target.server)],
             )
         )
     bom.register_dependency(model, bom.components)
@@ -64,5 +78,8 @@ def _purl(lock: Lock) -> PackageURL | None:
 def _references(lock: Lock) -> list[ExternalReference]:
     if not isinstance(lock.source, HubSource):
         return []
-    url = f"https://huggingface.co/{lock.source.repository}/tree/{lock.source.revision}"
-    return [ExternalReference(type=ExternalReferenceType.DISTRIBUTION, url=XsUri(url))]
+    return _from(f"https://huggingface.co/{lock.source.repository}/tree/{lock.source.revision}")
+
+
+def _from(url: str | None) -> list[ExternalReference]:
+    return [ExternalReference(type=ExternalReferenceType.DISTRIBUTION, url=XsUri(url))] if url else []

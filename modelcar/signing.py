@@ -11,12 +11,14 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelcar.errors import refuse
+from modelcar.evidence import Artifact, attach
+from modelcar.registry import Registry, parse
 
 #: Tells how a key is named that is no file: a key management service, an environment variable, …
 SCHEME = "://"
@@ -24,6 +26,14 @@ SCHEME = "://"
 _UNSIGNED = 10
 #: Seconds. A registry, a key management service and Sigstore's servers answer in between.
 TIMEOUT = 300.0
+
+#: How cosign 3 attaches a signature, and how it and Kyverno find it (its pkg/oci/remote/write.go,
+#: WriteAttestationNewBundleFormat).
+BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+_BUNDLE = {
+    "dev.sigstore.bundle.content": "dsse-envelope",
+    "dev.sigstore.bundle.predicateType": "https://sigstore.dev/cosign/sign/v1",
+}
 
 #: No transparency log, no authority for certificates: what signing by a key needs of Sigstore's servers.
 _NO_SERVERS = {"mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json"}
@@ -50,7 +60,15 @@ class Trust:
         return self.public_key or f"{self.identity} ({self.issuer})"
 
 
-def ensure_signed(reference: str, trust: Trust, key: str | None = None, *, insecure: bool = False) -> bool:
+def ensure_signed(
+    reference: str,
+    trust: Trust,
+    key: str | None = None,
+    *,
+    beside: Sequence[Artifact] = (),
+    insecure: bool = False,
+    bring: Callable[[], bool] | None = None,
+) -> bool:
     """Verify an image's signature; sign it where it has none of this trust. Return whether it was signed now.
 
     Args:
@@ -58,12 +76,16 @@ def ensure_signed(reference: str, trust: Trust, key: str | None = None, *, insec
         trust: whose signature counts.
         key: that signs, as `public_key` is named; None to verify only. A trust by identity has none: the
             machine's own identity signs (a workflow's token, or SIGSTORE_ID_TOKEN).
+        beside: what is attached together with a signature that is made now.
         insecure: the registry speaks plain HTTP.
+        bring: is asked for a signature from elsewhere before one is made; returns whether it brought one.
 
     Raises:
         InputError: there is no such signature, and none can be made.
     """
     fault = verify(reference, trust, insecure=insecure)
+    if fault is not None and bring and bring():
+        fault = verify(reference, trust, insecure=insecure)
     if fault is None:
         return False
     if key is None and trust.public_key:
@@ -73,7 +95,7 @@ def ensure_signed(reference: str, trust: Trust, key: str | None = None, *, insec
             allowed=f"an image that is signed by {trust.shown}",
             fix=f"let whoever has the private key sign it: python -m modelcar sign --key … {reference}",
         )
-    sign(reference, key, transparency_log=trust.transparency_log, insecure=insecure)
+    sign(reference, key, transparency_log=trust.transparency_log, beside=beside, insecure=insecure)
     fault = verify(reference, trust, insecure=insecure)
     if fault is not None:
         raise refuse(
@@ -111,18 +133,29 @@ def verify(reference: str, trust: Trust, *, insecure: bool = False) -> str | Non
     return f"no valid signature by {trust.shown}: {_said(result)}"
 
 
-def sign(reference: str, key: str | None, *, transparency_log: bool = False, insecure: bool = False) -> None:
+def sign(
+    reference: str,
+    key: str | None,
+    *,
+    transparency_log: bool = False,
+    beside: Sequence[Artifact] = (),
+    insecure: bool = False,
+) -> None:
     """Sign an image, and attach the signature to it.
+
+    cosign makes the signature, and does not attach it: where a registry has no API for referrers it would
+    write the list of what is attached by itself, and where tags do not move nothing else gets into that list.
 
     Args:
         reference: HOST/PATH@sha256:…: a tag may point to another image by the time that it is signed.
         key: path of a private key, or its URI; None for this machine's identity, which goes to Sigstore's
             public log.
         transparency_log: write the signature to the public log; its entries cannot be taken back.
+        beside: what is attached together with it.
         insecure: the registry speaks plain HTTP.
 
     Raises:
-        InputError: there is no cosign, it cannot use the key, or the registry refuses.
+        InputError: the image or cosign is not there, it cannot use the key, or the registry refuses.
     """
     if "@sha256:" not in reference:
         raise refuse(
@@ -135,9 +168,29 @@ def sign(reference: str, key: str | None, *, transparency_log: bool = False, ins
             allowed=f"the password of {key}; empty where it has none",
             fix="export COSIGN_PASSWORD=…, or keep the key in a key management service (gcpkms://…)",
         )
-    options = ["--yes", *([f"--key={key}"] if key else [])]
-    with _servers(used=transparency_log or not key) as servers:
-        result = _cosign("sign", [*options, *servers], reference, insecure=insecure)
+    with Registry(parse(reference, insecure=insecure)[0], write=True) as registry:
+        image = registry.manifest(reference.partition("@")[2])
+        if image is None:
+            raise refuse(
+                reference,
+                "the registry does not have it",
+                allowed="an image that was pushed",
+                fix="copy it from the stack's output storageUri",
+            )
+        bundle = _signature(reference, key, transparency_log=transparency_log, insecure=insecure)
+        attach(registry, image, [*beside, Artifact(BUNDLE_TYPE, bundle, annotations=_BUNDLE)])
+
+
+def _signature(reference: str, key: str | None, *, transparency_log: bool, insecure: bool) -> bytes:
+    options = ["--yes", "--upload=false", *([f"--key={key}"] if key else [])]
+    with (
+        _servers(used=transparency_log or not key) as servers,
+        tempfile.NamedTemporaryFile(suffix=".sigstore.json") as bundle,
+    ):
+        result = _cosign(
+            "sign", [*options, f"--bundle={bundle.name}", *servers], reference, insecure=insecure
+        )
+        content = Path(bundle.name).read_bytes()
     if result.returncode:
         raise refuse(
             reference,
@@ -147,6 +200,7 @@ def sign(reference: str, key: str | None, *, transparency_log: bool = False, ins
             else "an identity, in a workflow or by SIGSTORE_ID_TOKEN",
             fix="check key, password and rights; see also `cosign sign --help`",
         )
+    return content
 
 
 @contextmanager

@@ -162,3 +162,36 @@ class HubFiles:
             start=start,
             endpoint=self._endpoint,
         )
+
+
+class JoinedFiles:
+    """The files of two sources as those of one; no path is in both."""
+
+    def __init__(self, first: Source, second: Source) -> None:
+        self.name = first.name
+        self.jobs = first.jobs
+        self._first, self._second = first, second
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of each file, by path."""
+        return {**self._first.sizes, **self._second.sizes}
+
+    def _of(self, path: str) -> Source:
+        return self._first if path in self._first.sizes else self._second
+
+    def sha256(self, path: str) -> str | None:
+        """Return what the file's own source says."""
+        return self._of(path).sha256(path)
+
+    def identity(self, path: str) -> str | None:
+        """Return what the file's own source says."""
+        return self._of(path).identity(path)
+
+    def resumable(self, path: str) -> bool:
+        """Tell what the file's own source says."""
+        return self._of(path).resumable(path)
+
+    def read(self, path: str, start: int, sink: Sink) -> None:
+        """Read a file from its own source."""
+        self._of(path).read(path, start, sink)

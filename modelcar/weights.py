@@ -10,31 +10,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from modelcar import layouts
 from modelcar.choosing import PICKLE_SUFFIXES, SKIPPED_FOLDERS, left_out
 from modelcar.errors import InputError, Problem
 from modelcar.paths import fault_of_name, printable, same_but_for_case
 from modelcar.safetensors_header import MAX_HEADER, Header, HeaderError, read_header
 
 UNFINISHED_SUFFIXES = (".incomplete", ".part", ".aria2", ".crdownload")
-
-#: Any one of these sets of files is a tokenizer.
-TOKENIZERS = (
-    ("tokenizer.json",),
-    ("tokenizer.model",),
-    ("vocab.json", "merges.txt"),
-    ("tekken.json",),
-    ("spiece.model",),
-    ("vocab.txt",),
-)
-
-_TOKENIZER_FILES = frozenset(name for group in TOKENIZERS for name in group) - {"merges.txt"}
 
 #: Bytes. Larger than any config.json or index seen, small enough to parse at once.
 MAX_JSON = 64 * 2**20
@@ -44,8 +32,6 @@ NOT_LOADED = (
     *("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached"),
     *(".attn.bias", ".attn.masked_bias"),
 )
-
-_NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -81,7 +67,7 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What config.json says of the model. `dtype` is a name such as bfloat16, None where it says none."""
+    """What the configuration says. `dtype` is a name such as bfloat16, None where it says none."""
 
     model_type: str
     architectures: tuple[str, ...]
@@ -92,15 +78,18 @@ class ModelConfig:
 class Weights:
     """A folder of weights that is fit to be packed. `files` are sorted by path; sizes are in bytes.
 
+    config: None where there is none, which only the layout `any` has.
     skipped: (path, why) of files that are left out.
+    doubts: what a user should know of the layout.
     """
 
     folder: Path
     files: tuple[WeightFile, ...]
     total_size: int
-    config: ModelConfig
+    config: ModelConfig | None
     parameters: int
     skipped: tuple[tuple[str, str], ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def needs_content(path: str) -> bool:
@@ -110,7 +99,7 @@ def needs_content(path: str) -> bool:
     """
     if path.lower().endswith((".safetensors", *PICKLE_SUFFIXES)):
         return True
-    return "/" not in path and (path in _TOKENIZER_FILES or path.endswith((".json", ".tiktoken")))
+    return "/" not in path and (path.endswith(".json") or layouts.is_tokenizer(path))
 
 
 def read_weights(
@@ -120,6 +109,7 @@ def read_weights(
     ignore: Sequence[str] = (),
     only: Collection[str] | None = None,
     allow_pickle: bool = False,
+    layout: str = "auto",
 ) -> Weights:
     """Check a folder of weights and return what is in it.
 
@@ -130,29 +120,32 @@ def read_weights(
         allow, ignore: patterns of files to take and to leave out, as `choosing.left_out` has them.
         only: paths of the files to take, as a lock names them, in place of a choice.
         allow_pickle: take pickled weights too, which can run any code when they are loaded.
+        layout: one of `layouts.LAYOUTS`.
 
     Raises:
         InputError: with everything that is wrong with the folder.
     """
     folder = folder.absolute()
     _check_folder(folder)
-    reader = _Reader(folder, allow_pickle)
+    reader = _Reader(folder, allow_pickle, layout)
     reader.read(allow, ignore, only)
     return reader.result()
 
 
-def check_packed(files: Mapping[str, WeightFile], shown: Path, *, allow_pickle: bool = False) -> Weights:
+def check_packed(
+    files: Mapping[str, WeightFile], shown: Path, *, allow_pickle: bool = False, layout: str = "auto"
+) -> Weights:
     """Check weights that lie in layers, as `read_weights` does those in a folder.
 
     Args:
         files: by path in the model, each with the layer and offset that it lies at.
         shown: stands for the folder in messages.
-        allow_pickle: as in `read_weights`.
+        allow_pickle, layout: as in `read_weights`.
 
     Raises:
         InputError: with everything that is wrong with them.
     """
-    reader = _Reader(shown, allow_pickle)
+    reader = _Reader(shown, allow_pickle, layout)
     reader.files.update(files)
     reader.check()
     return reader.result()
@@ -184,9 +177,10 @@ def _check_folder(folder: Path) -> None:
 class _Reader:
     """Collects files and problems; one use each."""
 
-    def __init__(self, folder: Path, allow_pickle: bool) -> None:
+    def __init__(self, folder: Path, allow_pickle: bool, layout: str) -> None:
         self.folder = folder
         self.allow_pickle = allow_pickle
+        self.layout = layout
         self.files: dict[str, WeightFile] = {}
         self.skipped: dict[str, str] = {}
         self.headers: dict[str, Header] = {}
@@ -212,18 +206,17 @@ class _Reader:
         self._check_case()
         self._check_config()
         self._check_safetensors()
-        self._check_tokenizer()
+        self._check_layout()
 
     def result(self) -> Weights:
         if self.problems:
             raise InputError(self.problems)
         files = tuple(sorted(self.files.values(), key=lambda file: file.path))
         parameters = sum(header.numbers for header in self.headers.values())
-        if self.config is None:
-            raise AssertionError("weights without config.json are a problem")
         total = sum(file.size for file in files)
         skipped = tuple(sorted(self.skipped.items()))
-        return Weights(self.folder, files, total, self.config, parameters, skipped)
+        doubts = layouts.doubts(self.files, self.layout)
+        return Weights(self.folder, files, total, self.config, parameters, skipped, doubts)
 
     def _problem(self, path: str, value: str, allowed: str, fix: str) -> None:
         self.problems.append(Problem(str(self.folder / printable(path)), value, allowed, fix))
@@ -349,19 +342,22 @@ class _Reader:
         return None
 
     def _check_config(self) -> None:
-        path = "config.json"
-        allowed = "the model's config.json, with its model_type, at the top of the folder"
-        fix = "download the whole repository of the model, or point at the folder that holds config.json"
-        if path not in self.files:
-            if not self._is_reported(path):
-                self._problem(path, self._absence(path), allowed, fix)
+        path = layouts.config_of(self.files)
+        config = self._json_object(path) if path else None
+        if path is None or config is None:
             return
-        config = self._json_object(path)
-        if config is None:
+        if path == layouts.PARAMS:
+            self.config = ModelConfig("mistral", (), None)
             return
         model_type = config.get("model_type")
         if not isinstance(model_type, str) or not model_type:
-            self._problem(path, f"model_type is {model_type!r}", allowed, fix)
+            if self.layout == "auto":
+                self._problem(
+                    path,
+                    f"model_type is {model_type!r}",
+                    f"the model's {path}, with its model_type",
+                    "download it again, or point at the folder that holds the model",
+                )
             return
         text = config.get("text_config")
         said = text.get("tie_word_embeddings") if isinstance(text, dict) else None
@@ -385,20 +381,9 @@ class _Reader:
                     f"a whole safetensors file, its header at most {MAX_HEADER} bytes",
                     "download it again: it is cut off or damaged",
                 )
-        pickled = any(path.lower().endswith(PICKLE_SUFFIXES) for path in self.files)  # there only if allowed
-        if not pickled and not any("/" not in path for path in paths):
-            reported = (str(PurePosixPath(problem.key).name) for problem in self.problems)
-            if not any(name.endswith(".safetensors") for name in reported):
-                self._problem(
-                    "*.safetensors",
-                    "there is no such file",
-                    "the weights as safetensors at the top of the folder",
-                    "download the model's safetensors files; other formats have to be converted",
-                )
         indexes = [path for path in self.files if path.endswith(".safetensors.index.json")]
         for folder in sorted({str(PurePosixPath(path).parent) for path in indexes}):
             self._check_indexes([path for path in indexes if str(PurePosixPath(path).parent) == folder])
-        self._check_numbered(paths, {str(PurePosixPath(path).parent) for path in indexes})
 
     def _check_indexes(self, indexes: list[str]) -> None:
         """Check the indexes of one folder: every shard is named by one of them."""
@@ -480,47 +465,12 @@ class _Reader:
             return False
         return not tensor.endswith(NOT_LOADED)
 
-    def _check_numbered(self, paths: list[str], indexed: set[str]) -> None:
-        """Shards are numbered; without an index, their numbers tell whether all are there."""
-        counts: dict[tuple[str, str, int], set[int]] = {}
-        for path in paths:
-            pure = PurePosixPath(path)
-            match = _NUMBERED.fullmatch(pure.name)
-            if match and str(pure.parent) not in indexed:
-                key = (str(pure.parent), match["stem"], int(match["count"]))
-                counts.setdefault(key, set()).add(int(match["number"]))
-        for (parent, stem, count), numbers in counts.items():
-            lost = sorted(set(range(1, count + 1)) - numbers)
-            shard = (
-                str(PurePosixPath(parent, f"{stem}-{lost[0]:05}-of-{count:05}.safetensors")) if lost else ""
-            )
-            if lost and not self._is_reported(shard):
-                self._problem(
-                    shard,
-                    f"{'left out' if shard in self.skipped else 'missing'}, one of {count} shards",
-                    "all shards",
-                    "download the whole repository of the model",
-                )
-
-    def _check_tokenizer(self) -> None:
-        names = {path for path in self.files if "/" not in path}
-        if any(names.issuperset(group) for group in TOKENIZERS) or any(
-            n.endswith(".tiktoken") for n in names
-        ):
-            return
-        if any(self._is_reported(name) for group in TOKENIZERS for name in group):
-            return
-        self._problem(
-            "tokenizer.json",
-            "there is no tokenizer",
-            "one of " + ", ".join("+".join(group) for group in TOKENIZERS),
-            "download the whole repository of the model, not the weights alone",
-        )
-
-    def _absence(self, path: str) -> str:
-        """Return why a file that is needed was not taken."""
-        why = self.skipped.get(path)
-        return f"left out: {why}" if why else "there is no such file"
+    def _check_layout(self) -> None:
+        # A file that was refused is not also missing.
+        prefix = f"{self.folder}/"
+        refused = {problem.key.removeprefix(prefix) for problem in self.problems}
+        for path, value, allowed, fix in layouts.faults({*self.files, *refused}, self.skipped, self.layout):
+            self._problem(path, value, allowed, fix)
 
     def _is_reported(self, path: str) -> bool:
         """Tell whether the file is there but was refused: then it is not also missing."""

@@ -17,10 +17,13 @@ import yaml
 
 from components.gitops import GitOpsSettings
 from modelcar.base import read_base
-from modelcar.errors import InputError
+from modelcar.errors import InputError, refuse
+from modelcar.lock import read_lock
 from modelcar.registry import Target
-from operations import admission, gitops
+from operations import admission, admission_builtin, gitops, monitoring
 from operations import cold_start as start_phases
+from operations import kernel_entries as entries
+from operations import kernels as compiled
 from operations import nodes as gpu_nodes
 from operations import prune as pruning
 from operations import revisions as served_before
@@ -107,7 +110,52 @@ def _parser() -> argparse.ArgumentParser:
         "admission", help="print a Kyverno policy by which no unsigned modelcar of the stack starts"
     )
     admit.set_defaults(run=_admission)
-    for command in (smoke, validate, nodes, start, revisions, former, old, render, admit):
+    admit.add_argument(
+        "--builtin",
+        action="store_true",
+        help="print a ValidatingAdmissionPolicy: pinned images from the stack's own places, in its namespace",
+    )
+    admit.add_argument(
+        admission_builtin.OPTION,
+        action="append",
+        default=[],
+        metavar="REPOSITORY",
+        help="with --builtin: HOST/PATH whose images may run in the namespace too; may be repeated",
+    )
+    admit.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="pull secret in Kyverno's namespace that it reads the registry with; may be repeated",
+    )
+    admit.add_argument(
+        "--provider",
+        action="append",
+        default=[],
+        choices=["default", *admission.PROVIDERS],
+        help="who gives Kyverno credentials (default: by the registry's host)",
+    )
+    watch = commands.add_parser(
+        "monitoring", help="print what collects vLLM's metrics, and alert rules; or a dashboard"
+    )
+    watch.set_defaults(run=_monitoring)
+    watch.add_argument("--google", action="store_true", help="for Google Cloud's managed Prometheus")
+    watch.add_argument("--dashboard", action="store_true", help="a dashboard for Grafana, as JSON")
+    kernels = commands.add_parser("kernels", help="let what vLLM compiled travel with the model's image")
+    kernels.set_defaults(run=_kernels)
+    kernels.add_argument(
+        "action", choices=("save", "add", "list", "remove"), help="save: out of the pods, into the lock"
+    )
+    kernels.add_argument(
+        "what", nargs="*", help="of add: a file, or HOST/PATH of a repository; of remove: names"
+    )
+    kernels.add_argument("--pod", metavar="NAME", help="save this one's (default: the newest of each device)")
+    kernels.add_argument("--out", type=Path, metavar="FILE", help="save writes them to a file too")
+    kernels.add_argument("--no-push", action="store_true", help="do not send them to the image's repository")
+    kernels.add_argument("--insecure", action="store_true", help="add: the other repository has plain HTTP")
+    kernels.add_argument("--all", action="store_true", help="remove all of the model's")
+    for command in (smoke, validate, nodes, start, revisions, former, old, render, admit, watch, kernels):
         command.add_argument("--stack", required=True, help="name of the Pulumi stack")
         if command not in {old, render, admit}:
             command.add_argument("--model", metavar="NAME", help="of a stack with several (modelcar:models)")
@@ -235,10 +283,85 @@ def _render(options: argparse.Namespace) -> int:
     return 1 if options.check and changed else 0
 
 
+def _monitoring(options: argparse.Namespace) -> int:
+    stack = stack_of(options.stack, options.project)
+    models = (stack.model(options.model),) if options.model else stack.models
+    if options.dashboard:
+        one = stack.model(options.model)
+        print(json.dumps(monitoring.dashboard(one), indent=1))
+        return 0
+    kinds = monitoring.GOOGLE if options.google else monitoring.OPERATOR
+    found = monitoring.objects(models, kinds)
+    if options.json:
+        print(json.dumps({"apiVersion": "v1", "kind": "List", "items": found}, indent=1))
+    else:
+        print(yaml.safe_dump_all(found, sort_keys=False, width=1000), end="")
+    return 0
+
+
 def _admission(options: argparse.Namespace) -> int:
-    settings = stack_of(options.stack, options.project).shared
-    policy = admission.policy(settings, options.project, options.stack)
-    print(json.dumps(policy, indent=1) if options.json else yaml.safe_dump(policy, sort_keys=False), end="")
+    stack = stack_of(options.stack, options.project)
+    elsewhere = [settings.place.repository for settings in stack.models if settings.image]
+    admission.check_options(options.builtin, options.allow, [*options.secret, *options.provider])
+    if options.builtin:
+        name = admission.object_name("modelcars", options.stack)
+        objects = admission_builtin.policies(stack, name, options.allow)
+        for line in admission_builtin.notes(stack, options.allow):
+            _note(line)
+    else:
+        settings, own = stack.shared, {"secrets": options.secret, "providers": options.provider}
+        objects = [admission.policy(settings, options.project, options.stack, others=elsewhere, **own)]
+        for line in admission.notes(objects[0], settings):
+            _note(line)
+    if options.json:
+        several = {"apiVersion": "v1", "kind": "List", "items": objects}
+        print(json.dumps(several if len(objects) > 1 else objects[0], indent=1), end="")
+    else:
+        print(yaml.safe_dump_all(objects, sort_keys=False), end="")
+    return 0
+
+
+def _kernels(options: argparse.Namespace) -> int:
+    settings = settings_of(options.stack, options.project, options.model)
+    if settings.image:
+        fix = "lock the model, so that its image is built here (modelcar/models/README.md)"
+        raise refuse(
+            "modelcar:image", settings.image, allowed="a model with a lock, which names them", fix=fix
+        )
+    path = options.project / settings.lock_path
+    if options.action == "list":
+        rows = entries.listed(settings, options.project)
+        print(json.dumps(rows, indent=1) if options.json else "\n".join(entries.table(rows)))
+        return 0
+    before = read_lock(path)
+    push = not options.no_push
+    if options.action == "save":
+        uri = outputs_of(options.stack, options.project).get("models", {}).get(settings.key, {})
+        compiled.save(
+            Cluster.of(settings),
+            settings,
+            options.project,
+            uri.get("storageUri"),
+            pod=options.pod,
+            out=options.out,
+            push=push,
+            say=_note,
+        )
+    elif options.action == "remove":
+        entries.remove(settings, options.project, options.what, every=options.all)
+    else:
+        if len(options.what) != 1:
+            found = f"{len(options.what)} sources"
+            fix = "kernels add SOURCE --stack STACK"
+            raise refuse("SOURCE", found, allowed="a file, or HOST/PATH of a repository", fix=fix)
+        entries.add(settings, options.project, options.what[0], push=push, insecure=options.insecure)
+    changed = entries.differences(before, read_lock(path))
+    if options.json:
+        print(json.dumps(entries.listed(settings, options.project), indent=1))
+        return 0
+    print("\n".join(changed))
+    if before != read_lock(path):
+        print(f"{path}: commit it; `pulumi up` builds the image with its new layer and replaces the pods")
     return 0
 
 

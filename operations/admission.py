@@ -1,8 +1,9 @@
 """A policy for Kyverno: no pod starts with a modelcar that nobody signed, whoever deploys it.
 
 `up` refuses an unsigned image before anything refers to it; this refuses it at the API server as well, where
-others may write InferenceServices or pods past this program. It looks at pods, as KServe adds the modelcar to
-them and to nothing else.
+others may write InferenceServices or pods past this program. It looks at pods, as whatever makes pods has to
+ask the API server for each. A modelcar is in a container that KServe adds, or in a volume (`volumes[].image`;
+`oci+native://` of KServe 0.20 becomes one).
 
 Kinds and fields: ImageValidatingPolicy, policies.kyverno.io/v1 (Kyverno 1.17 and later), which reads Sigstore
 bundles as cosign 3 attaches them.
@@ -10,31 +11,70 @@ bundles as cosign 3 attaches them.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from components.checks import problem
 from components.settings import Settings
 from components.signature import SignatureSettings
-from modelcar.errors import InputError
+from modelcar.errors import InputError, refuse
 from modelcar.signing import SCHEME
+from operations.image_names import IDENTIFIER, below, within
 
 #: Verifies each of a pod's images that the policy is for; Kyverno passes over the others.
 SIGNED = ".map(image, verifyImageSignatures(image, [attestors.modelcar])).all(count, count > 0)"
 UNSIGNED = "a modelcar without a signature that counts"
-#: Containers that KServe puts modelcars into; and those that somebody might add to a pod.
+#: Containers that KServe puts modelcars into, and those that somebody might add to a pod: known to Kyverno.
 CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
+#: Kyverno 1.19 does not look for images in volumes by itself (pkg/cel/compiler/images.go).
+VOLUMES = {
+    "name": "volumes",
+    "expression": "(object != null ? object : oldObject).spec.?volumes.orValue([])"
+    ".filter(v, has(v.image)).map(v, has(v.image.reference) ? v.image.reference : '')",
+}
+#: Who can give Kyverno credentials, by the ends of registries' hosts. It asks nobody unless the policy says
+#: so: its own --registryCredentialHelpers is empty by default.
+PROVIDERS = {
+    "google": ("pkg.dev", "gcr.io"),
+    "amazon": ("amazonaws.com", "amazonaws.com.cn"),
+    "azure": ("azurecr.io",),
+    "github": ("ghcr.io",),
+}
+#: What a policy is asked of: each pod, and each ephemeral container that comes to one.
+PODS = {
+    "resourceRules": [
+        {
+            "apiGroups": [""],
+            "apiVersions": ["v1"],
+            "operations": ["CREATE", "UPDATE"],
+            "resources": ["pods", "pods/ephemeralcontainers"],
+        }
+    ]
+}
 #: For the registry's answers, in seconds; of Kubernetes' 30 at most for a webhook.
 TIMEOUT = 20
 
 
-def policy(settings: Settings, project: Path, stack: str) -> dict[str, Any]:
+def policy(
+    settings: Settings,
+    project: Path,
+    stack: str,
+    *,
+    others: Sequence[str] = (),
+    secrets: Sequence[str] = (),
+    providers: Sequence[str] = (),
+) -> dict[str, Any]:
     """Return the policy for the images below a stack's registry.
 
     Args:
         settings: any model's of the stack.
         project: the folder that files of keys are relative to.
         stack: its name.
+        others: repositories elsewhere that models are served from (`modelcar:image`), as HOST/PATH.
+        secrets: pull secrets in Kyverno's namespace that it reads the registry with.
+        providers: what else gives it credentials (PROVIDERS); by default what the registry's host says.
 
     Raises:
         InputError: the stack does not say whose signature counts (`modelcar:signature`).
@@ -46,34 +86,88 @@ def policy(settings: Settings, project: Path, stack: str) -> dict[str, Any]:
         fix = "docs/supply-chain.md: sign the images first, then ask for it at admission"
         raise InputError([problem("signature", found, allowed, fix)])
     checks = [
-        {"expression": f"images.{kind}{SIGNED}", "message": f"{UNSIGNED} ({kind})"} for kind in CONTAINERS
+        {"expression": f"images.{kind}{SIGNED}", "message": f"{UNSIGNED} ({kind})"}
+        for kind in (*CONTAINERS, VOLUMES["name"])
     ]
     return {
         "apiVersion": "policies.kyverno.io/v1",
         "kind": "ImageValidatingPolicy",
-        "metadata": {"name": f"signed-modelcars-{stack}"},
+        "metadata": {"name": object_name("signed-modelcars", stack)},
         "spec": {
             "failurePolicy": "Fail",
             "validationActions": ["Deny"],
             "webhookConfiguration": {"timeoutSeconds": TIMEOUT},
             "evaluation": {"background": {"enabled": False}},
             "autogen": {"podControllers": {"controllers": []}},
-            "matchConstraints": {
-                "resourceRules": [
-                    {
-                        "apiGroups": [""],
-                        "apiVersions": ["v1"],
-                        "operations": ["CREATE", "UPDATE"],
-                        "resources": ["pods", "pods/ephemeralcontainers"],
-                    }
-                ]
-            },
-            "matchImageReferences": [{"glob": f"{settings.registry}/*"}],
+            "matchConstraints": PODS,
+            "matchImageReferences": [
+                {"expression": f"ref.matches(r'{pattern}')"}
+                for pattern in (*_patterns(settings.registry, others), IDENTIFIER)
+            ],
+            "images": [VOLUMES],
             "validationConfigurations": {"mutateDigest": False, "verifyDigest": True, "required": True},
+            **credentials(settings.registry, secrets, providers),
             "attestors": [{"name": "modelcar", "cosign": _attestor(signature, project)}],
             "validations": checks,
         },
     }
+
+
+def _patterns(registry: str, others: Sequence[str]) -> list[str]:
+    elsewhere = sorted({one for one in others if not one.startswith(f"{registry}/")})
+    return [below(registry), *map(within, elsewhere)]
+
+
+def credentials(registry: str, secrets: Sequence[str], providers: Sequence[str]) -> dict[str, Any]:
+    """Return the policy's field by which Kyverno reads a registry that wants credentials.
+
+    Google's are those of Kyverno's ServiceAccount by Workload Identity Federation. Empty where nothing is
+    known: Kyverno's own flags hold then.
+    """
+    host = registry.partition("/")[0].partition(":")[0].lower()
+    own = [name for name, ends in PROVIDERS.items() if any(f".{host}".endswith(f".{end}") for end in ends)]
+    # A secret that somebody names is what Kyverno is to use.
+    asked = list(providers) or ([] if secrets else own)
+    found = {"secrets": list(secrets), "providers": asked}
+    named = {key: value for key, value in found.items() if value}
+    return {"credentials": named} if named else {}
+
+
+def notes(found: Mapping[str, Any], settings: Settings) -> Iterator[str]:
+    """Yield what a person has to do beside applying the policy, so that Kyverno can read the registry."""
+    asked = found["spec"].get("credentials", {})
+    if "google" in asked.get("providers", []):
+        yield (
+            "note: Kyverno's ServiceAccount has to read the repository (roles/artifactregistry.reader): "
+            "docs/security.md, Admission by signature"
+        )
+    if not asked and settings.needs_pull_access:
+        yield (
+            f"note: {settings.registry} wants credentials, and the policy names none: put a pull secret into "
+            "Kyverno's namespace and name it by --secret, or no pod with these images starts"
+        )
+
+
+def check_options(builtin: bool, allow: Sequence[str], kyverno: Sequence[str]) -> None:
+    """Check which options go with which policy.
+
+    Raises:
+        InputError: one is of the other policy.
+    """
+    if builtin and kyverno:
+        found, fix = (
+            "--secret or --provider, with --builtin",
+            "leave it out: the API server reads no registry",
+        )
+        raise refuse("admission", found, allowed="--builtin with --allow", fix=fix)
+    if allow and not builtin:
+        found, fix = "--allow, without --builtin", "add --builtin; Kyverno's passes over other registries"
+        raise refuse("admission", found, allowed="--allow with --builtin", fix=fix)
+
+
+def object_name(kind: str, stack: str) -> str:
+    """Return a name that Kubernetes takes; a stack's may have capitals, `_`, and its organization's name."""
+    return f"{kind}-{re.sub(r'[^a-z0-9]+', '-', stack.lower()).strip('-')}"
 
 
 def _attestor(signature: SignatureSettings, project: Path) -> dict[str, Any]:

@@ -134,8 +134,10 @@ class Cluster:
                 return ""
             raise
 
-    def execute(self, namespace: str, pod: str, container: str, command: Sequence[str]) -> str:
-        """Run a command in a container and return what it says.
+    def execute(
+        self, namespace: str, pod: str, container: str, command: Sequence[str], *, timeout: float = TIMEOUT
+    ) -> str:
+        """Run a command in a container and return what it says; timeout: seconds.
 
         Raises:
             ClusterError: it may not, or the connection broke.
@@ -154,7 +156,7 @@ class Cluster:
                 stdin=False,
                 stdout=True,
                 tty=False,
-                _request_timeout=TIMEOUT,
+                _request_timeout=timeout,
             )
         except ApiException as error:
             raise ClusterError(

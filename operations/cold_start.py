@@ -9,9 +9,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from components.kserve_config import CONFIG_MAP
+from components.kserve_platform import KServeSettings
 from components.model_service import CONTAINER, MODEL_IS_THERE
-from components.settings import Settings
+from components.settings import Settings, quantity
 from operations.cluster import JSON, Cluster
+from operations.kernel_use import KernelUse, describe, kernel_use
+from operations.kernel_use import document as kernels_document
 from operations.pods import is_ready, pods_of
 from operations.server_phases import Phase, lines_of, server_phases, stamp_of
 
@@ -37,6 +41,8 @@ class ColdStart:
     pod: its name. image_bytes: of the modelcar.
     server: what a GPU server did in `load`, by its log; empty for other servers. What is left of `load` is
         the probe's: until Kubernetes knows.
+    sidecar_cpu: limit of the container that links the model, as Kubernetes writes it; None where it has none.
+    kernels: whether the pod used those of its image; None of servers that know none.
     """
 
     pod: str
@@ -47,6 +53,8 @@ class ColdStart:
     load: float | None
     image_bytes: int | None = None
     server: tuple[Phase, ...] = ()
+    sidecar_cpu: str | None = None
+    kernels: KernelUse | None = None
 
     @property
     def total(self) -> float:
@@ -54,6 +62,11 @@ class ColdStart:
         parts = [self.schedule, self.pull, self.start, self.link, self.load]
         return sum(part for part in parts if part is not None)
 
+
+#: KServe's name of the container that keeps the modelcar mounted (0.19, pkg/constants).
+SIDECAR = "modelcar"
+#: Seconds from which a link is slow, and the sidecar's limit from which it is not the reason.
+SLOW_LINK, ENOUGH_CPU = 1.0, KServeSettings.model_validate({}).modelcar_cpu
 
 PHASES = ("schedule", "pull", "start", "link", "load")
 
@@ -89,6 +102,8 @@ def cold_start(cluster: Cluster, settings: Settings) -> ColdStart | None:
         _between(there or began, ready_at),
         size,
         server_phases(said, there or began),
+        next((_limit(box) for box in pod["spec"]["containers"] if box["name"] == SIDECAR), None),
+        kernel_use(said),
     )
 
 
@@ -101,7 +116,7 @@ def caches(cluster: Cluster, settings: Settings) -> list[str]:
     Raises:
         ClusterError: the API server went away, or rights are missing.
     """
-    path = f"/api/v1/namespaces/{settings.kserve.namespace}/configmaps/inferenceservice-config"
+    path = f"/api/v1/namespaces/{settings.kserve.namespace}/configmaps/{CONFIG_MAP}"
     data = (cluster.get(path) or {}).get("data") or {}
     if not json.loads(data.get("localModel") or "{}").get("enabled"):
         return []
@@ -151,12 +166,31 @@ def table(found: ColdStart) -> list[str]:
         value = getattr(found, name)
         lines.append(f"  {name:<9} {'not known' if value is None else f'{value:9.1f} s'}")
     lines += [f"    {line}" for line in lines_of(found.server)]  # what the last one, load, was spent on
-    return [*lines, f"  {'in all':<9} {found.total:9.1f} s"]
+    lines.append(f"  {'in all':<9} {found.total:9.1f} s")
+    kernels = [f"  kernels   {describe(found.kernels)}"] if found.kernels else []
+    return [*lines, *kernels, *_slow_link(found)]
+
+
+def _slow_link(found: ColdStart) -> list[str]:
+    """Return what shortens the link, where KServe's limit of the sidecar holds its start up."""
+    if not found.link or found.link < SLOW_LINK or found.sidecar_cpu is None:
+        return []
+    if quantity(found.sidecar_cpu) >= quantity(ENOUGH_CPU):
+        return []
+    return [
+        f"link: the sidecar may use {found.sidecar_cpu} of a processor, and its start takes more; "
+        f"storageInitializer.cpuModelcar {ENOUGH_CPU} in KServe's ConfigMap {CONFIG_MAP} shortens it"
+    ]
+
+
+def _limit(box: JSON) -> str | None:
+    limit = box.get("resources", {}).get("limits", {}).get("cpu")
+    return None if limit is None else str(limit)
 
 
 def document(found: ColdStart) -> dict[str, Any]:
     """Return the phases for programs."""
-    return {**asdict(found), "total": found.total}
+    return {**asdict(found), "total": found.total, "kernels": kernels_document(found.kernels)}
 
 
 def _started(status: JSON) -> datetime | None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from components import autoscaling
 from components.egress import network_policy
 from components.gitops import GitOpsSettings
 from components.ingress import ingress_policy, policy_name
@@ -26,13 +27,12 @@ from modelcar.base import read_base
 from modelcar.errors import refuse
 from modelcar.image import modelcar_image
 from modelcar.lock import Lock, read_lock
+from operations import argo_health
 
 #: Of the file that says which ones were written, so that a file that is no longer wanted can go.
 HEADER = (
     "# Written by `python -m operations render`; change the stack's settings or the model's lock instead.\n"
 )
-#: Annotations that only Pulumi's provider understands.
-_PULUMI = "pulumi.com/"
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,7 @@ def manifests(settings: Settings, project: Path) -> dict[str, dict[str, Any]]:
             allowed="a Secret that is there: modelcar:pullSecret",
             fix="make the Secret in the cluster, and name it",
         )
-    lock = read_lock(project / settings.lock_path)
-    digest = settings.rollback_to or modelcar_image(lock, read_base(settings.architecture)).digest
-    uri = f"oci://{settings.registry}/{settings.repository}@{digest}"
+    uri = f"oci://{settings.place.repository}@{settings.rollback_to or _digest(settings, project)}"
     name, found = settings.service_name, {}
     account = name if settings.pull_secret else None
     if settings.pull_secret:
@@ -112,26 +110,46 @@ def manifests(settings: Settings, project: Path) -> dict[str, dict[str, Any]]:
         daemon_set = _object("apps/v1", "DaemonSet", settings, daemon_set_name(settings))
         found["daemonset.yaml"] = {**daemon_set, "spec": daemon_set_spec(settings, uri, account)}
     service = _object("serving.kserve.io/v1beta1", "InferenceService", settings)
-    annotations = {
-        key: value for key, value in service_annotations(settings).items() if not key.startswith(_PULUMI)
-    }
-    service["metadata"]["annotations"] = annotations
+    service["metadata"]["annotations"] = service_annotations(settings)
     placed = (
         settings.model_copy(update={"placement": "servingRuntime"})
         if settings.placement == "auto"
         else settings
     )
     found["inferenceservice.yaml"] = {**service, "spec": {"predictor": predictor(placed, uri, account)}}
+    if scaling := autoscaling.of(settings):
+        scaled = _object(autoscaling.API_VERSION, autoscaling.KIND, settings)
+        found["scaledobject.yaml"] = {**scaled, "spec": autoscaling.scaled_object(settings, scaling)}
     return found
+
+
+def _digest(settings: Settings, project: Path) -> str:
+    if settings.image:
+        return str(settings.place.digest)
+    return modelcar_image(read_lock(project / settings.lock_path), read_base(settings.architecture)).digest
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What one folder is to hold. documents: by file name. kept: names of files that are left as they are."""
+    """What one folder is to hold.
+
+    documents: objects by file name.
+    texts: what else, by file name, as it is written.
+    kept: names of files that are left as they are.
+    ours: line of those files of this program that go where they are not among them; all where empty. Other
+        stacks write to the folder too where it is set.
+    """
 
     path: Path
     documents: Mapping[str, Mapping[str, Any]]
+    texts: Mapping[str, str] = field(default_factory=dict)
     kept: frozenset[str] = frozenset()
+    ours: str = ""
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What the files hold, by their names."""
+        return {**{name: to_yaml(document) for name, document in self.documents.items()}, **self.texts}
 
 
 def folders(
@@ -175,11 +193,20 @@ def folders(
             )
             file = f"{settings.shared_runtime}-servingruntime.yaml"
             documents[file] = {**runtime, "spec": serving_runtime(settings)}
-    result = [Folder(path, documents, frozenset(kept))]
+    result = [Folder(path, documents, kept=frozenset(kept))]
     if told_argo := Application.of(told, path):
         # Beside the folder: an Application that lies in what it applies would apply itself.
-        name = f"{shared.namespace}.yaml"
-        result.append(Folder(path.parent / "argocd", {name: application(shared, told_argo)}))
+        beside = {f"{shared.namespace}.yaml": application(shared, told_argo)}
+        health = {argo_health.FILE: HEADER + argo_health.patch(told_argo.namespace)}
+        standard = shared.deployment_mode == "Standard"
+        result.append(
+            Folder(
+                path.parent / "argocd",
+                beside,
+                health if standard else {},
+                ours=f"    path: {told_argo.path}\n",
+            )
+        )
     return result
 
 
@@ -189,7 +216,8 @@ def check(stack: Stack, project: Path, locks: Mapping[str, Lock | None]) -> None
     Raises:
         InputError: as `folders` and `changes`.
     """
-    if stack.shared.delivery == "gitops" and all(locks.values()):
+    known = all(settings.image or locks[settings.key] for settings in stack.models)
+    if stack.shared.delivery == "gitops" and known:
         for folder in folders(stack, project):
             list(changes(folder))
 
@@ -253,10 +281,10 @@ def changes(folder: Folder) -> Iterator[Change]:
     Raises:
         InputError: a file of one of these names was not written by this program.
     """
-    for name, document in folder.documents.items():
+    for name, wanted in folder.files.items():
         if name in folder.kept:
             continue
-        path, wanted = folder.path / name, to_yaml(document)
+        path = folder.path / name
         there = path.read_text("utf-8") if path.exists() else ""
         if there and not there.startswith(HEADER):
             raise refuse(
@@ -269,7 +297,7 @@ def changes(folder: Folder) -> Iterator[Change]:
             yield Change(path, "changed" if there else "new", tuple(_diff(name, there, wanted)))
     for path in sorted(folder.path.glob("*.yaml")):
         there = path.read_text("utf-8")
-        if path.name not in folder.documents and there.startswith(HEADER):
+        if path.name not in folder.documents and there.startswith(HEADER) and folder.ours in there:
             yield Change(path, "removed", tuple(_diff(path.name, there, "")))
 
 
@@ -281,7 +309,7 @@ def write(folder: Folder) -> list[Change]:
             change.path.unlink()
         else:
             folder.path.mkdir(parents=True, exist_ok=True)
-            change.path.write_text(to_yaml(folder.documents[change.path.name]), "utf-8")
+            change.path.write_text(folder.files[change.path.name], "utf-8")
     return found
 
 

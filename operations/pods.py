@@ -11,13 +11,41 @@ from operations.cluster import JSON, Cluster
 #: Last lines of a container's log that are shown.
 LINES = 8
 
+#: Phases that a pod does not leave (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase).
+ENDED = ("Failed", "Succeeded")
+
 
 def pods_of(cluster: Cluster, namespace: str, service: str) -> list[JSON]:
-    """Return the pods of an InferenceService, but those that are on their way out."""
+    """Return the pods of an InferenceService that count, the newest last.
+
+    Not those that are on their way out. A pod that the kubelet refused or evicted (phase Failed: a GPU node
+    that starts again refuses the pods that it finds before the device plugin has registered) stays as an
+    object, and its ReplicaSet replaces it: it counts until a newer one is ready.
+    """
+    here = [pod for pod in _all_of(cluster, namespace, service) if not _leaves(pod)]
+    here.sort(key=_made)
+    ready = max((_made(pod) for pod in here if is_ready(pod)), default="")
+    return [pod for pod in here if pod["status"].get("phase") not in ENDED or _made(pod) >= ready]
+
+
+def _made(pod: JSON) -> str:
+    return str(pod["metadata"].get("creationTimestamp", ""))
+
+
+def leaving(cluster: Cluster, namespace: str, service: str) -> list[str]:
+    """Return the names of an InferenceService's pods that are on their way out."""
+    return [str(pod["metadata"]["name"]) for pod in _all_of(cluster, namespace, service) if _leaves(pod)]
+
+
+def _all_of(cluster: Cluster, namespace: str, service: str) -> list[JSON]:
     path = f"/api/v1/namespaces/{namespace}/pods"
     label = f"{SERVICE_LABEL}={service}"
     found: list[JSON] = (cluster.get(path, labelSelector=label) or {}).get("items") or []
-    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+    return found
+
+
+def _leaves(pod: JSON) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
 
 
 def is_ready(pod: JSON) -> bool:
@@ -69,7 +97,7 @@ def _states(pod: JSON) -> Iterator[str]:
     status = pod["status"]
     if status.get("reason"):  # of the whole pod: Evicted, or UnexpectedAdmissionError of a device plugin
         yield f"{status['reason']}: {status.get('message', '')}".strip()
-    for box in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+    for box in boxes(pod):
         for state in (box.get("state") or {}, box.get("lastState") or {}):
             waiting: dict[str, Any] = state.get("waiting") or {}
             ended: dict[str, Any] = state.get("terminated") or {}
@@ -77,6 +105,12 @@ def _states(pod: JSON) -> Iterator[str]:
                 yield f"{box['name']}: {waiting['reason']} {waiting.get('message', '')}".strip()
             if ended and ended.get("exitCode"):
                 yield f"{box['name']}: {ended.get('reason')}, exit code {ended['exitCode']}"
+
+
+def boxes(pod: JSON) -> list[JSON]:
+    """Return what the kubelet says of each container of a pod, in the order in which they start."""
+    status = pod["status"]
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
 
 
 def _conditions(pod: JSON) -> Iterator[str]:
@@ -91,3 +125,8 @@ def _warnings(cluster: Cluster, pod: JSON) -> Iterator[str]:
     found = cluster.get(f"/api/v1/namespaces/{metadata['namespace']}/events", fieldSelector=selector) or {}
     for event in reversed(found.get("items") or []):
         yield f"{event.get('reason')}: {event.get('message')}"
+
+
+def restarts(pod: JSON) -> int:
+    """Return how often containers of a pod were started again, all together."""
+    return sum(int(box["restartCount"]) for box in pod["status"].get("containerStatuses") or [])

@@ -1,20 +1,22 @@
 """Images of models that a stack no longer has: deleted once they were kept for the time that the stack says.
 
-What any InferenceService or pod of the stack's cluster still names is left alone. Other clusters are not
-asked, so nothing is deleted unless told to (`--delete`).
+What any InferenceService or pod of the stack's cluster still names is left alone, and what this program did
+not build. Other clusters are not asked, so nothing is deleted unless told to (`--delete`).
 """
 
 from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from components.models import Stack
 from modelcar.errors import refuse
-from modelcar.registry import Registry, Target
+from modelcar.existing_image import CONFIG_TYPES
+from modelcar.image import LOCK_ANNOTATION
+from modelcar.registry import Manifest, Registry, Target
 from operations.cluster import Cluster
 
 #: What may name an image.
@@ -61,6 +63,9 @@ def prune(
 
 
 def _repository(stack: Stack, image: str, users: str, *, delete: bool) -> list[Pruned]:
+    for model in stack.models:
+        if model.place.repository == image:
+            return [Pruned(image, "", "kept", f"{model.key} is served from it")]
     shared, name = stack.shared, image.removeprefix(f"{stack.shared.registry}/")
     if name == image:
         raise refuse(
@@ -71,12 +76,15 @@ def _repository(stack: Stack, image: str, users: str, *, delete: bool) -> list[P
         )
     target = Target(shared.registry, name, shared.registry_insecure)
     with Registry(target, write=True, delete=delete) as registry:
-        digests = registry.digests()
-        if not digests:
+        tagged = registry.tagged()
+        if not tagged:
             return [Pruned(image, "", "gone", "the registry has none of it")]
         found = []
-        for digest in digests:
-            if digest in users:
+        own = {digest for digest, (manifest, _) in tagged.items() if _is_own(registry, manifest)}
+        for digest, (_, tags) in tagged.items():
+            if digest not in own and not _belongs(tags, own):
+                found.append(Pruned(image, digest, "kept", "not built by this program: delete it yourself"))
+            elif digest in users:
                 found.append(Pruned(image, digest, "served", "a pod or an InferenceService names it"))
             elif not delete:
                 found.append(Pruned(image, digest, "to delete", "with --delete"))
@@ -84,6 +92,23 @@ def _repository(stack: Stack, image: str, users: str, *, delete: bool) -> list[P
                 registry.delete(digest)
                 found.append(Pruned(image, digest, "deleted", "its blobs go when the registry collects them"))
         return found
+
+
+def _is_own(registry: Registry, manifest: Manifest) -> bool:
+    """Tell whether this program built an image: its lock's digest is among the annotations, or the labels."""
+    document = manifest.document
+    if LOCK_ANNOTATION in (document.get("annotations") or {}):
+        return True
+    described = document.get("config") or {}
+    if described.get("mediaType") not in CONFIG_TYPES:
+        return False
+    config = json.loads(registry.blob(str(described["digest"])))
+    return LOCK_ANNOTATION in ((config.get("config") or {}).get("Labels") or {})
+
+
+def _belongs(tags: Sequence[str], own: Collection[str]) -> bool:
+    """Tell whether tags say that something is attached to one of these: `sha256-…`, `sha256-….sig`."""
+    return any(tag.partition(".")[0].replace("-", ":", 1) in own for tag in tags)
 
 
 def table(found: Sequence[Pruned]) -> list[str]:

@@ -45,9 +45,7 @@ def revisions(cluster: Cluster, settings: Settings) -> list[Revision]:
         )
     path = f"/apis/apps/v1/namespaces/{settings.namespace}/replicasets"
     label = f"{SERVICE_LABEL}={settings.service_name}"
-    image = re.compile(
-        re.escape(f"{settings.registry}/{settings.repository}") + r"@(?P<digest>sha256:[0-9a-f]{64})"
-    )
+    image = re.compile(re.escape(settings.place.repository) + r"@(?P<digest>sha256:[0-9a-f]{64})")
     found = []
     for one in (cluster.get(path, labelSelector=label) or {}).get("items") or []:
         named = image.search(json.dumps(one["spec"]["template"]))

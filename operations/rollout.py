@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pulumi
 
-from components.model_service import CONTAINER, REVISION
+from components import termination
+from components.model_service import CONTAINER, serving_timeout
 from components.settings import Settings
 from modelcar.errors import InputError
 from operations.cluster import JSON, POLL, Cluster, ClusterError
 from operations.failures import SEARCHED, Cause, cause
-from operations.pods import is_ready, last_lines, last_log, pods_of, shown, why
+from operations.final import Patience
+from operations.pods import is_ready, last_log, leaving, pods_of, shown, why
+from operations.pull_failures import pull_cause
 from operations.room import lacks_gpus, why_no_room
+from operations.workload import NEW_PODS, inference_service, lacking, start_from_none
 
 #: Pods that are told of; more would say the same.
 PODS = 2
+#: Seconds between two looks at why new pods do not come.
+LOOK = 5.0
+
+
+@dataclass(frozen=True)
+class Missing:
+    """what: is still missing. former: because a former pod first finishes what it has begun."""
+
+    what: str
+    former: bool = False
 
 
 def await_rolled_out(
@@ -24,26 +39,39 @@ def await_rolled_out(
 ) -> None:
     """Wait until all pods of the stack's InferenceService are of a revision, and ready.
 
-    KServe reports Ready as long as any pod serves, and so does so before it has looked at a change; its
-    Deployment `NAME-predictor` (Standard mode) tells more.
+    Pulumi's provider and KServe's own status do not tell (operations/workload.py).
 
     Args:
         settings: the stack's.
         revision: of the declaration, `components.model_service.revision`.
         say: is told what is waited for, when that changes.
-        patience: seconds; `startTimeoutSeconds` and a minute where None.
+        patience: seconds; `components.model_service.serving_timeout` where None. The time in which a former
+            pod finishes what it has begun comes on top of it.
 
     Raises:
-        pulumi.RunError: they are not in time, or the cluster does not let us look.
+        pulumi.RunError: they are not in time, or never will be, or the cluster does not let us look.
     """
-    path = f"/apis/apps/v1/namespaces/{settings.namespace}/deployments/{settings.service_name}-predictor"
+    patient = Patience(settings, revision, time.monotonic)
+    name = f"{settings.namespace}/{settings.service_name}"
+
+    def look(cluster: Cluster) -> Missing | None:
+        missing = lacking(cluster, settings, revision)
+        try:
+            if missing and start_from_none(cluster, settings):
+                say(f"{name}: its first pods are started, which its autoscaler never does")
+        except ClusterError as error:
+            fix = f"kubectl -n {settings.namespace} scale deployment {settings.service_name}-predictor"
+            return Missing(f"{missing}; {error}\n  fix: {fix} --replicas={settings.min_replicas}")
+        return _former_ones(cluster, settings, missing)
+
     _await(
         settings,
-        lambda cluster: _lacking(cluster.get(path), revision),
+        look,
         say,
-        f"{settings.namespace}/{settings.service_name}",
+        name,
         "does not serve what was applied",
-        settings.start_timeout_seconds + 60 if patience is None else patience,
+        serving_timeout(settings) if patience is None else patience,
+        hopeless=patient.ended,
     )
 
 
@@ -75,82 +103,100 @@ def await_pulled(
 
 def _await(
     settings: Settings,
-    look: Callable[[Cluster], str | None],
+    look: Callable[[Cluster], Missing | None],
     say: Callable[[str], object],
     name: str,
     fault: str,
     patience: float,
     of: Callable[[JSON], bool] | None = None,
+    hopeless: Callable[[Cluster], str | None] = lambda _: None,
 ) -> None:
-    """Wait until nothing is lacking; `of` says whose pods tell why it is."""
-    deadline = time.monotonic() + patience
+    """Wait until nothing is missing; `of` says whose pods tell why it is, `hopeless` what stays so."""
+    began = time.monotonic()
+    deadline, looked, said = began + patience, began, ""
     try:
         cluster = Cluster.of(settings)
     except InputError as error:
         raise pulumi.RunError(f"{name} is applied; how it goes on is not known:\n{error}") from None
-    said = ""
     while True:
         try:
-            lacking = look(cluster)
+            missing = look(cluster)
         except ClusterError as error:
             if error.status in {401, 403}:
                 raise pulumi.RunError(
                     f"{name} is applied, and this account may not look whether its pods are ready: {error}\n"
-                    "  fix: let it get deployments and daemonsets (apps), and list pods and events there; "
+                    "  fix: let it get deployments and daemonsets (apps; in Knative mode services of "
+                    "serving.knative.dev), and list pods and events there; "
                     "or do not wait: modelcar:awaitReady false"
                 ) from None
-            lacking = str(error)
-        if lacking is None:
+            missing = Missing(str(error))
+        if missing is None:
             return
-        if time.monotonic() > deadline:
+        now, final = time.monotonic(), None
+        if missing.former:
+            deadline = max(deadline, min(now, began + termination.patience(settings)) + patience)
+        if now - looked >= LOOK:
+            final, looked = _tried(hopeless, cluster), now
+        if final or now > deadline:
             because = reasons(settings) if of is None else _pods_say(cluster, settings, of)
             told = "\n".join(f"  {line}" for line in because)
-            raise pulumi.RunError(f"{name} {fault}: {lacking}\n{told}")
-        if lacking != said:
-            say(f"{name}: {lacking}")
-            said = lacking
+            ended = f"; to wait longer would not help: {final}" if final else ""
+            raise pulumi.RunError(f"{name} {fault}: {missing.what}{ended}\n{told}")
+        if missing.what != said:
+            say(f"{name}: {missing.what}")
+            said = missing.what
         time.sleep(POLL)
+
+
+def _tried(hopeless: Callable[[Cluster], str | None], cluster: Cluster) -> str | None:
+    try:
+        return hopeless(cluster)
+    except ClusterError:  # the right to look closer is not needed for a rollout that goes well
+        return None
 
 
 def _pods_say(cluster: Cluster, settings: Settings, of: Callable[[JSON], bool]) -> list[str]:
     try:
         pods = (cluster.get(f"/api/v1/namespaces/{settings.namespace}/pods") or {}).get("items") or []
         waiting = [pod for pod in pods if of(pod) and not is_ready(pod)]
-        return [f"{pod['metadata']['name']}: {why(cluster, pod)}" for pod in waiting[:PODS]]
+        return [line for pod in waiting[:PODS] for line in _pod_says(pod, why(cluster, pod))]
     except ClusterError as error:
         return [f"the cluster does not say why: {error}"]
 
 
-def _unpulled(daemon_set: JSON | None) -> str | None:
+def _pod_says(pod: JSON, state: str) -> Iterator[str]:
+    yield f"{pod['metadata']['name']}: {state}"
+    if known := pull_cause(state):
+        yield told(known)
+
+
+def _unpulled(daemon_set: JSON | None) -> Missing | None:
     """Return what a DaemonSet lacks, as `kubectl rollout status` sees it."""
     if daemon_set is None:
-        return "it is not there"
+        return Missing("it is not there")
     status = daemon_set.get("status") or {}
     if status.get("observedGeneration", 0) < daemon_set["metadata"]["generation"]:
-        return "Kubernetes has not taken the change over yet"
+        return Missing("Kubernetes has not taken the change over yet")
     wanted = status.get("desiredNumberScheduled", 0)
     done = min(status.get("updatedNumberScheduled", 0), status.get("numberAvailable", 0))
-    return None if done >= wanted else f"{done} of {wanted} nodes have it"
+    return None if done >= wanted else Missing(f"{done} of {wanted} nodes have it")
 
 
-def _lacking(deployment: JSON | None, revision: str) -> str | None:
-    """Return what a Deployment lacks to have rolled out a revision, as `kubectl rollout status` sees it."""
-    if deployment is None:
-        return "KServe has made no Deployment yet"
-    annotations = deployment["spec"]["template"]["metadata"].get("annotations") or {}
-    status, generation = deployment.get("status") or {}, deployment["metadata"]["generation"]
-    if annotations.get(REVISION) != revision or status.get("observedGeneration", 0) < generation:
-        return "KServe has not taken the change over yet"
-    wanted = deployment["spec"].get("replicas", 1)
-    updated, ready = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
-    former = status.get("replicas", 0) - updated
-    if updated < wanted:
-        return f"{updated} of {wanted} new pods are there"
-    if former > 0:
-        return f"the new pods are not ready, or former ones not gone yet ({former})"
-    if ready < wanted:
-        return f"{ready} of {wanted} new pods are ready"
-    return None
+def _former_ones(cluster: Cluster, settings: Settings, missing: str | None) -> Missing | None:
+    """Say that a new pod waits for a former one, which may have answers to finish."""
+    if missing is None:
+        return None
+    if not missing.endswith(NEW_PODS):
+        return Missing(missing)
+    try:
+        names = leaving(cluster, settings.namespace, settings.service_name)
+    except ClusterError:  # the right to list pods is not needed for a rollout that goes well
+        return Missing(missing)
+    if not names:
+        return Missing(missing)
+    grace = settings.termination.grace_period_seconds
+    told = f"{missing}; {', '.join(names)} first finishes what it has begun, for at most {grace} s"
+    return Missing(told, former=True)
 
 
 def reasons(settings: Settings) -> list[str]:
@@ -166,20 +212,20 @@ def reasons(settings: Settings) -> list[str]:
 
 def _reasons(cluster: Cluster, settings: Settings) -> Iterator[str]:
     name = f"{settings.namespace}/{settings.service_name}"
-    found = sorted(
-        pods_of(cluster, settings.namespace, settings.service_name),
-        key=lambda pod: str(pod["metadata"]["creationTimestamp"]),
-        reverse=True,
-    )
+    found = pods_of(cluster, settings.namespace, settings.service_name)[::-1]
     failing = [pod for pod in found if not is_ready(pod)]
     for pod in failing[:PODS]:
-        yield f"{pod['metadata']['name']}: {why(cluster, pod)}"
+        state = why(cluster, pod)
+        yield f"{pod['metadata']['name']}: {state}"
         log = last_log(cluster, pod, CONTAINER, SEARCHED)
-        known = why_no_room(cluster, settings, pod) if lacks_gpus(pod) else cause(log)
+        before = _ended_before(cluster, pod)
+        if lacks_gpus(pod):
+            known: Cause | None = why_no_room(cluster, settings, pod)
+        else:
+            known = cause(log) or pull_cause(state) or pull_cause(before)
         if known:
             yield told(known)
-        said = shown(log) or _ended_before(cluster, pod)
-        if said:
+        if said := shown(log) or shown(before):
             yield "its log ends:\n  " + "\n  ".join(said)
     if not failing:
         yield from _conditions(cluster, settings)
@@ -195,26 +241,14 @@ def told(found: Cause) -> str:
     return f"reason: {found.reason}\n  fix: {found.fix}"
 
 
-def _ended_before(cluster: Cluster, pod: JSON) -> list[str]:
-    """Return the last lines of what ended before the server, where that has not said anything."""
+def _ended_before(cluster: Cluster, pod: JSON) -> str:
+    """Return the end of the log of what ended before the server, where that has not said anything."""
     ended = [
         box["name"]
         for box in pod["status"].get("initContainerStatuses") or []
         if (box.get("lastState") or {}).get("terminated") or (box.get("state") or {}).get("terminated")
     ]
-    return last_lines(cluster, pod, ended[-1]) if ended else []
-
-
-def inference_service(cluster: Cluster, settings: Settings) -> JSON | None:
-    """Return a model's InferenceService as it is; None where there is none.
-
-    Raises:
-        ClusterError: the API server went away, or rights are missing.
-    """
-    return cluster.get(
-        f"/apis/serving.kserve.io/v1beta1/namespaces/{settings.namespace}"
-        f"/inferenceservices/{settings.service_name}"
-    )
+    return last_log(cluster, pod, ended[-1]) if ended else ""
 
 
 def _conditions(cluster: Cluster, settings: Settings) -> Iterator[str]:
@@ -222,3 +256,7 @@ def _conditions(cluster: Cluster, settings: Settings) -> Iterator[str]:
     for condition in status.get("conditions") or []:
         if condition.get("status") == "False" and condition.get("message"):
             yield f"{condition['type']}: {condition.get('reason', '')} {condition['message']}".strip()
+    model = status.get("modelStatus") or {}
+    failure = model.get("lastFailureInfo") or {}
+    if model.get("transitionStatus") == "InvalidSpec" and failure.get("message"):
+        yield f"InvalidSpec: {failure.get('reason', '')} {failure['message']}"

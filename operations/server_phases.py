@@ -50,6 +50,11 @@ _GRAPHS_LOADED = re.compile(r"Directly load the compiled graph\(s\) for compile 
 #: compilation/backends.py
 _COMPILED = re.compile(r"Dynamo bytecode transform time: |Compiling a graph for compile range ")
 
+#: compilation/decorators.py: of a compiled model that is there, or half there, and does not load.
+_REFUSED = re.compile(r"Compiling model again due to a load failure from \S+, reason: (.*)")
+#: compilation/decorators.py, at the end of a compilation of its own.
+_SAVED = re.compile(r"saved AOT compiled function to ")
+
 _STAMPED = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)) ?(.*)", re.DOTALL)
 #: logger.py: "%(levelname)s %(asctime)s [%(fileinfo)s:%(lineno)d] %(message)s"
 _PRINTED = re.compile(r"\b(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) (\d\d-\d\d \d\d:\d\d:\d\d) \[")
@@ -86,13 +91,11 @@ def server_phases(text: str, began: datetime | None = None) -> tuple[Phase, ...]
     """
     marks: dict[str, datetime] = {}
     reached, on_gpu = 0, False
-    loaded = graphs_loaded = compiled = False
+    cache = _Cache()
     read: list[float] = []
     for stamp, said in _lines(text, began):
         on_gpu = on_gpu or _ON_GPU in said
-        loaded = loaded or bool(_LOADED.search(said))
-        graphs_loaded = graphs_loaded or bool(_GRAPHS_LOADED.search(said))
-        compiled = compiled or bool(_COMPILED.search(said))
+        cache.see(said)
         if found := _READ.search(said):
             read.append(float(found[1]))
         for index, (name, pattern) in enumerate(MARKS[reached:], reached):
@@ -101,7 +104,6 @@ def server_phases(text: str, began: datetime | None = None) -> tuple[Phase, ...]
                 break
     if not on_gpu:
         return ()
-    cache = ("part" if compiled else "hit") if loaded else "part" if graphs_loaded else "miss"
     phases = []
     former = began
     for name, stamp in marks.items():
@@ -110,12 +112,44 @@ def server_phases(text: str, began: datetime | None = None) -> tuple[Phase, ...]
                 Phase(
                     name,
                     max(0.0, (stamp - former).total_seconds()),
-                    cache if name == "compile" else None,
+                    (cache.found or "miss") if name == "compile" else None,
                     max(read, default=None) if name == "weights" else None,
                 )
             )
         former = stamp
     return tuple(phases)
+
+
+class _Cache:
+    """What the lines of a log tell of the compiled model: whether it was loaded."""
+
+    def __init__(self) -> None:
+        self.loaded = self.graphs_loaded = self.compiled = False
+        self.refused = ""
+
+    def see(self, line: str) -> None:
+        self.loaded = self.loaded or bool(_LOADED.search(line))
+        self.graphs_loaded = self.graphs_loaded or bool(_GRAPHS_LOADED.search(line))
+        self.compiled = self.compiled or bool(_COMPILED.search(line) or _SAVED.search(line))
+        if found := _REFUSED.search(line):
+            self.refused = found[1].strip()
+
+    @property
+    def found(self) -> str | None:
+        if self.loaded:
+            return "part" if self.compiled else "hit"
+        return "part" if self.graphs_loaded else "miss" if self.compiled else None
+
+
+def compile_cache(text: str) -> tuple[str | None, str]:
+    """Return whether a server of any device loaded its compiled model, and why it did not where it says so.
+
+    `hit`: all of it; `part`: some; `miss`: it compiled all; None: it compiles nothing, or the log is cut off.
+    """
+    cache = _Cache()
+    for line in text.splitlines():
+        cache.see(line)
+    return cache.found, cache.refused
 
 
 def stamp_of(text: str) -> datetime:

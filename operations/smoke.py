@@ -1,7 +1,8 @@
 """Which placements of a storage URI this cluster's KServe honours, found out with a probe of a few bytes.
 
 KServe's webhooks decide what becomes of an `oci://` URI, and versions and settings differ in it. The probe is
-served by each placement in a namespace of its own, on any node, without a GPU, and all of it is removed.
+served by each placement in a namespace of its own, on the nodes that `modelcar:scheduling` allows, without a
+GPU, and all of it is removed.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.model_service import container, predictor, serving_runtime
+from components.model_service import container, mode_annotation, predictor, serving_runtime
+from components.probes import ProbesSettings
 from components.runtime import MODEL_PATH
 from components.settings import Settings
+from components.termination import TerminationSettings
 from modelcar.errors import refuse
 from operations.cluster import POLL, Cluster, ClusterError
 from operations.pods import pods_of, why
@@ -171,11 +174,13 @@ def objects(
         "max_replicas": 1,
         "rollout": "auto",
         "start_timeout_seconds": 600,
+        "probes": ProbesSettings.model_validate({}),
+        # Nothing is lost with a probe, and its namespace waits for it.
+        "termination": TerminationSettings.model_validate({"gracePeriodSeconds": 1, "preStopSeconds": 0}),
     }
     probe = settings.model_copy(update=changes)
     secrets = _secret_names(settings)
-    # Nothing is lost with a probe, and its namespace waits for it.
-    spec = {**predictor(probe, uri), "terminationGracePeriodSeconds": 1}
+    spec = predictor(probe, uri)
     if placement == "podAnnotation":
         spec = {**spec, "annotations": {ANNOTATION: uri}, "containers": [container(probe)]}
         del spec["storageUris"]
@@ -188,7 +193,7 @@ def objects(
     else:
         spec |= secrets
     annotations = {
-        "serving.kserve.io/deploymentMode": settings.deployment_mode,
+        **mode_annotation(settings),
         "serving.kserve.io/autoscalerClass": "none",
     }
     yield (

@@ -14,13 +14,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from components import autoscaling
 from components.ingress import IngressSettings
+from components.kernels import NONE, OFF, renew
 from components.model_service import CLOSED_POD, CONTAINER, OFFLINE, RESTRICTED, RESTRICTED_POD
-from components.settings import Settings
-from operations import gpu
+from components.settings import NAMESPACE, Settings
+from operations import gpu, workload
 from operations.cluster import JSON, Cluster, ClusterError
 from operations.failures import SEARCHED, cause
+from operations.kernel_use import describe, fix, kernel_use
+from operations.kernel_use import document as document_of_kernels
 from operations.pods import is_ready, last_log, pods_of, shown, why
+from operations.pull_failures import pull_cause
 from operations.room import asks, lacks_gpus, why_no_room
 
 PROMPT = "Kubernetes is"
@@ -29,6 +34,8 @@ HUB_LINES = re.compile(r"huggingface\.co|hf\.co|Downloading (shards|\S+:)|Fetchi
 HUB = ("huggingface.co", 443)
 #: Seconds for one attempt to connect.
 CONNECT = 4
+#: Seconds until each node knows a new pod by its address, and lets it in where a policy says so.
+LET_IN = 20.0
 #: Lines of a log that are searched.
 LOG_LINES = 20_000
 
@@ -75,7 +82,9 @@ def validate(
         return (_not_served(cluster, settings),)
     lines = [_served(pod, storage_uri), _offline(pod), _answer(cluster, settings, pod)]
     lines += _gpu(cluster, settings, pod)
-    lines.append(_log(cluster, pod))
+    log = cluster.logs(pod["metadata"]["namespace"], pod["metadata"]["name"], CONTAINER, None)
+    lines += _kernels(settings, log)
+    lines.append(_log(log))
     lines.append(_policy(cluster, settings, pod))
     say("trying connections from inside of the pod, and from one beside it")
     lines += _network(cluster, settings, pod)
@@ -91,18 +100,28 @@ def serving_pod(cluster: Cluster, settings: Settings) -> JSON | None:
 def _not_served(cluster: Cluster, settings: Settings) -> Line:
     name = f"{settings.namespace}/{settings.service_name}"
     found = pods_of(cluster, settings.namespace, settings.service_name)
+    if not found and autoscaling.of(settings) and _size(cluster, settings) == 0:
+        seen = f"InferenceService {name} has no pod, as nothing asks for one ({NAMESPACE}:autoscaling)"
+        return Line("served", None, seen, "ask it something, as its users do, and look again")
     if not found:
         return Line("served", False, f"InferenceService {name} has no pod", "pulumi up; or make wake")
     pod = found[-1]
     log = last_log(cluster, pod, CONTAINER, SEARCHED)
-    known = why_no_room(cluster, settings, pod) if lacks_gpus(pod) else cause(log)
+    state = why(cluster, pod)
+    known = why_no_room(cluster, settings, pod) if lacks_gpus(pod) else cause(log) or pull_cause(state)
     said = shown(log)
-    seen = f"{pod['metadata']['name']}: {why(cluster, pod)}"
+    seen = f"{pod['metadata']['name']}: {state}"
     if known:
         return Line("served", False, f"{seen}; reason: {known.reason}", known.fix)
     return Line(
         "served", False, seen + (f"; its log ends: {' | '.join(said[-3:])}" if said else ""), "see it"
     )
+
+
+def _size(cluster: Cluster, settings: Settings) -> int | None:
+    """Return how many pods a model is to have now; None where there is nothing that makes any."""
+    found = cluster.get(workload.path(settings))
+    return None if found is None else int(found["spec"].get("replicas", 1))
 
 
 def _served(pod: JSON, storage_uri: str | None) -> Line:
@@ -167,15 +186,24 @@ def _gpu(cluster: Cluster, settings: Settings, pod: JSON) -> Iterator[Line]:
         yield Line(name, found.passed, found.evidence, found.fix, found.details)
 
 
-def _log(cluster: Cluster, pod: JSON) -> Line:
-    metadata = pod["metadata"]
-    text = cluster.logs(metadata["namespace"], metadata["name"], CONTAINER, LOG_LINES)
-    found = [line for line in text.splitlines() if HUB_LINES.search(line)]
+def _kernels(settings: Settings, log: str) -> Iterator[Line]:
+    """Tell whether the server used the kernels of its image; it fails where the stack requires that."""
+    use = kernel_use(log)
+    if use is None or not use.said or use.said.startswith((NONE, OFF)):
+        return
+    what = fix(use, renew(settings, "STACK"))
+    missed = use.missed and settings.kernels == "require"
+    yield Line("kernels of the image", not missed, describe(use), what, document_of_kernels(use) or {})
+
+
+def _log(log: str) -> Line:
+    lines = log.splitlines()[-LOG_LINES:]
+    found = [line for line in lines if HUB_LINES.search(line)]
     if found:
         return Line(
             "log without a hub", False, found[0].strip()[:200], "find out what asks, and set it right"
         )
-    return Line("log without a hub", True, f"{len(text.splitlines())} lines, none of a hub or a download")
+    return Line("log without a hub", True, f"{len(lines)} lines, none of a hub or a download")
 
 
 def _policy(cluster: Cluster, settings: Settings, pod: JSON) -> Line:
@@ -221,12 +249,26 @@ def _network(cluster: Cluster, settings: Settings, pod: JSON) -> Iterator[Line]:
     inside = _attempts(cluster, settings.namespace, pod["metadata"]["name"], "modelcar", targets)
     model = (str(pod["status"].get("podIP")), settings.server_port)
     with _control(cluster, settings, image) as control:
-        tried = [*targets, model] if settings.ingress else targets
-        beside = _attempts(cluster, settings.namespace, control, "control", tried)
+        beside = _attempts(cluster, settings.namespace, control, "control", targets)
+        to_model = _attempt_ingress(cluster, settings, control, model) if settings.ingress else CLOSED
     outside = any(beside[target] == OPEN for target in targets)
     yield _egress(inside, beside, outside=outside)
     if settings.ingress:
-        yield _ingress(settings.namespace, settings.ingress, model, beside[model], outside=outside)
+        yield _ingress(settings.namespace, settings.ingress, model, to_model, outside=outside)
+
+
+def _attempt_ingress(cluster: Cluster, settings: Settings, control: str, model: Target) -> str:
+    """Try to connect to the model from the pod beside it; more than once where that pod is let in.
+
+    A network plugin allows a pod that has just been made only after it has seen its address.
+    """
+    let_in = settings.ingress is not None and settings.namespace in settings.ingress.namespaces
+    deadline = time.monotonic() + (LET_IN if let_in else 0)
+    while True:
+        found = _attempts(cluster, settings.namespace, control, "control", [model])[model]
+        if found == OPEN or time.monotonic() >= deadline:
+            return found
+        time.sleep(1)
 
 
 def _egress(inside: Mapping[Target, str], beside: Mapping[Target, str], *, outside: bool) -> Line:

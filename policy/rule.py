@@ -19,12 +19,14 @@ class Resource:
     name: its name in the program.
     properties: plain values, see `values.py`.
     urn: only needed by rules for whole stacks.
+    judged: whether rules have judged it by what the program says of it; only known to rules for whole stacks.
     """
 
     type: str
     name: str
     properties: dict[str, Any]
     urn: str = ""
+    judged: bool = False
 
     @property
     def group(self) -> str:
@@ -78,6 +80,7 @@ class Rule:
     reason: why, and where that is from.
     find: looks at one resource, before it is created.
     find_in_stack: looks at all of them together, at the end of the preview (and of the update).
+    judges_specs: `find` looks at what Kubernetes objects hold, see `live.py`.
     config_schema: JSON schema of each of the rule's settings (`--policy-pack-config`).
     """
 
@@ -86,6 +89,7 @@ class Rule:
     reason: str
     find: Find | None = None
     find_in_stack: FindInStack | None = None
+    judges_specs: bool = False
     severity: Literal["medium", "high", "critical"] = "high"
     config_schema: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 

@@ -35,15 +35,11 @@ def main(arguments: list[str]) -> int:
         from standins.language_host import main as language_host
 
         return language_host(rest)
-    if name == "resource-kubernetes":
-        from standins.kubernetes_provider.provider import main as provider
-
-        return provider(rest)
     if name == "resource-gcp":
         from standins.gcp_provider.provider import main as gcp_provider
 
         return gcp_provider(rest)
-    known = "language-python, resource-kubernetes or resource-gcp"
+    known = "language-python or resource-gcp"
     print(f"standins: {name!r} is not one of {known}", file=sys.stderr)
     return 2
 

@@ -1,10 +1,9 @@
 """Stand-in for `pulumi-language-python`, the language host that the Pulumi engine runs Python programs with.
 
 It implements the part of `pulumirpc.LanguageRuntime` that `pulumi` needs for a project that exists:
-run a program, say which plugins it needs, describe the interpreter and its packages, run a policy pack.
-Each run starts a fresh interpreter (`program_runner.py`, `policy_host.py`), so that no module of an earlier
-run is left. What it does not do (run providers written in Python, generate code) ends in an error that says
-so.
+run a program, say which plugins it needs, describe the interpreter and its packages, run a policy pack or a
+provider of components. Each run starts a fresh interpreter (`program_runner.py`, `plugin_runner.py`), so that
+no module of an earlier run is left. What it does not do (generate code) ends in an error that says so.
 """
 
 # ruff: noqa: ARG002 (the service definition fixes the parameters of every method)
@@ -28,6 +27,7 @@ from google.protobuf import empty_pb2
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
 from standins.plugin import WARNING, EngineLog, engine_address, serve
+from standins.plugin_runner import NEEDS
 from standins.program_runner import REASON_WAS_SHOWN
 
 NOTICE = (
@@ -36,7 +36,7 @@ NOTICE = (
 )
 PYTHON_VARIABLE = "PULUMI_STANDIN_PYTHON"
 RUNNER = Path(__file__).with_name("program_runner.py")
-PACK_RUNNER = Path(__file__).with_name("policy_host.py")
+PLUGIN_RUNNER = Path(__file__).with_name("plugin_runner.py")
 # Seconds for a program to end once it was asked to.
 PROGRAM_STOP_GRACE = 3.0
 
@@ -232,8 +232,8 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
     def RunPlugin(
         self, request: language_pb2.RunPluginRequest, context: grpc.ServicerContext
     ) -> Iterator[language_pb2.RunPluginResponse]:
-        """Run a policy pack until the engine ends the call; other plugins need the official host."""
-        if request.kind != "analyzer":
+        """Run a policy pack or a provider until the engine ends the call."""
+        if request.kind not in NEEDS:
             _refuse(context, f"run a plugin of the kind {request.kind!r} written in Python")
         self._log.say_once(NOTICE, severity=WARNING)
         folder = request.info.program_directory
@@ -242,12 +242,13 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
             with self._lock:
                 if self._stopping:
                     return
-                pack = subprocess.Popen(
+                plugin = subprocess.Popen(
                     [
                         self._python(request.info),
                         "-u",
-                        str(PACK_RUNNER),
+                        str(PLUGIN_RUNNER),
                         str(reading_end),
+                        request.kind,
                         folder,
                         *request.args,
                     ],
@@ -258,12 +259,12 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
                     stderr=subprocess.PIPE,
                     pass_fds=[reading_end],
                 )
-                self._programs.add(pack)
-            if not context.add_callback(pack.terminate):
-                pack.terminate()
-            yield from _output(pack)
+                self._programs.add(plugin)
+            if not context.add_callback(plugin.terminate):
+                plugin.terminate()
+            yield from _output(plugin)
             with self._lock:
-                self._programs.discard(pack)
+                self._programs.discard(plugin)
         finally:
             os.close(reading_end)
             os.close(writing_end)

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
 
-# Kubernetes objects and program outputs may be large; the engine's own limit is 400 MiB.
+# Program outputs may be large; the engine's own limit is 400 MiB.
 MESSAGE_LIMIT = 400 * 1024 * 1024
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", MESSAGE_LIMIT),

@@ -55,6 +55,16 @@ class Platform:
         return str(self.settings["kubeconfig"])
 
     @property
+    def registry_host(self) -> str:
+        """`HOST:PORT` of the platform's registry."""
+        return str(self.settings["registry"]).partition("/")[0]
+
+    @property
+    def host(self) -> str:
+        """Address of this machine, as the platform's pods reach it: the other end of its link."""
+        return f"{self.registry_host.rpartition('.')[0]}.1"
+
+    @property
     def server_image(self) -> str:
         """A small image by digest (busybox) for containers of tests."""
         return str(self.settings["serverImage"])
@@ -81,7 +91,7 @@ class Platform:
         return result.stdout + ("" if check else result.stderr)
 
 
-def _copied(folder: Path) -> Checkout:
+def copied(folder: Path) -> Checkout:
     """Copy what git knows of the project; tools and environments come from the real checkout's cache."""
     folder.mkdir(exist_ok=True)
     listed = subprocess.run(
@@ -120,14 +130,14 @@ def _in_turn(folder: Path) -> Iterator[None]:
 def checkout(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Checkout]:
     """Copy the project; workers of one run (pytest -n) share the copy, and so its platform."""
     if worker_id == "master":
-        made = _copied(tmp_path_factory.mktemp("checkout"))
+        made = copied(tmp_path_factory.mktemp("checkout"))
         yield made
         made.make("clean", check=False)
         return
     run = tmp_path_factory.getbasetemp().parent
     folder, users = run / "checkout", run / "checkout.users"
     with _in_turn(run):
-        made = _checkout(folder) if folder.exists() else _copied(folder)
+        made = _checkout(folder) if folder.exists() else copied(folder)
         users.mkdir(exist_ok=True)
         (users / worker_id).touch()
     yield made

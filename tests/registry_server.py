@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -18,6 +19,21 @@ USER, PASSWORD, TOKEN = "robot", "s3cret-of-the-registry", "token-of-the-registr
 
 #: Status, headers and content.
 Answer = tuple[int, dict[str, str], bytes]
+
+
+@dataclass
+class ReadFault:
+    """What goes wrong when a blob is read, once.
+
+    cut: bytes after which the connection ends. stall: it stays open after them, so many seconds. flip:
+    position of a byte that is changed. ignore_range: all of it is sent. instead: other content.
+    """
+
+    cut: int | None = None
+    stall: float = 0
+    flip: int | None = None
+    ignore_range: bool = False
+    instead: bytes | None = None
 
 
 @dataclass
@@ -42,14 +58,37 @@ class Registry:
     manifests: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     #: Digests of blobs that were read.
     read: list[str] = field(default_factory=list)
+    #: Blobs of repositories that have their own; all others share `blobs`.
+    own: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    #: Whether it mounts blobs of its other repositories, and which it did: digest and repository.
+    mounts: bool = False
+    mounted: list[tuple[str, str]] = field(default_factory=list)
+    #: What goes wrong with the next blobs that are read.
+    read_faults: list[ReadFault] = field(default_factory=list)
+    #: The byte that each reading began at.
+    read_from: list[int] = field(default_factory=list)
+    #: Method and path of each request.
+    requests: list[str] = field(default_factory=list)
+    #: Whether it sends parts of blobs.
+    gives_parts: bool = True
     #: Whether it has the API of referrers.
     has_referrers: bool = True
+    #: Whether a tag may be given to another manifest than its first.
+    immutable_tags: bool = False
+    #: What the last PATCH sent.
+    streamed: bytes = b""
     lock: threading.Lock = field(default_factory=threading.Lock)
+    #: Set when the server ends: nothing stalls any more.
+    stop: threading.Event = field(default_factory=threading.Event)
 
     @property
     def basic(self) -> str:
         """What Basic credentials look like."""
         return "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+
+    def blobs_of(self, path: str) -> dict[str, bytes]:
+        """Return the blobs of the repository of a request's path."""
+        return self.own.get(path.partition("/blobs/")[0].removeprefix("/v2/"), self.blobs)
 
 
 @contextmanager
@@ -60,7 +99,11 @@ def serve(wants: str | None = None, tls: ssl.SSLContext | None = None) -> Iterat
     class Handler(_Handler):
         served = registry
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: Any) -> None:
+            """Clients go away; tests see what comes of it."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
@@ -70,6 +113,7 @@ def serve(wants: str | None = None, tls: ssl.SSLContext | None = None) -> Iterat
     try:
         yield registry
     finally:
+        registry.stop.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -85,6 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
     def parse_request(self) -> bool:
         if not super().parse_request():
             return False
+        self.served.requests.append(f"{self.command} {self.path}")
         if not (answer := self.served.instead(self.command, self.path)):
             return True
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -125,12 +170,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self, path: str) -> None:
         registry, (kind, name) = self.served, path.split("/")[-2:]
-        if kind == "manifests" and name in registry.manifests:
+        if path == "/v2/":
+            self._send(200)
+        elif kind == "manifests" and name in registry.manifests:
             content, media_type = registry.manifests[name]
             self._send(200, {"Content-Type": media_type}, content)
-        elif kind == "blobs" and name in registry.blobs:
+        elif kind == "blobs" and name in registry.blobs_of(path):
             registry.read.append(name)
-            self._send(200, content=registry.blobs[name])
+            self._send_blob(registry.blobs_of(path)[name])
         elif path.endswith("/tags/list") and registry.manifests:
             tags = [tag for tag in registry.manifests if not tag.startswith("sha256:")]
             self._send(200, content=json.dumps({"tags": tags}).encode())
@@ -144,10 +191,36 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(404)
 
+    def _send_blob(self, content: bytes) -> None:
+        registry = self.served
+        with registry.lock:
+            fault = registry.read_faults.pop(0) if registry.read_faults else ReadFault()
+        content = content if fault.instead is None else fault.instead
+        if fault.flip is not None:
+            content = content[: fault.flip] + bytes([content[fault.flip] ^ 1]) + content[fault.flip + 1 :]
+        asked = self.headers.get("Range") if registry.gives_parts and not fault.ignore_range else None
+        first, _, last = (asked or "").removeprefix("bytes=").partition("-")
+        start, end = int(first or 0), int(last) + 1 if last else len(content)
+        registry.read_from.append(start)
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(content[start:end])))
+        self.end_headers()
+        with suppress(OSError):
+            self.wfile.write(content[start : end if fault.cut is None else min(end, start + fault.cut)])
+            self.wfile.flush()
+            if fault.cut is not None:
+                registry.stop.wait(fault.stall)
+                self.connection.shutdown(socket.SHUT_RDWR)
+                self.close_connection = True
+
     def do_HEAD(self) -> None:
         if self._allowed():
-            digest = self.path.rpartition("/")[2]
-            there = self.served.there | {name: len(blob) for name, blob in self.served.blobs.items()}
+            digest, own = self.path.rpartition("/")[2], self.served.blobs_of(self.path)
+            if manifest := self.served.manifests.get(digest):
+                sizes = {"Content-Length": str(len(manifest[0])), "Content-Type": manifest[1]}
+                self._send(200, {**sizes, "Docker-Content-Digest": digest})
+                return
+            there = self.served.there | {name: len(blob) for name, blob in own.items()}
             size = {"Content-Length": str(there.get(digest)), "Docker-Content-Digest": digest}
             self._send(200, size) if digest in there else self._send(404)
 
@@ -174,11 +247,34 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, content=json.dumps({"access_token": TOKEN}).encode())
             return
         if self._allowed():
-            path = urlsplit(self.path).path
+            path, asked = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
+            if "mount" in asked and self.served.mounts:
+                [digest], [source] = asked["mount"], asked["from"]
+                self.served.blobs_of(path)[digest] = self.served.own[source][digest]
+                self.served.mounted.append((digest, source))
+                self._send(201, {"Location": path.replace("uploads/", digest)})
+                return
             self._send(202, {"Location": f"{path}one?_state=x"})
 
+    def do_PATCH(self) -> None:
+        """Take a blob in chunks, as go-containerregistry sends it; the PUT after it has the digest alone."""
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if "Content-Length" not in self.headers:
+            while length := int(self.rfile.readline(), 16):
+                content += self.rfile.read(length)
+                self.rfile.readline()
+            self.rfile.readline()
+        if self._allowed():
+            self.served.streamed = content
+            self._send(202, {"Location": self.path})
+
     def do_PUT(self) -> None:
-        content = self.rfile.read(int(self.headers["Content-Length"]))
+        length = int(self.headers.get("Content-Length", 0))
+        content = self.rfile.read(length)
+        if len(content) < length:  # whoever sends it has broken off
+            self.close_connection = True
+            return
+        content = content or self.served.streamed
         if not self._allowed():
             return
         registry = self.served
@@ -187,7 +283,12 @@ class _Handler(BaseHTTPRequestHandler):
             digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
             registry.manifests[digest] = (content, media_type)
             if not self.path.endswith(digest):
-                registry.manifests[self.path.rpartition("/")[2]] = (content, media_type)
+                tag = self.path.rpartition("/")[2]
+                if registry.immutable_tags and registry.manifests.get(tag, (content,))[0] != content:
+                    told = {"code": "MANIFEST_INVALID", "message": f"tag {tag} is immutable"}
+                    self._send(400, content=json.dumps({"errors": [told]}).encode())
+                    return
+                registry.manifests[tag] = (content, media_type)
             subject = json.loads(content).get("subject", {}).get("digest")
             has_api = subject and registry.has_referrers
             self._send(201, {"OCI-Subject": subject} if has_api else {})
@@ -200,6 +301,6 @@ class _Handler(BaseHTTPRequestHandler):
         elif f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
             self._send(400)
         else:
-            registry.blobs[digest] = content
+            registry.blobs_of(self.path)[digest] = content
             registry.sent.append(digest)
             self._send(201)

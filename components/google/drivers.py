@@ -82,13 +82,18 @@ CUDA_13_GKE = "1.34"
 
 def cuda_of(image: str) -> int | None:
     """Return the CUDA generation of a server image by its tag; None for an image that is not known here."""
-    found = _VLLM.fullmatch(image)
-    if found is None:
+    found, release = _VLLM.fullmatch(image), vllm_release(image)
+    if found is None or release is None:
         return None
     if found[4]:
         return int(found[4])
-    release = (int(found[1]), int(found[2]), int(found[3]))
     return next((cuda for since, cuda in VLLM_CUDA if release >= since), None)
+
+
+def vllm_release(image: str) -> tuple[int, int, int] | None:
+    """Return the release of vLLM's own image by its tag; None for an image that is not known here."""
+    found = _VLLM.fullmatch(image)
+    return (int(found[1]), int(found[2]), int(found[3])) if found else None
 
 
 def needed(settings: Settings) -> int | None:

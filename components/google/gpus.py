@@ -61,6 +61,20 @@ A100_40, A100_80 = "nvidia-tesla-a100", "nvidia-a100-80gb"
 H100, H100_MEGA, H200 = "nvidia-h100-80gb", "nvidia-h100-mega-80gb", "nvidia-h200-141gb"
 B200, GB200, RTX_PRO_6000 = "nvidia-b200", "nvidia-gb200", "nvidia-rtx-pro-6000"
 
+#: What nvidia-smi calls them, or a part of it. Seen: H100, H200; the others by NVIDIA's own names.
+CARDS = {
+    T4: "Tesla T4",
+    L4: "NVIDIA L4",
+    A100_40: "A100-SXM4-40GB",
+    A100_80: "A100-SXM4-80GB",
+    H100: "H100 80GB HBM3",
+    H100_MEGA: "H100 80GB HBM3",
+    H200: "H200",
+    B200: "NVIDIA B200",
+    GB200: "GB200",
+    RTX_PRO_6000: "RTX PRO 6000",
+}
+
 #: GB of one GPU.
 GPU_MEMORY = {
     T4: 16,

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from local.audit import findings, go, manifests, python
+from local.failed_command import in_words
 from local.tools import Progress
 from modelcar.errors import InputError
 
@@ -43,7 +44,7 @@ def main() -> int:
             found += SCANNERS[name](_say, fresh=options.fresh)
             _say(f"{name}: {len(found) - before} found in {time.monotonic() - started:.0f} s")
     except (InputError, RuntimeError, subprocess.CalledProcessError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_words(error)}", file=sys.stderr)
         return 1
     judged = list(findings.judge(found, known))
     bad = 0

@@ -14,14 +14,16 @@ from typing import Any
 
 from local.audit.findings import Finding
 from local.instance import cache_root
-from local.tools import OLDER_KSERVE, TOOLS, Progress, download_module, find_tool, tools_folder
+from local.tools import OLDER_KSERVE, TOOLS, Progress, download_module, find_tool
 from modelcar.errors import refuse
 
 DATABASE = "https://vuln.go.dev"
 SOURCE = "golang.org/x/vulndb"
 NAME = "govulncheck"
 #: Programs that tests alone run, or that draw and check what is committed: no stack relies on them.
-TEST_ONLY = frozenset({"actionlint", "buildctl", "d2", "kaniko", "kyverno", OLDER_KSERVE})
+TEST_ONLY = frozenset(
+    {"actionlint", "buildctl", "d2", "kaniko", "kyverno", "pulumi-language-yaml", OLDER_KSERVE}
+)
 #: What govulncheck calls Go's own library.
 LIBRARY = "stdlib"
 
@@ -77,7 +79,7 @@ def scan(progress: Progress, *, fresh: bool = False) -> Iterator[Finding]:
     for tool in TOOLS:
         if tool.name in TEST_ONLY:
             continue
-        built = tools_folder() / "bin" / tool.name
+        built = tool.target
         if not built.exists():
             continue
         for module, finding in _scan_one(program, address, built):

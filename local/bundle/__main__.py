@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import platform
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 from local.bundle.unpack import BundleError
+from local.failed_command import in_words
 from modelcar.errors import InputError
 
 UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 2**10, "MI": 2**20, "GI": 2**30}
@@ -105,8 +107,8 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         arguments.run(arguments)
-    except (InputError, BundleError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (InputError, BundleError, subprocess.CalledProcessError) as error:
+        print(f"error: {in_words(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)

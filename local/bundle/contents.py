@@ -55,7 +55,10 @@ def programs(staging: Path, progress: Progress, extra: tuple[str, ...] = ()) -> 
     libraries.bring(pairs, root, patchelf)
     filters = _netfilter(staging / "netfilter" / "debian", staging.parent / "netfilter")
     found = [
-        *(Entry(f"bin/{name}", path, executable=True) for name, path in built.items()),
+        *(
+            Entry(str(path.relative_to(tools.tools_folder())), path, executable=True)
+            for path in built.values()
+        ),
         *entries(kserve, f"{kserve.name}/"),
         *entries(staging / "debian", "debian/"),
         *entries(filters, "netfilter/debian/"),

@@ -83,7 +83,8 @@ def _is_unpacked(component: Component, place: Path) -> bool:
     except OSError:
         return False
     if component.name == TOOLS:
-        return marked and all((place / "bin" / name).exists() for name in _built(component))
+        built = _built(component)
+        return marked and all(tool.target.exists() for tool in tools.TOOLS if tool.name in built)
     return marked and (place / "bin" / "python3").exists()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from local import gpu, up
+from local.failed_command import in_words
 from local.gpu_report.machine import facts, identity
 from local.gpu_report.page import page, with_goals
 from local.gpu_report.runner import EXPECTED, PASSED, Found, Runner, Step, read_document, stop_on_signals
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except EXPECTED as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_words(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; what was measured is kept, and --resume goes on from there", file=sys.stderr)

@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 
-from components.model_service import CONTAINER, SCRATCH, USER, WAIT_FOR_MODEL
+from components.model_service import CONTAINER, SCRATCH, USER, WAIT_AND_COPY
 from components.runtime import MODEL_PATH
 from components.settings import quantity
 from local.gpu_report.children import Children, Failed, last_words
@@ -58,7 +58,7 @@ def command_of(pod: Mapping[str, Any]) -> tuple[list[str], dict[str, str], Mappi
     """
     box = next(one for one in pod["spec"]["containers"] if one["name"] == CONTAINER)
     command = list(box["command"])
-    if command[:3] != ["sh", "-c", WAIT_FOR_MODEL]:
+    if command[:3] != ["sh", "-c", WAIT_AND_COPY]:
         raise Failed(f"the pod's command is another one than expected: {command[:2]}")
     env = {entry["name"]: str(entry.get("value", "")) for entry in box.get("env") or []}
     return command[4:] + list(box.get("args") or []), env, box["resources"]["limits"]

@@ -11,6 +11,7 @@ does not (pandas, datasets), and a tokenizer's own idea of prompt lengths. Promp
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 import statistics
@@ -19,6 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
+
+import httpx
 
 from local.gpu_report.children import Failed
 
@@ -116,6 +119,24 @@ def first_token(server: Server) -> float:
     """
     answers, _, _ = ask(server, 1, 1)
     return answers[0].first
+
+
+def answers(server: Server, prompts: int) -> str:
+    """Return a digest of the texts of answers at temperature 0, one prompt after the other.
+
+    Raises:
+        Failed: the server does not answer as it should.
+    """
+    texts = []
+    for number in range(prompts):
+        prompt = PROMPT.format(number=number)
+        body = {"model": server.model, "prompt": prompt, "max_tokens": 16, "temperature": 0}
+        try:
+            answer = httpx.post(f"{server.url}/v1/completions", json=body, timeout=PATIENCE)
+            texts.append(answer.raise_for_status().json()["choices"][0]["text"])
+        except (httpx.HTTPError, LookupError, ValueError) as error:
+            raise Failed(f"{server.url}: {error or 'no answer in time'}") from None
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
 
 
 async def _all(server: Server, tokens: int, streams: int) -> list[Answer]:

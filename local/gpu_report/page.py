@@ -30,6 +30,7 @@ class Goal:
 def with_goals(document: Found) -> Found:
     """Return the report with what its figures come to."""
     found = [goal for model in document["models"] for goal in goals(document, model)]
+    found += [goal for model in document["models"] for goal in kernel_goals(document, model)]
     return {**document, "goals": [] if document["cpu"] else [asdict(goal) for goal in found]}
 
 
@@ -49,6 +50,52 @@ def goals(document: Found, model: str) -> Iterator[Goal]:
             yield Goal(model, title, f"at least {THROUGHPUT}", f"{ratio:.3f}", ratio >= THROUGHPUT)
         else:
             yield Goal(model, title, f"at least {THROUGHPUT}", "not measured", None)
+
+
+def kernel_goals(document: Found, model: str) -> Iterator[Goal]:
+    """Yield what a start with the kernels of the model's image comes to, beside starts that compile.
+
+    Nothing where it was not measured. Both kinds start on one machine, with the page cache dropped.
+    """
+    outcomes = document["steps"]
+    saved = outcomes.get(f"{model}/saved", {}).get("found")
+    runs = {
+        kind: [
+            one["found"]
+            for name, one in outcomes.items()
+            if name.startswith(f"{model}/{kind} ") and one.get("state") == PASSED
+        ]
+        for kind in ("pod", "kernels")
+    }
+    if not (saved and runs["pod"] and runs["kernels"]):
+        return
+
+    def goal(name: str, goal: str, value: float, most: float, shown: str = "{:.2f}") -> Goal:
+        return Goal(model, name, goal, shown.format(value), value <= most)
+
+    def median(kind: str, ends: str, begins: str | None = None) -> float:
+        return float(statistics.median(run[ends] - (run[begins] if begins else 0) for run in runs[kind]))
+
+    ready = median("kernels", "ready") / median("pod", "ready")
+    yield goal("ready with kernels that this machine saved, over ready without", "at most 0.60", ready, 0.6)
+    first = median("kernels", "firstToken", "ready") / median("pod", "firstToken", "ready")
+    yield goal("first token after ready, with kernels over without", "at most 0.2", first, 0.2)
+    texts = {run["answers"] for kind in runs.values() for run in kind}
+    same = len(texts) == 1
+    yield Goal(
+        model, "answers at temperature 0, with and without", "equal", "equal" if same else "differ", same
+    )
+    megabytes = saved["layer"]["bytes"] / 1e6
+    yield goal("bytes added to the image", "at most 5 MB", megabytes, 5, "{:.2f} MB")
+    reads = [
+        one["read"]
+        for run in runs["kernels"]
+        for one in run["coldstart"].get("server") or []
+        if one.get("read")
+    ]
+    if reads and saved.get("weightsReadDirectly"):
+        over = float(statistics.median(reads)) / saved["weightsReadDirectly"]
+        yield goal("reading the weights, over the disk's own floor", "at most 1.15", over, 1.15)
 
 
 def rate(runs: Sequence[Mapping[str, Any]], streams: int) -> float:
@@ -132,6 +179,28 @@ def _goals(document: Found) -> Iterator[str]:
     yield "with empty caches, after the page cache was dropped. A pod's time begins when the API server has"
     yield "it, on a node that has its image; it ends with the first token after Kubernetes calls it ready."
     yield ""
+    yield from _starts_differ(document)
+
+
+def _starts_differ(document: Found) -> Iterator[str]:
+    """Yield the figures of each start: they differ, and a ratio says no more than they allow."""
+    kinds = {"bare": ("bare ",), "pod": ("served", "pod ")}
+    for model in document["models"]:
+        for streams in sorted(
+            {one["streams"] for run in _runs(document, model, "pod") for one in run["rates"]}
+        ):
+            told = []
+            for kind, names in kinds.items():
+                each = [
+                    f"{statistics.median(one['each']):,.0f}"
+                    for name, outcome in document["steps"].items()
+                    if name.startswith(tuple(f"{model}/{start}" for start in names)) and "found" in outcome
+                    for one in outcome["found"]["rates"]
+                    if one["streams"] == streams
+                ]
+                told.append(f"{kind} {', '.join(each)}")
+            yield f"- {model}, {_streams(streams)}, tokens/s of each start: {'; '.join(told)}"
+    yield ""
 
 
 def _models(document: Found) -> Iterator[str]:
@@ -154,7 +223,8 @@ def _models(document: Found) -> Iterator[str]:
 def _starts(document: Found, model: str) -> Iterator[str]:
     rows = []
     for name, one in document["steps"].items():
-        if name.startswith((f"{model}/bare", f"{model}/pod", f"{model}/served")) and "found" in one:
+        kinds = tuple(f"{model}/{kind}" for kind in ("bare", "pod", "served", "kernels"))
+        if name.startswith(kinds) and "found" in one:
             told = one["found"]
             cells = [f"{told[key]:.1f}" if key in told else "" for key in ("health", "ready", "firstToken")]
             rows.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from local.failed_command import in_words
 from local.gpu_report.children import Failed
 from local.platform import PlatformError
 from modelcar.errors import InputError
@@ -34,6 +36,7 @@ EXPECTED = (
     LookupError,
     OSError,
     ValueError,
+    subprocess.CalledProcessError,
 )
 
 
@@ -126,7 +129,7 @@ class Runner:
         except OutOfTime:
             outcome |= {"state": FAILED, "why": f"not over after {bound:.0f} s"}
         except EXPECTED as error:
-            outcome |= {"state": FAILED, "why": str(error) or type(error).__name__}
+            outcome |= {"state": FAILED, "why": in_words(error)}
         except BaseException:
             outcome |= {"state": FAILED, "why": "stopped"}
             raise

@@ -202,6 +202,9 @@ class Site:
             "gpuCount": 1 if self.gpus else 0,
             "rollout": "Recreate",
             "startTimeoutSeconds": START,
+            "kernels": "off",  # starts of all kinds compile, but for those that say otherwise
+            # Nobody asks when a pod goes.
+            "termination": {"gracePeriodSeconds": 60, "preStopSeconds": 0, "drainSeconds": 0},
         }
         if self.gpus:
             args = [one for one in self._platform_says("serverArgs") if "max-model-len" not in one]

@@ -7,19 +7,21 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import httpx
 
 from bench.machine import settle
 from local import stack
+from local.gpu_report import kernels
 from local.gpu_report.bare import bare
 from local.gpu_report.children import Failed, last_words
 from local.gpu_report.evidence import evidence
-from local.gpu_report.load import first_token, rates
+from local.gpu_report.load import answers, first_token, rates
 from local.gpu_report.runner import EXPECTED, Found, Step
 from local.gpu_report.site import WINDOW, Model, Site
 from modelcar.base import read_base
@@ -55,17 +57,21 @@ _SUMS_UP = re.compile(r"error: (update failed|\d+ errors? occurred:)")
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is asked. streams: at once; tokens: of each answer; repeats: of which the median counts."""
+    """How much is asked. streams: at once; tokens: of each answer; repeats: of which the median counts.
+
+    start: seconds that a server's start may take. answers: prompts whose texts are compared between starts.
+    """
 
     streams: tuple[int, ...]
     tokens: int
     repeats: int
     start: float
+    answers: int
 
 
-#: On a GPU, and without one, where only the way is tried. start: seconds that a server's start may take.
-GPU = Scale((1, 64), 512, 5, 300.0)
-CPU = Scale((1, 4), 16, 1, 240.0)
+#: On a GPU, and without one, where only the way is tried.
+GPU = Scale((1, 64), 512, 5, 300.0, 64)
+CPU = Scale((1, 4), 16, 1, 240.0, 2)
 
 
 def steps(site: Site, models: Sequence[Model], pairs: int) -> list[Step]:
@@ -140,6 +146,10 @@ class _Report:
         """Return the steps of a model: delivered, served, and started by itself and as a pod in turn."""
         pushed, served = f"{model.like}/pushed", f"{model.like}/served"
         start = self.scale.start
+
+        def one(name: str, run: Callable[[], Found], needs: str, unfit: str = "") -> Step:
+            return Step(f"{model.like}/{name}", run, start + 60, least=45, needs=(needs,), unfit=unfit)
+
         found = [
             Step(pushed, lambda: self.pushed(model), 300, least=20, standing=lambda: self.is_pushed(model)),
             Step(served, lambda: self.served(model), start + 120, least=60, needs=(pushed,)),
@@ -147,21 +157,34 @@ class _Report:
         for number in range(1, pairs + 1):
             log = f"{model.stack}-bare-{number}"
             found += [
-                Step(
-                    f"{model.like}/bare {number}",
-                    lambda log=log: self.bare(model, log),  # type: ignore[misc]
-                    start + 60,
-                    least=45,
-                    needs=(served,),
-                ),
-                Step(
-                    f"{model.like}/pod {number}",
-                    lambda: self.pod(model),
-                    start + 60,
-                    least=45,
-                    needs=(served,),
-                ),
+                one(f"bare {number}", partial(self.bare, model, log), served),
+                one(f"pod {number}", lambda: self.pod(model), served),
             ]
+        unfit = "" if self.cards else "without a GPU the server compiles nothing here"
+        saved = f"{model.like}/saved"
+        found.append(
+            Step(saved, lambda: self.save_kernels(model), start + 120, least=60, needs=(served,), unfit=unfit)
+        )
+        found += [
+            one(f"kernels {number}", lambda: self.with_kernels(model), saved, unfit)
+            for number in range(1, pairs + 1)
+        ]
+        return found
+
+    def save_kernels(self, model: Model) -> Found:
+        """Save what a pod of the model has compiled, and send the image with it."""
+        site, name = self.site, model.stack
+        if not any(is_ready(pod) for pod in site.pods(site.cluster(name), name)):
+            self._make_room()
+            site.select(name)
+            site.configure(name, model)
+            site.up(name, f"{name}-up-to-save")
+        return kernels.save(site, model)
+
+    def with_kernels(self, model: Model) -> Found:
+        """Start the model's pod as `pod` does, with the kernels of its image."""
+        found = self.pod(model, kernels="require")
+        kernels.require_hit(found)
         return found
 
     def pushed(self, model: Model) -> Found:
@@ -253,12 +276,15 @@ class _Report:
                 "rates": self._told(rates(server, *self._asked)),
             }
 
-    def pod(self, model: Model) -> Found:
-        """Start the model's pod on a node that has its image, as `make wake` does, and measure it."""
+    def pod(self, model: Model, **own: Any) -> Found:
+        """Start the model's pod on a node that has its image, as `make wake` does, and measure it.
+
+        own: settings beside the report's.
+        """
         site, name = self.site, model.stack
         self._make_room()
         site.select(name)
-        site.configure(name, model)
+        site.configure(name, model, **own)
         dropped = settle()
         command = site.up_command(name)
         with site.children.background(f"{name}-wake", command, folder=site.project, env=site.variables) as up:
@@ -271,6 +297,7 @@ class _Report:
             f"   pod: answers after {found['health']:.1f} s, first token after {found['firstToken']:.1f} s"
         )
         found["coldstart"] = site.operate(f"{name}-coldstart", "coldstart", name)
+        found["answers"] = answers(site.server(name, pod), self.scale.answers)
         return {"pageCacheDropped": dropped, **found, "rates": self.rates(model, pod)}
 
     def _watched(self, name: str, up: subprocess.Popen[bytes]) -> Found:
@@ -337,7 +364,8 @@ class _Report:
         unfit = "" if self.cards else "this machine has no GPU"
         return [
             Step("too-many-gpus", lambda: self.too_many(smallest), 200, 60, needs),
-            Step("filled-card", lambda: self.filled(smallest), 360, 120, needs, unfit=unfit),
+            # 120 s of the start's own time, 60 s that `up` waits on top of it, and the removal.
+            Step("filled-card", lambda: self.filled(smallest), 360, 240, needs, unfit=unfit),
         ]
 
     def too_many(self, model: Model) -> Found:

@@ -562,6 +562,8 @@ def read_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8000, help="port to listen on")
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
     parser.add_argument("--max-model-len", type=tokens_or_auto, default=None, help="tokens, or auto")
+    # vLLM's: this server always finishes what it has begun.
+    parser.add_argument("--shutdown-timeout", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 

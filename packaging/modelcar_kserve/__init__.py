@@ -15,15 +15,18 @@ from typing import Any
 
 import pulumi
 
+from modelcar_kserve.components import existing_image as _existing_image
 from modelcar_kserve.components import settings as _settings
+from modelcar_kserve.components.checks import problem
 from modelcar_kserve.components.delivery import Place
 from modelcar_kserve.components.egress import EgressPolicy, EgressPolicyArgs, EgressSettings
+from modelcar_kserve.components.existing_image import ExistingImage, ExistingImageArgs
 from modelcar_kserve.components.google.cloud import GoogleCloud
 from modelcar_kserve.components.google.settings import GoogleSettings
 from modelcar_kserve.components.ingress import IngressPolicy, IngressPolicyArgs, IngressSettings
 from modelcar_kserve.components.kserve_platform import KServePlatform, KServePlatformArgs, KServeSettings
 from modelcar_kserve.components.model import Model, ModelArgs
-from modelcar_kserve.components.model_lock import model_lock
+from modelcar_kserve.components.model_lock import model_doubts, model_lock
 from modelcar_kserve.components.model_service import ModelService, ModelServiceArgs
 from modelcar_kserve.components.modelcar_image import ModelcarImage, ModelcarImageArgs
 from modelcar_kserve.components.output_schema import ModelOutputs, StackOutputs
@@ -37,6 +40,8 @@ __all__ = [
     "EgressPolicy",
     "EgressPolicyArgs",
     "EgressSettings",
+    "ExistingImage",
+    "ExistingImageArgs",
     "GoogleCloud",
     "GoogleSettings",
     "IngressPolicy",
@@ -75,7 +80,12 @@ def load_model(values: Mapping[str, Any], project: Path | None = None) -> Settin
     Raises:
         InputError: with every problem, each with key, value, what is allowed and the fix.
     """
-    return _settings.checked(dict(values), project or Path.cwd())
+    problems = []
+    if "promoteFrom" in values:
+        allowed = "mirrors, in a program of your own"
+        fix = "list the repositories there: read_stack tells them, in each model's storage_uri"
+        problems.append(problem("promoteFrom", values["promoteFrom"], allowed, fix))
+    return _settings.checked(dict(values), project or Path.cwd(), problems)
 
 
 def serve(
@@ -86,19 +96,25 @@ def serve(
     *,
     project: Path | None = None,
 ) -> Model:
-    """Build, push and serve one model.
+    """Build, push and serve one model; or serve an image that is there (`image` among its settings).
 
     Args:
         name: of its resources.
-        settings: the model's; its lock is read, and is what is delivered.
+        settings: the model's; its lock is read, and is what is delivered, unless they name an image.
         place: where it is served; None for the image alone.
         opts: of the component.
         project: the program's folder, with `modelcar/models/NAME/model.lock`; the current one where None.
 
     Raises:
-        InputError: the lock is missing or wrong.
+        InputError: the lock is missing or wrong, or no pod could be served by the image.
     """
     folder = project or Path.cwd()
-    lock = model_lock(settings, folder)
-    arguments = ModelArgs(settings, lock, read_base(settings.architecture), folder, place=place)
+    lock = None if settings.image else model_lock(settings, folder)
+    for doubt in model_doubts(settings, lock, folder):
+        pulumi.log.warn(doubt)
+    existing = _existing_image.find(settings, preview=pulumi.runtime.is_dry_run())
+    for doubt in existing.doubts if existing else ():
+        pulumi.log.warn(doubt)
+    base = read_base(settings.architecture)
+    arguments = ModelArgs(settings, lock, base, folder, place=place, existing=existing)
     return Model(name, arguments, opts)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import pulumi
-import pulumi_kubernetes as kubernetes
 from pulumi.provider.experimental import component_provider_host
 
 from modelcar_kserve import InputError, Place, load_model, serve
+from modelcar_kserve.components.cluster_provider import cluster_provider
 
 NAME = "modelcar-kserve"
 
@@ -19,10 +19,10 @@ NAME = "modelcar-kserve"
 class ServedModelArgs(TypedDict):
     """What one model is made of, and where it is served."""
 
-    model: str
-    """A locked model (a folder of modelcar/models), or the path of a model.lock."""
-    registry: str
-    """HOST[:PORT]/PATH that the modelcar is pushed to."""
+    model: NotRequired[str]
+    """A locked model (a folder of modelcar/models), or the path of a model.lock. Not with settings.image."""
+    registry: NotRequired[str]
+    """HOST[:PORT]/PATH that the modelcar is pushed to; needed with model."""
     server_image: str
     """Model server, by digest."""
     service_name: str
@@ -70,15 +70,16 @@ class ServedModel(pulumi.ComponentResource):
         }
         values |= {key: value for key, value in renamed.items() if value is not None}
         values |= _plain(args.get("settings") or {})
+        if "model" not in values and "image" not in values:
+            raise pulumi.RunError(f"{name}: neither model nor settings.image says what is served")
         folder = Path(args.get("project") or ".").absolute()
         try:
             settings = load_model(values, folder)
-            cluster = kubernetes.Provider(
+            cluster = cluster_provider(
                 f"{name}-cluster",
-                kubeconfig=settings.kubeconfig,
-                context=settings.kube_context,
-                enable_server_side_apply=True,
-                opts=pulumi.ResourceOptions(parent=self),
+                settings.kubeconfig,
+                settings.kube_context,
+                pulumi.ResourceOptions(parent=self),
             )
             place = Place(pulumi.ResourceOptions(provider=cluster))
             own = pulumi.ResourceOptions(parent=self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policy.rules import accounts, gpu, hub, images, kserve, registry, resources, services
+from policy.rules import accounts, gpu, hub, images, kserve, registry, resources, services, unseen
 
 RULES = (
     images.PINNED_IMAGES,
@@ -19,4 +19,5 @@ RULES = (
     resources.CONTAINER_RESOURCES,
     services.LIMITED_LOAD_BALANCER,
     kserve.MODELCAR_ENABLED,
+    unseen.SEEN_OBJECTS,
 )

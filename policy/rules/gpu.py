@@ -151,5 +151,6 @@ POD_TOLERATION = Rule(
     reason="GPU nodes are tainted, and a pod without the toleration stays Pending; GKE's admission plugin "
     "adds it, other clusters do not, and a pair of which one half is invisible breaks unseen",
     find=_find_intolerant,
+    judges_specs=True,
     find_in_stack=_find_intolerant_models,
 )

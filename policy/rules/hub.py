@@ -61,5 +61,6 @@ NO_HUB = Rule(
     reason="a server that may ask a hub can fetch other files than the modelcar's, fails when the hub does, "
     "and tells it what runs here; everything that it needs is in the modelcar",
     find=_find,
+    judges_specs=True,
     find_in_stack=_find_in_stack,
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 from policy.rule import Config, Finding, Resource, Rule
 from policy.values import UNKNOWN
-from policy.workloads import containers, pods, storage_uris
+from policy.workloads import images, storage_uris
 
 _PINNED = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
 _EMPTY_DIGEST = (
@@ -16,14 +16,17 @@ _EMPTY_DIGEST = (
 )
 
 
+#: Of modelcars, image volumes (`oci+native://`, KServe 0.20) and artifacts (`oci+fetch://`, 0.21).
+_SCHEME = re.compile(r"oci(\+[a-z]+)?://", re.IGNORECASE)
+
+
 def _find(resource: Resource, _config: Config) -> Iterator[Finding]:
-    for pod in pods(resource):
-        for container in containers(pod):
-            if "image" in container.body:  # a model, or a patch, may leave it to others
-                yield from _judge(f"{container.path}.image", container.body["image"], scheme="")
+    for path, image in images(resource):
+        yield from _judge(path, image, scheme="")
     for path, uri in storage_uris(resource):
-        if uri == "" or (isinstance(uri, str) and uri.startswith("oci://")):
-            yield from _judge(path, uri, scheme="oci://")
+        scheme = _SCHEME.match(uri) if isinstance(uri, str) else None
+        if uri == "" or scheme:
+            yield from _judge(path, uri, scheme=scheme[0] if scheme else "oci://")
 
 
 def _judge(path: str, name: Any, scheme: str) -> Iterator[Finding]:
@@ -43,8 +46,9 @@ def _judge(path: str, name: Any, scheme: str) -> Iterator[Finding]:
 
 PINNED_IMAGES = Rule(
     name="pinned-images",
-    statement="every container image and every oci:// storage URI is named by its sha256 digest",
+    statement="every image and every oci:// storage URI is named by its sha256 digest",
     reason="a tag can be pushed again, so that other weights or another server run than were tested, and "
     "replicas may differ; a digest is the content itself (docs/decisions/0001, README)",
     find=_find,
+    judges_specs=True,
 )

@@ -45,6 +45,7 @@ CONTAINER_RESOURCES = Rule(
     "killed; KServe fills unset requests with 1 CPU and 2Gi, and a smaller limit then makes a Deployment "
     "that is refused (docs/decisions/0001)",
     find=_find,
+    judges_specs=True,
     find_in_stack=_find_in_stack,
     severity="medium",
 )

@@ -11,13 +11,13 @@ import grpc
 from google.protobuf import struct_pb2
 from pulumi.runtime.proto import provider_pb2
 
+from standins import properties
 from standins.gcp_provider import made_up, operations, outputs
 from standins.gcp_provider.cloud import CloudFileError, GoogleError
 from standins.gcp_provider.findings import Finding
 from standins.gcp_provider.kinds import KINDS
 from standins.gcp_provider.resources import Kind
 from standins.gcp_provider.sdk_types import SdkError
-from standins.kubernetes_provider import properties
 
 VERSION = "10.2.0"
 FIX = f"pulumi plugin install resource gcp {VERSION}"

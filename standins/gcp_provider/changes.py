@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from pulumi.runtime.proto import provider_pb2
 
+from standins.differences import matches, property_path
 from standins.gcp_provider.findings import Path
 from standins.gcp_provider.resources import Kind
 from standins.gcp_provider.settings import Settings
-from standins.kubernetes_provider.differences import matches, property_path
-from standins.kubernetes_provider.properties import UNKNOWN, plain
+from standins.properties import UNKNOWN, plain
 
 Change = provider_pb2.PropertyDiff
 REPLACING: Final = (Change.ADD_REPLACE, Change.DELETE_REPLACE, Change.UPDATE_REPLACE)

@@ -17,7 +17,7 @@ from typing import Any
 
 from standins.gcp_provider.api_mapping import FREE_FORMAT, RENAMED, ROOTS
 from standins.gcp_provider.findings import Finding, Path, did_you_mean
-from standins.kubernetes_provider.properties import UNKNOWN, Secret
+from standins.properties import UNKNOWN, Secret
 
 _UNSPECIFIED = "_UNSPECIFIED"
 # Formats of https://developers.google.com/discovery/v1/type-format that inputs here have.

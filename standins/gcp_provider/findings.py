@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelcar.errors import Problem
-from standins.kubernetes_provider.differences import property_path
-from standins.kubernetes_provider.properties import UNKNOWN, Secret, plain
+from standins.differences import property_path
+from standins.properties import UNKNOWN, Secret, plain
 
 Path = tuple[str | int, ...]
 _SHOWN_LENGTH = 120

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from standins.differences import prune
 from standins.gcp_provider.made_up import State, computed
 from standins.gcp_provider.resources import Kind
 from standins.gcp_provider.settings import Settings
-from standins.kubernetes_provider.differences import prune
-from standins.kubernetes_provider.properties import UNKNOWN, Secret, plain
+from standins.properties import UNKNOWN, Secret, plain
 
 _LABELS: Final = {"Repository": "labels", "Cluster": "resourceLabels"}
 _SECRET: Final = ("pulumiLabels", "effectiveLabels")

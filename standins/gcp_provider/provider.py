@@ -16,6 +16,7 @@ import grpc
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
+from standins import properties
 from standins.gcp_provider import functions, made_up, naming, operations, outputs
 from standins.gcp_provider.answers import (
     FIX,
@@ -35,7 +36,6 @@ from standins.gcp_provider.discovery import missing_notice
 from standins.gcp_provider.resources import Kind
 from standins.gcp_provider.rules import check_inputs
 from standins.gcp_provider.settings import check_settings, settings_from
-from standins.kubernetes_provider import properties
 from standins.plugin import WARNING, EngineLog, engine_address, serve
 from standins.provider import StandInProvider
 

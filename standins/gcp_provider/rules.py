@@ -12,7 +12,7 @@ from standins.gcp_provider.names import PROJECT, check_form
 from standins.gcp_provider.resources import Kind
 from standins.gcp_provider.settings import Settings
 from standins.gcp_provider.type_check import check_object
-from standins.kubernetes_provider.properties import plain
+from standins.properties import plain
 
 _RULES: Final[dict[str, Callable[[dict[str, Any]], Iterator[Finding]]]] = {
     "gcp:artifactregistry/repository:Repository": rules_other.check_repository,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from standins.differences import property_path
 from standins.gcp_provider.findings import Finding, Path, did_you_mean
 from standins.gcp_provider.sdk_types import Field, ListOf, MapOf, ObjectOf, Scalar, Type, fields
-from standins.kubernetes_provider.differences import property_path
-from standins.kubernetes_provider.properties import UNKNOWN, Secret
+from standins.properties import UNKNOWN, Secret
 
 # Keys of the bridge's own bookkeeping (`__defaults`) travel among the inputs.
 _INTERNAL = "__"

@@ -6,16 +6,17 @@ import json
 import subprocess
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from modelcar import locking
 from modelcar.lock import Lock
 from modelcar.tiny_model import make_tiny_model
-from tests.conftest import Platform, write_stack
+from tests.conftest import PROJECT, Platform, write_stack
 
 PARTS = (
     "Pulumi.yaml",
@@ -35,7 +36,7 @@ STUB_SERVER = ["sh", "-c", f"{PAGES} && exec httpd -f -p 8080 -h /tmp/www", "stu
 
 @dataclass
 class Project:
-    """The program in a folder of its own, with a stack called `test`."""
+    """The program in a folder of its own, with a stack that is called `test` unless said otherwise."""
 
     folder: Path
     weights: Path
@@ -43,17 +44,18 @@ class Project:
     platform: Platform
     config: dict[str, Any]
     variables: dict[str, str] = field(default_factory=dict)
+    stack: str = "test"
 
     def configure(self, **changes: Any) -> None:
         """Change settings of the stack; None removes one."""
         self.config.update(changes)
         kept = {key: value for key, value in self.config.items() if value is not None}
-        write_stack(self.folder, "test", kept)
+        write_stack(self.folder, self.stack, kept)
 
     def pulumi(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the CLI on the stack."""
         result = subprocess.run(
-            ["pulumi", *arguments, "--stack", "test", "--non-interactive"],
+            ["pulumi", *arguments, "--stack", self.stack, "--non-interactive"],
             cwd=self.folder,
             env=self.platform.pulumi_env(self.folder) | self.variables,
             capture_output=True,
@@ -82,7 +84,7 @@ class Project:
 
     def state_file(self) -> Path:
         """Return the file that the backend keeps the stack's state in."""
-        [found] = (self.folder / ".state").glob(".pulumi/stacks/*/test.json")
+        [found] = (self.folder / ".state").glob(f".pulumi/stacks/*/{self.stack}.json")
         return found
 
     def has_resources(self) -> bool:
@@ -113,6 +115,20 @@ class Project:
         source = self.weights.with_name(f"seed-{seed}") / "model.safetensors"
         (self.weights / "model.safetensors").write_bytes(source.read_bytes())
         self.lock()
+
+
+def second_stack(project: Project) -> Project:
+    """Make a stack `prod` of the same program, with a repository and namespace of its own, behind `test`."""
+    config = {
+        **project.config,
+        "namespace": f"{project.namespace}-p",
+        "registry": f"{project.platform.settings['registry']}-prod",
+        "promoteFrom": f"organization/{yaml.safe_load((PROJECT / 'Pulumi.yaml').read_text())['name']}/test",
+    }
+    made = replace(project, config=config, stack="prod")
+    made.configure()
+    made.pulumi("stack", "init")
+    return made
 
 
 @pytest.fixture

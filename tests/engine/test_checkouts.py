@@ -19,6 +19,7 @@ from tests.engine.test_digest import clean_builder, lock, write_model
 
 PROGRAM = """
 from pathlib import Path
+from components.cluster_provider import cluster_provider
 from components.modelcar_image import ModelcarImage, ModelcarImageArgs
 from modelcar.base import read_base
 from modelcar.lock import lock_path, read_lock
@@ -26,6 +27,7 @@ here = Path(__file__).absolute().parent
 lock = read_lock(lock_path(here, "tiny"))
 ModelcarImage("m", ModelcarImageArgs(lock, read_base("amd64"), registry="{registry}", name="tiny",
                                      builder="clean", insecure=True, project=here))
+cluster_provider("cluster", None)
 """
 
 
@@ -60,7 +62,7 @@ def running_registry(folder: Path) -> Iterator[str]:
 
 
 def test_another_checkout_previews_no_difference(checkout: Checkout, tmp_path: Path) -> None:
-    """One state, two clones: other path, modes (umask 002), times, line endings, locale and time zone."""
+    """One state, two clones: other path, modes (umask 002), times, line endings and environment."""
     first, clone = tmp_path / "first", tmp_path / "elsewhere" / "clone"
     left_out = shutil.ignore_patterns("data", "models", "__pycache__")
     for part in ("components", "modelcar", "operations"):
@@ -97,13 +99,22 @@ def test_another_checkout_previews_no_difference(checkout: Checkout, tmp_path: P
 
         (first / "__main__.py").write_text(PROGRAM.format(registry=f"{registry}/models"))
         pulumi(first, "stack", "init")
-        pulumi(first, "up", "--yes", "--skip-preview")
+        pulumi(first, "up", "--yes", "--skip-preview", KUBECONFIG="")
         shutil.copytree(first, clone, ignore=shutil.ignore_patterns("data"), copy_function=shutil.copyfile)
         for path in clone.rglob("*"):
             path.chmod(0o775 if path.is_dir() else 0o664)
             os.utime(path, (10**9, 10**9))
         dockerfile = clone / "modelcar/Dockerfile"
         dockerfile.write_bytes(dockerfile.read_bytes().replace(b"\n", b"\r\n"))
-        shown = json.loads(pulumi(clone, "preview", "--json", LC_ALL="C", TZ="Asia/Tokyo"))
+        home = tmp_path / "home"
+        home.mkdir()
+        (home / "config.json").write_text('{"auths": {}}')
+        own = {
+            **{"LC_ALL": "C", "TZ": "Asia/Tokyo", "DOCKER_CONFIG": str(home), "HOME": str(home)},
+            **{"PULUMI_HOME": os.environ.get("PULUMI_HOME") or str(Path("~/.pulumi").expanduser())},
+            **{"KUBECONFIG": str(tmp_path / "kubeconfig"), "PULUMI_K8S_SUPPRESS_HELM_HOOK_WARNINGS": "true"},
+            **{"GOOGLE_PROJECT": "another", "GOOGLE_REGION": "us-east1"},
+        }
+        shown = json.loads(pulumi(clone, "preview", "--json", **own))
         assert {step["op"] for step in shown["steps"]} == {"same"}
-        pulumi(clone, "up", "--yes", "--skip-preview", "--expect-no-changes")
+        pulumi(clone, "up", "--yes", "--skip-preview", "--expect-no-changes", **own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -24,12 +25,14 @@ from safetensors.numpy import save_file
 
 from local.debian import debian_parts
 from local.tools import tools_folder
-from modelcar import locking
+from modelcar import kernel_store, locking
 from modelcar.base import read_base
+from modelcar.fetching import fetch
 from modelcar.image import modelcar_image
-from modelcar.lock import Lock, lock_path, read_lock
+from modelcar.lock import Lock, lock_path, read_lock, write_lock
 from tests.conftest import PROJECT, Platform
 from tests.engine.conftest import Project
+from tests.unit.kernel_entries import entry
 
 MANIFEST = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
 BASE = read_base("amd64")
@@ -62,6 +65,16 @@ def lock(project: Path, name: str, **options: str) -> Lock:
     description = locking.Description(folder=f"{name}-files", **options)  # type: ignore[arg-type]
     resolved = locking.resolve(description, project)
     return locking.lock_model(name, description, resolved, project, large_file=LARGE)[0]
+
+
+def with_kernels(project: Path, locked: Lock) -> Lock:
+    """Add kernels to a lock, and bring their layer into the layout."""
+    made, content = entry()
+    kernel_store.keep(project, content)
+    more = dataclasses.replace(locked, kernels=(made,))
+    lock_path(project, locked.name).write_bytes(write_lock(more))
+    fetch(more, BASE, project, locking.layout_path(project, locked.name))
+    return more
 
 
 def build(
@@ -97,12 +110,14 @@ def uploaded(platform: Platform, repository: str) -> set[str]:
 
 @pytest.mark.parametrize("group", range(4))
 def test_what_is_pushed_is_what_was_predicted(platform: Platform, tmp_path: Path, group: int) -> None:
-    """Five made-up models a group, twenty in all; every fourth compressed."""
+    """Five made-up models a group, twenty in all; every fourth compressed, every third with kernels."""
     for seed in range(group * 5, group * 5 + 5):
         name = f"made-up-{seed}"
         write_model(tmp_path / f"{name}-files", seed, shards=1 + seed % 7)
         compression = "zstd" if seed % 4 == 3 else "none"
         locked = lock(tmp_path, name, compression=compression, license="MIT, or <other> & more")
+        if seed % 3 == 0:
+            locked = with_kernels(tmp_path, locked)
         predicted = modelcar_image(locked, BASE)
         assert build(platform, tmp_path, locked, platform.settings["builder"]) == predicted.digest
         registry = platform.settings["registry"].replace("/", "/v2/", 1)

@@ -57,6 +57,7 @@ def test_a_builder_makes_the_very_layers_of_the_lock(
     make_tiny_model(tmp_path / "tiny")
     files: dict[str, Content] = {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()}
     files |= {path: f"content of {path}".encode() for path in ODD}
+    files |= {"__init__.py": b"", "code/.gitkeep": b""}
     chance = np.random.default_rng(uuid.uuid4().int)
     for number in range(3):
         files[f"it's ${number}.safetensors"] = save({f"t{number}": chance.random(100_000, np.float32)})

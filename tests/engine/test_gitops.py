@@ -31,7 +31,7 @@ def state_of(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 def test_up_writes_what_the_preview_showed_and_touches_no_cluster(project: Project, folder: Path) -> None:
     shown = project.pulumi("preview", "--color=never").stdout
-    assert "4 files change" in shown
+    assert "5 files change" in shown
     assert "+  name: tiny" in shown
     assert not folder.exists()
 

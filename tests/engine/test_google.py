@@ -107,7 +107,11 @@ def test_the_dev_stack_lives_and_dies(dev: Project) -> None:
     dev.configure(google={**google, "nodes": {**google["nodes"], "maxNodes": 2}})
     assert types(dev.preview()) == {"gcp:container/nodePool:NodePool": {"update"}}
     dev.configure(google={**google, "nodes": {**google["nodes"], "provisioning": "on-demand"}})
-    assert "replace" in types(dev.preview())["gcp:container/nodePool:NodePool"], "spot is fixed for a pool"
+    shown = json.loads(dev.pulumi("preview", "--json").stdout)
+    assert "replace" in types(shown["steps"])["gcp:container/nodePool:NodePool"], "spot is fixed for a pool"
+    said = " ".join(entry["message"] for entry in shown["diagnostics"])
+    assert "REPLACED: pool gpu (provisioning spot → not spot)" in said
+    assert "tiny stops until new nodes serve" in said
     dev.configure(google=google)
 
     dev.pulumi("destroy", "--yes")

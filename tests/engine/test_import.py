@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from local.preview import DRIFT
 from tests.conftest import PROJECT
 from tests.engine.conftest import Project
 from tests.engine.test_google import dev, in_google
@@ -80,9 +81,18 @@ def test_what_kubectl_applied_comes_into_the_stack_without_a_change(by_kubectl: 
     # What is this stack's says so; nothing else changes.
     project.configure(importExisting=None, importObjects=None)
     assert {op for ops in steps(project).values() for op in ops} == {"update"}
-    project.up()
+    told = project.pulumi("preview")
+    assert "InferenceService tiny was imported; of it changes" in told.stdout + told.stderr
+    assert '~ metadata.labels.app.kubernetes.io/managed-by: "argocd" => "pulumi"' in told.stdout + told.stderr
+    project.pulumi("up", "--yes")
     assert uids(project, "inferenceservices") == services
-    project.pulumi("up", "--yes", "--expect-no-changes")
+    project.pulumi("preview", "--expect-no-changes")
+
+    # From here on it is like any other.
+    project.configure(cpu="150m")
+    assert steps(project) == {RUNTIME: ["update"], SERVICE: ["update"]}
+    project.pulumi("up", "--yes")
+    project.pulumi(*DRIFT)
 
 
 @pytest.mark.extended

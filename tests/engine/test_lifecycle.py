@@ -8,6 +8,7 @@ import re
 import httpx
 import pytest
 
+from local.preview import DRIFT
 from tests.engine.conftest import STUB_SERVER, Project
 
 URI = re.compile(r"^oci://[^@\s]+@sha256:[0-9a-f]{64}$")
@@ -90,5 +91,28 @@ def test_drift_is_shown_by_refresh(project: Project) -> None:
     project.platform.kubectl(
         "-n", project.namespace, "patch", "inferenceservice", "tiny", "--type=merge", "-p", patch
     )
-    shown = project.pulumi("preview", "--refresh", "--expect-no-changes", check=False)
+    shown = project.pulumi(*DRIFT, check=False)
     assert shown.returncode, "someone else's change must not go unseen"
+    assert re.search(r"serving.kserve.io/v1beta1:InferenceService: \(update\)", shown.stdout)
+    assert "maxReplicas: 3 => 1" in shown.stdout, "which field, and what it is"
+    assert "conflict" not in shown.stdout + shown.stderr
+
+    project.pulumi("up", "--yes", "--refresh")  # with its preview, as the workflows run it
+    field = ("get", "isvc", "tiny", "-o", "jsonpath={.spec.predictor.maxReplicas}")
+    assert project.platform.kubectl("-n", project.namespace, *field) == "1"
+    project.pulumi(*DRIFT)
+
+
+@pytest.mark.extended
+def test_what_this_program_does_not_declare_is_no_drift_and_its_loss_is_told(project: Project) -> None:
+    """The provider takes kubectl's fields over with the next update of the object, and drops them."""
+    project.up()
+    project.platform.kubectl("-n", project.namespace, "label", "isvc", "tiny", "team=search")
+    project.pulumi(*DRIFT)
+    label = ("get", "isvc", "tiny", "-o", "jsonpath={.metadata.labels.team}")
+    assert project.platform.kubectl("-n", project.namespace, *label) == "search"
+
+    project.configure(cpu="150m")
+    told = project.pulumi("preview", "--refresh")
+    assert "kubectl set what this program does not declare; the update drops it" in told.stdout
+    assert '- metadata.labels.team: "search"' in told.stdout

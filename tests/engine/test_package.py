@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
+import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ import pytest
 import yaml
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
+from local.plugins import PLUGINS
+from local.tools import DOCKER_BUILD_VERSION, find_tool
 from modelcar.tiny_model import make_tiny_model
 from tests.conftest import PROJECT, Platform
 from tests.engine.conftest import STUB_SERVER
@@ -42,10 +47,14 @@ def test_it_can_be_imported_beside_folders_of_the_same_names(environment: Path, 
 
 
 def test_what_is_wrong_is_told_by_key(environment: Path) -> None:
-    code = "import modelcar_kserve as m\ntry: m.load_model({'cpus': 1})\nexcept m.InputError as e: print(e)"
+    values = {"cpus": 1, "promoteFrom": "acme/modelcar/dev"}
+    code = f"import modelcar_kserve as m\ntry: m.load_model({values})\nexcept m.InputError as e: print(e)"
     said = run(environment / "bin/python", "-c", code)
     assert "modelcar:cpus: unknown key" in said
     assert "modelcar:registry: not set" in said
+    assert "modelcar:promoteFrom: acme/modelcar/dev\n    allowed: mirrors" in said, (
+        "only the program reads it"
+    )
 
 
 def test_a_program_of_its_own_serves_a_model(environment: Path, platform: Platform, tmp_path: Path) -> None:
@@ -182,20 +191,51 @@ def test_the_example_in_another_language_keeps_to_the_schema(provider: str) -> N
     assert len(used) == 2
 
 
-@pytest.mark.extended
-def test_the_component_is_made_for_a_program_of_any_language(
-    environment: Path, platform: Platform, tmp_path: Path
-) -> None:
-    (tmp_path / "__main__.py").write_text(PROGRAM)
-    (tmp_path / "Pulumi.yaml").write_text(
-        "name: any\nruntime: {name: python, options: {virtualenv: .venv}}\n"
-    )
-    (tmp_path / ".venv").symlink_to(environment)
-    (tmp_path / "standins").symlink_to(PROJECT / "standins")
-    make_tiny_model(tmp_path / "weights")
+@dataclass
+class Elsewhere:
+    """A project in another language, beside an installed package.
+
+    folder: of the project, with a locked model. plugin: the component provider's, as `package add` takes it.
+    """
+
+    folder: Path
+    plugin: Path
+    environment: Path
+    platform: Platform
+    namespace: str
+    properties: dict[str, Any]
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def pulumi(self, *arguments: str, check: bool = True) -> str:
+        result = subprocess.run(
+            ["pulumi", *arguments, "--non-interactive"],
+            cwd=self.folder,
+            env={**self.platform.pulumi_env(self.folder), **self.variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (result.returncode == 0) is check, result.stdout + result.stderr
+        return result.stdout
+
+    def is_served(self) -> None:
+        """Assert that the model is served, from what the stack's outputs say."""
+        outputs = json.loads(self.pulumi("stack", "output", "--json"))
+        assert outputs["endpoint"] == f"http://assistant-predictor.{self.namespace}.svc.cluster.local"
+        pods = json.loads(self.platform.kubectl("-n", self.namespace, "get", "pods", "-o", "json"))["items"]
+        assert any(outputs["digest"] in json.dumps(pod["spec"]) for pod in pods)
+
+
+@pytest.fixture
+def elsewhere(environment: Path, platform: Platform, tmp_path: Path) -> Iterator[Elsewhere]:
+    folder, plugin = tmp_path / "project", tmp_path / "plugin"
+    folder.mkdir()
+    shutil.copytree(PROJECT / "packaging/plugin", plugin, ignore=shutil.ignore_patterns(".venv"))
+    (plugin / ".venv").symlink_to(environment)
+    make_tiny_model(folder / "weights")
     lock = (environment / "bin/python", "-m", "modelcar_kserve", "lock", "assistant", "--folder", "weights")
-    subprocess.run([str(part) for part in lock], cwd=tmp_path, check=True, capture_output=True)
-    platform.kubectl("create", "namespace", "any-language")
+    subprocess.run([str(part) for part in lock], cwd=folder, check=True, capture_output=True)
+    namespace = f"elsewhere-{uuid.uuid4().hex[:8]}"
     more = {
         "registryInsecure": True,
         "builder": platform.settings["builder"],
@@ -211,40 +251,99 @@ def test_the_component_is_made_for_a_program_of_any_language(
         "registry": platform.settings["registry"],
         "serverImage": platform.server_image,
         "serviceName": "assistant",
-        "namespace": "any-language",
+        "namespace": namespace,
         "kubeconfig": platform.kubeconfig,
         "gpuCount": 0,
-        "project": str(tmp_path),
+        "project": str(folder),
         "settings": more,
     }
+    made = Elsewhere(folder, plugin, environment, platform, namespace, properties)
+    platform.kubectl("create", "namespace", namespace)
+    try:
+        yield made
+    finally:
+        if (folder / "Pulumi.yaml").exists():
+            made.pulumi("destroy", "--yes", "--stack", "dev")
+        platform.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+@pytest.mark.extended
+def test_the_component_is_made_for_a_program_of_any_language(elsewhere: Elsewhere) -> None:
+    (elsewhere.folder / "__main__.py").write_text(PROGRAM)
+    (elsewhere.folder / "Pulumi.yaml").write_text(
+        "name: any\nruntime: {name: python, options: {virtualenv: .venv}}\n"
+    )
+    (elsewhere.folder / ".venv").symlink_to(elsewhere.environment)
+    (elsewhere.folder / "standins").symlink_to(PROJECT / "standins")
 
     def pulumi(*arguments: str, check: bool = True, **changes: Any) -> str:
-        variables = platform.pulumi_env(tmp_path)
         # Where the package is installed, Pulumi finds its provider on PATH.
-        own = {
-            "PATH": f"{environment / 'bin'}:{variables['PATH']}",
-            "PROPS": json.dumps({**properties, **changes}),
-        }
-        result = subprocess.run(
-            ["pulumi", *arguments, "--stack", "dev", "--non-interactive"],
-            cwd=tmp_path,
-            env={**variables, **own},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (result.returncode == 0) is check, result.stdout + result.stderr
-        return result.stdout
+        path = f"{elsewhere.environment / 'bin'}:{elsewhere.platform.pulumi_env(elsewhere.folder)['PATH']}"
+        properties = json.dumps({**elsewhere.properties, **changes})
+        elsewhere.variables |= {"PATH": path, "PROPS": properties}
+        return elsewhere.pulumi(*arguments, check=check)
 
-    pulumi("stack", "init")
-    try:
-        refused = pulumi("preview", check=False, settings={**more, "cpus": 1})
-        assert "modelcar:cpus: unknown key" in refused
-        pulumi("up", "--yes", "--skip-preview")
-        outputs = json.loads(pulumi("stack", "output", "--json"))
-        assert outputs["endpoint"] == "http://assistant-predictor.any-language.svc.cluster.local"
-        pods = json.loads(platform.kubectl("-n", "any-language", "get", "pods", "-o", "json"))["items"]
-        assert any(outputs["digest"] in json.dumps(pod["spec"]) for pod in pods)
-    finally:
-        pulumi("destroy", "--yes")
-        platform.kubectl("delete", "namespace", "any-language", "--wait=false")
+    pulumi("stack", "init", "dev")
+    more = {**elsewhere.properties["settings"], "cpus": 1}
+    refused = pulumi("preview", check=False, settings=more)
+    assert "modelcar:cpus: unknown key" in refused
+    pulumi("up", "--yes", "--skip-preview")
+    elsewhere.is_served()
+
+
+@pytest.fixture
+def in_yaml(elsewhere: Elsewhere) -> Elsewhere:
+    """The example as it is, but for the way to the package; `path` has Pulumi's own YAML host."""
+    host = find_tool("pulumi-language-yaml", print)
+    elsewhere.variables["PATH"] = f"{host.parent}:{elsewhere.platform.pulumi_env(elsewhere.folder)['PATH']}"
+    example = (PROJECT / "examples/other-languages/Pulumi.yaml").read_text()
+    assert "modelcar-kserve: ../../packaging/plugin\n" in example
+    text = example.replace("../../packaging/plugin", str(elsewhere.plugin))
+    (elsewhere.folder / "Pulumi.yaml").write_text(text)
+    elsewhere.pulumi("stack", "init", "dev")
+    return elsewhere
+
+
+@pytest.mark.extended
+def test_the_example_in_yaml_serves_a_model(in_yaml: Elsewhere) -> None:
+    program = in_yaml.folder / "Pulumi.yaml"
+    document = yaml.safe_load(program.read_text())
+    made = document["resources"]["assistant"]["properties"]
+
+    def write(**changes: Any) -> None:
+        made.update(changes)
+        program.write_text(yaml.safe_dump(document))
+
+    for key in ("registry", "serverImage"):
+        in_yaml.pulumi("config", "set", key, in_yaml.properties[key])
+    platform_s = {key: in_yaml.properties[key] for key in ("namespace", "kubeconfig", "gpuCount", "project")}
+    write(**platform_s, serverArgs=[], settings=made["settings"] | in_yaml.properties["settings"], modle="x")
+    refused = in_yaml.pulumi("preview", check=False)
+    assert "modle" in refused, "the host knows the component's schema"
+
+    del made["modle"]
+    write()
+    shown = in_yaml.pulumi("preview", "--json")
+    in_yaml.pulumi("up", "--yes", "--skip-preview")
+    in_yaml.is_served()
+    assert json.loads(in_yaml.pulumi("stack", "output", "--json"))["digest"] in shown
+    again = json.loads(in_yaml.pulumi("preview", "--json"))
+    assert again["changeSummary"].keys() <= {"same", "read"}
+    in_yaml.pulumi("destroy", "--yes")
+    assert in_yaml.platform.kubectl("-n", in_yaml.namespace, "get", "isvc", "-o", "name") == ""
+
+
+@pytest.mark.extended
+def test_the_package_is_added_to_a_project(in_yaml: Elsewhere, tmp_path: Path) -> None:
+    """`package add` installs the plugins that the package names, so they are put where it looks for them."""
+    in_yaml.variables["PULUMI_HOME"] = str(tmp_path / "home")
+    for name, version in {**PLUGINS, "docker-build": DOCKER_BUILD_VERSION}.items():
+        # Google's is named by the package and not run here.
+        path = f"{in_yaml.variables['PATH']}:{PROJECT / 'standins/bin'}"
+        found = shutil.which(f"pulumi-resource-{name}", path=path)
+        assert found, name
+        in_yaml.pulumi("plugin", "install", "resource", name, version, "--file", found)
+    said = in_yaml.pulumi("package", "add", str(in_yaml.plugin), check=False)
+    assert "Successfully generated an SDK for the modelcar-kserve package" in said
+    [sdk] = (in_yaml.folder / "sdks").rglob("*.yaml")
+    assert yaml.safe_load(sdk.read_text())["name"] == "modelcar-kserve"

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from local.tools import collect
+from local.stack import plugin_variables
+from local.tools import collect, kserve_charts
 from policy.pack import policies
 from policy.rules import RULES
 from tests.conftest import PROJECT
@@ -27,6 +28,7 @@ from tests.unit.test_policy_cases import (
     CASES,
     IDS,
     KUBERNETES_CASES,
+    ONLY_LIVE,
     URI,
     Case,
     Res,
@@ -106,6 +108,7 @@ class Cli:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.charts = kserve_charts(print)
         backend = folder / "state"
         backend.mkdir(parents=True)
         with pytest.MonkeyPatch.context() as patch:
@@ -118,6 +121,7 @@ class Cli:
             "PULUMI_BACKEND_URL": backend.as_uri(),
             "PULUMI_CONFIG_PASSPHRASE": "",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
+            **plugin_variables(tools),
             "KUBECONFIG": str(folder / "no-cluster"),
             "MODELCAR_GCP_STANDIN": str(folder / "google.json"),
         }
@@ -142,12 +146,19 @@ class Cli:
             {
                 "type": r.type,
                 "name": r.name,
-                "properties": r.properties,
+                "properties": self._here(r.properties),
                 "custom": not components and (r.type.startswith("kubernetes:") or r.type in GOOGLE_TYPES),
             }
             for r in resources
         ]
         (self.folder / "resources.json").write_text(json.dumps(described))
+
+    def _here(self, properties: dict[str, Any]) -> dict[str, Any]:
+        """Return properties in which KServe's charts are those of its Go module: the provider reads them."""
+        chart = str(properties.get("chart", ""))
+        if not chart.startswith("oci://"):
+            return properties
+        return {**properties, "chart": str(self.charts / chart.rpartition("/")[2])}
 
     def run(self, command: str, *arguments: str, pack: bool = True) -> Run:
         packs = ("--policy-pack", str(PROJECT / "policy")) if pack else ()
@@ -199,7 +210,7 @@ def test_the_preview_fails_with_rule_resource_reason_and_fix(refused: Run, numbe
 
 
 def test_every_policy_refuses_something(refused: Run) -> None:
-    assert {v.policy for v in refused.violations} == {policy.name for policy in policies(RULES)}
+    assert {v.policy for v in refused.violations} == {policy.name for policy in policies(RULES)} - ONLY_LIVE
 
 
 def test_the_fixed_resources_pass(passed: Run) -> None:

@@ -24,7 +24,9 @@ STATES = PROJECT / "tests" / "fixtures" / "states"
 VERSIONS = sorted(path.stem for path in STATES.glob("*.json"))
 RECORD = os.environ.get("MODELCAR_RECORD_STATE")
 
-#: What versions have more than the ones before. Nothing else may be made, and nothing may go.
+#: What former versions only read: it leaves their state, and nothing happens to it.
+READ = "kserve-config"
+#: What versions have more than the ones before. Nothing else may be made, and nothing else may go.
 NEW = {
     "modelcar:kserve:Model",
     "modelcar:kserve:EgressPolicy",
@@ -72,6 +74,12 @@ def put(project: Project, version: str) -> None:
     file = project.folder / "state.json"
     file.write_text(json.dumps({"version": 3, "deployment": deployment}))
     project.pulumi("stack", "import", "--file", str(file))
+    for row in deployment["resources"]:
+        if row["type"].startswith("kubernetes:") and not row.get("external"):
+            # In the cluster too, and as that version's provider made it: a preview applies onto it (dryRun).
+            owner = f"--field-manager={row['outputs']['__fieldManager']}"
+            text = json.dumps(row["inputs"])
+            project.platform.kubectl("apply", "--server-side", owner, "-f", "-", text=text)
 
 
 @pytest.mark.skipif(not RECORD, reason="a release records its state")
@@ -86,6 +94,8 @@ def test_nothing_of_a_former_version_is_replaced_or_lost(dev: Project, version: 
     made: set[str] = set()
     for step in dev.preview():
         kind = step["urn"].split("::")[2].split("$")[-1]
+        if step["op"] == "discard" and step["urn"].endswith(f"::{READ}"):
+            continue
         assert step["op"] in {"create", "update"}, f"{step['op']} of {step['urn']}"
         if step["op"] == "create":
             made.add(kind)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from modelcar import locking
 from modelcar.base import read_base
@@ -128,3 +131,13 @@ def assert_modelcar(pod: dict[str, Any], scratch: Scratch) -> None:
         *("--", "ls", "/mnt/models/"),
     )
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(listed.split())
+
+
+def until(look: Callable[[], bool], seconds: float, what: Callable[[], str]) -> float:
+    """Wait until something holds; return how long that took."""
+    began = time.monotonic()
+    while not look():
+        if time.monotonic() - began > seconds:
+            pytest.fail(f"not after {seconds:.0f} s: {what()}")
+        time.sleep(0.3)
+    return time.monotonic() - began

@@ -18,6 +18,7 @@ from operations.admission import UNSIGNED
 from tests.conftest import PROJECT, Platform
 from tests.engine.conftest import Project
 from tests.engine.conftest import project as project
+from tests.hostile_pods import ADMITTED, PATCHED, asked, debugged, pod, volume, ways_in
 from tests.key_pair import PASSWORD, make_key_pair
 from tests.local.conftest import Scratch, push_tiny
 
@@ -49,8 +50,7 @@ def kyverno(platform: Platform, tmp_path: Path) -> Iterator[Path]:
     platform.kubectl("create", "namespace", NAMESPACE)
     for name in ("kyverno", "kyverno-metrics"):
         platform.kubectl("-n", NAMESPACE, "create", "configmap", name)
-    registry = str(platform.settings["registry"]).partition("/")[0]
-    host = registry.rpartition(".")[0] + ".1"
+    registry, host = platform.registry_host, platform.host
     command = [
         *(str(program), "--kubeconfig", str(platform.settings["kubeconfig"])),
         *(f"--serverIP={host}:9443", f"--webhookServerHost={host}", "--allowInsecureRegistry"),
@@ -119,24 +119,72 @@ def test_what_is_signed_is_admitted_and_nothing_else(
     }
     image = uris["signed"].removeprefix("oci://")
     run(project, "modelcar", "sign", image, "--key=cosign.key", "--public-key=cosign.pub", "--insecure")
+    other = {
+        name: uri.removeprefix("oci://").replace(str(platform.settings["registry"]), f"{OTHER_NAME}/models")
+        for name, uri in uris.items()
+    }
+    server = platform.server_image
+    hostile = ways_in(server, other["unsigned"])
+    platform.kubectl(
+        "-n", project.namespace, "wait", "--for=create", "serviceaccount/default", "--timeout=60s"
+    )
+    before = {way: asked(platform, project.namespace, document) for way, document in hostile.items()}
+    assert all(ADMITTED in said for said in before.values()), before
     policy = run(project, "operations", "--project", str(project.folder), "admission", "--stack", "test")
-    platform.kubectl("apply", "-f", "-", text=policy)
+
+    def applied() -> bool:
+        # Kyverno's own webhook judges policies, and is there before it has its certificate.
+        return "created" in platform.kubectl("apply", "-f", "-", text=policy, check=False)
 
     def taken() -> bool:
         hooks = platform.kubectl("get", HOOKS, *OURS, "-o", "yaml")
         return "/ivpol/validate/signed-modelcars-test" in hooks
 
+    seen(applied, 60, "Kyverno refuses the policy", kyverno)
     seen(taken, 120, "Kyverno does not take the policy", kyverno)
+
+    def answers() -> bool:
+        return ADMITTED in asked(platform, project.namespace, pod(server))
+
+    seen(answers, 60, "Kyverno's webhook does not answer", kyverno)
+    told = {way: asked(platform, project.namespace, document) for way, document in hostile.items()}
+    assert {way for way, said in told.items() if UNSIGNED not in said} == set(), told
+    assert f"{UNSIGNED} (volumes)" in told["image volume"]
+    for way, document in ways_in(server, other["signed"]).items():
+        assert ADMITTED in asked(platform, project.namespace, document), way
+    # The same registry, by other names; and what a node may have from there already.
+    host, _, path = other["unsigned"].partition("/")
+    spelt = {
+        "capitals": f"{host.upper()}/{path}",
+        "a tag beside the digest": other["unsigned"].replace("@", ":v1@"),
+    }
+    for name, image in spelt.items():
+        said = asked(platform, project.namespace, ways_in(server, image)["image volume"])
+        assert UNSIGNED in said, (name, said)
+    for image in (other["unsigned"].partition("@")[0], "sha256:" + "5" * 64):
+        said = asked(platform, project.namespace, ways_in(server, image)["image volume"])
+        assert "does not have a digest" in said, said
+
+    # Nor is a container added to a pod that is there; it waits for a node.
+    waits = pod(server, nodeSelector={"nowhere": "x"})
+    platform.kubectl("-n", project.namespace, "create", "-f", "-", text=json.dumps(waits))
+    assert f"{UNSIGNED} (ephemeralContainers)" in debugged(
+        platform, project.namespace, "asked", other["unsigned"]
+    )
+    for image in (other["signed"], server):
+        assert PATCHED in debugged(platform, project.namespace, "asked", image)
+    platform.kubectl("-n", project.namespace, "delete", "pod", "asked", "--force", "--grace-period=0")
 
     # Whoever may write there does so with kubectl, past this program.
     here = ("-n", project.namespace)
     scratch = Scratch(platform, project.namespace, "")
-    for name, uri in uris.items():
-        storage = {
-            "name": "STORAGE_URI",
-            "value": uri.replace(str(platform.settings["registry"]), f"{OTHER_NAME}/models"),
-        }
+    for name in uris:
+        storage = {"name": "STORAGE_URI", "value": f"oci://{other[name]}"}
         scratch.apply({"containers": [scratch.server(env=[storage])]}, name=name)
+        # As a volume, in which KServe 0.19 serves a modelcar without knowing of it.
+        mounted = {"name": "weights", "mountPath": "/mnt/models", "subPath": "models"}
+        box = scratch.server(volumeMounts=[mounted])
+        scratch.apply({"containers": [box], "volumes": [volume(other[name])]}, name=f"mounted-{name}")
 
     def decided() -> dict[str, str]:
         found = {}
@@ -145,11 +193,13 @@ def test_what_is_signed_is_admitted_and_nothing_else(
             failures = [entry["message"] for entry in conditions if entry["type"] == "ReplicaFailure"]
             if failures or item["status"].get("replicas"):
                 found[item["metadata"]["name"].partition("-predictor")[0]] = "".join(failures)
-        return found if len(found) == len(uris) else {}
+        return found if len(found) == 2 * len(uris) else {}
 
     verdicts = seen(decided, 120, "nothing was decided", kyverno)
     assert verdicts["signed"] == "", "and its server's image, which nobody signed, is another matter"
     assert f"{UNSIGNED} (containers)" in verdicts["unsigned"]
-    pods = json.loads(platform.kubectl(*here, "get", "pods", "-o", "json"))["items"]
-    assert [pod["metadata"]["name"].partition("-predictor")[0] for pod in pods] == ["signed"]
-    assert {"modelcar"} < {box["name"] for box in pods[0]["spec"]["containers"]}
+    assert f"{UNSIGNED} (volumes)" in verdicts["mounted-unsigned"]
+    items = json.loads(platform.kubectl(*here, "get", "pods", "-o", "json"))["items"]
+    pods = {item["metadata"]["name"].partition("-predictor")[0]: item for item in items}
+    assert sorted(pods) == ["mounted-signed", "signed"]
+    assert {"modelcar"} < {box["name"] for box in pods["signed"]["spec"]["containers"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from modelcar.tiny_model import make_tiny_model
 from operations.gitops import manifests, to_yaml
 from tests.conftest import Platform
 from tests.engine.conftest import STUB_SERVER
+from tests.unit.test_scheduling import SCHEDULING
 
 
 @pytest.fixture
@@ -38,6 +40,8 @@ def test_the_api_server_takes_it_without_a_warning(
         "namespace": namespace,
         "placement": placement,
         "pullSecret": "regcred",
+        "prePull": "true",
+        "scheduling": json.dumps(SCHEDULING),
         "serverCommand": str(STUB_SERVER).replace("'", '"'),
     }
     found = stack.load({f"modelcar:{key}": value for key, value in values.items()}, tmp_path)

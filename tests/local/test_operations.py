@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 import yaml
 
+from components.model_service import CONTAINER
 from local.pki import NODE
+from operations import monitoring
 from tests.conftest import Platform
+from tests.unit.test_components_settings import load
 
 LINES = [
     "served by digest",
@@ -49,6 +53,14 @@ def test_a_served_model_passes_and_cannot_reach_a_hub(served: Platform) -> None:
     [egress] = [line["evidence"] for line in report["lines"] if line["name"] == "egress impossible"]
     assert "from the pod does not connect, from beside it connects" in egress
     assert "modelcar-validate-control" not in served.kubectl(*PODS)
+
+
+def test_the_server_has_the_metrics_that_scaling_alerts_and_dashboard_ask_for(served: Platform) -> None:
+    pod = served.kubectl(*PODS).split()[0]
+    ask = ("exec", pod, "-c", CONTAINER, "--", "wget", "-qO-", "http://127.0.0.1:8080/metrics")
+    said = served.kubectl("-n", "kserve-demo", *ask)
+    there = set(re.findall(r"^(vllm:\w+)\{", said, re.MULTILINE))
+    assert {f"vllm:{name}" for name in monitoring.metrics(load())} <= there
 
 
 def test_without_the_policy_it_fails_with_what_connects(served: Platform) -> None:

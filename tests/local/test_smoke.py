@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from components import settings as stack
-from components.kserve_platform import configuration_problems
+from components.kserve_config import configuration_problems
 from components.settings import Settings
 from modelcar.base import read_base
 from modelcar.errors import InputError

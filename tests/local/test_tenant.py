@@ -40,8 +40,12 @@ def may(platform: Platform, verb: str, kind: str, namespace: str) -> bool:
 
 
 def connection(platform: Platform, namespace: str, address: str) -> str:
-    """Try to connect to the model's server from a pod of another namespace."""
-    script = f"nc -w 4 {address} 8080 -e true 2>/dev/null && echo {CONNECTS} || echo {DOES_NOT}"
+    """Try for ten seconds to connect to the model's server from a pod of another namespace.
+
+    The network lets a pod that has just been made in only after it has seen its address.
+    """
+    once = f"nc -w 4 {address} 8080 -e true 2>/dev/null && echo {CONNECTS} && exit 0"
+    script = f"for _ in $(seq 10); do {once}; sleep 1; done; echo {DOES_NOT}"
     pod = ("asker", "--image", platform.server_image, "--restart=Never")
     platform.kubectl("-n", namespace, "run", *pod, "--command", "--", "sh", "-c", script)
     ended = "--for=jsonpath={.status.phase}=Succeeded"

@@ -66,7 +66,9 @@ class FakeCluster(Cluster):
     ) -> str:
         return (self.texts_before if previous else self.texts).get(container, "")
 
-    def execute(self, namespace: str, pod: str, container: str, command: Sequence[str]) -> str:
+    def execute(
+        self, namespace: str, pod: str, container: str, command: Sequence[str], *, timeout: float = 0
+    ) -> str:
         for (asked, part), text in self.said_of.items():
             if asked == pod and part in " ".join(command):
                 return text

@@ -125,6 +125,7 @@ class Engine:
     ) -> dict[str, Any]:
         """Run a program and return its outputs' values; `UNKNOWN` where there is none yet."""
         monitor = Monitor(digest)
+        self.declared = monitor.declared  # of a program that fails, too
         found: dict[str, Any] = {}
 
         async def declare() -> None:
@@ -144,11 +145,14 @@ class Engine:
 
         def keep_hook(hook: pulumi.ResourceHook | pulumi.ErrorHook) -> asyncio.Future[None]:
             """Hooks run in the real engine only; here a test may call them."""
+            # As the engine does: it knows hooks by name.
+            assert hook.name not in self.hooks, f"resource hook already registered for name {hook.name!r}"
             self.hooks[hook.name] = hook
             registered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             registered.set_result(None)
             return registered
 
+        self.hooks.clear()
         with (
             mock.patch("pulumi.resource_hooks.register_resource_hook", keep_hook),
             mock.patch("pulumi.resource_hooks.register_error_hook", keep_hook),
@@ -156,7 +160,6 @@ class Engine:
             mock.patch("operations.rollout.await_pulled", self.await_pulled),
         ):
             contextvars.copy_context().run(asyncio.run, main())
-        self.declared = monitor.declared
         return found
 
     def the(self, kind: str) -> Declared:

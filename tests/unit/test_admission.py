@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from components import settings as stack
+from components.models import load_stack
 from modelcar.errors import InputError
-from operations.admission import policy
+from operations import admission_builtin
+from operations.admission import check_options, notes, object_name, policy
 
 KEY = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"
 REGISTRY = "europe-west4-docker.pkg.dev/my-project/modelcars"
 
 
-def made(folder: Path, signature: str | None) -> dict[str, Any]:
+DIGEST = "@sha256:" + "0" * 64
+SIGNED = '{"publicKey": "cosign.pub"}'
+
+
+def made(
+    folder: Path, signature: str | None, registry: str = REGISTRY, stack_name: str = "prod", **more: Any
+) -> dict[str, Any]:
     (folder / "cosign.pub").write_text(KEY)
     config = {
         "modelcar:model": "qwen",
-        "modelcar:registry": REGISTRY,
-        "modelcar:serverImage": "docker.io/vllm/vllm-openai@sha256:" + "0" * 64,
+        "modelcar:registry": registry,
+        "modelcar:serverImage": f"docker.io/vllm/vllm-openai{DIGEST}",
     }
     if signature:
         config["modelcar:signature"] = signature
-    return policy(stack.load(config, folder), folder, "prod")
+    return policy(stack.load(config, folder), folder, stack_name, **more)
+
+
+def judged(found: dict[str, Any]) -> list[re.Pattern[str]]:
+    """Return the patterns of images that the policy is for."""
+    expressions = [entry["expression"] for entry in found["spec"]["matchImageReferences"]]
+    return [re.compile(text.removeprefix("ref.matches(r'").removesuffix("')")) for text in expressions]
 
 
 def attestor(found: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +52,7 @@ def test_every_image_of_the_stacks_registry_needs_a_signature_by_its_key(tmp_pat
     found = made(tmp_path, '{"publicKey": "cosign.pub"}')
     assert found["metadata"]["name"] == "signed-modelcars-prod"
     spec = found["spec"]
-    assert spec["matchImageReferences"] == [{"glob": f"{REGISTRY}/*"}]
+    assert any(pattern.search(f"{REGISTRY}/tiny{DIGEST}") for pattern in judged(found))
     assert (spec["failurePolicy"], spec["validationActions"]) == ("Fail", ["Deny"])
     ignored = {"insecureIgnoreTlog": True, "insecureIgnoreSCT": True}
     assert attestor(found) == {"key": {"data": KEY}, "ctlog": ignored}
@@ -61,3 +77,172 @@ def test_an_identity_and_who_vouches_for_it(tmp_path: Path) -> None:
 def test_a_stack_that_asks_for_no_signature_is_told_to(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"(?s)modelcar:signature: not set.*signature\.publicKey"):
         made(tmp_path, None)
+
+
+def test_images_in_volumes_are_looked_at_beside_those_of_all_containers(tmp_path: Path) -> None:
+    spec = made(tmp_path, SIGNED)["spec"]
+    [volumes] = spec["images"]
+    assert "spec.?volumes" in volumes["expression"]
+    kinds = [check["expression"].split(".")[1] for check in spec["validations"]]
+    assert kinds == ["containers", "initContainers", "ephemeralContainers", volumes["name"]]
+    [rule] = spec["matchConstraints"]["resourceRules"]
+    assert rule["resources"] == ["pods", "pods/ephemeralcontainers"]
+
+
+@pytest.mark.parametrize(
+    ("registry", "image", "ours"),
+    [
+        (REGISTRY, f"{REGISTRY}/a/b:v1{DIGEST}", True),
+        (REGISTRY, f"EUROPE-west4-docker.PKG.dev/my-project/modelcars/tiny{DIGEST}", True),
+        (REGISTRY, f"europe-west4-docker.pkg.dev:443/my-project/modelcars/tiny{DIGEST}", True),
+        (REGISTRY, f"europe-west4-docker.pkg.dev.evil.example/my-project/modelcars/tiny{DIGEST}", False),
+        (REGISTRY, f"europe-west4-dockerxpkg.dev/my-project/modelcars/tiny{DIGEST}", False),
+        (REGISTRY, f"evil.example/{REGISTRY}/tiny{DIGEST}", False),
+        (REGISTRY, f"{REGISTRY}-other/tiny{DIGEST}", False),
+        (REGISTRY, "sha256:" + "0" * 64, True),
+        ("registry.example:5000/models", f"registry.example:5000/models/tiny{DIGEST}", True),
+        ("registry.example:5000/models", f"registry.example/models/tiny{DIGEST}", False),
+        ("registry.example:443/models", f"registry.example/models/tiny{DIGEST}", True),
+        ("docker.io/me", f"me/tiny{DIGEST}", True),
+        ("docker.io/me", f"index.docker.io/me/tiny{DIGEST}", True),
+        ("docker.io/me", f"Docker.io/me/tiny{DIGEST}", True),
+        ("docker.io/me", f"registry-1.docker.io/me/tiny{DIGEST}", True),
+        ("index.docker.io/me", f"docker.io/me/tiny{DIGEST}", True),
+        ("docker.io/me", f"evil.example/me/tiny{DIGEST}", False),
+        ("docker.io/me", f"someone/tiny{DIGEST}", False),
+    ],
+)
+def test_a_registry_is_known_by_all_of_its_names(
+    tmp_path: Path, registry: str, image: str, ours: bool
+) -> None:
+    assert any(pattern.search(image) for pattern in judged(made(tmp_path, SIGNED, registry))) == ours
+
+
+@pytest.mark.parametrize(
+    ("registry", "options", "credentials"),
+    [
+        (REGISTRY, {}, {"providers": ["google"]}),
+        ("gcr.io/my-project", {}, {"providers": ["google"]}),
+        ("eu.gcr.io/my-project", {}, {"providers": ["google"]}),
+        ("1.dkr.ecr.eu-west-1.amazonaws.com/models", {}, {"providers": ["amazon"]}),
+        ("mine.azurecr.io/models", {}, {"providers": ["azure"]}),
+        ("ghcr.io/me", {}, {"providers": ["github"]}),
+        ("registry.example/models", {}, None),
+        ("pkg.dev.evil.example/models", {}, None),
+        ("registry.example/models", {"secrets": ["pull"]}, {"secrets": ["pull"]}),
+        (REGISTRY, {"secrets": ["pull"]}, {"secrets": ["pull"]}),
+        (REGISTRY, {"providers": ["default"]}, {"providers": ["default"]}),
+        (REGISTRY, {"secrets": ["a"], "providers": ["google"]}, {"secrets": ["a"], "providers": ["google"]}),
+    ],
+)
+def test_kyverno_reads_the_registry_as_its_host_or_an_option_says(
+    tmp_path: Path, registry: str, options: dict[str, Any], credentials: dict[str, Any] | None
+) -> None:
+    assert made(tmp_path, SIGNED, registry, **options)["spec"].get("credentials") == credentials
+
+
+def test_what_a_person_has_to_do_for_that_is_told(tmp_path: Path) -> None:
+    config = {
+        "modelcar:model": "qwen",
+        "modelcar:registry": "registry.example/models",
+        "modelcar:pullSecret": "pull",
+        "modelcar:serverImage": f"docker.io/vllm/vllm-openai{DIGEST}",
+    }
+    private = stack.load(config, tmp_path)
+    assert "roles/artifactregistry.reader" in "".join(notes(made(tmp_path, SIGNED), private))
+    other = made(tmp_path, SIGNED, "registry.example/models")
+    assert "--secret" in "".join(notes(other, private))
+    assert list(notes(made(tmp_path, SIGNED, "registry.example/models", secrets=["x"]), private)) == []
+
+
+@pytest.mark.parametrize("name", ["prod", "Team_A/models/prod-1", "a.b"])
+def test_any_stacks_name_gives_a_name_that_kubernetes_takes(name: str) -> None:
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", object_name("modelcars", name))
+
+
+# --- the policy without an add-on (tests/engine/test_admission_builtin.py has the real API server)
+
+
+def builtin(folder: Path, *others: str, **config: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    given = {
+        "registry": REGISTRY,
+        "namespace": "models",
+        "models": json.dumps(
+            [
+                {"name": "a", "model": "a", "serverImage": f"docker.io/vllm/vllm-openai:v1{DIGEST}"},
+                {"name": "b", "model": "b", "serverImage": f"localhost:5000/mine/server{DIGEST}"},
+            ]
+        ),
+        **config,
+    }
+    loaded = load_stack({f"modelcar:{key}": value for key, value in given.items()}, folder)
+    found, binding = admission_builtin.policies(loaded, "modelcars-prod", others)
+    return found, binding
+
+
+def places(found: dict[str, Any]) -> re.Pattern[str]:
+    text = found["spec"]["validations"][1]["expression"]
+    return re.compile(text.partition("i.matches(r'")[2].partition("')")[0])
+
+
+def test_it_is_bound_to_the_stacks_namespace_and_denies(tmp_path: Path) -> None:
+    found, binding = builtin(tmp_path)
+    assert binding["spec"]["policyName"] == found["metadata"]["name"]
+    assert binding["spec"]["validationActions"] == ["Deny"]
+    labels = binding["spec"]["matchResources"]["namespaceSelector"]["matchLabels"]
+    assert labels == {"kubernetes.io/metadata.name": "models"}
+    assert found["spec"]["failurePolicy"] == "Fail"
+
+
+@pytest.mark.parametrize(
+    ("image", "taken"),
+    [
+        (f"{REGISTRY}/qwen{DIGEST}", True),
+        (f"{REGISTRY}/team/qwen:v1{DIGEST}", True),
+        (f"docker.io/vllm/vllm-openai{DIGEST}", True),
+        (f"docker.io/vllm/vllm-openai:v2{DIGEST}", True),
+        (f"localhost:5000/mine/server{DIGEST}", True),
+        (f"docker.io/istio/proxyv2{DIGEST}", True),
+        (f"docker.io/istio/proxyv22{DIGEST}", False),
+        (f"docker.io/vllm/other{DIGEST}", False),
+        (f"vllm/vllm-openai{DIGEST}", False),
+        (f"{REGISTRY}{DIGEST}", False),
+        (f"{REGISTRY}.evil/qwen{DIGEST}", False),
+        (f"{REGISTRY}/../evil/qwen{DIGEST}", False),
+        (f"{REGISTRY}/qwen:v1", False),
+        (f"{REGISTRY}/qwen{DIGEST}@evil.example/x{DIGEST}", False),
+        (f"evil.example/{REGISTRY}/qwen{DIGEST}", False),
+        (f"{REGISTRY}/qwen{DIGEST}\n", False),
+    ],
+)
+def test_places_are_taken_as_they_are_spelt_and_whole(tmp_path: Path, image: str, taken: bool) -> None:
+    found, _ = builtin(tmp_path, "docker.io/istio/proxyv2")
+    # `$` is the end of the text in RE2, and may stand before a last line's end in Python.
+    assert bool(re.search(places(found).pattern.replace("$", r"\Z"), image)) == taken
+
+
+def test_what_is_no_repository_is_told_each(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        builtin(tmp_path, "istio/proxyv2", f"docker.io/istio/proxyv2{DIGEST}", "gcr.io/fine/x", "https://x/y")
+    assert [problem.key for problem in caught.value.problems] == ["--allow"] * 3
+
+
+def test_knatives_own_container_is_told(tmp_path: Path) -> None:
+    config = {
+        "modelcar:registry": REGISTRY,
+        "modelcar:model": "qwen",
+        "modelcar:serverImage": f"docker.io/vllm/vllm-openai{DIGEST}",
+        "modelcar:deploymentMode": "Knative",
+    }
+    knative = load_stack(config, tmp_path)
+    assert "queue-proxy" in "".join(admission_builtin.notes(knative))
+    assert list(admission_builtin.notes(knative, ["gcr.io/knative-releases/queue"])) == []
+
+
+def test_an_option_of_the_other_policy_is_refused() -> None:
+    check_options(True, ["x.y/z"], [])
+    check_options(False, [], ["google"])
+    with pytest.raises(InputError, match="with --builtin"):
+        check_options(True, [], ["pull"])
+    with pytest.raises(InputError, match="without --builtin"):
+        check_options(False, ["x.y/z"], [])

@@ -521,7 +521,10 @@ def test_what_is_on_path_is_built_for_a_bundle(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("MODELCAR_CACHE", str(tmp_path / "cache"))
     for name in ("kubectl", "pulumi"):
         written(tmp_path / "bin" / name, "#!/bin/sh\n", 0o755)
-    script = 'while [ "$1" != -o ]; do shift; done; echo built > "$2"'
+    for name in ("schema.json", "terraform-mapping.json"):
+        written(tmp_path / "module/cmd/pulumi-resource-kubernetes" / name, "{}")
+    script = f"""if [ "$1" = mod ]; then echo '{{"Dir": "{tmp_path}/module"}}'; exit; fi"""
+    script += '\nwhile [ "$1" != -o ]; do shift; done; echo built > "$2"'
     written(tmp_path / "bin/go", f"#!/bin/sh\n{script}\n", 0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     monkeypatch.setattr(tools, "BUILD_DISK_BYTES", 0)

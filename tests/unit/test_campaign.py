@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from aiohttp import ClientError, web
@@ -20,6 +21,7 @@ from campaign.faults import KINDS
 from campaign.front import Rule, Rules, application
 from campaign.journal import LOST, MISSED, SAME, Case, Journal, Result, document, plan, report
 from campaign.prober import Prober
+from campaign.runner import Runner
 
 
 def test_the_plan_follows_from_the_seed() -> None:
@@ -230,3 +232,23 @@ def test_kinds_have_names_of_their_own() -> None:
         "rest",
     }
     assert not unknown
+
+
+@pytest.mark.parametrize(
+    ("uid", "counts", "told"),
+    [("1", (1, 1), []), ("1", (2, 1), ["started again"]), ("2", (0, 0), ["was replaced"])],
+)
+def test_restarts_of_the_served_model_count_from_the_cases_beginning(
+    uid: str, counts: tuple[int, int], told: list[str]
+) -> None:
+    """A case before it may have rebooted the node, by which each container was started once more."""
+
+    def pod(uid: str, *counts: int) -> dict[str, Any]:
+        statuses = [{"restartCount": count} for count in counts]
+        return {"metadata": {"uid": uid}, "status": {"containerStatuses": statuses}}
+
+    campaign = Mock()
+    campaign.world.pod.return_value = pod(uid, *counts)
+    found = Runner._bystander(campaign, pod("1", 1, 1), Mock(failed=0))
+    assert len(found) == len(told)
+    assert all(words in line for words, line in zip(told, found, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,7 +39,13 @@ def served_pod() -> dict[str, Any]:
 
     return {
         "metadata": {"name": "m-1", "namespace": "models", "creationTimestamp": "2026-01-01T00:00:00Z"},
-        "spec": {"initContainers": [{"name": "modelcar-init", "image": IMAGE}]},
+        "spec": {
+            "initContainers": [{"name": "modelcar-init", "image": IMAGE}],
+            "containers": [
+                {"name": "kserve-container", "resources": {"limits": {"cpu": "4"}}},
+                {"name": "modelcar", "resources": {"limits": {"cpu": "10m"}}},
+            ],
+        },
         "status": {
             "conditions": [at("PodScheduled", 3), at("Ready", 59)],
             "containerStatuses": [
@@ -66,6 +73,27 @@ def test_the_phases_add_up(cluster: FakeCluster) -> None:
     assert found.total == pytest.approx(59)
     assert found.image_bytes == 4124027
     assert table(found)[2].split() == ["pull", "25.2", "s"]
+
+
+@pytest.mark.parametrize(
+    ("link", "cpu", "told"),
+    [
+        (2.5, "10m", True),
+        (0.9, "10m", False),
+        (2.5, "100m", False),
+        (2.5, "1", False),
+        (None, "10m", False),
+        (2.5, None, False),
+    ],
+)
+def test_a_sidecar_that_is_held_up_by_its_limit_is_told(
+    cluster: FakeCluster, link: float | None, cpu: str | None, told: bool
+) -> None:
+    found = cold_start(cluster, SETTINGS)
+    assert found
+    assert found.sidecar_cpu == "10m", "of the sidecar, not of the server"
+    lines = table(replace(found, link=link, sidecar_cpu=cpu))
+    assert any("cpuModelcar 100m" in line for line in lines) == told
 
 
 def test_a_gpu_servers_phases_stand_below_its_load(cluster: FakeCluster) -> None:

@@ -128,20 +128,15 @@ def test_pods_go_to_their_own_pool_whose_disk_was_computed_for_them() -> None:
 
 
 def test_a_disk_holds_the_models_that_one_node_can_have_together() -> None:
-    locks = {name: Sized(size) for name, size in (("chat", 100e9), ("code", 60e9), ("math", 40e9))}
-    models = [{"name": name, "nodePool": "large"} for name in locks]
+    sizes = {"chat": 100e9, "code": 60e9, "math": 40e9}
+    models = [{"name": name, "nodePool": "large"} for name in sizes]
     stack = on_google(*models, **{"google.pools": [{**A100, "maxNodes": 2}]})
-    found = node_disks(stack, locks)  # type: ignore[arg-type]
+    found = node_disks(stack, sizes)
     assert found["large"].model == 160, "two GPUs, so two of the three at most"
     assert found["gpu"].disk == disk.SMALLEST_DISK
     small = {**A100, "maxNodes": 2, "diskGb": 700}
     with pytest.raises(InputError, match=r"google\.pools\[0\]\.diskGb: 700(?s:.*)of 2 models that one node"):
-        node_disks(on_google(*models, **{"google.pools": [small]}), locks)  # type: ignore[arg-type]
-
-
-class Sized:
-    def __init__(self, size: float) -> None:
-        self.total_size = size
+        node_disks(on_google(*models, **{"google.pools": [small]}), sizes)
 
 
 # --- what is wrong
@@ -260,7 +255,8 @@ def test_models_share_a_runtime_and_keep_their_own_arguments() -> None:
     ("change", "text"),
     [
         ({"serverPort": 9000}, "vllm, and serverPort differ from model chat's"),
-        ({"gpuCount": 0}, "gpuCount (with and without)"),
+        ({"termination": {"preStopSeconds": 1}}, "vllm, and termination differ from model chat's"),
+        ({"probes": {"liveness": {"enabled": False}}}, "vllm, and probes differ from model chat's"),
         ({"placement": "storageUris"}, "placement storageUris has no ServingRuntime"),
     ],
 )

@@ -12,12 +12,11 @@ from unittest import mock
 import pulumi
 import pytest
 
-from components import kserve_platform
-from components.kserve_platform import KServePlatform, KServePlatformArgs, KServeSettings, UnfitKServeError
+from components.kserve_platform import KServePlatform, KServePlatformArgs, KServeSettings
 from components.model_lock import model_lock
 from components.model_service import ModelService, ModelServiceArgs
 from components.models import load_stack
-from components.preflight import node_disks
+from components.preflight import node_disks, sizes
 from components.pull_access import PullAccess, PullAccessArgs
 from modelcar import locking
 from modelcar.errors import InputError
@@ -57,7 +56,7 @@ def test_kserve_comes_with_modelcar_on_and_after_what_it_needs(up: Engine) -> No
     assert storage == {
         "enableModelcar": True,
         "uidModelcar": 1010,
-        "cpuModelcar": "10m",
+        "cpuModelcar": "100m",
         "memoryModelcar": "20Mi",
     }
     assert {found["cert-manager"].urn, found["kserve-crd"].urn} <= set(found["kserve"].dependencies)
@@ -73,84 +72,18 @@ def test_a_model_gets_no_ingress_by_itself_in_standard_mode(up: Engine, mode: st
     assert controller["gateway"]["disableIngressCreation"] is closed
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        None,
-        {},
-        {"storageInitializer": "{}"},
-        {"storageInitializer": "not JSON"},
-        {"storageInitializer": '{"enableModelcar": false}'},
-        {"storageInitializer": '{"enableModelcar": "true"}'},
-        {"storageInitializer": "[]"},
-    ],
-)
-def test_a_kserve_with_modelcar_off_is_refused(data: dict[str, str] | None) -> None:
-    with pytest.raises(
-        UnfitKServeError, match=r"(?s)enableModelcar: .*allowed: true.*fix: .*enableModelcar=true"
-    ):
-        kserve_platform.require_modelcar(data, "Standard")
+def test_a_preview_without_network_lets_no_chart_be_downloaded() -> None:
+    """The provider reads the chart of a release of which all is known."""
+    for preview, expected in ((True, True), (False, False)):
+        engine = Engine(preview=preview)
 
+        def program() -> dict[str, pulumi.Output[Any]]:
+            arguments = KServePlatformArgs(KServeSettings.model_validate({}), "Standard", unread=True)
+            return {"version": KServePlatform("kserve", arguments).version}
 
-def kserve_config(**changes: Any) -> dict[str, str]:
-    """KServe 0.19's own, with changes."""
-    shipped = {"enableModelcar": True, "cpuModelcar": "10m", "memoryModelcar": "15Mi", "uidModelcar": 1010}
-    merged = {**shipped, **changes}
-    return {"storageInitializer": json.dumps({k: v for k, v in merged.items() if v is not ...})}
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"uidModelcar": 1},
-        {"uidModelcar": 1000660000},  # OpenShift's
-        {"uidModelcar": ...},  # the pod's own user holds
-        {"uidModelcar": None},
-        {"cpuModelcar": ..., "memoryModelcar": ""},
-        {"cpuModelcar": "0", "memoryModelcar": "0.1Gi"},
-        {"memoryModelcar": "15e6"},
-    ],
-)
-def test_a_kserve_with_modelcar_on_is_fine(changes: dict[str, Any]) -> None:
-    kserve_platform.require_modelcar(kserve_config(**changes), "Standard")
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("uidModelcar", 0),
-        ("uidModelcar", -1),
-        ("uidModelcar", 2**31),
-        ("uidModelcar", "1010"),
-        ("uidModelcar", True),
-        ("uidModelcar", 1010.0),
-        ("cpuModelcar", "ten"),
-        ("cpuModelcar", 1),
-        ("memoryModelcar", "15 Mi"),
-        ("memoryModelcar", "15"),
-    ],
-)
-def test_a_kserve_whose_modelcar_cannot_run_is_refused(name: str, value: Any) -> None:
-    with pytest.raises(UnfitKServeError) as refused:
-        kserve_platform.require_modelcar(kserve_config(**{name: value}), "Standard")
-    said = str(refused.value)
-    assert said.startswith(
-        f"ConfigMap inferenceservice-config, storageInitializer.{name}: {json.dumps(value)}\n"
-    )
-    assert "allowed: " in said
-    assert f"fix: helm upgrade … --set kserve.storage.{name}=" in said
-
-
-def test_all_that_is_wrong_with_a_kserve_is_told_at_once() -> None:
-    with pytest.raises(UnfitKServeError, match=r"(?s)uidModelcar: 0\n.*memoryModelcar: \"1\"\n"):
-        kserve_platform.require_modelcar(kserve_config(uidModelcar=0, memoryModelcar="1"), "Standard")
-
-
-def test_knative_needs_a_user_because_its_pods_have_none() -> None:
-    with pytest.raises(UnfitKServeError, match=r"uidModelcar: not set\n.*Knative"):
-        kserve_platform.require_modelcar(kserve_config(uidModelcar=...), "Knative")
-    kserve_platform.require_modelcar(kserve_config(), "Knative")
+        engine.run(program)
+        told = [found.inputs.get("description") is not None for found in releases(engine).values()]
+        assert told == [expected] * 3
 
 
 # --- the right to pull
@@ -219,7 +152,7 @@ def test_half_of_the_credentials_is_refused_and_none_is_shown(changes: dict[str,
 def locked(project: Path, *, preview: bool = False, **changes: Any) -> int:
     """Return the size that the lock of a stack says; 0 where there is none."""
     with mock.patch("pulumi.runtime.is_dry_run", return_value=preview):
-        found = model_lock(load(dev(model="tiny", **changes)), project)
+        found = model_lock(load(dev(model="tiny", serverArgs=[], **changes)), project)
     return found.total_size if found else 0
 
 
@@ -275,7 +208,7 @@ def test_a_disk_too_small_for_the_locked_model_is_refused(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("components.google.disk.GB", 1000**2 / 50)  # the tiny model counts as 200 GB
-    stack = load_stack(as_texts(dev(model="tiny", **{NODES + "diskGb": 300})), project)
+    stack = load_stack(as_texts(dev(model="tiny", serverArgs=[], **{NODES + "diskGb": 300})), project)
     locks = {stack.shared.key: model_lock(stack.shared, project)}
     with pytest.raises(InputError, match=r"(?s)google\.nodes\.diskGb: 300.*at least \d{3,4}.*computed then"):
-        node_disks(stack, locks)
+        node_disks(stack, sizes(locks, {}))

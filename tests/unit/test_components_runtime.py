@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from components.known_model import KnownModel
 from components.model_service import container
 from components.runtime import server_arguments, unfit
 from components.settings import Settings
@@ -22,11 +23,12 @@ QWEN = {"max_position_embeddings": 32768, "num_attention_heads": 14}
 
 
 def arguments(**changes: Any) -> list[str]:
-    return server_arguments(load(imageName="m", **changes))[6:]
+    return server_arguments(load(imageName="m", **changes))[7:]  # after what every server is told
 
 
 def misfit(config: dict[str, Any], files: tuple[str, ...] = (), **changes: Any) -> list[str]:
-    return [str(problem) for problem in unfit(load(**changes), config, frozenset(files))]
+    model = KnownModel(dict.fromkeys(("config.json", *files), ""), {"config.json": config})
+    return [str(problem) for problem in unfit(load(**changes), model)]
 
 
 def test_typed_arguments_become_vllms() -> None:
@@ -39,6 +41,7 @@ def test_typed_arguments_become_vllms() -> None:
         "--seed=1",
     ]
     assert arguments(vllm={"enablePrefixCaching": False}) == ["--no-enable-prefix-caching"]
+    assert arguments(vllm={"kvCacheDtype": "fp8_ds_mla"}) == ["--kv-cache-dtype=fp8_ds_mla"]
     assert arguments() == []
 
 
@@ -132,6 +135,16 @@ def test_the_context_is_held_to_the_models_own() -> None:
     assert misfit({"text_config": QWEN}, vllm={"maxModelLen": 40000})
 
 
+def test_a_model_that_vllm_cannot_read_is_refused() -> None:
+    gguf = KnownModel({"model.gguf": "", "original/config.json": ""})
+    [found] = [str(problem) for problem in unfit(load(), gguf)]
+    assert "the model's lock has no config.json: vLLM would not start" in found
+    assert not list(unfit(load(runtime="custom"), gguf))
+    assert not list(unfit(load(serverArgs=["--hf-config-path", "/mnt/models/original"]), gguf))
+    mistral = KnownModel(dict.fromkeys(("params.json", "consolidated.safetensors", "tekken.json"), ""))
+    assert not list(unfit(load(), mistral))
+
+
 def test_gpus_divide_the_attention_heads() -> None:
     assert misfit(QWEN, gpuCount=2) == []
     [found] = misfit(QWEN, gpuCount=4)
@@ -141,7 +154,8 @@ def test_gpus_divide_the_attention_heads() -> None:
 
 def test_an_adapter_has_to_be_in_the_lock() -> None:
     modules = {"loraModules": [{"name": "a", "path": "adapters/fr"}]}
-    assert misfit({}, ("adapters/fr/adapter_config.json",), vllm=modules) == []
+    there = ("adapters/fr/adapter_config.json", "adapters/fr/adapter_model.safetensors")
+    assert misfit({}, there, vllm=modules) == []
     [found] = misfit({}, ("adapters/de/adapter_config.json",), vllm=modules)
     assert "the model's lock has no adapters/fr/adapter_config.json" in found
     assert "allowed: adapters/de" in found
@@ -181,3 +195,36 @@ def test_settings_of_a_t4_cannot_ask_for_bfloat16() -> None:
     with pytest.raises(InputError, match=r"vllm\.dtype: bfloat16 on nvidia-tesla-t4"):
         on_google(dev(vllm={"dtype": "bfloat16"}, **t4))
     assert isinstance(on_google(dev(vllm={"dtype": "half"}, **t4)), Settings)
+
+
+@pytest.mark.parametrize(
+    ("loader", "files", "told"),
+    [
+        ("runai_streamer", ("model.safetensors",), None),
+        ("fastsafetensors", ("model.bin",), "which reads *.safetensors"),
+        ("safetensors", ("adapters/model.safetensors",), "which reads *.safetensors"),
+        ("mistral", ("model.safetensors",), "which reads consolidated*.safetensors"),
+        ("mistral", ("consolidated.safetensors",), None),
+        ("sharded_state", ("model.safetensors",), "model-rank-*-part-*.safetensors"),
+        ("sharded_state", ("model-rank-0-part-0.safetensors",), None),
+        ("auto", ("model.bin",), None),
+    ],
+)
+def test_a_loader_that_would_find_nothing_is_refused(
+    loader: str, files: tuple[str, ...], told: str | None
+) -> None:
+    settings = load(vllm={"loadFormat": loader})
+    assert f"--load-format={loader}" in server_arguments(settings)
+    found = [
+        str(problem)
+        for problem in unfit(settings, KnownModel({"config.json": "", **dict.fromkeys(files, "")}))
+    ]
+    assert [problem for problem in found if told and told in problem] == found
+    assert bool(found) is bool(told)
+
+
+@pytest.mark.parametrize("loader", ["dummy", "gguf", "modelexpress", "tensorizer", "fast"])
+def test_a_loader_that_reads_no_modelcar_is_refused(loader: str) -> None:
+    with pytest.raises(InputError, match="loadFormat") as raised:
+        load(vllm={"loadFormat": loader})
+    assert "runai_streamer" in str(raised.value)

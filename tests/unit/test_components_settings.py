@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextvars
 import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pulumi
 import pytest
 import yaml
 
@@ -148,16 +146,15 @@ def test_quantities_have_kubernetes_units(text: str, number: float) -> None:
 def test_pulumi_hands_over_all_keys_so_that_a_misspelt_one_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("PULUMI_CONFIG", raising=False)
     config = {f"modelcar:{key}": value for key, value in MINIMAL.items()}
 
     def run(extra: dict[str, str]) -> Settings:
-        pulumi.runtime.set_all_config({**config, **extra})
+        monkeypatch.setenv("PULUMI_CONFIG", json.dumps({**config, **extra}))
         return models.from_pulumi(Path()).shared
 
-    assert contextvars.copy_context().run(run, {"modelcar:gpuCount": "3"}).gpu_count == 3
+    assert run({"modelcar:gpuCount": "3"}).gpu_count == 3
     with pytest.raises(InputError, match="modelcar:gpuCont: unknown key"):
-        contextvars.copy_context().run(run, {"modelcar:gpuCont": "3"})
+        run({"modelcar:gpuCont": "3"})
 
 
 # --- what is wrong ----------------------------------------------------------------------------------
@@ -464,7 +461,7 @@ WRONG = {
             {"serverEnv": ["A=1", f"{name}=0"]},
             "serverEnv",
             f"{name} is set",
-            "any name but HF_HUB_OFFLINE, HOME, STORAGE_URI, TRANSFORMERS_OFFLINE",
+            "any name but HF_HUB_OFFLINE, HOME, MODELCAR_KERNELS, MODELCAR_SERVER_ID, STORAGE_URI",
             "remove the entry: the program sets it",
         )
         for name in ("HF_HUB_OFFLINE", "HOME", "STORAGE_URI", "TRANSFORMERS_OFFLINE")

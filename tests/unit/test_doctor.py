@@ -32,7 +32,7 @@ def away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr(doctor, "_said", lambda *_: None)
-    monkeypatch.setattr("components.reachability._refusal", lambda *_: "no route")
+    monkeypatch.setattr("components.reachability.refusal", lambda *_: "no route")
     for name in ("PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN"):
         monkeypatch.delenv(name, raising=False)
 
@@ -78,8 +78,20 @@ class Answers:
 
     name = "https://cluster.example"
 
-    def __init__(self, enabled: bool = True, kserve: bool = True, gpus: int = 0, uid: int = 1010) -> None:
+    def __init__(
+        self,
+        enabled: bool = True,
+        kserve: bool = True,
+        gpus: int = 0,
+        uid: int = 1010,
+        kinds: list[str] | None = None,
+    ) -> None:
         self.enabled, self.kserve, self.gpus, self.uid = enabled, kserve, gpus, uid
+        self.kinds = kinds
+
+    def create(self, path: str, body: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
+        assert dry_run, "nothing is made"
+        return body
 
     def get(self, path: str) -> dict[str, Any] | None:
         if path == "/version":
@@ -89,6 +101,8 @@ class Answers:
         if path.endswith("inferenceservice-config"):
             section = {"enableModelcar": self.enabled, "uidModelcar": self.uid}
             return {"data": {"storageInitializer": json.dumps(section)}}
+        if path == "/apis/keda.sh/v1alpha1" and self.kinds:
+            return {"resources": [{"kind": kind} for kind in self.kinds]}
         if path == "/api/v1/nodes":
             return {"items": [{"status": {"allocatable": {"nvidia.com/gpu": str(self.gpus)}}}]}
         return None
@@ -101,6 +115,7 @@ class Answers:
         (Answers(enabled=False), "KServe", "missing", "modelcar off"),
         (Answers(uid=0), "KServe", "missing", "uidModelcar: 0"),
         (Answers(kserve=False), "KServe", "missing", "not there"),
+        (Answers(), "KServe's webhooks", "ok", "answer the API server"),
         (Answers(), "GPUs", "missing", "0 on one node, and a pod needs 1"),
         (Answers(gpus=1), "GPUs", "ok", "1 on one node"),
     ],
@@ -112,6 +127,19 @@ def test_the_cluster_is_looked_at(
     line = lines_of("other", MINIMAL)[part]
     assert line.state == state
     assert text in line.found
+
+
+@pytest.mark.parametrize(("kinds", "state"), [(None, "missing"), (["ScaledObject"], "ok")])
+def test_keda_is_looked_for_where_a_model_needs_it(
+    monkeypatch: pytest.MonkeyPatch, kinds: list[str] | None, state: str
+) -> None:
+    answers = Answers(kinds=kinds)
+    monkeypatch.setattr("operations.cluster.Cluster.of", lambda _: answers)
+    trigger = {"type": "prometheus", "query": "sum(waiting)", "threshold": 5}
+    scaling = json.dumps({"serverAddress": "http://prometheus:9090", "triggers": [trigger]})
+    found = lines_of("other", {**MINIMAL, "maxReplicas": "2", "autoscaling": scaling})["KEDA"]
+    assert found.state == state
+    assert "KEDA" not in lines_of("other", MINIMAL)
 
 
 def test_a_cluster_that_cannot_be_asked_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 from components.egress import NODE_DNS, EgressPolicy, EgressPolicyArgs, EgressSettings, network_policy
 from components.idle import idle_cost
 from components.model_service import predictor, service_annotations
+from components.options import OWNED
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_components_settings import load, problems
 from tests.unit.test_google_settings import dev
@@ -70,7 +71,7 @@ def test_the_policy_is_a_child_of_its_component() -> None:
     component, policy = engine.declared
     assert component.type == "modelcar:kserve:EgressPolicy"
     assert policy.parent == component.urn
-    assert policy.inputs["metadata"] == {"name": "m-egress", "namespace": "models"}
+    assert policy.inputs["metadata"] == {"name": "m-egress", "namespace": "models", "annotations": OWNED}
 
 
 @pytest.mark.parametrize("replicas", [{}, {"minReplicas": 2, "maxReplicas": 5}])

@@ -11,7 +11,7 @@ import pytest
 
 from components.google import disk
 from components.google.cloud import GoogleCloud
-from components.model_service import tolerations
+from components.scheduling import nodes
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_google_settings import CLUSTER, NODES, dev, load
 
@@ -131,7 +131,7 @@ def test_a_larger_model_gets_a_larger_disk(up: Engine) -> None:
 def test_taint_and_toleration_go_together(up: Engine) -> None:
     declare(up)
     [taint] = gpu_pool(up)["nodeConfig"]["taints"]
-    [toleration] = tolerations(load(dev()))["tolerations"]
+    [toleration] = nodes(load(dev()))["tolerations"]
     assert taint == {"key": "nvidia.com/gpu", "value": "present", "effect": "NO_SCHEDULE"}
     assert toleration["key"] == taint["key"]
     assert (toleration["operator"], toleration["effect"]) == ("Exists", "NoSchedule")

@@ -32,7 +32,7 @@ def stack(**changes: Any) -> Stack:
 
 def doubts(adopted: str | None, **changes: Any) -> tuple[str, ...]:
     found = stack(**changes)
-    return node_doubts(found, dict.fromkeys(model.key for model in found.models), adopted)
+    return node_doubts(found, {model.key: 0.0 for model in found.models}, adopted)
 
 
 def problems(adopted: str | None, **changes: Any) -> tuple[Problem, ...]:
@@ -192,6 +192,7 @@ def test_doubts_are_at_the_head_of_a_preview(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(pulumi.log, "warn", said.append)
     monkeypatch.setattr(pulumi.log, "info", said.append)
     monkeypatch.setattr("components.summary.pools", lambda _: ())
+    monkeypatch.setattr("components.summary.made_anew", lambda *_: ())
     found = stack()
     none = dict.fromkeys(model.key for model in found.models)
     asyncio.run(summary.tell(Facts(found, none, none, {}, doubts=("the driver may be older",)), {}))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from components.ingress import IngressPolicy, IngressPolicyArgs, IngressSettings, ingress_policy
+from components.options import OWNED
 from local.up import _setting
 from operations.gitops import manifests
 from operations.validate import CLOSED, CONTROL, OPEN, Line, validate
@@ -79,7 +80,7 @@ def test_the_policy_is_a_child_of_its_component() -> None:
     component, policy = engine.declared
     assert component.type == "modelcar:kserve:IngressPolicy"
     assert policy.parent == component.urn
-    assert policy.inputs["metadata"] == {"name": "m-ingress", "namespace": "models"}
+    assert policy.inputs["metadata"] == {"name": "m-ingress", "namespace": "models", "annotations": OWNED}
 
 
 def test_git_has_it_beside_the_one_for_egress(project: Path) -> None:
@@ -130,8 +131,17 @@ def test_a_stranger_who_connects_to_nothing_proves_nothing(cluster: FakeCluster)
     assert "proves nothing" in found.fix
 
 
-def test_who_is_let_in_has_to_connect(cluster: FakeCluster) -> None:
+def test_who_is_let_in_has_to_connect(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("operations.validate.LET_IN", 0.0)
     assert line(cluster, to_model=OPEN, namespaces=["models"]).passed is True
     found = line(cluster, to_model=CLOSED, namespaces=["models"])
     assert found.passed is False
     assert "another NetworkPolicy keeps it out" in found.fix
+
+
+def test_a_network_may_let_a_new_pod_in_late(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def now_it_is_known(_seconds: float) -> None:
+        cluster.said_of[CONTROL, f"{MODEL[0]} {MODEL[1]}"] = OPEN
+
+    monkeypatch.setattr("operations.validate.time.sleep", now_it_is_known)
+    assert line(cluster, to_model=CLOSED, namespaces=["models"]).passed is True

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import stat
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from local import debian, plugins, tools
-from local.instance import KSERVE_VERSION
+from local import debian, kubernetes_provider, plugins, tools, up
+from local.instance import KSERVE_VERSION, PROJECT, Instance
+from local.stack import environment
 from modelcar.errors import InputError
 
 
@@ -63,7 +68,7 @@ def test_without_go_the_error_names_what_to_install(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match=r"(?s)go: not on PATH.*Go 1\.26 or newer.*install Go"):
+    with pytest.raises(InputError, match=r"(?s)go: not on PATH.*Go 1\.26\.6 or newer.*install Go"):
         tools._find_or_build(KUBELET, print)
 
 
@@ -99,46 +104,196 @@ def test_missing_debian_parts_are_named_with_the_command(
         debian.debian_parts(tmp_path, print)
 
 
-def test_only_missing_stand_ins_are_on_the_path(cache: Path) -> None:
-    folder = plugins.standin_folder(["pulumi-language-python", "pulumi-resource-kubernetes"])
-    assert {link.name for link in folder.iterdir()} == {
-        "pulumi-language-python",
-        "pulumi-resource-kubernetes",
-    }
+def test_only_what_is_needed_of_ours_is_on_the_path(cache: Path, tmp_path: Path) -> None:
+    provider = program(tmp_path / "built", plugins.KUBERNETES_PLUGIN, "exit 0")
+    folder = plugins.plugin_folder(["pulumi-language-python"], {provider.name: provider})
+    assert {link.name for link in folder.iterdir()} == {"pulumi-language-python", provider.name}
     assert all(os.access(link, os.X_OK) for link in folder.iterdir())
-    plugins.standin_folder(["pulumi-language-python"])
+    assert (folder / provider.name).resolve() == provider
+    plugins.plugin_folder(["pulumi-language-python"])
     assert {link.name for link in folder.iterdir()} == {"pulumi-language-python"}
 
 
-def test_an_official_plugin_keeps_its_stand_in_away(
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.getaddrinfo", _unreachable)
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_: [])
+
+
+def installed(home: Path, *names: str) -> Path:
+    for name in names:
+        (home / "plugins" / f"resource-{name}-v{plugins.PLUGINS[name]}").mkdir(parents=True)
+    return home
+
+
+@pytest.mark.usefixtures("offline")
+def test_an_official_plugin_keeps_ours_away(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pulumi = program(tmp_path / "bin", "pulumi", "exit 1")
     program(tmp_path / "bin", "pulumi-language-python", "exit 0")
-    home = tmp_path / "home"
-    (home / "plugins" / f"resource-kubernetes-v{plugins.KUBERNETES_PLUGIN_VERSION}").mkdir(parents=True)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setenv("PULUMI_HOME", str(home))
-    assert plugins.missing_plugins(pulumi, tools._which) == ()
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PULUMI_HOME", str(installed(tmp_path / "home", "kubernetes")))
+    assert plugins.find_plugins(pulumi, tools._which).missing == ()
     monkeypatch.setenv("PULUMI_HOME", str(tmp_path))
-    monkeypatch.setattr("socket.getaddrinfo", _unreachable)
+    program(tmp_path / "bin", plugins.KUBERNETES_PLUGIN, "exit 0")
+    assert plugins.find_plugins(pulumi, tools._which).missing == ()
+    monkeypatch.setenv("PATH", str(tmp_path))
     lone = program(tmp_path / "lone", "pulumi", "exit 1")
-    assert plugins.missing_plugins(lone, tools._which, ("kubernetes", "gcp")) == (
+    assert plugins.find_plugins(lone, tools._which, ("kubernetes", "gcp")).missing == (
         "pulumi-language-python",
         "pulumi-resource-kubernetes",
         "pulumi-resource-gcp",
     )
 
 
-def test_a_stand_in_on_the_path_is_not_taken_for_the_official_program(
+@pytest.mark.usefixtures("online")
+@pytest.mark.parametrize(("status", "missing"), [(0, ()), (1, (plugins.KUBERNETES_PLUGIN,))])
+def test_an_official_plugin_that_can_be_installed_is(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, missing: tuple[str, ...]
+) -> None:
+    asked = tmp_path / "asked"
+    pulumi = program(tmp_path / "bin", "pulumi", f'echo "$@" > {asked}; exit {status}')
+    program(tmp_path / "bin", "pulumi-language-python", "exit 0")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path))
+    found = plugins.find_plugins(pulumi, tools._which)
+    assert found.missing == missing
+    assert found.downloads == (not missing)
+    assert asked.read_text() == f"plugin install resource kubernetes {plugins.KUBERNETES_PLUGIN_VERSION}\n"
+
+
+@pytest.mark.usefixtures("offline")
+def test_pulumi_does_not_try_to_download_what_it_cannot(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = plugins.standin_folder(["pulumi-language-python"])
+    """Also where no stand-in serves: the kubernetes plugin is here, and the SDK of gcp is installed."""
+    pulumi = program(tmp_path / "bin", "pulumi", "exit 1")
+    program(tmp_path / "bin", "pulumi-language-python", "exit 0")
+    program(tmp_path / "bin", plugins.KUBERNETES_PLUGIN, "exit 0")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "none"))
+    found = plugins.find_plugins(pulumi, tools._which)
+    assert (found.missing, found.downloads) == ((), False)
+    tried = environment(Instance("local", 63, tmp_path), toolbox(downloads_plugins=found.downloads))
+    assert tried["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] == "true"
+    # Where everything is here, Pulumi tries nothing, and downloads what else a program of the user's needs.
+    monkeypatch.setenv("PULUMI_HOME", str(installed(tmp_path / "home", "gcp")))
+    found = plugins.find_plugins(pulumi, tools._which)
+    assert (found.missing, found.downloads) == ((), True)
+    left = environment(Instance("local", 63, tmp_path), toolbox(downloads_plugins=found.downloads))
+    assert "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION" not in left
+
+
+def toolbox(**values: Any) -> tools.Toolbox:
+    return tools.Toolbox({}, "", Path("/kserve"), **values)
+
+
+def test_the_version_of_the_built_provider_is_said_once_and_not_by_each_command(tmp_path: Path) -> None:
+    built = toolbox(built_plugins=(plugins.KUBERNETES_PLUGIN,))
+    lines: list[str] = []
+    up.tell_what_serves(built, lines.append)
+    assert len(lines) == 1
+    assert kubernetes_provider.VERSION in lines[0]
+    assert plugins.KUBERNETES_PLUGIN_VERSION in lines[0]
+    instance = Instance("local", 63, tmp_path)
+    assert environment(instance, built)["PULUMI_DEV"] == "true"
+    assert "PULUMI_DEV" not in environment(instance, toolbox()), "the official plugin's warnings are Pulumi's"
+
+
+PROVIDER = next(tool for tool in tools.TOOLS if tool.name == plugins.KUBERNETES_PLUGIN)
+
+
+@pytest.mark.usefixtures("offline")
+def test_the_real_kubernetes_provider_serves_where_the_official_plugin_cannot_be_had(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Collected for a cluster of the user's own, with everything else on PATH."""
+    for name in (*tools.CLIENT_TOOLS, "pulumi-language-python"):
+        program(tmp_path / "bin", name, "exit 0")
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{go(tmp_path)}:{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr(tools, "BUILD_DISK_BYTES", 0)
+    found = tools.collect(print, embedded=False)
+    assert (found.built_plugins, found.standins) == ((PROVIDER.name,), ())
+    assert shutil.which(PROVIDER.name, path=found.path)
+    # With the official one on PATH ours is not even found there any more.
+    official = program(tmp_path / "bin", PROVIDER.name, "exit 0")
+    found = tools.collect(print, embedded=False)
+    assert (found.built_plugins, found.standins) == ((), ())
+    assert shutil.which(PROVIDER.name, path=found.path) == str(official)
+
+
+def test_the_provider_embeds_its_modules_files_with_its_version(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{go(tmp_path)}:/usr/bin:/bin")
+    monkeypatch.setattr(tools, "BUILD_DISK_BYTES", 0)
+    built = tools._find_or_build(PROVIDER, print)
+    assert json.loads(built.read_text()) == {
+        "main.go": True,
+        "schema.json": {"name": "kubernetes", "version": kubernetes_provider.VERSION},
+        "terraform-mapping.json": {"ä": 1},
+    }
+
+
+def go(folder: Path) -> Path:
+    """Make a `go` that downloads a module, and builds what it would embed; return its folder."""
+    module = folder / "module" / "cmd" / "pulumi-resource-kubernetes"
+    module.mkdir(parents=True)
+    (module / "schema.json").write_text('{\n  "name": "kubernetes"\n}')
+    (module / "terraform-mapping.json").write_text('{"ä": 1}', encoding="utf-8")
+    script = f"""#!{sys.executable}
+import json, pathlib, sys
+arguments = sys.argv[1:]
+if arguments[:2] == ["mod", "download"]:
+    print(json.dumps({{"Dir": "{folder / "module"}"}}))
+    sys.exit()
+def after(name):
+    return pathlib.Path(arguments[arguments.index(name) + 1])
+replaced = json.loads(after("-overlay").read_text())["Replace"] if "-overlay" in arguments else {{}}
+read = lambda path: json.loads(pathlib.Path(path).read_text())
+seen = {{pathlib.Path(name).name: read(path) for name, path in replaced.items()}}
+seen["main.go"] = all((pathlib.Path(name).parent / "main.go").exists() for name in replaced)
+after("-o").write_text(json.dumps(seen))
+after("-o").chmod(0o755)
+"""
+    path = program(folder / "go", "go", "")
+    path.write_text(script)
+    return path.parent
+
+
+def test_a_changed_source_of_the_provider_rebuilds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pins = tmp_path / "local" / "tools"
+    shutil.copytree(tools._module_folder(PROVIDER.module), pins / PROVIDER.module)
+    monkeypatch.setattr(tools, "PROJECT", tmp_path)
+    seen = {tools._fingerprint(PROVIDER)}
+    sources = sorted((pins / PROVIDER.module).rglob("*.*"))
+    sources = [path for path in sources if path.is_file()]
+    assert {"main.go", "go.mod", "go.sum", "types.go"} <= {path.name for path in sources}
+    for source in sources:
+        source.write_text(source.read_text() + "\n")
+        seen.add(tools._fingerprint(PROVIDER))
+    assert len(seen) == len(sources) + 1
+
+
+@pytest.mark.usefixtures("offline")
+def test_ours_on_the_path_is_not_taken_for_the_official_program(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell may have another checkout's environment."""
+    other = program(tmp_path / "other" / "tools" / "plugins", plugins.KUBERNETES_PLUGIN, "exit 0")
+    folder = plugins.plugin_folder(["pulumi-language-python"], {other.name: other})
     monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.setattr("socket.getaddrinfo", _unreachable)
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path))
     lone = program(tmp_path / "lone", "pulumi", "exit 1")
-    assert "pulumi-language-python" in plugins.missing_plugins(lone, tools._which)
+    assert set(plugins.find_plugins(lone, tools._which).missing) == {"pulumi-language-python", other.name}
 
 
 def _unreachable(*_: object) -> None:
@@ -197,3 +352,14 @@ def test_a_cache_without_kserves_charts_is_completed(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert tools.kserve_charts(lines.append) == charts, "nothing is asked of Go any more"
     assert len(lines) == 1
+
+
+def test_the_oldest_go_is_what_the_pins_ask_for() -> None:
+    """An older one would have to download a newer Go, or fail."""
+    asked = [
+        line.removeprefix("go ")
+        for path in (PROJECT / "local" / "tools").glob("*/go.mod")
+        for line in path.read_text().splitlines()
+        if line.startswith("go ")
+    ]
+    assert max(tuple(map(int, version.split("."))) for version in asked) == tools.OLDEST_GO

@@ -58,3 +58,19 @@ def test_patterns_are_the_hubs() -> None:
     assert set(left_out(paths, allow=["*.json"])) == {"b/d.txt", "e.txt", "optimizer.pt"}
     assert set(left_out(paths, allow=["b/"])) == {"a.json", "e.txt", "optimizer.pt"}
     assert set(left_out(paths, allow=["*"], ignore=["b/"])) == {"b/c.json", "b/d.txt"}
+
+
+@pytest.mark.parametrize("folder", ["draft", "adapters/fr", "2_Dense"])
+def test_pickled_weights_of_a_part_that_has_no_others_are_no_duplicate(folder: str) -> None:
+    config = "adapter_config.json" if folder == "adapters/fr" else "config.json"
+    own = [f"{folder}/{config}", f"{folder}/pytorch_model.bin"]
+    there = ["config.json", "model.safetensors", "pytorch_model.bin", *own]
+    assert left_out(there) == {"pytorch_model.bin": "the weights in another format"}
+    assert f"{folder}/pytorch_model.bin" in left_out([*there, f"{folder}/model.safetensors"])
+    assert f"{folder}/training_args.bin" in left_out([*there, f"{folder}/training_args.bin"])
+
+
+@pytest.mark.parametrize("folder", ["openvino", "onnx/cpu", "checkpoint-500"])
+def test_pickled_weights_for_others_are_left_out_with_their_folder(folder: str) -> None:
+    own = [f"{folder}/config.json", f"{folder}/pytorch_model.bin"]
+    assert f"{folder}/pytorch_model.bin" in left_out(["config.json", "model.safetensors", *own])

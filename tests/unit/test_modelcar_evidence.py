@@ -15,7 +15,7 @@ from modelcar import locking
 from modelcar.__main__ import main
 from modelcar.base import read_base
 from modelcar.errors import InputError
-from modelcar.evidence import attach_sbom
+from modelcar.evidence import Artifact, attach, attach_sbom, attached_sbom, sbom_of
 from modelcar.image import modelcar_image
 from modelcar.inspect_image import differences, inspect
 from modelcar.lock import FolderSource, HubSource, Lock
@@ -83,6 +83,53 @@ def test_the_same_lock_gives_the_same_bytes_and_another_one_others(lock: Lock) -
 
 
 # --- attached to an image
+
+
+SIGNATURE = Artifact("application/vnd.dev.sigstore.bundle.v0.3+json", b"{}", annotations={"a": "b"})
+
+
+@pytest.mark.parametrize("api", [True, False], ids=["referrers", "fallback tag"])
+def test_where_tags_do_not_move_all_of_it_is_listed_by_one_write(
+    project: Path, lock: Lock, image: Image, api: bool
+) -> None:
+    with registry_server.serve() as server:
+        server.has_referrers, server.immutable_tags = api, True
+        push(server, project, image)
+        with Registry(target(server), write=True) as registry:
+            manifest = registry.manifest("latest")
+            assert manifest
+            attach(registry, manifest, [sbom_of(lock), SIGNATURE])
+            listed = {entry["artifactType"]: entry for entry in registry.referrers(image.digest)}
+            assert set(listed) == {SBOM_TYPE, SIGNATURE.type}
+            assert attached_sbom(registry, image.digest) == json.loads(sbom(lock))
+            found = registry.manifest(listed[SIGNATURE.type]["digest"])
+            assert found
+            assert found.document["annotations"] == SIGNATURE.annotations
+            assert registry.blob(found.document["layers"][0]["digest"]) == SIGNATURE.content
+            # What is there already is no reason to write again.
+            attach(registry, manifest, [sbom_of(lock)])
+            attach(registry, manifest, [SIGNATURE, sbom_of(lock)])
+
+
+def test_what_comes_later_is_refused_with_the_tag_and_the_way_out(
+    project: Path, lock: Lock, image: Image
+) -> None:
+    with registry_server.serve() as server:
+        server.has_referrers, server.immutable_tags = False, True
+        push(server, project, image)
+        with Registry(target(server), write=True) as registry:
+            manifest = registry.manifest("latest")
+            assert manifest
+            attach_sbom(registry, manifest, lock)
+            with pytest.raises(InputError) as caught:
+                attach(registry, manifest, [SIGNATURE])
+            tag = fallback_tag(image.digest)
+            assert f"{server.host}/models/tiny:{tag}: the registry answers 400" in str(caught.value)
+            assert "--no-immutable-tags" in str(caught.value)
+            assert [entry["artifactType"] for entry in registry.referrers(image.digest)] == [SBOM_TYPE]
+            server.immutable_tags = False
+            attach(registry, manifest, [SIGNATURE])
+            assert len(registry.referrers(image.digest)) == 2
 
 
 @pytest.mark.parametrize("api", [True, False], ids=["referrers", "fallback tag"])

@@ -203,7 +203,7 @@ def test_what_the_hub_has_is_checked_however_it_is_packed(
     assert isinstance(whole, Path)
     spoilt, said = {
         "cut off": ({**files, CHECKPOINT: whole.read_bytes()[:-1]}, "it is cut off"),
-        "no config": ({p: c for p, c in files.items() if p != "config.json"}, "not among the chosen files"),
+        "no config": ({p: c for p, c in files.items() if p != "config.json"}, "there is no such file"),
         "two cases": ({**files, "Vocab.json": b"{}"}, "the same name as"),
     }[fault]
     with serve({REPOSITORY: spoilt}) as server, pytest.raises(InputError, match=said):

@@ -188,7 +188,7 @@ def differ_in_case(document: dict[str, Any]) -> None:
 
 WRONG: dict[str, tuple[Spoil, str, str]] = {
     "version": (change("version", to=2), "version", "2"),
-    "unknown key": (change("extra", to=1), "model.lock", "unknown key extra"),
+    "unknown key": (change("more", to=1), "model.lock", "unknown key more"),
     "missing key": (lambda d: d.pop("license"), "model.lock", "lacks license"),
     "no mapping": (lambda d: None, "", ""),
     "two sources": (change("source", "hub", to="a/b"), "source", "hub"),

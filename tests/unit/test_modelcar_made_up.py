@@ -78,6 +78,7 @@ def test_shards_hold_the_same_tensors_and_pass_the_check_of_weights(tmp_path: Pa
     assert first.keys() == second.keys()
     assert all((first[name] == second[name]).all() for name in first)
     weights = read_weights(cut)
+    assert weights.config
     assert weights.config.dtype == "bfloat16"
     assert weights.parameters == size_of("small") // 2
 

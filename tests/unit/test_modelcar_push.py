@@ -197,7 +197,7 @@ def test_one_header_tells_that_a_layer_is_there(project: Path, image: Image, hea
 def test_a_page_instead_of_a_registry_s_json_is_told_with_the_fix() -> None:
     with serve() as registry:
         registry.instead = lambda _method, _path: PAGE
-        for look in (Registry.digests, lambda r: r.referrers("sha256:0"), lambda r: r.manifest("latest")):
+        for look in (Registry.tagged, lambda r: r.referrers("sha256:0"), lambda r: r.manifest("latest")):
             with (
                 pytest.raises(InputError, match="this is not a registry") as caught,
                 Registry(Target(registry.host, "tiny", insecure=True)) as client,

@@ -135,6 +135,7 @@ def test_tokenizer_writes_back_any_text_and_knows_every_id(tmp_path: Path) -> No
 
 def test_it_passes_the_check_of_weights(tmp_path: Path) -> None:
     weights = read_weights(make_tiny_model(tmp_path / "tiny"))
+    assert weights.config
     assert weights.config.architectures == ("Qwen2ForCausalLM",)
     assert weights.config.dtype == "float32"
     assert weights.parameters == 1_026_176

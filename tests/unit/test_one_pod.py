@@ -56,6 +56,10 @@ ALLOWED = (
         r"server\.env\[LD_LIBRARY_PATH\]",
         "a Python with a shared library where no ld.so.cache names it; vLLM's image sets this too",
     ),
+    Allowed(
+        r"server\.env\[MODELCAR_SERVER_ID\]",
+        "the image's digest says nothing of a server that is mounted: its command and folders do",
+    ),
     Allowed(r"pod\.volumes\[host-\d+\]\..+", "the folders of this machine with the server in them"),
     Allowed(
         r"server\.volumeMounts\[/(?!tmp\]|dev/shm\]).+\]\..+", "… at the same paths in the pod, read-only"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from components.kernels import NEEDED
 from operations.failures import KNOWN, cause
 
 #: What stands before a line in a pod's log: vllm/utils/system_utils.py, vllm/logger.py.
@@ -210,6 +211,27 @@ LINES = [
         "{'EngineCore': -9}",
         "the engine was killed",
         "raise modelcar:memory",
+    ),
+    (
+        "api_server.py: error: unrecognized arguments: --shutdown-timeout=300",
+        "a vLLM before 0.18",
+        "set modelcar:termination.drainSeconds to 0",
+    ),
+    (
+        ENGINE + "ImportError: Please install vllm[fastsafetensors] for fastsafetensors support",
+        "the server's image lacks an optional package of vLLM: fastsafetensors",
+        "remove what asks for it (modelcar:vllm.loadFormat",
+    ),
+    (
+        "kernels: not used: h100 is for another server image\n" + NEEDED,
+        "no compiled kernels fit this pod: not used: h100 is for another server image",
+        "once it serves, make kernels",
+    ),
+    (
+        WORKER + "FileNotFoundError: [Errno 2] No such file or directory: '/tmp/.cache/vllm/"
+        "torch_compile_cache/torch_aot_compile/d021dd670123456789/rank_0_0/model'",
+        "none has the key d021dd670123…",
+        "set modelcar:kernels to use",
     ),
 ]
 

@@ -61,7 +61,7 @@ def folder(path: Path, project: Path, **changes: Any) -> Folder:
 
 
 def settings(**changes: Any) -> Settings:
-    return load(model="tiny", namespace="kserve-demo", serviceName="qwen-oci", **changes)
+    return load(**{"model": "tiny", "namespace": "kserve-demo", "serviceName": "qwen-oci", **changes})
 
 
 def test_the_service_is_pinned_and_holds_nothing_of_pulumis(project: Path) -> None:
@@ -170,13 +170,16 @@ def test_the_command(
     assert main([*command, "--check"]) == 1
     assert not out.exists()
     assert main(command) == 0
-    assert "4 files changed" in capsys.readouterr().out
+    assert "5 files changed" in capsys.readouterr().out
     assert sorted(path.name for path in out.iterdir()) == [
         "inferenceservice.yaml",
         "networkpolicy.yaml",
         "servingruntime.yaml",
     ]
-    assert (tmp_path / "apps/argocd/kserve-demo.yaml").exists()
+    assert sorted(path.name for path in (tmp_path / "apps/argocd").iterdir()) == [
+        "inferenceservice-health.patch",
+        "kserve-demo.yaml",
+    ]
     assert main([*command, "--check"]) == 0
     assert "0 files would change" in capsys.readouterr().out
 

@@ -10,6 +10,7 @@ import pytest
 from components.model_service import REVISION
 from operations import rollout
 from operations.cluster import ClusterError
+from operations.pods import pods_of, restarts
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load
 
@@ -204,6 +205,24 @@ def test_a_pod_that_the_node_itself_refused_is_told(cluster: FakeCluster) -> Non
     assert rollout.reasons(SETTINGS) == [f"new: UnexpectedAdmissionError: {message}"]
 
 
+def test_a_refused_pod_counts_until_a_newer_one_is_ready(cluster: FakeCluster) -> None:
+    """A GPU node that starts again refuses the pod that it finds, and the ReplicaSet makes another."""
+    refused = pod("old", "2026-01-02T00:00:00Z", phase="Failed")
+    refused["status"] |= {"reason": "UnexpectedAdmissionError"}
+    made = pod("new", "2026-01-03T00:00:00Z", phase="Pending")
+    cluster.lists[PODS] = [made, refused]
+    assert rollout.reasons(SETTINGS) == ["new: the pod is Pending", "old: UnexpectedAdmissionError:"]
+    made["status"]["conditions"] = READY
+    assert [one["metadata"]["name"] for one in pods_of(cluster, "models", "m")] == ["new"]
+    former = pod("former", "2026-01-01T00:00:00Z", conditions=READY)
+    cluster.lists[PODS] = [former, refused]
+    assert rollout.reasons(SETTINGS)[0] == "old: UnexpectedAdmissionError:", "a former pod serves on"
+
+
+def test_restarts_of_a_pod_without_containers_are_none() -> None:
+    assert restarts(pod("refused", "2026-01-02T00:00:00Z", phase="Failed")) == 0
+
+
 def test_without_a_pod_kserve_is_asked(cluster: FakeCluster) -> None:
     cluster.lists[PODS] = []
     failed = {"type": "PredictorReady", "status": "False", "reason": "Invalid", "message": "memory limit"}
@@ -217,6 +236,8 @@ def test_a_cluster_that_is_gone_is_one_line(cluster: FakeCluster) -> None:
 
 
 DEPLOYMENT = "/apis/apps/v1/namespaces/models/deployments/m-predictor"
+TWO = load(namespace="models", serviceName="m", minReplicas=2, maxReplicas=2)
+SERVED: dict[str, Any] = {"status": {"conditions": READY}}
 
 
 def deployment(revision: str = "new", replicas: int = 2, **status: int) -> dict[str, Any]:
@@ -230,9 +251,9 @@ def deployment(revision: str = "new", replicas: int = 2, **status: int) -> dict[
 
 
 def test_a_rollout_that_is_complete_is_not_waited_for(cluster: FakeCluster) -> None:
-    cluster.found[DEPLOYMENT] = deployment()
+    cluster.found |= {DEPLOYMENT: deployment(), SERVICE: SERVED}
     said: list[str] = []
-    rollout.await_rolled_out(SETTINGS, "new", said.append)
+    rollout.await_rolled_out(TWO, "new", said.append)
     assert not said
 
 
@@ -256,25 +277,125 @@ def test_a_rollout_that_is_not_complete_fails_with_what_lacks_and_why(
     states = [{"name": "modelcar-init", "state": waiting}]
     cluster.lists[PODS] = [pod("new", "2026-01-02T00:00:00Z", initContainerStatuses=states)]
     with pytest.raises(pulumi.RunError) as raised:
-        rollout.await_rolled_out(SETTINGS, "new", print, patience=0)
+        rollout.await_rolled_out(TWO, "new", print, patience=0)
     assert str(raised.value) == (
         f"models/m does not serve what was applied: {lacking}\n"
         "  new: modelcar-init: ErrImagePull 403 Forbidden"
     )
 
 
+def one_after_another(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, path: str, answers: list[Any]
+) -> None:
+    """Let a path have another answer at each look; the last one stays."""
+    found = cluster.get
+
+    def get(asked: str, **query: str) -> Any:
+        if asked != path:
+            return found(asked, **query)
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, ClusterError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(cluster, "get", get)
+    monkeypatch.setattr("operations.rollout.POLL", 0)
+
+
 def test_what_is_waited_for_is_said_when_it_changes(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cluster.found[SERVICE] = SERVED
     states = [deployment("old"), deployment("old"), deployment(availableReplicas=0), deployment()]
-    monkeypatch.setattr(cluster, "get", lambda _: states.pop(0))
-    monkeypatch.setattr("operations.rollout.POLL", 0)
+    one_after_another(cluster, monkeypatch, DEPLOYMENT, states)
     said: list[str] = []
-    rollout.await_rolled_out(SETTINGS, "new", said.append)
+    rollout.await_rolled_out(TWO, "new", said.append)
     assert said == [
         "models/m: KServe has not taken the change over yet",
         "models/m: 0 of 2 new pods are ready",
     ]
+
+
+def test_a_former_pod_that_has_answers_to_finish_is_said(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.found[SERVICE] = SERVED
+    old = pod("old", "2026-01-01T00:00:00Z")
+    old["metadata"]["deletionTimestamp"] = "2026-01-02T00:00:00Z"
+    cluster.lists[PODS] = [old]
+    states = [deployment(updatedReplicas=0), deployment(updatedReplicas=0), deployment()]
+    one_after_another(cluster, monkeypatch, DEPLOYMENT, states)
+    said: list[str] = []
+    rollout.await_rolled_out(TWO, "new", said.append)
+    assert said == [
+        "models/m: 0 of 2 new pods are there; old first finishes what it has begun, for at most 330 s"
+    ]
+    # Without the right to list pods, the rollout is waited for all the same.
+    cluster.refusals[PODS] = ClusterError(403, "pods is forbidden")
+    states[:] = [deployment(updatedReplicas=0), deployment()]
+    said.clear()
+    rollout.await_rolled_out(TWO, "new", said.append)
+    assert said == ["models/m: 0 of 2 new pods are there"]
+
+
+class Clock:
+    """Time that passes with each look at it."""
+
+    def __init__(self, step: float) -> None:
+        self.now, self.step = 0.0, step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+def test_what_a_former_pod_still_finishes_comes_on_top_of_the_patience(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """… so that a new pod that fails is told of as soon as its own time is over."""
+    old = pod("old", "2026-01-01T00:00:00Z")
+    old["metadata"]["deletionTimestamp"] = "2026-01-02T00:00:00Z"
+    cluster.lists[PODS] = [old]
+    cluster.found[SERVICE] = SERVED
+    gone = [deployment(updatedReplicas=0)] * 5 + [deployment(availableReplicas=0)]
+    one_after_another(cluster, monkeypatch, DEPLOYMENT, gone)
+    clock = Clock(10)
+    monkeypatch.setattr("operations.rollout.time.monotonic", clock)
+    with pytest.raises(pulumi.RunError, match="0 of 2 new pods are ready"):
+        rollout.await_rolled_out(TWO, "new", print, patience=50)
+    assert 100 <= clock.now <= 130, "five looks at the former pod, and then the patience"
+
+
+def test_what_never_serves_is_told_before_the_patience_is_over(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {"waiting": {"reason": "InvalidImageName", "message": "couldn't parse image name"}}
+    new = pod("new", "2026-01-02T00:00:00Z", containerStatuses=[{"name": "kserve-container", "state": state}])
+    new["metadata"]["annotations"] = {REVISION: "new"}
+    cluster.lists[PODS] = [new]
+    cluster.found |= {DEPLOYMENT: deployment(availableReplicas=0), SERVICE: SERVED}
+    monkeypatch.setattr("operations.rollout.POLL", 0)
+    monkeypatch.setattr("operations.rollout.time.monotonic", clock := Clock(3))
+    with pytest.raises(pulumi.RunError) as raised:
+        rollout.await_rolled_out(TWO, "new", print)
+    assert clock.now < 60
+    assert str(raised.value) == (
+        "models/m does not serve what was applied: 0 of 2 new pods are ready; to wait longer would not help: "
+        "new: kserve-container does not get its image\n"
+        "  new: kserve-container: InvalidImageName couldn't parse image name"
+    )
+
+
+def test_without_the_right_to_look_closer_a_rollout_is_waited_for(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.refusals[PODS] = ClusterError(403, "pods is forbidden")
+    cluster.found[SERVICE] = SERVED
+    one_after_another(
+        cluster, monkeypatch, DEPLOYMENT, [*[deployment(availableReplicas=0)] * 9, deployment()]
+    )
+    monkeypatch.setattr("operations.rollout.time.monotonic", Clock(10))
+    rollout.await_rolled_out(TWO, "new", print)
 
 
 def test_without_the_right_to_look_the_fix_is_named(cluster: FakeCluster) -> None:
@@ -286,15 +407,31 @@ def test_without_the_right_to_look_the_fix_is_named(cluster: FakeCluster) -> Non
 def test_an_api_server_that_is_gone_for_a_moment_is_waited_for(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers: list[Any] = [ClusterError(0, "it does not answer"), deployment()]
-
-    def get(_: str) -> Any:
-        found = answers.pop(0)
-        if isinstance(found, ClusterError):
-            raise found
-        return found
-
-    monkeypatch.setattr(cluster, "get", get)
+    cluster.found[SERVICE] = SERVED
+    answers = [ClusterError(0, "it does not answer"), deployment()]
+    one_after_another(cluster, monkeypatch, DEPLOYMENT, answers)
     said: list[str] = []
-    rollout.await_rolled_out(SETTINGS, "new", said.append)
+    rollout.await_rolled_out(TWO, "new", said.append)
     assert said == ["models/m: it does not answer"]
+
+
+def test_a_declaration_that_kserve_calls_invalid_is_told(cluster: FakeCluster) -> None:
+    """Its conditions stay as they were: only the model's status tells."""
+    cluster.lists[PODS] = []
+    failure = {"reason": "RuntimeNotRecognized", "message": "Waiting for runtime to become available"}
+    model = {"transitionStatus": "InvalidSpec", "lastFailureInfo": failure}
+    cluster.found[SERVICE] = {"status": {"conditions": READY, "modelStatus": model}}
+    assert rollout.reasons(SETTINGS) == [
+        "InvalidSpec: RuntimeNotRecognized Waiting for runtime to become available",
+        "models/m has no pod",
+    ]
+
+
+def test_an_image_that_is_no_modelcar_is_told_with_the_fix(cluster: FakeCluster) -> None:
+    ended = {"terminated": {"reason": "Error", "exitCode": 1}}
+    box = {"name": "modelcar-init", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}
+    cluster.lists[PODS] = [pod("new", "2026-01-02T00:00:00Z", initContainerStatuses=[box])]
+    cluster.texts["modelcar-init"] = (
+        "NOK ... Prefetched but modelcar is invalid (/models does not exist or is empty)\n"
+    )
+    assert "reason: the image has no folder /models, or nothing in it" in rollout.reasons(SETTINGS)[1]

@@ -379,3 +379,31 @@ def test_a_model_that_is_not_served_is_one_line_with_the_reason(cluster: FakeClu
     cluster.lists[PODS] = []
     [found] = validate(cluster, SETTINGS)
     assert "has no pod" in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("replicas", "passed"), [(0, None), (1, False)], ids=["at rest", "its pods are refused"]
+)
+def test_a_model_that_nobody_asks_for_is_no_fault(
+    cluster: FakeCluster, replicas: int, passed: bool | None
+) -> None:
+    cluster.lists[PODS] = []
+    deployment = f"/apis/apps/v1/namespaces/models/deployments/{SETTINGS.service_name}-predictor"
+    cluster.found[deployment] = {"spec": {"replicas": replicas}}
+    by_day = {
+        "type": "cron",
+        "timezone": "UTC",
+        "start": "0 8 * * *",
+        "end": "0 18 * * *",
+        "desiredReplicas": 1,
+    }
+    own = load(
+        namespace="models",
+        serviceName=SETTINGS.service_name,
+        minReplicas=0,
+        maxReplicas=2,
+        autoscaling={"triggers": [by_day]},
+    )
+    [found] = validate(cluster, own)
+    assert found.passed is passed
+    assert "has no pod" in found.evidence

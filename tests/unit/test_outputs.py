@@ -129,7 +129,7 @@ def test_what_settings_alone_tell_keeps_to_the_schema() -> None:
         assert ModelOutputs.model_validate({**MODEL, **told})
         assert faults({**OUTPUTS, "models": {"chat": {**MODEL, **told}}}) == []
     assert model.endpoint(stacks[0].shared) == "http://chat-predictor.kserve-demo.svc.cluster.local"
-    assert model.endpoint(stacks[2].shared) == "http://c.kserve-demo.svc.cluster.local"
+    assert model.endpoint(stacks[2].shared) == "http://c-predictor.kserve-demo.svc.cluster.local"
 
 
 def test_a_reader_gets_types_and_takes_what_a_later_minor_version_adds() -> None:

@@ -11,10 +11,14 @@ from components.models import Stack
 from components.removed import removed
 from modelcar.errors import InputError
 from modelcar.manifest import sha256_digest
+from modelcar.registry import Target
 from operations.prune import prune, table
+from tests import made_images as made
 from tests.registry_server import Registry, serve
 from tests.unit.test_components_models import CHAT, load
 
+#: What every image of this program says.
+OURS = b'{"annotations": {"io.modelcar.lock.digest": "sha256:1"}}'
 TODAY = datetime.date(2030, 5, 20)
 REGISTRY = "localhost:5000/models"
 
@@ -73,7 +77,7 @@ def gone(registry: Registry, since: str) -> dict[str, Any]:
 
 def test_images_are_kept_for_the_time_that_the_stack_says() -> None:
     with serve() as registry:
-        pushed(registry, b"{}")
+        pushed(registry, OURS)
         stack, outputs = stack_of(registry, keepRemovedDays=30), gone(registry, "2030-05-01")
         [found] = prune(Cluster(), stack, outputs, TODAY, delete=True)  # type: ignore[arg-type]
         assert found.what == "kept"
@@ -83,7 +87,7 @@ def test_images_are_kept_for_the_time_that_the_stack_says() -> None:
 
 def test_what_is_old_enough_goes_when_told_to_and_what_is_served_stays() -> None:
     with serve() as registry:
-        old, served = pushed(registry, b"{}", b'{"a": 1}')
+        old, served = pushed(registry, OURS, OURS.replace(b"1", b"2"))
         stack, outputs = stack_of(registry), gone(registry, "2030-01-01")
         cluster: Any = Cluster(served)
         first = prune(cluster, stack, outputs, TODAY, delete=False)
@@ -93,6 +97,50 @@ def test_what_is_old_enough_goes_when_told_to_and_what_is_served_stays() -> None
         assert [(one.digest, one.what) for one in done] == [(old, "deleted"), (served, "served")]
         assert set(registry.manifests) == {served, "v1"}
         assert f"deleted  {registry.host}/models/old@{old}" in "\n".join(table(done))
+
+
+def test_what_this_program_did_not_build_is_never_deleted() -> None:
+    with serve() as registry:
+        # Cloud Build's image beside ours, in one repository; the SBOM and the signature of ours by its tags.
+        attached = f"sha256-{sha256_digest(OURS).partition(':')[2]}"
+        theirs, ours = pushed(registry, b'{"layers": []}', OURS)
+        for tag, content in ((attached, b'{"manifests": []}'), (f"{attached}.sig", b'{"manifests": [1]}')):
+            registry.manifests[tag] = registry.manifests[sha256_digest(content)] = (
+                content,
+                "application/json",
+            )
+        cluster: Any = Cluster()
+        done = prune(cluster, stack_of(registry), gone(registry, "2030-01-01"), TODAY, delete=True)
+        assert {one.digest: one.what for one in done} == {
+            ours: "deleted",
+            theirs: "kept",
+            sha256_digest(b'{"manifests": []}'): "deleted",
+            sha256_digest(b'{"manifests": [1]}'): "deleted",
+        }
+        assert set(registry.manifests) == {theirs, "v0"}
+
+
+def test_labels_tell_ours_where_a_builder_writes_no_annotations() -> None:
+    with serve() as registry:
+        made.image([], {"Labels": {"io.modelcar.lock.digest": "sha256:1"}}).push(
+            Target(f"{registry.host}/models", "old", insecure=True), "v1"
+        )
+        cluster: Any = Cluster()
+        [done] = prune(cluster, stack_of(registry), gone(registry, "2030-01-01"), TODAY, delete=True)
+        assert done.what == "deleted"
+
+
+def test_an_image_that_was_there_is_not_kept_count_of_and_its_repository_is_left_alone() -> None:
+    former = {"models": {"chat": told("chat"), "old": {**told("old"), "built": False}}}
+    assert removed(load(CHAT), former, TODAY) == {}
+    with serve() as registry:
+        [digest] = pushed(registry, OURS)
+        reference = f"{registry.host}/models/old@{digest}"
+        stack = load({**CHAT, "image": reference}, registry=f"{registry.host}/models", registryInsecure=True)
+        cluster: Any = Cluster()
+        [found] = prune(cluster, stack, gone(registry, "2030-01-01"), TODAY, delete=True)
+        assert (found.what, found.why) == ("kept", "chat is served from it")
+        assert digest in registry.manifests
 
 
 def test_a_repository_that_is_gone_already_is_no_error() -> None:

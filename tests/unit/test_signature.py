@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import pytest
 from modelcar import signing
 from modelcar.__main__ import main
 from modelcar.errors import InputError
+from modelcar.evidence import Artifact
+from modelcar.registry import Manifest
+from modelcar.sbom import SBOM_TYPE
 from modelcar.signing import Trust, ensure_signed
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_components_image_and_service import declare_image
@@ -95,6 +99,9 @@ with calls.open("a") as file:
     file.write(json.dumps([sys.argv[1:], files]) + "\\n")
 answers = json.loads(Path({answers!r}).read_text())
 code, said = answers[sys.argv[1]].pop(0)
+for option in sys.argv:
+    if option.startswith("--bundle=") and not code:
+        Path(option.partition("=")[2]).write_text("{{}}")
 Path({answers!r}).write_text(json.dumps(answers))
 for line in ("warning of no weight", "Error: " + said, "error during command execution: " + said):
     print(line, file=sys.stderr)
@@ -125,8 +132,31 @@ class Cosign:
         return found
 
 
+class StubRegistry:
+    """A registry that has every image; what is attached there is another test's."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.attached: list[str] = []
+
+    def __enter__(self) -> StubRegistry:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.attached in ([], [signing.BUNDLE_TYPE])
+
+    def manifest(self, digest: str) -> Manifest:
+        return Manifest(digest, "application/vnd.oci.image.manifest.v1+json", b"{}")
+
+
+def attached(registry: StubRegistry, _: Manifest, artifacts: Sequence[Artifact]) -> list[str]:
+    registry.attached += [artifact.type for artifact in artifacts if artifact.type != SBOM_TYPE]
+    return []
+
+
 @pytest.fixture
 def cosign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cosign:
+    monkeypatch.setattr(signing, "Registry", StubRegistry)
+    monkeypatch.setattr(signing, "attach", attached)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     monkeypatch.delenv("COSIGN_PASSWORD", raising=False)
     return Cosign(tmp_path)
@@ -164,7 +194,9 @@ def test_signing_by_a_key_asks_no_server_of_sigstore(cosign: Cosign) -> None:
     assert [option.split("=")[0] for option in call] == [
         "sign",
         "--yes",
+        "--upload",
         "--key",
+        "--bundle",
         "--signing-config",
         "--trusted-root",
         REFERENCE,
@@ -176,7 +208,9 @@ def test_the_public_log_is_used_where_it_is_asked_for(cosign: Cosign) -> None:
     assert ensure_signed(REFERENCE, Trust(KMS, transparency_log=True), KMS)
     verify, sign, _ = cosign.calls()
     assert not any("tlog" in option for option in verify)
-    assert sign == ["sign", "--yes", f"--key={KMS}", REFERENCE]
+    assert sign[:4] == ["sign", "--yes", "--upload=false", f"--key={KMS}"]
+    assert len(sign[4:]) == 2, "the bundle's file, and the image"
+    assert sign[-1] == REFERENCE
 
 
 def test_an_identity_signs_without_a_key(cosign: Cosign) -> None:
@@ -184,7 +218,9 @@ def test_an_identity_signs_without_a_key(cosign: Cosign) -> None:
     assert ensure_signed(REFERENCE, Trust(identity=WORKFLOW, issuer=ISSUER))
     verify, sign, _ = cosign.calls()
     assert verify[2:-1] == [f"--certificate-identity={WORKFLOW}", f"--certificate-oidc-issuer={ISSUER}"]
-    assert sign == ["sign", "--yes", REFERENCE]
+    assert sign[:3] == ["sign", "--yes", "--upload=false"]
+    assert len(sign[3:]) == 2, "the bundle's file, and the image"
+    assert sign[-1] == REFERENCE
 
 
 def test_without_a_private_key_an_unsigned_image_is_refused(cosign: Cosign) -> None:

@@ -16,13 +16,13 @@ import pytest
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
+from standins import properties
 from standins.gcp_provider import made_up
 from standins.gcp_provider.answers import VERSION
 from standins.gcp_provider.cloud import VARIABLE, Cloud
 from standins.gcp_provider.provider import NOTICE, Provider
-from standins.kubernetes_provider import properties
-from standins.kubernetes_provider.properties import UNKNOWN, Secret
 from standins.plugin import EngineLog
+from standins.properties import UNKNOWN, Secret
 
 PROJECT = Path(__file__).resolve().parents[2]
 LAUNCHER = PROJECT / "standins" / "bin" / "pulumi-resource-gcp"

@@ -9,6 +9,7 @@ import pulumi
 import pytest
 
 from components import summary
+from components.google import replaced
 from components.google.disk import DiskNeed
 from components.models import Stack
 from components.preflight import Facts
@@ -91,6 +92,23 @@ def test_pools_with_their_disks_and_the_class_of_their_cost(
     *_, small, large = told(monkeypatch, stack, lock, {}, disks=disks)
     assert small == "pool gpu: 0 to 1 g2-standard-8, disk 200 GB for 110 GB, idle: none, a node $ (spot)"
     assert large == "pool large: 1 to 1 a2-ultragpu-2g, disk 560 GB for 470 GB, idle: 1 nodes, a node $$"
+
+
+def test_what_google_makes_anew_stands_first(monkeypatch: pytest.MonkeyPatch, lock: Lock) -> None:
+    stack = on_google({"name": "chat"}, **{"google.nodes.driver": "LATEST"})
+    former = on_google({"name": "chat"}).google
+    assert former
+    monkeypatch.setattr("modelcar.push.layers_there", lambda *_, **__: frozenset())
+    lines: list[str] = []
+    monkeypatch.setattr(pulumi.log, "info", lines.append)
+    need = DiskNeed(10)
+    outputs = {"models": {}, "googleMadeWith": replaced.made_with(former, {"gpu": need.disk})}
+    facts = Facts(stack, {"chat": lock}, {"chat": None}, {"gpu": need})
+    asyncio.run(summary.tell(facts, outputs))
+    first, head, *_ = lines[0].splitlines()
+    assert first.startswith("REPLACED: pool gpu (driver DEFAULT → LATEST)")
+    assert "chat stops until new nodes serve" in first
+    assert head.startswith("model")
 
 
 def test_many_models_are_cut(monkeypatch: pytest.MonkeyPatch, lock: Lock) -> None:

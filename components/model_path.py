@@ -1,0 +1,16 @@
+"""Where KServe mounts a model in its pod, and what lies below."""
+
+from __future__ import annotations
+
+import posixpath
+
+#: The same for every server.
+MODEL_PATH = "/mnt/models"
+
+
+def inside(path: str) -> str | None:
+    """Return a path's place in the model, `""` for the model itself; None where it lies elsewhere."""
+    plain = posixpath.normpath(path) if path.startswith("/") else path
+    if plain == MODEL_PATH:
+        return ""
+    return plain.removeprefix(f"{MODEL_PATH}/") if plain.startswith(f"{MODEL_PATH}/") else None

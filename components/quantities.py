@@ -1,0 +1,22 @@
+"""Kubernetes quantities, as numbers."""
+
+from __future__ import annotations
+
+import re
+
+#: A Kubernetes quantity without an exponent (`500m`, `1.5`, `16Gi`).
+QUANTITY = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)(?P<unit>m|[kMGTPE]|[KMGTPE]i)?")
+UNITS = {"m": 1e-3, "k": 1e3, **{u: 1000.0 ** (i + 2) for i, u in enumerate("MGTPE")}}
+UNITS |= {f"{u}i": 1024.0 ** (i + 1) for i, u in enumerate("KMGTPE")}
+
+
+def quantity(text: str) -> float:
+    """Return a Kubernetes quantity (`500m`, `16Gi`) as a number of its base unit.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    found = QUANTITY.fullmatch(text)
+    if not found:
+        raise ValueError(f"not a Kubernetes quantity: {text!r}")
+    return float(found["number"]) * UNITS.get(found["unit"] or "", 1.0)

@@ -1,0 +1,35 @@
+"""Names of mirrors: repositories of registries that layers may come from before the hub."""
+
+from __future__ import annotations
+
+import re
+
+_HOST = r"[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]{1,5})?"
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+#: HOST[:PORT]/PATH (OCI distribution specification 1.1, `<name>`).
+_MIRROR = re.compile(rf"{_HOST}(?:/{_COMPONENT})+")
+
+ALLOWED = "HOST[:PORT]/PATH of a repository, in lower case, without scheme, tag and digest"
+_EXAMPLE = "name the repository alone, for example europe-docker.pkg.dev/PROJECT/REPO/MODEL"
+
+
+def fault_of_mirror(text: object) -> tuple[str, str] | None:
+    """Return why a text names no mirror, and the fix; None where it does."""
+    if not isinstance(text, str):
+        return "not a repository's name", _EXAMPLE
+    if "://" in text:
+        rest = text.partition("://")[2]
+        if "@" in rest.partition("/")[0]:
+            return "has a scheme and credentials", f"{_EXAMPLE}, and `docker login` for its credentials"
+        return "has a scheme", f"write {rest.partition('@')[0]}"
+    name, at, _ = text.partition("@")
+    if at:
+        return "has a digest, and layers are looked for by their own digests", f"write {name}"
+    last = text.rpartition("/")[2]
+    if "/" in text and ":" in last:
+        fix = f"write {text[: -len(last)]}{last.partition(':')[0]}"
+        return "has a tag, and layers are looked for by their digests", fix
+    port = text.partition("/")[0].partition(":")[2] or "1"
+    if not _MIRROR.fullmatch(text) or not 0 < int(port) < 2**16:
+        return "not the name of a repository", _EXAMPLE
+    return None

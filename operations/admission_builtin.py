@@ -1,0 +1,120 @@
+"""Policies of Kubernetes itself: which images run in the stack's namespace. No add-on is needed.
+
+`admission.py` asks for signatures, and needs Kyverno. This is what the API server can judge alone: every
+image of a pod, image volumes included, is named by digest and comes from a place that the stack uses.
+What KServe downloads with (`s3://`, `hf://`, …) is an image from another place: models come as images only.
+
+Kinds and fields: ValidatingAdmissionPolicy, admissionregistration.k8s.io/v1 (Kubernetes 1.30 and later).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from components.models import Stack
+from modelcar.errors import InputError, Problem
+from operations.admission import CONTAINERS, PODS
+from operations.image_names import PINNED, allowed, is_repository, repository_of
+
+GROUP = "admissionregistration.k8s.io/v1"
+#: Messages, before the images that they are about.
+UNPINNED = "images without a sha256 digest"
+ELSEWHERE = "images from places that this stack does not use"
+OPTION = "--allow"
+
+
+def policies(stack: Stack, name: str, others: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return the policy and what binds it to the stack's namespace.
+
+    Args:
+        stack: its settings.
+        name: what the objects are called.
+        others: repositories whose images may run there too, HOST[:PORT]/PATH.
+
+    Raises:
+        InputError: one of `others` is no repository; it has all of them.
+    """
+    _check(others)
+    settings = stack.shared
+    servers = sorted({repository_of(model.server_image) for model in stack.models})
+    # Models that are served from elsewhere (`modelcar:image`).
+    models = [model.place.repository for model in stack.models if model.image]
+    places = allowed(settings.registry, [*servers, *models, *others])
+    unpinned, elsewhere = _failing(PINNED), _failing(places)
+    return [
+        {
+            "apiVersion": GROUP,
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": name},
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": PODS,
+                "variables": [
+                    {"name": "former", "expression": f"oldObject == null ? [] : {_images('oldObject')}"},
+                    {
+                        # Pods that were there before the policy keep what they have, and can be let go.
+                        "name": "images",
+                        "expression": f"({_images('object')}).filter(i, !(i in variables.former))",
+                    },
+                ],
+                "validations": [
+                    {
+                        "expression": f"!{unpinned}.exists(i, true)",
+                        "messageExpression": f"'{UNPINNED}: ' + {unpinned}.join(', ')",
+                        "reason": "Forbidden",
+                    },
+                    {
+                        "expression": f"!{elsewhere}.exists(i, true)",
+                        "messageExpression": f"'{ELSEWHERE}: ' + {elsewhere}.join(', ')",
+                        "reason": "Forbidden",
+                    },
+                ],
+            },
+        },
+        {
+            "apiVersion": GROUP,
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name},
+            "spec": {
+                "policyName": name,
+                "validationActions": ["Deny"],
+                "matchResources": {
+                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.namespace}}
+                },
+            },
+        },
+    ]
+
+
+def notes(stack: Stack, others: Sequence[str] = ()) -> Iterator[str]:
+    """Yield what else is known to run beside the models, and would be refused."""
+    if any(model.deployment_mode == "Knative" for model in stack.models) and not others:
+        yield (
+            "note: Knative adds its queue-proxy to each pod: name its repository (queue-sidecar-image in "
+            f"ConfigMap config-deployment of knative-serving) by {OPTION}, or no model starts"
+        )
+
+
+def _images(pod: str) -> str:
+    """Return an expression of the names of all images of a pod."""
+    parts = [f"{_listed(f'{pod}.spec.{field}')}.map(c, has(c.image) ? c.image : '')" for field in CONTAINERS]
+    volumes = f"{_listed(f'{pod}.spec.volumes')}.filter(v, has(v.image))"
+    reference = "has(v.image.reference) ? v.image.reference : ''"
+    return " + ".join([*parts, f"{volumes}.map(v, {reference})"])
+
+
+def _listed(field: str) -> str:
+    return f"(has({field}) ? {field} : [])"
+
+
+def _failing(pattern: str) -> str:
+    return f"variables.images.filter(i, !i.matches(r'{pattern}'))"
+
+
+def _check(others: Sequence[str]) -> None:
+    wrong = [name for name in others if not is_repository(name)]
+    if wrong:
+        wanted = "HOST[:PORT]/PATH, without tag and digest"
+        fix = "write the registry's host and the repository's path, for example docker.io/istio/proxyv2"
+        raise InputError(Problem(OPTION, name, wanted, fix) for name in wrong)

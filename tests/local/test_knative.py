@@ -1,0 +1,138 @@
+"""A model in Knative mode: real Knative Serving; its ingress is a stand-in of this project."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from local.addons import INGRESS_CLASS
+from tests.conftest import PROJECT, Platform
+from tests.engine.conftest import Project
+from tests.engine.conftest import project as project
+from tests.local.conftest import until
+
+pytestmark = pytest.mark.extended
+
+#: Small, and another one in each version of the model.
+FILE = "/models/chat_template.jinja"
+#: Knative's shortest, in seconds, so that the test is short: a window of requests, and the time after it.
+WINDOW, GRACE = 6, 5
+
+
+@pytest.fixture(scope="module")
+def knative(platform: Platform) -> Iterator[Platform]:
+    platform.checkout.make("platform", ARGS="--with knative")
+    short = {"data": {"stable-window": f"{WINDOW}s", "scale-to-zero-grace-period": f"{GRACE}s"}}
+    patch = ("patch", "configmap", "config-autoscaler", "--type=merge", "-p", json.dumps(short))
+    platform.kubectl("-n", "knative-serving", *patch)
+    with default_mode(platform, "Knative"):
+        yield platform
+    platform.checkout.make("platform", ARGS="--without knative")
+
+
+@contextmanager
+def default_mode(platform: Platform, mode: str) -> Iterator[None]:
+    """Let KServe have another default, as one that is installed for Knative has."""
+    name = ("-n", "kserve", "configmap", "inferenceservice-config")
+
+    def change(value: str) -> str:
+        data = json.loads(platform.kubectl("get", *name, "-o", "json"))["data"]
+        deploy = json.loads(data["deploy"])
+        former = str(deploy["defaultDeploymentMode"])
+        changed = {"data": {"deploy": json.dumps({**deploy, "defaultDeploymentMode": value})}}
+        platform.kubectl("patch", *name, "--type=merge", "-p", json.dumps(changed))
+        return former
+
+    former = change(mode)
+    try:
+        yield
+    finally:
+        change(former)
+
+
+@pytest.fixture(scope="module")
+def ingress(knative: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run the stand-in beside the platform; yields its address."""
+    host = knative.host
+    program = PROJECT / "standins/knative_ingress.py"
+    command = [sys.executable, str(program), knative.kubeconfig, f"{host}:80", INGRESS_CLASS]
+    with (tmp_path_factory.mktemp("ingress") / "log").open("wb") as log:
+        running = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        yield host
+    finally:
+        running.terminate()
+        running.wait(20)
+
+
+def pods(project: Project) -> list[str]:
+    said = project.platform.kubectl("-n", project.namespace, "get", "pods", "-o", "name")
+    return said.split()
+
+
+def asker(ingress: str, outputs: dict[str, Any]) -> Callable[[str], tuple[float, bytes]]:
+    """Return what asks a stack's model for a file, by the name that others know it by."""
+    host = next(iter(outputs["models"].values()))["endpoint"].partition("://")[2]
+
+    def ask(path: str) -> tuple[float, bytes]:
+        began = time.monotonic()
+        asked = urllib.request.Request(f"http://{ingress}{path}", headers={"Host": host})
+        with urllib.request.urlopen(asked, timeout=120) as answer:
+            return time.monotonic() - began, answer.read()
+
+    return ask
+
+
+def test_a_model_goes_to_zero_and_its_first_request_is_held_and_answered(
+    knative: Platform, project: Project, ingress: str
+) -> None:
+    def told() -> str:
+        return knative.kubectl(
+            "-n", project.namespace, "get", "pods,ksvc,revisions,ingresses.networking.internal.knative.dev"
+        )
+
+    project.configure(deploymentMode="Knative", minReplicas=0, maxReplicas=2)
+    ask = asker(ingress, project.up())
+    to_zero = until(lambda: not pods(project), 120, told)
+    assert project.preview() == []
+    with ThreadPoolExecutor(20) as pool:
+        found = sorted(pool.map(lambda _: ask("/models/config.json"), range(20)))
+    assert {json.loads(text)["model_type"] for _, text in found} == {"qwen2"}
+    print(
+        f"to zero {to_zero:.1f} s (window {WINDOW} s, grace {GRACE} s), first of 20 requests answered after "
+        f"{found[0][0]:.1f} s, last after {found[-1][0]:.1f} s, none failed"
+    )
+
+
+def test_a_canary_gets_its_share_and_no_request_fails(
+    knative: Platform, project: Project, ingress: str
+) -> None:
+    def lock(text: str) -> None:
+        (project.weights / "chat_template.jinja").write_text(text)
+        project.lock()
+
+    def said(share: int | None, requests: int) -> Counter[bytes]:
+        project.configure(canaryTrafficPercent=share)
+        ask = asker(ingress, project.up())
+        with ThreadPoolExecutor(10) as pool:
+            return Counter(text for _, text in pool.map(lambda _: ask(FILE), range(requests)))
+
+    project.configure(deploymentMode="Knative")
+    lock("first")
+    assert set(said(None, 20)) == {b"first"}
+    lock("second")
+    found = said(20, 1000)
+    print(f"of 1,000 requests the canary of 20 % got {found[b'second']}, the former {found[b'first']}")
+    assert found[b"first"] + found[b"second"] == 1000
+    assert 150 < found[b"second"] < 250
+    assert set(said(None, 100)) == {b"second"}

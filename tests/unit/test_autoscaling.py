@@ -1,0 +1,238 @@
+"""How many pods a model has by KEDA: what may be said, what is declared, and when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+
+from components import autoscaling, delivery
+from components.delivery import Place
+from components.model_service import AUTOSCALER, service_annotations
+from components.options import OWNED
+from modelcar.errors import InputError
+from operations import existing, keda
+from operations.cluster import ClusterError
+from operations.gitops import manifests
+from tests.unit.fake_cluster import FakeCluster
+from tests.unit.mocked_engine import DIGEST, Engine
+from tests.unit.test_components_settings import load, problems
+from tests.unit.test_operations_gitops import project, settings
+
+__all__ = ["project"]
+
+PROMETHEUS = "http://prometheus.monitoring:9090"
+GATEWAY = {"type": "prometheus", "query": "sum(gateway_pending)", "threshold": 5}
+BY_DAY = {
+    "type": "cron",
+    "timezone": "Europe/Berlin",
+    "start": "0 8 * * 1-5",
+    "end": "0 18 * * 1-5",
+    "desiredReplicas": 2,
+}
+
+
+def scaled(*triggers: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Settings of a stack whose model scales from none to four pods."""
+    own = {"serverAddress": PROMETHEUS, "triggers": list(triggers)} | more
+    return {"minReplicas": 0, "maxReplicas": 4, "autoscaling": own}
+
+
+def spec(**changes: Any) -> dict[str, Any]:
+    told = load(serviceName="m", namespace="models", **changes)
+    own = autoscaling.of(told)
+    assert own is not None
+    return autoscaling.scaled_object(told, own)
+
+
+# --- what it may say
+
+
+def test_a_model_may_have_no_pod_where_something_asks_for_one() -> None:
+    [refused] = problems(minReplicas=0)
+    assert "modelcar:autoscaling (KEDA)" in refused.allowed
+    assert load(**scaled(GATEWAY)).min_replicas == 0
+    assert load(**scaled(BY_DAY, serverAddress=None)).autoscaling
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "fix"),
+    [
+        (scaled({"type": "requests", "threshold": 8}), "autoscaling.triggers", "minReplicas to 1"),
+        (
+            scaled({"type": "prometheus", "threshold": 8}),
+            "autoscaling.triggers[0].query",
+            "config set --path",
+        ),
+        (scaled({**BY_DAY, "threshold": 8}), "autoscaling.triggers[0].threshold", "remove it"),
+        (scaled({**BY_DAY, "start": "8 o'clock"}), "autoscaling.triggers[0].start", "five fields"),
+        (scaled({**BY_DAY, "timezone": "Berlin"}), "autoscaling.triggers[0].timezone", "tz_database"),
+        (scaled({**BY_DAY, "desiredReplicas": 5}), "autoscaling.triggers[0].desiredReplicas", "maxReplicas"),
+        (
+            scaled(GATEWAY, {"type": "kvCacheUse", "threshold": 80}),
+            "autoscaling.triggers[1].threshold",
+            "0.8?",
+        ),
+        (scaled({**GATEWAY, "threshold": 0}), "autoscaling.triggers[0].threshold", ""),
+        (scaled({**GATEWAY, "type": "kafka"}), "autoscaling.triggers[0].type", ""),
+        (scaled({**GATEWAY, "tresholt": 1}), "autoscaling.triggers[0].tresholt", "did you mean threshold?"),
+        (scaled(), "autoscaling.triggers", "add one"),
+        (scaled(GATEWAY, serverAddress=None), "autoscaling.serverAddress", "prometheus.monitoring"),
+        (scaled(GATEWAY, serverAddress="prometheus:9090"), "autoscaling.serverAddress", "http://"),
+        (scaled(GATEWAY, serverAddress="http://u:p@h"), "autoscaling.serverAddress", "http://"),
+        (scaled(GATEWAY, fallbackReplicas=9), "autoscaling.fallbackReplicas", "maxReplicas"),
+        (scaled(GATEWAY) | {"minReplicas": 4}, "autoscaling", "lower minReplicas"),
+        (scaled(GATEWAY) | {"deploymentMode": "Knative"}, "autoscaling", "remove it"),
+        (
+            scaled(GATEWAY, {"type": "requests", "threshold": 8}) | {"runtime": "custom"},
+            "autoscaling.triggers",
+            "as type prometheus",
+        ),
+    ],
+)
+def test_what_cannot_work_is_told_with_the_fix(changes: dict[str, Any], key: str, fix: str) -> None:
+    [found] = problems(**changes)
+    assert found.key == f"modelcar:{key}"
+    assert fix in found.fix
+
+
+# --- what it makes
+
+
+def test_keda_is_told_all_that_it_needs_to_know() -> None:
+    found = spec(**scaled({**GATEWAY, "activationThreshold": 0.5}), startTimeoutSeconds=1200)
+    assert found == {
+        "scaleTargetRef": {"name": "m-predictor"},
+        "minReplicaCount": 0,
+        "maxReplicaCount": 4,
+        "pollingInterval": 30,
+        "cooldownPeriod": 300,
+        "initialCooldownPeriod": 1200,
+        "triggers": [
+            {
+                "type": "prometheus",
+                "metadata": {
+                    "serverAddress": PROMETHEUS,
+                    "query": "sum(gateway_pending)",
+                    "threshold": "5",
+                    "activationThreshold": "0.5",
+                },
+            }
+        ],
+    }
+
+
+def test_vllms_own_metrics_are_of_the_models_own_pods() -> None:
+    triggers = [{"type": name, "threshold": 0.8} for name in ("requests", "requestsWaiting", "kvCacheUse")]
+    [requests, waiting, cache] = spec(**scaled(*triggers) | {"minReplicas": 1})["triggers"]
+    pods = '{namespace="models",pod=~"m-predictor-.*"}'
+    assert waiting["metadata"]["query"] == f"sum(vllm:num_requests_waiting{pods})"
+    assert requests["metadata"]["query"] == (
+        f"sum(vllm:num_requests_running{pods}) + sum(vllm:num_requests_waiting{pods})"
+    )
+    assert cache["metadata"]["query"] == f"avg(vllm:kv_cache_usage_perc{pods})"
+    assert cache["metricType"] == "Value", "a share is no count that pods divide among them"
+    assert "metricType" not in waiting
+
+
+def test_a_time_of_day_is_a_trigger() -> None:
+    [found] = spec(**scaled(BY_DAY, serverAddress=None))["triggers"]
+    assert found["type"] == "cron"
+    assert found["metadata"] == {
+        "timezone": "Europe/Berlin",
+        "start": "0 8 * * 1-5",
+        "end": "0 18 * * 1-5",
+        "desiredReplicas": "2",
+    }
+
+
+def test_pods_may_stay_while_prometheus_does_not_answer() -> None:
+    assert spec(**scaled(GATEWAY, fallbackReplicas=2))["fallback"] == {"failureThreshold": 3, "replicas": 2}
+
+
+# --- who keeps the number of pods
+
+
+def test_kserve_leaves_the_number_to_keda() -> None:
+    assert service_annotations(load(**scaled(GATEWAY)))[AUTOSCALER] == "external"
+    assert service_annotations(load(**scaled(GATEWAY), idle=True))[AUTOSCALER] == "none"
+    assert AUTOSCALER not in service_annotations(load(maxReplicas=4))
+
+
+def declared(engine: Engine, **changes: Any) -> None:
+    told = load(serviceName="m", namespace="models", **changes)
+
+    def program() -> dict[str, Any]:
+        parent = pulumi.ComponentResource("test:index:Parent", "parent")
+        uri = pulumi.Output.from_input(f"oci://r.example/m@{DIGEST}")
+        return {"uri": delivery.to_cluster(parent, "m", told, uri, Place(pulumi.ResourceOptions()))}
+
+    engine.run(program)
+
+
+def test_the_scaled_object_is_declared_once_the_model_has_served() -> None:
+    engine = Engine(preview=False)
+    order: list[str] = []
+    engine.await_rolled_out.side_effect = lambda *_: order.extend(row.type for row in engine.declared)
+    declared(engine, **scaled(GATEWAY))
+    found = engine.the("ScaledObject")
+    assert found.type == "kubernetes:keda.sh/v1alpha1:ScaledObject"
+    assert found.inputs["metadata"] == {"name": "m", "namespace": "models", "annotations": OWNED}
+    assert "kubernetes:serving.kserve.io/v1beta1:InferenceService" in order
+    assert found.type not in order
+
+
+def test_a_model_that_does_not_serve_is_not_scaled() -> None:
+    engine = Engine(preview=False)
+    engine.await_rolled_out.side_effect = pulumi.RunError("it does not serve")
+    with pytest.raises(pulumi.RunError, match="it does not serve"):
+        declared(engine, **scaled(GATEWAY))
+    assert "kubernetes:keda.sh/v1alpha1:ScaledObject" not in {row.type for row in engine.declared}
+
+
+def test_an_idle_model_has_no_scaled_object(project: Path) -> None:
+    engine = Engine(preview=False)
+    declared(engine, **scaled(GATEWAY), idle=True)
+    assert "kubernetes:keda.sh/v1alpha1:ScaledObject" not in {row.type for row in engine.declared}
+    assert "scaledobject.yaml" not in manifests(settings(**scaled(GATEWAY), idle=True), project)
+
+
+def test_git_has_the_scaled_object_after_the_service(project: Path) -> None:
+    found = manifests(settings(**scaled(GATEWAY)), project)
+    assert list(found)[-2:] == ["inferenceservice.yaml", "scaledobject.yaml"]
+    document = found["scaledobject.yaml"]
+    assert (document["apiVersion"], document["kind"]) == ("keda.sh/v1alpha1", "ScaledObject")
+    assert document["spec"]["scaleTargetRef"] == {"name": "qwen-oci-predictor"}
+
+
+# --- the cluster
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    made = FakeCluster()
+    monkeypatch.setattr("operations.cluster.Cluster.of", lambda _: made)
+    monkeypatch.setattr("operations.existing.Cluster.of", lambda _: made)
+    return made
+
+
+def test_a_cluster_without_keda_is_refused_before_anything_is_made(cluster: FakeCluster) -> None:
+    told = load(**scaled(GATEWAY))
+    with pytest.raises(InputError, match=r"(?s)modelcar:autoscaling: set, and .* knows no ScaledObject"):
+        keda.require(told)
+    cluster.found["/apis/keda.sh/v1alpha1"] = {"resources": [{"kind": "ScaledObject"}]}
+    keda.require(told)
+    cluster.refusals["/apis/keda.sh/v1alpha1"] = ClusterError(403, "forbidden")
+    keda.require(told)
+
+
+def test_somebody_elses_scaled_object_is_not_taken_over(cluster: FakeCluster) -> None:
+    path = "/apis/keda.sh/v1alpha1/namespaces/models/scaledobjects/m"
+    cluster.found[path] = {"metadata": {"managedFields": [{"manager": "kubectl"}]}}
+    wanted = {"kind": "ScaledObject", "metadata": {"name": "m", "namespace": "models"}}
+    with pytest.raises(pulumi.RunError) as caught:
+        existing.refuse_existing(load(), wanted)
+    assert "fix: choose another name, or delete it" in str(caught.value)
+    assert "importObjects" not in str(caught.value), "there is no such setting for it"

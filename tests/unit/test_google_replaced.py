@@ -1,0 +1,200 @@
+"""What a change makes anew in Google is told before it happens, and nothing else is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pulumi
+import pytest
+
+from components.google import disk
+from components.google.cloud import GoogleCloud
+from components.google.replaced import NODE_BY_NODE, OF_POOL, MadeWith, made_with, output, told
+from components.google.settings import ClusterSettings, GoogleSettings, NodeSettings, RepositorySettings
+from standins.gcp_provider.changes import REPLACING, changes
+from standins.gcp_provider.kinds import KINDS
+from standins.gcp_provider.settings import Settings
+from tests.unit.mocked_engine import Declared, Engine
+from tests.unit.test_google_settings import CLUSTER, NODES, dev, load
+
+OWN = "nodes-own@my-project.iam.gserviceaccount.com"
+#: A pool that takes reservations and SSDs, to change one setting of it at a time.
+BASE = {NODES + "provisioning": "on-demand", NODES + "zones": ["europe-west4-b"]}
+#: Another value of every setting of a pool; what goes with it, and None for what is none of a resource.
+OTHER: dict[str, dict[str, Any]] = {
+    "name": {"name": "another"},
+    "gpu": {"gpu": "nvidia-tesla-t4", "machineType": "n1-standard-8"},
+    "gpus_per_node": {"gpusPerNode": 2, "machineType": "g2-standard-24"},
+    "machine_type": {"machineType": "g2-standard-12"},
+    "zones": {"zones": ["europe-west4-a", "europe-west4-b"]},
+    "check_zones": {"checkZones": False},
+    "min_nodes": {"minNodes": 1},
+    "max_nodes": {"maxNodes": 3},
+    "provisioning": {"provisioning": "spot"},
+    "reservation": {"provisioning": "reservation", "reservation": "bought"},
+    "disk_gb": {"diskGb": 900},
+    "disk_type": {"diskType": "pd-ssd"},
+    "driver": {"driver": "LATEST"},
+    "image_streaming": {"imageStreaming": True},
+    "secondary_boot_disk": {"secondaryBootDisk": "global/images/models", "imageStreaming": True},
+    "local_ssds": {"localSsds": 1},
+    "parallel_pulls": {"parallelPulls": 4},
+    "service_account": {"serviceAccount": OWN},
+}
+
+
+def google(**changed: Any) -> GoogleSettings:
+    found = load(dev(**{**BASE, **changed})).google
+    assert found
+    return found
+
+
+def declared(settings: GoogleSettings) -> list[Declared]:
+    engine = Engine(preview=False)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        GoogleCloud("modelcar", settings, {nodes.name: disk.need([]) for nodes in settings.all_pools})
+        return {}
+
+    engine.run(program)
+    return engine.declared
+
+
+def replaced(before: GoogleSettings, after: GoogleSettings) -> set[str]:
+    """Return what the provider makes anew: by its own comparison of what is declared, by resource name."""
+    old = {found.urn: found for found in declared(before)}
+    anew = set()
+    for found in declared(after):
+        if found.urn not in old or found.type not in KINDS:
+            continue
+        inputs = old[found.urn].inputs
+        diff = changes(KINDS[found.type], inputs, inputs, found.inputs, Settings(), list(found.ignored))
+        if any(change.kind in REPLACING for change in diff.values()):
+            anew.add(found.urn.rpartition("::")[2])
+    return anew
+
+
+def made(settings: GoogleSettings) -> MadeWith:
+    return made_with(settings, {nodes.name: nodes.disk_gb or 200 for nodes in settings.all_pools})
+
+
+def said(before: GoogleSettings, after: GoogleSettings) -> list[str]:
+    return list(told(made(before), made(after), {"nodes": ["chat"]}))
+
+
+def test_the_cases_are_all_settings_of_a_pool() -> None:
+    assert set(OTHER) == set(NodeSettings.model_fields)
+
+
+@pytest.mark.parametrize("name", sorted(OTHER))
+def test_a_pool_that_is_made_anew_is_told_and_no_other(name: str) -> None:
+    before = google()
+    after = google(**{NODES + key: value for key, value in OTHER[name].items()})
+    assert getattr(after.nodes, name) != getattr(before.nodes, name)
+    lines = said(before, after)
+    anew = any(line.startswith("REPLACED: pool gpu") for line in lines)
+    assert anew == ("modelcar-gpu" in replaced(before, after)), lines
+    if anew:
+        alias = str(NodeSettings.model_fields[name].alias)
+        assert f"{alias} " in lines[0]
+        assert "chat stops until new nodes serve" in lines[0]
+        assert name in OF_POOL
+    elif name in NODE_BY_NODE:
+        [line] = lines
+        assert "its nodes are made anew one after another" in line
+        assert "chat stops on each meanwhile" in line
+    else:
+        assert lines == []
+
+
+def test_a_driver_is_told_with_both_its_values() -> None:
+    [line] = said(google(), google(**{NODES + "driver": "LATEST"}))
+    assert line == (
+        "REPLACED: pool gpu (driver DEFAULT → LATEST): it is deleted before the new one is made, and chat "
+        "stops until new nodes serve; they may be hard to get"
+    )
+
+
+#: Another value of every setting of cluster and repository, and which of the three are made anew.
+PLACES: list[tuple[str, dict[str, Any], set[str]]] = [
+    ("cluster.name", {CLUSTER + "name": "others"}, {"cluster", "pool"}),
+    ("cluster.location", {CLUSTER + "location": "europe-west4-a"}, {"cluster", "pool"}),
+    ("cluster.release_channel", {CLUSTER + "releaseChannel": "RAPID"}, set()),
+    ("cluster.authorized_networks", {CLUSTER + "authorizedNetworks": ["203.0.113.0/24"]}, set()),
+    ("repository.name", {"google.repository.name": "others"}, {"repository"}),
+    ("repository.untagged_days", {"google.repository.untaggedDays": 90}, set()),
+    ("repository.vulnerability_scanning", {"google.repository.vulnerabilityScanning": False}, set()),
+    (
+        "region",
+        {"google.region": "europe-west1", CLUSTER + "location": "europe-west1-b"},
+        {"cluster", "pool", "repository"},
+    ),
+    ("project", {"google.project": "other-project"}, {"cluster", "pool", "repository"}),
+    ("protect", {"google.protect": True}, set()),
+    ("enable_apis", {"google.enableApis": False}, set()),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "anew"), PLACES, ids=[row[0] for row in PLACES])
+def test_a_cluster_or_repository_that_is_made_anew_is_told(
+    name: str, change: dict[str, Any], anew: set[str]
+) -> None:
+    # Without zones of its own, which would not fit another place.
+    change = {NODES + "zones": [], **change}
+    before, after = google(**{NODES + "zones": []}), google(**change)
+    lines = said(before, after)
+    assert {line.split()[1] for line in lines if line.startswith("REPLACED")} == anew
+    names = replaced(before, after)
+    # A cluster's own resources are named by it, so that another name is another resource.
+    if name != "cluster.name":
+        by_provider = {"modelcar-gpu": "pool", "models-dev": "cluster", "modelcar-registry": "repository"}
+        assert {by_provider[one] for one in names if one in by_provider} == anew
+
+
+def test_every_setting_of_cluster_and_repository_is_looked_at() -> None:
+    cases = {name for name, _, _ in PLACES}
+    # existing, create and stack_reference change whose they are: told as no longer the stack's own.
+    own = {f"cluster.{name}" for name in ClusterSettings.model_fields} - {
+        "cluster.create",
+        "cluster.stack_reference",
+    }
+    own |= {f"repository.{name}" for name in RepositorySettings.model_fields} - {"repository.existing"}
+    own |= set(GoogleSettings.model_fields) - {"cluster", "repository", "nodes", "pools"}
+    assert cases == own
+
+
+def test_a_pool_that_goes_and_a_cluster_that_is_given_up_are_told() -> None:
+    large = {"name": "large", "gpu": "nvidia-l4", "machineType": "g2-standard-24", "gpusPerNode": 2}
+    before = google(**{"google.pools": [large]})
+    assert "DELETED: pool large" in said(before, google())[0]
+    adopted = google(**{CLUSTER + "create": False})
+    assert any(line.startswith("DELETED: cluster models-dev") for line in said(google(), adopted))
+    existing = google(**{"google.repository.existing": True})
+    assert said(google(), existing) == ["repository modelcars-dev is no longer this stack's own"]
+
+
+def test_a_new_pool_stops_nothing() -> None:
+    large = {"name": "large", "gpu": "nvidia-l4", "machineType": "g2-standard-24", "gpusPerNode": 2}
+    assert said(google(), google(**{"google.pools": [large]})) == []
+    assert said(google(), google()) == []
+
+
+def test_what_an_earlier_version_did_not_tell_is_said_to_be_unknown() -> None:
+    now = made(google())
+    assert list(told(None, now, {})) == [], "the first run makes everything"
+    [line] = told(None, now, {}, had_pools=True)
+    assert "not known yet" in line
+    assert "replaces a node pool stops its models" in line
+
+
+def test_the_next_run_gets_to_know_it_once_the_pools_are_there() -> None:
+    settings = google()
+    engine = Engine(preview=False)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        cloud = GoogleCloud("modelcar", settings, {"gpu": disk.need([])})
+        return {"made": output(settings, cloud.pools)}
+
+    found = engine.run(program)["made"]
+    assert found["nodes"]["driver"] == "DEFAULT"
+    assert list(told(found, made_with(settings, {"gpu": disk.need([]).disk}), {})) == []

@@ -1,0 +1,127 @@
+"""Objects that this stack does not own: not taken over, and refusals are explained."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pulumi
+import pytest
+
+from components.guard import explanation, guarded
+from components.model_service import ModelService, ModelServiceArgs
+from operations import existing
+from operations.cluster import ClusterError
+from tests.unit.fake_cluster import FakeCluster
+from tests.unit.mocked_engine import DIGEST, Engine
+from tests.unit.test_components_settings import load
+
+SETTINGS = load(namespace="models", serviceName="m")
+SERVICE = "/apis/serving.kserve.io/v1beta1/namespaces/models/inferenceservices/m"
+WANTED = {
+    "apiVersion": "serving.kserve.io/v1beta1",
+    "kind": "InferenceService",
+    "metadata": {"name": "m", "namespace": "models"},
+}
+NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "models"}}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    made = FakeCluster()
+    monkeypatch.setattr("operations.cluster.Cluster.of", lambda _: made)
+    return made
+
+
+def made_by(*managers: str, **metadata: Any) -> dict[str, Any]:
+    fields = [{"manager": name} for name in managers]
+    return {
+        "metadata": {"managedFields": [*fields, {"manager": "kserve", "subresource": "status"}], **metadata}
+    }
+
+
+def test_what_somebody_else_made_is_refused_with_the_setting_that_takes_it_over(cluster: FakeCluster) -> None:
+    cluster.found[SERVICE] = made_by("kubectl-client-side-apply")
+    with pytest.raises(pulumi.RunError) as refused:
+        existing.refuse_existing(SETTINGS, WANTED)
+    said = str(refused.value)
+    assert said.startswith("InferenceService models/m is there already, made by kubectl-client-side-apply:")
+    assert "modelcar:importObjects: [InferenceService]" in said
+
+    cluster.found["/api/v1/namespaces/models"] = made_by("kubectl-create")
+    with pytest.raises(
+        pulumi.RunError, match=r"(?s)Namespace models .*importExisting.*createNamespace false"
+    ):
+        existing.refuse_existing(SETTINGS, NAMESPACE)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        None,
+        made_by("pulumi-kubernetes-1a2b3c4d"),
+        made_by("kubectl", deletionTimestamp="2026-01-01T00:00:00Z"),
+    ],
+    ids=["nothing", "an up that broke off", "it is on its way out"],
+)
+def test_what_may_be_made_is_made(cluster: FakeCluster, found: dict[str, Any] | None) -> None:
+    if found:
+        cluster.found[SERVICE] = found
+    existing.refuse_existing(SETTINGS, WANTED)
+
+
+def test_a_cluster_that_cannot_be_asked_is_the_providers_to_tell_of(cluster: FakeCluster) -> None:
+    cluster.refusals[SERVICE] = ClusterError(403, "forbidden")
+    existing.refuse_existing(SETTINGS, WANTED)
+
+
+def test_the_cluster_is_asked_before_the_service_is_made(cluster: FakeCluster) -> None:
+    engine = Engine(preview=False)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        return {"name": ModelService("svc", ModelServiceArgs(f"oci://r.example/m@{DIGEST}", SETTINGS)).name}
+
+    engine.run(program)
+    assert engine.the("InferenceService").before_create == ("absent-InferenceService-svc",)
+    assert engine.the("ServingRuntime").before_create == ("absent-ServingRuntime-svc-runtime",)
+    cluster.found[SERVICE] = made_by("argocd-controller")
+    absent: Any = engine.hooks["absent-InferenceService-svc"]
+    args = pulumi.ResourceHookArgs("urn", "", "svc", "kind", new_inputs=WANTED)
+    with pytest.raises(pulumi.RunError, match="made by argocd-controller"):
+        asyncio.run(absent.callback(args))
+
+
+def test_a_namespace_may_be_called_as_its_model() -> None:
+    engine = Engine(preview=False)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        for kind in ("Namespace", "NetworkPolicy", "ServingRuntime", "SharedRuntime", "InferenceService"):
+            guarded(kind, "assistant", SETTINGS)
+        return {}
+
+    engine.run(program)
+    assert len(engine.hooks) == 10
+
+
+@pytest.mark.parametrize(
+    ("operation", "error", "told"),
+    [
+        (
+            "update",
+            'inferenceservices.serving.kserve.io "m" not found',
+            "`pulumi up --refresh` makes it anew",
+        ),
+        ("create", 'namespaces "models" already exists', "importExisting or importObjects"),
+        ("create", 'namespaces "models" not found', None),
+        ("update", "admission webhook denied the request", None),
+    ],
+)
+def test_a_refusal_that_does_not_say_what_to_do_is_explained(
+    operation: str, error: str, told: str | None
+) -> None:
+    found = explanation(operation, [error])
+    if told is None:
+        assert found is None
+    else:
+        assert found
+        assert told in found

@@ -1,0 +1,47 @@
+"""What a preview finds out of a model beside its settings, and where a reviewer reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+
+from components import preflight
+from components.models import load_stack
+from modelcar import locking
+from modelcar.errors import InputError
+from modelcar.tiny_model import make_tiny_model
+from tests.unit.test_components_settings import MINIMAL, as_text
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    make_tiny_model(tmp_path / "weights")
+    description = locking.Description(folder="weights")
+    locking.lock_model("tiny", description, locking.resolve(description, tmp_path), tmp_path)
+    return tmp_path
+
+
+def check(project: Path, **settings: Any) -> preflight.Facts:
+    config = {**MINIMAL, "model": "tiny", "checkReachable": "false", **settings}
+    return preflight.check(
+        load_stack({f"modelcar:{key}": as_text(value) for key, value in config.items()}, project), project
+    )
+
+
+def test_a_length_beyond_the_models_is_refused_or_told(project: Path) -> None:
+    longer = {"vllm": {"maxModelLen": "4k"}}
+    with pytest.raises(InputError, match="4000, more than the model was made for"):
+        check(project, **longer)
+    [doubt] = check(project, **longer, serverEnv=["VLLM_ALLOW_LONG_MAX_MODEL_LEN=1"]).doubts
+    assert doubt.startswith("qwen-oci: modelcar:vllm.maxModelLen: 4000 tokens")
+    assert check(project).doubts == ()
+
+
+def test_folders_that_arguments_name_are_looked_for_in_the_lock(project: Path) -> None:
+    with pytest.raises(InputError, match=r"the model's lock has no draft/config\.json"):
+        check(project, serverArgs=["--spec-model", "/mnt/models/draft"])
