@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="of gpu-report.md and .json (default: docs)"
     )
+    parser.add_argument(
+        "--kernels", type=Path, metavar="FOLDER", help="that another machine's report saved, to be used here"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the report that is there")
     parser.add_argument(
         "--keep", action="store_true", help="leave platform and models for another part of it"
@@ -92,7 +95,14 @@ def _report(options: argparse.Namespace, deadline: float, began: float) -> int:
         print(f"{time.monotonic() - began:7.1f} s  {line}", flush=True)
 
     site = Site(found.gpus, say)
-    all_steps = steps(site, models, pairs)
+    if options.kernels and not options.kernels.is_dir():
+        raise refuse(
+            "--kernels",
+            options.kernels,
+            allowed="a folder that a report of another machine left",
+            fix="copy its .local/gpu-report/kernels to here",
+        )
+    all_steps = steps(site, models, pairs, options.kernels)
     _known(options, all_steps)
     if options.list:
         for step in all_steps:
@@ -178,6 +188,8 @@ def _command() -> str:
     if "--out" in given:  # where it is written to is nobody else's business
         place = given.index("--out")
         given = given[:place] + given[place + 2 :]
+    if "--kernels" in given:
+        given[given.index("--kernels") + 1] = "FOLDER"
     told = " ".join(given)
     return f'make gpu-report ARGS="{told}"' if told else "make gpu-report"
 

@@ -6,6 +6,7 @@ them are the report's other pods, whose caches are empty and which are told `off
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import sys
@@ -14,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from local.gpu_report.children import Failed
+from local.gpu_report.children import Failed, last_words
+from local.gpu_report.machine import identity
 from local.gpu_report.site import Model, Site
 from local.instance import PROJECT
 
@@ -26,29 +28,58 @@ _SECTOR = 4096
 HIT = "hit"
 
 
+def given(folder: Path | None, model: Model) -> Path | None:
+    """Return what another machine's report has saved of a model, where its folder has that."""
+    found = folder / f"{model.stack}.tar" if folder else None
+    return found if found and found.exists() else None
+
+
 def save(site: Site, model: Model) -> dict[str, Any]:
     """Save what the model's ready pod has compiled; return its layer, and the floor of reading the weights.
+
+    The site's folder of kernels gets it too, for a report of another machine.
 
     Raises:
         Failed: nothing was saved.
     """
+    archive = site.kernels / f"{model.stack}.tar"
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    found = _change(site, model, "save", "--out", str(archive))
+    cards = [card.name for card in site.gpus.cards] if site.gpus else []
+    archive.with_suffix(".json").write_text(json.dumps({"machine": identity(site.gpus), "cards": cards}))
+    return {"command": "make kernels", **found}
+
+
+def add(site: Site, model: Model, archive: Path) -> dict[str, Any]:
+    """Take what another machine's report has saved; return what `save` does, and which machine that was.
+
+    Raises:
+        Failed: it cannot be added.
+    """
+    told = json.loads(archive.with_suffix(".json").read_text())
+    if told["machine"] == identity(site.gpus):
+        raise Failed(f"{archive} was saved on this machine: --kernels is for another one's")
+    found = _change(site, model, "add", str(archive))
+    return {"command": "make kernels", "ofMachine": told["machine"], "ofCards": told["cards"], **found}
+
+
+def _change(site: Site, model: Model, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "operations", "--project", str(site.project)]
+    before = site.lock(model).kernels
     done = site.children.run(
-        f"{model.stack}-kernels",
-        [*command, "kernels", "save", "--stack", model.stack],
+        f"{model.stack}-kernels-{arguments[0]}",
+        [*command, "kernels", *arguments, "--stack", model.stack],
         folder=PROJECT,
         env=site.variables,
     )
-    entries = site.lock(model).kernels
+    entries = [entry for entry in site.lock(model).kernels if entry not in before] or site.lock(model).kernels
     if not entries:
-        raise Failed(f"the lock has no kernels: {done.said[-300:]}")
+        raise Failed(f"the lock has no kernels: {last_words(done.said)}")
     entry = entries[-1]
-    files = site.unpacked(model)
     return {
-        "command": "make kernels",
         "seconds": round(done.seconds, 1),
         "layer": {"name": entry.name, "digest": entry.digest, "bytes": entry.size},
-        "weightsReadDirectly": round(read_directly(files), 2),
+        "weightsReadDirectly": round(read_directly(site.unpacked(model)), 2),
     }
 
 

@@ -82,6 +82,7 @@ class Site:
         self.backend = self.project / ".state"
         self.children = Children(self.folder / "logs")
         self.instance: Instance = load("local")
+        self.kernels = self.folder / "kernels"
 
     def begin(self) -> None:
         """Note what was there before the report, or before the first part of one that is made in parts."""
@@ -173,6 +174,10 @@ class Site:
         return Cluster.of(
             load_settings({"modelcar:platformFile": str(self.instance.settings_file)}, self.project)
         )
+
+    def server_env(self, *more: str) -> list[str]:
+        """Return the server's variables as the platform has them, and more."""
+        return [*self._platform_says("serverEnv"), *more]
 
     # --- the project ------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -51,6 +52,9 @@ time.sleep(3600)
 """
 
 
+#: vLLM's engine goes on from what its API server has imported, and does not import it once more.
+ONE_IMPORT = ("VLLM_WORKER_MULTIPROC_METHOD=fork",)
+
 #: What Pulumi says of a failed run beside the reasons.
 _SUMS_UP = re.compile(r"error: (update failed|\d+ errors? occurred:)")
 
@@ -74,15 +78,16 @@ GPU = Scale((1, 64), 512, 5, 300.0, 64)
 CPU = Scale((1, 4), 16, 1, 240.0, 2)
 
 
-def steps(site: Site, models: Sequence[Model], pairs: int) -> list[Step]:
+def steps(site: Site, models: Sequence[Model], pairs: int, kernels_from: Path | None = None) -> list[Step]:
     """Return all steps of a report.
 
     Args:
         site: where they are done.
         models: that are measured.
-        pairs: how often each is started by itself and as a pod.
+        pairs: how often each is started by itself, as a pod, with kernels, and with all that shortens it.
+        kernels_from: a folder with what another machine's report has saved.
     """
-    report = _Report(site)
+    report = _Report(site, kernels_from)
     found = [
         Step("doctor", lambda: report.command("doctor", "doctor", stack.STACK, check=False), 60),
         Step("up", report.up, 900, least=30),
@@ -109,8 +114,8 @@ def steps(site: Site, models: Sequence[Model], pairs: int) -> list[Step]:
 class _Report:
     """The steps' work."""
 
-    def __init__(self, site: Site) -> None:
-        self.site = site
+    def __init__(self, site: Site, kernels_from: Path | None) -> None:
+        self.site, self.kernels = site, kernels_from
         self.scale = GPU if site.gpus else CPU
         self.cards = len(site.gpus.cards) if site.gpus else 0
 
@@ -154,26 +159,26 @@ class _Report:
             Step(pushed, lambda: self.pushed(model), 300, least=20, standing=lambda: self.is_pushed(model)),
             Step(served, lambda: self.served(model), start + 120, least=60, needs=(pushed,)),
         ]
-        for number in range(1, pairs + 1):
-            log = f"{model.stack}-bare-{number}"
-            found += [
-                one(f"bare {number}", partial(self.bare, model, log), served),
-                one(f"pod {number}", lambda: self.pod(model), served),
-            ]
         unfit = "" if self.cards else "without a GPU the server compiles nothing here"
         saved = f"{model.like}/saved"
         found.append(
             Step(saved, lambda: self.save_kernels(model), start + 120, least=60, needs=(served,), unfit=unfit)
         )
-        found += [
-            one(f"kernels {number}", lambda: self.with_kernels(model), saved, unfit)
-            for number in range(1, pairs + 1)
-        ]
+        for number in range(1, pairs + 1):  # in turn, so that what changes on a machine meets all kinds alike
+            log = f"{model.stack}-bare-{number}"
+            found += [
+                one(f"bare {number}", partial(self.bare, model, log), served),
+                one(f"pod {number}", lambda: self.pod(model), served),
+                one(f"kernels {number}", lambda: self.with_kernels(model), saved, unfit),
+                one(f"all {number}", lambda: self.with_all(model), saved, unfit),
+            ]
         return found
 
     def save_kernels(self, model: Model) -> Found:
-        """Save what a pod of the model has compiled, and send the image with it."""
+        """Save what a pod of the model has compiled, or take another machine's, and send the layer."""
         site, name = self.site, model.stack
+        if archive := kernels.given(self.kernels, model):
+            return kernels.add(site, model, archive)
         if not any(is_ready(pod) for pod in site.pods(site.cluster(name), name)):
             self._make_room()
             site.select(name)
@@ -184,6 +189,12 @@ class _Report:
     def with_kernels(self, model: Model) -> Found:
         """Start the model's pod as `pod` does, with the kernels of its image."""
         found = self.pod(model, kernels="require")
+        kernels.require_hit(found)
+        return found
+
+    def with_all(self, model: Model) -> Found:
+        """Start the model's pod with all that shortens a start: kernels, and vLLM's imports done once."""
+        found = self.pod(model, kernels="require", serverEnv=self.site.server_env(*ONE_IMPORT))
         kernels.require_hit(found)
         return found
 
@@ -298,7 +309,9 @@ class _Report:
         )
         found["coldstart"] = site.operate(f"{name}-coldstart", "coldstart", name)
         found["answers"] = answers(site.server(name, pod), self.scale.answers)
-        return {"pageCacheDropped": dropped, **found, "rates": self.rates(model, pod)}
+        # Compiled or copied, kernels are the same: one look at their speed will do.
+        repeats = 1 if "kernels" in own else None
+        return {"pageCacheDropped": dropped, **found, "rates": self.rates(model, pod, repeats)}
 
     def _watched(self, name: str, up: subprocess.Popen[bytes]) -> Found:
         """Time a pod from its making to its first token; Kubernetes itself notes whole seconds."""
@@ -330,13 +343,19 @@ class _Report:
     # --- two GPUs ---------------------------------------------------------------------------------
 
     def two_gpus(self, models: Sequence[Model]) -> list[Step]:
-        """Return the step of two GPUs in one pod."""
+        """Return the steps of two GPUs in one pod, without and with kernels."""
         if not models:
             return []
         largest = max(models, key=lambda model: model.size)
         unfit = "" if self.cards > 1 else f"this machine has {self.cards or 'no'} GPU"
         needs = (f"{largest.like}/pushed",)
-        return [Step("two-gpus", lambda: self.split(largest), self.scale.start + 150, 90, needs, unfit=unfit)]
+        bound = self.scale.start + 150
+        return [
+            Step("two-gpus", lambda: self.split(largest), bound, 90, needs, unfit=unfit),
+            Step(
+                "two-gpus-kernels", lambda: self.split_again(largest), bound, 60, ("two-gpus",), unfit=unfit
+            ),
+        ]
 
     def split(self, model: Model) -> Found:
         """Serve a model with gpuCount 2 and nothing else said: each layer is shared by both cards."""
@@ -351,7 +370,14 @@ class _Report:
         if site.gpus:
             found["evidence"] = evidence(site.cluster(name), pod)
         found["coldstart"] = site.operate(f"{name}-coldstart-two", "coldstart", name)
+        found["saved"] = kernels.save(site, model)["layer"]
         return found | {"rates": self.rates(model, pod)}
+
+    def split_again(self, model: Model) -> Found:
+        """Start it once more, each rank with what it has compiled before."""
+        found = self.pod(model, gpuCount=2, kernels="require")
+        kernels.require_hit(found)
+        return found
 
     # --- bad input --------------------------------------------------------------------------------
 

@@ -24,9 +24,11 @@ def test_a_small_model_goes_the_whole_way_beside_a_bare_server(platform: Platfor
         "runbook",
         "smoke",
         "two-gpus",
+        "two-gpus-kernels",
         "filled-card",
         "small/saved",
         "small/kernels 1",
+        "small/all 1",
     }
     assert {name for name, step in steps.items() if step["state"] != "passed"} == unfit, said
 

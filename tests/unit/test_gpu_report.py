@@ -9,10 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import psutil
@@ -344,19 +345,16 @@ def test_what_a_machine_cannot_do_is_said(site: Site) -> None:
     assert [name.partition("/")[2] for name in order] == [
         "pushed",
         "served",
-        "bare 1",
-        "pod 1",
-        "bare 2",
-        "pod 2",
         "saved",
-        "kernels 1",
-        "kernels 2",
+        *("bare 1", "pod 1", "kernels 1", "all 1"),
+        *("bare 2", "pod 2", "kernels 2", "all 2"),
     ]
     without = steps(Site(None, lambda _: None), models, 1)
     compiles = "without a GPU the server compiles nothing here"
     assert {step.name: step.unfit for step in without if step.unfit} == {
-        **{f"{model.like}/{name}": compiles for model in models for name in ("saved", "kernels 1")},
+        **{f"{model.like}/{name}": compiles for model in models for name in ("saved", "kernels 1", "all 1")},
         "two-gpus": "this machine has no GPU",
+        "two-gpus-kernels": "this machine has no GPU",
         "filled-card": "this machine has no GPU",
     }
 
@@ -483,18 +481,22 @@ def test_a_goal_that_is_missed_is_told_so() -> None:
     assert "| +20.0 s | **missed** |" in page(with_goals(slow))
 
 
-def with_kernels(cache: str = "hit", text: str = "same") -> Found:
+def with_kernels(cache: str = "hit", text: str = "same", **whose: Any) -> Found:
     told = document()
     phases = [
-        {"name": "weights", "read": 2.2, "cache": None},
-        {"name": "compile", "read": None, "cache": cache},
+        {"name": "weights", "seconds": 3.0, "read": 2.2, "cache": None},
+        {"name": "compile", "seconds": 4.0, "read": None, "cache": cache},
     ]
     cold = {**start(110, 400, 10_000)["found"], "ready": 100.0, "answers": "same"}
     warm = {**cold, "ready": 55.0, "firstToken": 56.0, "answers": text, "coldstart": {"server": phases}}
     told["steps"] |= {
         "m/pod 1": {"state": "passed", "found": cold},
-        "m/saved": {"state": "passed", "found": {"layer": {"bytes": 900_000}, "weightsReadDirectly": 2.0}},
+        "m/saved": {
+            "state": "passed",
+            "found": {"layer": {"name": "k-1", "bytes": 900_000}, "weightsReadDirectly": 2.0, **whose},
+        },
         "m/kernels 1": {"state": "passed", "found": warm},
+        "m/all 1": {"state": "passed", "found": {**warm, "ready": 40.0}},
     }
     return told
 
@@ -502,6 +504,7 @@ def with_kernels(cache: str = "hit", text: str = "same") -> Found:
 def test_what_kernels_are_worth_is_held_to_goals() -> None:
     found = {goal["name"]: (goal["value"], goal["met"]) for goal in with_goals(with_kernels())["goals"]}
     assert found["ready with kernels that this machine saved, over ready without"] == ("0.55", True)
+    assert found["ready with kernels and one import, over ready without"] == ("0.40", True)
     assert found["first token after ready, with kernels over without"] == ("0.10", True)
     assert found["answers at temperature 0, with and without"] == ("equal", True)
     assert found["bytes added to the image"] == ("0.90 MB", True)
@@ -509,6 +512,50 @@ def test_what_kernels_are_worth_is_held_to_goals() -> None:
     other = with_goals(with_kernels(text="another"))["goals"]
     assert [goal["value"] for goal in other if "temperature" in goal["name"]] == ["differ"]
     assert not [goal for goal in with_goals(document())["goals"] if "kernels" in goal["name"]], "not measured"
+
+
+def test_kernels_of_another_machine_are_told_so() -> None:
+    told = with_goals(with_kernels(ofMachine="abc", ofCards=["NVIDIA H200"]))
+    assert "ready with kernels that another machine saved, over ready without" in page(told)
+    assert "those that another machine, NVIDIA H200 saved, `k-1`, 878.9 KiB" in page(told)
+    assert "those that this machine saved" in page(with_goals(with_kernels()))
+
+
+class Kernels:
+    """A site whose lock gets an entry by each command on kernels. cards: of the machine."""
+
+    def __init__(self, folder: Path, cards: str) -> None:
+        self.kernels, self.project, self.variables = folder, folder, dict[str, str]()
+        self.gpus = SimpleNamespace(cards=[SimpleNamespace(name="NVIDIA H200", uuid=cards)])
+        self.children, self.ran = self, list[str]()
+
+    def run(self, log: str, command: Sequence[str], **_: Any) -> SimpleNamespace:
+        self.ran = list(command)
+        if "--out" in command:
+            Path(command[command.index("--out") + 1]).write_bytes(b"archive")
+        return SimpleNamespace(seconds=1.0, said="")
+
+    def lock(self, _: Model) -> SimpleNamespace:
+        return SimpleNamespace(kernels=[SimpleNamespace(name="k-1", digest="sha256:1", size=5)])
+
+    def unpacked(self, _: Model) -> Path:
+        return self.project
+
+
+def test_what_one_machine_saves_another_one_takes(tmp_path: Path) -> None:
+    model = Model("qwen2.5-0.5b")
+    here = cast(Site, Kernels(tmp_path, "GPU-a"))
+    assert kernels.given(tmp_path, model) is kernels.given(None, model) is None
+    kernels.save(here, model)
+    archive = kernels.given(tmp_path, model)
+    assert archive == tmp_path / "qwen2-5-0-5b.tar"
+    with pytest.raises(Failed, match="was saved on this machine"):
+        kernels.add(here, model, archive)
+    there = Kernels(tmp_path / "other", "GPU-b")
+    there.project.mkdir()
+    found = kernels.add(cast(Site, there), model, archive)
+    assert found["ofCards"] == ["NVIDIA H200"]
+    assert there.ran[-4:] == ["add", str(archive), "--stack", "qwen2-5-0-5b"]
 
 
 @pytest.mark.parametrize(("cache", "passes"), [("hit", True), ("partly", False), ("miss", False)])
