@@ -81,7 +81,7 @@ def _env(instance: Instance, _: argparse.Namespace) -> int:
     tools = collect(lambda line: print(line, file=sys.stderr), embedded=not own)
     variables = stack.environment(instance, tools)
     if not own:
-        variables["KUBECONFIG"] = str(instance.kubeconfig)
+        variables |= {"KUBECONFIG": str(instance.kubeconfig), "KUBECACHEDIR": str(instance.kubectl_cache)}
     for name, value in variables.items():
         up.say(f"export {name}={shlex.quote(value)}")
     return 0

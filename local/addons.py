@@ -6,6 +6,7 @@ with nothing changed but the images: roles, services, webhooks and certificates 
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -116,6 +117,9 @@ def remove(instance: Instance, tools: Toolbox, names: Sequence[str], say: Progre
         for part in filter(None, parts):
             gone = ("delete", "--ignore-not-found", f"--timeout={READY_SECONDS}s", "-f", "-")
             kubectl(instance, tools, *gone, documents=part)
+        shutil.rmtree(
+            instance.kubectl_cache, ignore_errors=True
+        )  # or `get all` asks for their kinds for hours
         say(f"{name} is removed")
 
 

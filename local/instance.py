@@ -105,6 +105,11 @@ class Instance:
         return self.state / "buildx"
 
     @property
+    def kubectl_cache(self) -> Path:
+        """Where kubectl keeps for hours which kinds a cluster has: the next one at its address has others."""
+        return self.state / "kubectl"
+
+    @property
     def buildkit_socket(self) -> Path:
         """BuildKit's socket, which the host's buildx connects to."""
         return self.state / "buildkitd.sock"

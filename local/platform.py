@@ -347,9 +347,12 @@ def kubectl(
     """
     text = yaml.safe_dump_all(documents) if documents is not None else None
     command = [tools["kubectl"], "--kubeconfig", str(instance.kubeconfig), *arguments]
+    environment = {**os.environ, "KUBECACHEDIR": str(instance.kubectl_cache)}
     deadline = time.monotonic() + patience
     while True:
-        result = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            command, input=text, capture_output=True, text=True, check=False, env=environment
+        )
         if "connection refused" not in result.stderr or time.monotonic() > deadline:
             break
         time.sleep(0.5)

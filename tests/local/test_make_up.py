@@ -115,6 +115,13 @@ def test_a_second_make_up_changes_nothing_and_is_quick(served: Platform) -> None
     assert seconds < 30
 
 
+def test_kubectl_keeps_what_it_knows_of_a_cluster_with_that_clusters_data(served: Platform) -> None:
+    served.kubectl("get", "inferenceservices", "-A")
+    kept = served.checkout.folder / ".local/local/kubectl/discovery"
+    kinds = [path.read_text() for path in kept.rglob("serverresources.json")]
+    assert any("inferenceservices" in text for text in kinds), "the next cluster at this address has others"
+
+
 def test_status_shows_every_process(served: Platform) -> None:
     shown = served.checkout.make("status").stdout
     for name in ("registry", "buildkitd", "etcd", "kube-apiserver", "kubelet", "containerd", "kserve"):
