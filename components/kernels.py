@@ -150,6 +150,16 @@ _NOT_IN_KEYS = (
     *("--tokenizer", "--hf-token", "--download-dir", "--disable-uvicorn-", "--exclude-log-", "--h11-"),
 )
 _IN_KEYS = ("VLLM_", "TORCH", "TRITON_", "INDUCTOR_")
+#: Of those what vLLM 0.23 leaves out of them (vllm/envs.py, compile_factors).
+_IN_NO_KEY = (
+    *("VLLM_WORKER_MULTIPROC_METHOD", "VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE"),
+    *("VLLM_MEDIA_", "VLLM_ASSETS_CACHE", "VLLM_IMAGE_FETCH_TIMEOUT", "VLLM_VIDEO_", "VLLM_MAX_AUDIO_"),
+    *("VLLM_PORT", "VLLM_HOST_IP", "VLLM_RPC_BASE_PATH", "VLLM_DP_MASTER_", "VLLM_NIXL_SIDE_CHANNEL_HOST"),
+    *("VLLM_USAGE_", "VLLM_NO_USAGE_STATS", "VLLM_DO_NOT_TRACK", "VLLM_SERVER_DEV_MODE"),
+    *("VLLM_LOG_STATS_INTERVAL", "VLLM_DEBUG_LOG_", "VLLM_DEBUG_DUMP_PATH", "VLLM_RINGBUFFER_WARNING_"),
+    *("VLLM_HTTP_TIMEOUT_", "VLLM_ENGINE_ITERATION_TIMEOUT_S", "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"),
+    *("VLLM_KEEP_ALIVE_", "VLLM_CPU_", "VLLM_USE_MODELSCOPE", "VLLM_MODEL_REDIRECT_PATH"),
+)
 _NOT_SHOWN = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CACHE_ROOT", "CACHE_DIR", "LOGGING", "FORCE_AOT_LOAD")
 
 
@@ -167,7 +177,9 @@ def arguments_of(settings: Settings) -> tuple[str, ...]:
     variables = [
         entry
         for entry in settings.server_env
-        if entry.startswith(_IN_KEYS) and not any(part in entry.partition("=")[0] for part in _NOT_SHOWN)
+        if entry.startswith(_IN_KEYS)
+        and not entry.startswith(_IN_NO_KEY)
+        and not any(part in entry.partition("=")[0] for part in _NOT_SHOWN)
     ]
     return (*found, *sorted(variables))
 

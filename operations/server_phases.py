@@ -47,8 +47,11 @@ _READ = re.compile(r"Loading weights took ([\d.]+) seconds")
 _LOADED = re.compile(r"Directly load AOT compilation from path ")
 #: compilation/backends.py: only its graphs, out of the cache.
 _GRAPHS_LOADED = re.compile(r"Directly load the compiled graph\(s\) for compile range ")
-#: compilation/backends.py
-_COMPILED = re.compile(r"Dynamo bytecode transform time: |Compiling a graph for compile range ")
+#: compilation/backends.py: a graph that was in no cache.
+_COMPILED = re.compile(r"Compiling a graph for compile range ")
+#: compilation/backends.py: graphs are put together, after Dynamo or out of a whole model that was loaded
+#: (VllmSerializableFunction.finalize_loading).
+_PUT_TOGETHER = re.compile(r"Dynamo bytecode transform time: ")
 
 #: compilation/decorators.py: of a compiled model that is there, or half there, and does not load.
 _REFUSED = re.compile(r"Compiling model again due to a load failure from \S+, reason: (.*)")
@@ -124,13 +127,14 @@ class _Cache:
     """What the lines of a log tell of the compiled model: whether it was loaded."""
 
     def __init__(self) -> None:
-        self.loaded = self.graphs_loaded = self.compiled = False
+        self.loaded = self.graphs_loaded = self.compiled = self.put_together = False
         self.refused = ""
 
     def see(self, line: str) -> None:
         self.loaded = self.loaded or bool(_LOADED.search(line))
         self.graphs_loaded = self.graphs_loaded or bool(_GRAPHS_LOADED.search(line))
         self.compiled = self.compiled or bool(_COMPILED.search(line) or _SAVED.search(line))
+        self.put_together = self.put_together or bool(_PUT_TOGETHER.search(line))
         if found := _REFUSED.search(line):
             self.refused = found[1].strip()
 
@@ -138,7 +142,9 @@ class _Cache:
     def found(self) -> str | None:
         if self.loaded:
             return "part" if self.compiled else "hit"
-        return "part" if self.graphs_loaded else "miss" if self.compiled else None
+        if self.graphs_loaded:
+            return "part"
+        return "miss" if self.compiled or self.put_together else None
 
 
 def compile_cache(text: str) -> tuple[str | None, str]:

@@ -353,6 +353,12 @@ class Site:
             raise Failed(f"no pod of stack {name} is ready")
         return ready[0]
 
+    def keep_log(self, name: str, pod: JSON) -> None:
+        """Keep what the pod's server has said beside the logs of commands: it goes with the pod."""
+        told = pod["metadata"]["name"]
+        text = self.cluster(name).logs(namespace(name), told, "kserve-container", None, stamped=True)
+        (self.children.logs / f"{name}-{told}.log").write_text(text)
+
     def gone(self, name: str) -> None:
         """Wait until no pod of a stack is left, so that its GPU is free."""
         cluster, path = self.cluster(name), f"/api/v1/namespaces/{namespace(name)}/pods"

@@ -308,6 +308,7 @@ class _Report:
             f"   pod: answers after {found['health']:.1f} s, first token after {found['firstToken']:.1f} s"
         )
         found["coldstart"] = site.operate(f"{name}-coldstart", "coldstart", name)
+        site.keep_log(name, pod)
         found["answers"] = answers(site.server(name, pod), self.scale.answers)
         # Compiled or copied, kernels are the same: one look at their speed will do.
         repeats = 1 if "kernels" in own else None

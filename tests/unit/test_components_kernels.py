@@ -249,7 +249,12 @@ def test_a_server_from_the_machine_is_named_by_its_command_and_folders() -> None
 def test_arguments_that_are_in_none_of_vllms_keys_and_secrets_are_left_out() -> None:
     settings = load(
         serverArgs=["--api-key", "s3cret", "--gpu-memory-utilization=0.9", "--max-num-seqs", "8"],
-        serverEnv=["VLLM_API_KEY=s3cret", "VLLM_USE_FLASHINFER_SAMPLER=0", "OTHER=1"],
+        serverEnv=[
+            "VLLM_API_KEY=s3cret",
+            "VLLM_USE_FLASHINFER_SAMPLER=0",
+            "VLLM_WORKER_MULTIPROC_METHOD=fork",
+            "OTHER=1",
+        ],
         vllm={"maxModelLen": 4096},
     )
     told = kernels.arguments_of(settings)

@@ -14,6 +14,9 @@ LOADED = (
 )
 SAVED = "(EngineCore pid=84) INFO 11-28 16:48:30 [decorators.py:708] saved AOT compiled function to /x"
 DYNAMO = "(EngineCore pid=84) INFO 11-28 16:48:10 [backends.py:1148] Dynamo bytecode transform time: 3.1 s"
+COMPILED = (
+    "(EngineCore pid=84) INFO 11-28 16:48:20 [backends.py:393] Compiling a graph for compile range (1,"
+)
 GRAPHS = (
     "(EngineCore pid=84) INFO 11-28 16:48:20 [backends.py:290] Directly load the compiled graph(s) for "
     "compile range (1, 8192) from the cache, took 0.5 s"
@@ -29,7 +32,10 @@ NAME = "nvidia-h100-80gb-hbm3-x1-01234567"
     ("lines", "found"),
     [
         ([LOADED], "hit"),
-        ([LOADED, DYNAMO], "part"),
+        ([DYNAMO, GRAPHS, LOADED], "hit"),  # on a GPU: its graphs are put together out of the loaded model
+        ([DYNAMO, LOADED, COMPILED], "part"),
+        ([LOADED, SAVED], "part"),  # another rank's
+        ([DYNAMO], "miss"),
         ([DYNAMO, GRAPHS], "part"),
         ([DYNAMO, SAVED], "miss"),
         ([SAVED], "miss"),
