@@ -63,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FOLDER", help="of gpu-report.md and .json (default: docs)"
     )
     parser.add_argument(
+        "--name", default="gpu-report", help="of the files, for one more report in a folder (gpu-report)"
+    )
+    parser.add_argument(
         "--kernels", type=Path, metavar="FOLDER", help="that another machine's report saved, to be used here"
     )
     parser.add_argument("--resume", action="store_true", help="go on with the report that is there")
@@ -114,8 +117,8 @@ def _report(options: argparse.Namespace, deadline: float, began: float) -> int:
 
     def save() -> None:
         whole = with_goals(document)
-        _write(out / "gpu-report.json", json.dumps(whole, indent=1) + "\n")
-        _write(out / "gpu-report.md", page(whole))
+        _write(out / f"{options.name}.json", json.dumps(whole, indent=1) + "\n")
+        _write(out / f"{options.name}.md", page(whole))
 
     say(found.found if not options.cpu else "without a GPU, as told")
     for name in site.children.end_leftovers():
@@ -127,7 +130,7 @@ def _report(options: argparse.Namespace, deadline: float, began: float) -> int:
         save()
         if not options.keep:
             site.finish()
-        say(f"report: {out / 'gpu-report.md'}, logs: {site.children.logs}")
+        say(f"report: {out / options.name}.md, logs: {site.children.logs}")
     for goal in with_goals(document)["goals"]:
         say(f"{goal['model']}: {goal['name']}: {goal['value']} (goal: {goal['goal']})")
     return 0 if passed else 1
@@ -155,8 +158,9 @@ def _known(options: argparse.Namespace, all_steps: Sequence[Step]) -> None:
 
 def _document(options: argparse.Namespace, out: Path, site: Site, models: Sequence[Model]) -> Found:
     """Return the report that is begun, or gone on with; what was found on another machine stays if whole."""
-    former = read_document(out / "gpu-report.json") if options.resume else {}
+    former = read_document(out / f"{options.name}.json") if options.resume else {}
     document: Found = {
+        "name": options.name,
         "cpu": options.cpu,
         "began": former.get("began") or datetime.now(UTC).isoformat(timespec="seconds"),
         "commands": list(dict.fromkeys([*former.get("commands", []), _command()])),

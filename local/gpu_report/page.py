@@ -36,6 +36,8 @@ def with_goals(document: Found) -> Found:
 
 def goals(document: Found, model: str) -> Iterator[Goal]:
     """Yield a model's goals, from the medians of all starts by itself and as a pod on one machine."""
+    if not any(name.startswith(f"{model}/bare ") for name in document["steps"]):
+        return
     bare, pod = _runs(document, model, "bare"), _runs(document, model, "pod")
     name = "first token of a pod, on top of bare vLLM's"
     if bare and pod:
@@ -140,7 +142,8 @@ def _head(document: Found) -> Iterator[str]:
     yield "# On a GPU: what was run and measured"
     yield ""
     yield "Written by `make gpu-report`, which runs the commands that anyone runs, and takes models of true"
-    yield "dimensions with random weights from their lock to their tokens. All figures: `gpu-report.json`."
+    yield "dimensions with random weights from their lock to their tokens. All figures:"
+    yield f"`{document['name']}.json`."
     yield ""
     if document["cpu"]:
         yield "**Run with `--cpu`: this shows that the way works, and says nothing of a GPU.**"
@@ -307,7 +310,7 @@ def _others(document: Found) -> Iterator[str]:
             yield f"- {_streams(one['streams'])}: {one['tokensPerSecond']:,.1f} tokens/s"
         yield ""
         again = found.get("two-gpus-kernels")
-        for title, one in (("first start, with its pull", two), ("with the kernels of both ranks", again)):
+        for title, one in (("first start", two), ("with the kernels of both ranks", again)):
             if one and (line := phases(one["coldstart"])):
                 yield f"{title}: {line}."
                 yield ""

@@ -456,6 +456,7 @@ def document(**more: Any) -> Found:
         },
     }
     return {
+        "name": "gpu-report",
         "cpu": False,
         "models": ["m"],
         "commands": ["make gpu-report"],

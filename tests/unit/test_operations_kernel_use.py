@@ -14,9 +14,7 @@ LOADED = (
 )
 SAVED = "(EngineCore pid=84) INFO 11-28 16:48:30 [decorators.py:708] saved AOT compiled function to /x"
 DYNAMO = "(EngineCore pid=84) INFO 11-28 16:48:10 [backends.py:1148] Dynamo bytecode transform time: 3.1 s"
-COMPILED = (
-    "(EngineCore pid=84) INFO 11-28 16:48:20 [backends.py:393] Compiling a graph for compile range (1,"
-)
+COMPILED = "(EngineCore pid=84) INFO 11-28 16:48:20 [backends.py:393] Compiling a graph for compile range (1,"
 GRAPHS = (
     "(EngineCore pid=84) INFO 11-28 16:48:20 [backends.py:290] Directly load the compiled graph(s) for "
     "compile range (1, 8192) from the cache, took 0.5 s"
