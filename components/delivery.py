@@ -29,7 +29,7 @@ from components.settings import Settings
 from components.smoke_test import SmokeTest
 from components.threads import in_thread
 from modelcar.errors import InputError
-from operations import gitops, keda, kserve_fit, placement
+from operations import gitops, keda, knative_fit, kserve_fit, placement
 
 #: Lines of differences that a preview shows; a review has the rest in Git.
 MOST_LINES = 200
@@ -55,7 +55,8 @@ async def require_fit(facts: Facts, cloud: GoogleCloud | None) -> None:
     """Refuse a cluster that is there and cannot serve the models; in a preview too, where it can be asked.
 
     Raises:
-        InputError: its KServe serves no modelcar, it lacks KEDA that a model needs, or it cannot be asked.
+        InputError: its KServe serves no modelcar, its Knative does not take a model, it lacks KEDA that a
+            model needs, or it cannot be asked.
     """
     settings, models = facts.stack.shared, facts.stack.models
     asks_kserve = settings.kserve.verify and not settings.kserve.install
@@ -67,6 +68,8 @@ async def require_fit(facts: Facts, cloud: GoogleCloud | None) -> None:
     if asks_kserve:
         knative = any(model.deployment_mode == "Knative" for model in models)
         await in_thread(kserve_fit.require, reached, "Knative" if knative else "Standard")
+        if knative:
+            await in_thread(knative_fit.require, reached, models)
     if asks_keda:
         await in_thread(keda.require, reached)
 

@@ -15,7 +15,7 @@ from typing import Any
 import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
 
-from components import kernels, oci, scheduling, termination
+from components import kernels, knative, oci, scheduling, termination
 from components.autoscaling import EXTERNAL
 from components.checks import USER_VARIABLES
 from components.guard import guarded
@@ -284,7 +284,7 @@ def labels(settings: Settings) -> dict[str, str]:
 
 def service_annotations(settings: Settings) -> dict[str, str]:
     """Return what KServe is told of the mode, whoever applies it; KServe copies annotations to the pods."""
-    found = mode_annotation(settings)
+    found = mode_annotation(settings) | knative.revision_annotations(settings)
     if fixed_replicas(settings):
         # A HorizontalPodAutoscaler could only do harm: it makes one replica of none.
         found[AUTOSCALER] = "none"
@@ -330,7 +330,9 @@ def revision(settings: Settings, storage_uri: str, service_account: str | None =
     pods = predictor(settings, storage_uri, service_account)
     for name in ("minReplicas", "maxReplicas", "deploymentStrategy", "canaryTrafficPercent"):
         pods.pop(name, None)
-    text = json.dumps([pods, serving_runtime(settings)], sort_keys=True, default=dict)
+    # Knative makes a revision of its own for these, which no pod shows.
+    told = list(filter(None, [knative.revision_annotations(settings)]))
+    text = json.dumps([pods, serving_runtime(settings), *told], sort_keys=True, default=dict)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -363,6 +365,7 @@ def predictor(
         **({"serviceAccountName": service_account} if service_account is not None else {}),
         **strategy(settings),
         **canary(settings),
+        **knative.timeout(settings),
         **termination.grace_period(settings),
         **scheduling.pods(settings),
     }

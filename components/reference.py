@@ -68,6 +68,7 @@ WITHOUT_DEFAULT = {
     "probes": "How patiently Kubernetes asks the server for its health",
     "termination": "How a pod that goes finishes what it has begun",
     "autoscaling": "How many pods there are, by KEDA; by KServe's HorizontalPodAutoscaler where not set",
+    "knative": "How long Knative waits for a pod and with one, in deploymentMode Knative",
     "sharedRuntime": "Name of a ServingRuntime that models share",
     "gpu": "GPU that the model needs, to choose a pool by",
     "nodePool": "Pool of GPU nodes; chosen by need where not set",

@@ -43,6 +43,8 @@ from components.google.settings import GoogleSettings
 from components.image_place import ImagePlace, ImageReference, registry_of
 from components.ingress import IngressSettings
 from components.kernels import problems as kernel_problems
+from components.knative import KnativeSettings
+from components.knative import problems as knative_problems
 from components.kserve_platform import KServeSettings
 from components.probes import ProbesSettings
 from components.runtime import VllmSettings
@@ -110,6 +112,7 @@ class Settings(BaseModel):
     namespace: Label = "kserve-demo"
     create_namespace: bool = True
     deployment_mode: Literal["Standard", "Knative"] = "Standard"
+    knative: KnativeSettings | None = None
     kserve: KServeSettings = Field(default_factory=lambda: KServeSettings.model_validate({}))
 
     # how nodes pull from a registry that does not know them by themselves
@@ -192,7 +195,7 @@ class Settings(BaseModel):
         """Check what no field can know alone; every finding is reported."""
         problems = [found for check in CHECKS if (found := check(self)) is not None]
         problems += [*runtime_problems(self), *scheduling_problems(self), *termination_problems(self)]
-        problems += [*kernel_problems(self), *autoscaling_problems(self)]
+        problems += [*kernel_problems(self), *autoscaling_problems(self), *knative_problems(self)]
         if self.google:
             problems += google_problems(self, self.google)
         if self.signature:
@@ -275,8 +278,8 @@ _LEANS_ON_IT = {"google": ("importExisting",), "autoscaling": ("minReplicas",)}
 #: Keys whose values are objects.
 _OBJECTS = frozenset(
     {
-        *("autoscaling", "egress", "gitops", "google", "ingress", "kserve", "probes", "scheduling"),
-        *("signature", "termination", "vllm"),
+        *("autoscaling", "egress", "gitops", "google", "ingress", "knative", "kserve", "probes"),
+        *("scheduling", "signature", "termination", "vllm"),
     }
 )
 

@@ -304,6 +304,8 @@ def _cluster(stack: Stack) -> Iterator[Line]:
         yield _webhooks(cluster, settings)
         if any(autoscaling.of(model) for model in stack.models):
             yield _keda(settings)
+        if any(model.deployment_mode == "Knative" for model in stack.models):
+            yield _knative(settings, stack)
         yield from _gpus(cluster, stack)
     except InputError as error:
         [problem] = error.problems
@@ -338,6 +340,17 @@ def _keda(settings: Settings) -> Line:
         [problem] = error.problems
         return Line("KEDA", "missing", problem.value, problem.fix)
     return Line("KEDA", "ok", "there, for modelcar:autoscaling")
+
+
+def _knative(settings: Settings, stack: Stack) -> Line:
+    from operations import knative_fit
+
+    try:
+        knative_fit.require(settings, stack.models)
+    except InputError as error:
+        shown = "; ".join(f"{problem.key}: {problem.value}" for problem in error.problems)
+        return Line("Knative", "missing", shown, error.problems[0].fix)
+    return Line("Knative", "ok", "takes what the models need")
 
 
 def _gpus(cluster: Any, stack: Stack) -> Iterator[Line]:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import yaml
 
 from local.addons import INGRESS_CLASS
 from tests.conftest import PROJECT, Platform
@@ -27,12 +29,13 @@ pytestmark = pytest.mark.extended
 FILE = "/models/chat_template.jinja"
 #: Knative's shortest, in seconds, so that the test is short: a window of requests, and the time after it.
 WINDOW, GRACE = 6, 5
+QUICK = {"stableWindowSeconds": WINDOW}
 
 
 @pytest.fixture(scope="module")
 def knative(platform: Platform) -> Iterator[Platform]:
     platform.checkout.make("platform", ARGS="--with knative")
-    short = {"data": {"stable-window": f"{WINDOW}s", "scale-to-zero-grace-period": f"{GRACE}s"}}
+    short = {"data": {"scale-to-zero-grace-period": f"{GRACE}s"}}
     patch = ("patch", "configmap", "config-autoscaler", "--type=merge", "-p", json.dumps(short))
     platform.kubectl("-n", "knative-serving", *patch)
     with default_mode(platform, "Knative"):
@@ -101,10 +104,13 @@ def test_a_model_goes_to_zero_and_its_first_request_is_held_and_answered(
             "-n", project.namespace, "get", "pods,ksvc,revisions,ingresses.networking.internal.knative.dev"
         )
 
-    project.configure(deploymentMode="Knative", minReplicas=0, maxReplicas=2)
+    # Knative's own parts alone may connect to the pods.
+    let_in = {"namespaces": ["knative-serving"]}
+    project.configure(deploymentMode="Knative", minReplicas=0, maxReplicas=2, knative=QUICK, ingress=let_in)
     ask = asker(ingress, project.up())
     to_zero = until(lambda: not pods(project), 120, told)
     assert project.preview() == []
+    assert waits(project) == (600, f"{project.config['startTimeoutSeconds']}s", f"{WINDOW}s")
     with ThreadPoolExecutor(20) as pool:
         found = sorted(pool.map(lambda _: ask("/models/config.json"), range(20)))
     assert {json.loads(text)["model_type"] for _, text in found} == {"qwen2"}
@@ -112,6 +118,66 @@ def test_a_model_goes_to_zero_and_its_first_request_is_held_and_answered(
         f"to zero {to_zero:.1f} s (window {WINDOW} s, grace {GRACE} s), first of 20 requests answered after "
         f"{found[0][0]:.1f} s, last after {found[-1][0]:.1f} s, none failed"
     )
+
+
+def waits(project: Project) -> tuple[int, str, str]:
+    """Return for how long the newest revision lets requests and starts take, and over what it counts."""
+    text = project.platform.kubectl("-n", project.namespace, "get", "revisions", "-o", "json")
+    newest = max(json.loads(text)["items"], key=lambda one: one["metadata"]["creationTimestamp"])
+    said = newest["metadata"]["annotations"]
+    deadline = said["serving.knative.dev/progress-deadline"]
+    return newest["spec"]["timeoutSeconds"], deadline, said["autoscaling.knative.dev/window"]
+
+
+def test_a_request_that_may_not_take_as_long_as_a_start_is_ended(
+    knative: Platform, project: Project, ingress: str
+) -> None:
+    project.configure(deploymentMode="Knative", minReplicas=0, knative={**QUICK, "timeoutSeconds": 1})
+    ask = asker(ingress, project.up())
+    until(lambda: not pods(project), 120, lambda: str(pods(project)))
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        ask("/models/config.json")
+    assert caught.value.code == 504
+    until(lambda: bool(pods(project)), 60, lambda: "no pod came")
+
+
+def test_a_knative_that_does_not_take_a_model_is_told_in_the_preview(
+    knative: Platform, project: Project
+) -> None:
+    said = {"nodeSelector": {"disk": "fast"}}
+    project.configure(deploymentMode="Knative", scheduling=said, knative={"timeoutSeconds": 601})
+    name = ("-n", "knative-serving", "patch", "configmap", "config-features", "--type=merge", "-p")
+    feature = "kubernetes.podspec-nodeselector"
+    knative.kubectl(*name, json.dumps({"data": {feature: "disabled"}}))
+    try:
+        shown = project.pulumi("preview", "--color=never", check=False).stdout
+    finally:
+        knative.kubectl(*name, json.dumps({"data": {feature: "enabled"}}))
+    assert f"config-features, {feature}: disabled" in shown
+    assert "modelcar:knative.timeoutSeconds: 601" in shown
+    assert "at most 600" in shown
+
+
+def test_vllm_itself_is_validated_idles_wakes_and_goes_back(knative: Platform) -> None:
+    """The commands that anyone runs on the local stack, in this mode."""
+    checkout = knative.checkout
+    own = checkout.folder / "Pulumi.local.yaml"
+    before = own.read_text()
+    told = yaml.safe_load(before)
+    del told["config"]["modelcar:rollout"]
+    told["config"] |= {"modelcar:deploymentMode": "Knative", "modelcar:serviceName": "in-knative"}
+    own.write_text(yaml.safe_dump(told))
+    try:
+        checkout.make("up")
+        validated = checkout.make("validate", STACK="local").stdout
+        assert "FAIL" not in validated
+        assert validated.count("PASS") >= 6
+        assert "pods of the model: none" in checkout.make("idle", STACK="local").stdout
+        checkout.make("wake", STACK="local")
+        assert "FAIL" not in checkout.make("validate", STACK="local").stdout
+    finally:
+        checkout.make("pulumi", ARGS="destroy --yes --skip-preview --stack local", check=False)
+        own.write_text(before)
 
 
 def test_a_canary_gets_its_share_and_no_request_fails(

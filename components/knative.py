@@ -1,0 +1,120 @@
+"""`modelcar:knative`: how long Knative waits, and how soon it takes pods away (deploymentMode Knative).
+
+A request that finds no pod is held by Knative's activator until one serves, and ends with status 504 when
+`timeoutSeconds` have passed, waiting and answering together; so it has to be longer than a cold start.
+https://knative.dev/docs/serving/configuration/config-defaults/
+https://knative.dev/docs/serving/autoscaling/scale-to-zero/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from components.checks import problem
+from components.google.settings import Section
+from modelcar.errors import Problem
+
+if TYPE_CHECKING:
+    from components.settings import Settings
+
+#: Seconds that a Knative as shipped lets a request take (`max-revision-timeout-seconds` of config-defaults).
+LONGEST = 600
+#: Knative's own bounds of what its autoscaler waits for, in seconds (WindowMin, WindowMax).
+SHORTEST_WINDOW, LONGEST_WINDOW = 6, 3600
+
+DEADLINE = "serving.knative.dev/progress-deadline"
+
+
+class KnativeSettings(Section):
+    """What Knative waits for, in seconds; where a field is not set, the cluster's own default holds.
+
+    timeout_seconds: of a request, the wait for a first pod included. A value above 600 takes a Knative whose
+        config-defaults allow it (max-revision-timeout-seconds); else the cluster refuses the service.
+    stable_window_seconds: over which requests are counted before pods go (Knative's own: 60).
+    scale_down_delay_seconds: for which fewer requests have to last before pods go (0).
+    last_pod_retention_seconds: for which the last pod stays after the decision for none (0).
+    """
+
+    timeout_seconds: int = Field(LONGEST, ge=1, le=86400)
+    stable_window_seconds: int | None = Field(None, ge=SHORTEST_WINDOW, le=LONGEST_WINDOW)
+    scale_down_delay_seconds: int | None = Field(None, ge=0, le=LONGEST_WINDOW)
+    last_pod_retention_seconds: int | None = Field(None, ge=0, le=LONGEST_WINDOW)
+
+
+_ANNOTATIONS = {
+    "stable_window_seconds": "autoscaling.knative.dev/window",
+    "scale_down_delay_seconds": "autoscaling.knative.dev/scale-down-delay",
+    "last_pod_retention_seconds": "autoscaling.knative.dev/scale-to-zero-pod-retention-period",
+}
+
+
+def revision_annotations(settings: Settings) -> dict[str, str]:
+    """Return what Knative is told; KServe copies an InferenceService's annotations to its revisions.
+
+    Knative gives a revision up that has no ready pod by its deadline, 600 s as shipped: ours is the time
+    that the stack gives a start (`modelcar:startTimeoutSeconds`).
+    """
+    if settings.deployment_mode != "Knative":
+        return {}
+    own = _own(settings)
+    values = {name: getattr(own, field) for field, name in _ANNOTATIONS.items()}
+    told = {name: f"{seconds}s" for name, seconds in values.items() if seconds is not None}
+    return {DEADLINE: f"{settings.start_timeout_seconds}s", **told}
+
+
+def timeout(settings: Settings) -> dict[str, Any]:
+    """Return the predictor's field for the longest request; Standard mode has none."""
+    return {"timeout": _own(settings).timeout_seconds} if settings.deployment_mode == "Knative" else {}
+
+
+#: Fields of a pod that Knative takes only where a feature is on: the feature, and whether it is as shipped.
+#: (0.48, pkg/apis/serving/fieldmask.go and pkg/apis/config/features.go)
+_FEATURES = {
+    "affinity": ("kubernetes.podspec-affinity", False),
+    "nodeSelector": ("kubernetes.podspec-nodeselector", False),
+    "priorityClassName": ("kubernetes.podspec-priorityclassname", False),
+    "schedulerName": ("kubernetes.podspec-schedulername", False),
+    "securityContext": ("kubernetes.podspec-securitycontext", False),
+    "tolerations": ("kubernetes.podspec-tolerations", False),
+    "topologySpreadConstraints": ("kubernetes.podspec-topologyspreadconstraints", False),
+}
+_VOLUMES = {
+    "emptyDir": ("kubernetes.podspec-volumes-emptydir", True),
+    "hostPath": ("kubernetes.podspec-volumes-hostpath", False),
+}
+
+
+def features_needed(pods: Mapping[str, Any], volumes: Iterable[Mapping[str, Any]]) -> dict[str, bool]:
+    """Return the features of Knative that a predictor needs, each with whether it is on as shipped.
+
+    Args:
+        pods: of the predictor; volumes: of its server.
+    """
+    found = dict(_FEATURES[field] for field in pods if field in _FEATURES)
+    return found | dict(_VOLUMES[kind] for volume in volumes for kind in volume if kind in _VOLUMES)
+
+
+def features_off(needed: Mapping[str, bool], data: Mapping[str, str] | None) -> list[str]:
+    """Return those that a ConfigMap `config-features` leaves off; `allowed` is as good as `enabled`."""
+    told = {name: text.casefold() for name, text in (data or {}).items()}
+    return [
+        name
+        for name, shipped in needed.items()
+        if told.get(name, "enabled" if shipped else "disabled") not in {"enabled", "allowed"}
+    ]
+
+
+def _own(settings: Settings) -> KnativeSettings:
+    return settings.knative or KnativeSettings.model_validate({})
+
+
+def problems(settings: Settings) -> list[Problem]:
+    """Return what does not go together."""
+    if settings.knative is None or settings.deployment_mode == "Knative":
+        return []
+    value = "set, in deployment mode Standard, which has none of it"
+    fix = "remove modelcar:knative; zero pods in mode Standard: modelcar:autoscaling"
+    return [problem("knative", value, "nothing, or deploymentMode Knative", fix)]
