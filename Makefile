@@ -141,8 +141,8 @@ gpu-report: env ## serve models of true dimensions on this machine's GPU, measur
 	@UV=$(abspath $(UV)) $(PYTHON) -m local.gpu_report $(ARGS)
 
 .PHONY: runbook
-runbook: env ## walk through the runbook from step 1 to 6 here, with a line of evidence for each
-	@$(LOCAL) runbook
+runbook: env ## walk through the runbook here, with evidence for each step; more: ARGS="--with keda,argocd"
+	@$(LOCAL) runbook $(ARGS)
 
 .PHONY: rehearse
 rehearse: env ## do what the workflows do to dev, on this machine and without an account

@@ -234,9 +234,10 @@ def _doctor(instance: Instance, arguments: argparse.Namespace) -> int:
     return 1 if any(line.state == "missing" for line in found) else 0
 
 
-def _runbook(instance: Instance, _: argparse.Namespace) -> int:
+def _runbook(instance: Instance, arguments: argparse.Namespace) -> int:
     tools = collect(up.indented, extra=signing_tools(up.stack_settings()))
-    return 0 if runbook.runbook(instance, tools, up.say) else 1
+    others = arguments.addons.split(",") if arguments.addons else ()
+    return 0 if runbook.runbook(instance, tools, up.say, others) else 1
 
 
 def _cold_start(_: Instance, arguments: argparse.Namespace) -> int:
@@ -334,6 +335,10 @@ def main() -> int:
                 "--with", dest="addons", metavar="NAMES", help=f"others' programs: {', '.join(addons.ADDONS)}"
             )
             command.add_argument("--without", metavar="NAMES", help="remove these again")
+        if name == "runbook":
+            command.add_argument(
+                "--with", dest="addons", metavar="NAMES", help="steps with others' programs: keda, argocd"
+            )
         if name == "pin":
             command.add_argument("image", help="IMAGE:TAG")
     arguments = parser.parse_args()

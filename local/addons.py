@@ -10,18 +10,20 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from local.debian import debian_script
 from local.instance import Instance
 from local.oci_push import digest_of
 from local.pki import NODE
 from local.plan import SERVICE_CIDR, TOOL_IMAGE
-from local.platform import APPLY, PlatformError, kubectl, restart
-from local.program_image import push_program
-from local.tools import KNATIVE, Progress, Toolbox, download_module, find_tool
+from local.platform import APPLY, PlatformError, await_definitions, kubectl, restart
+from local.program_image import push_files, push_program, with_libraries
+from local.tools import KNATIVE, Progress, Toolbox, download_module, find_tool, tools_folder
 from local.up import architecture
 from modelcar.errors import refuse
 
@@ -38,6 +40,7 @@ class Addon:
 
     objects: makes them, of the platform. after: addons that it needs. namespace: of its pods.
     restarts: processes of the platform that look for it when they start only.
+    images: pushes those that hold more than one program, and returns them as `programs` does.
     """
 
     programs: dict[str, str]
@@ -45,6 +48,7 @@ class Addon:
     namespace: str
     after: tuple[str, ...] = ()
     restarts: tuple[str, ...] = ()
+    images: Callable[[Instance, Toolbox, Progress], dict[str, str]] = lambda *_: {}
 
 
 def install(instance: Instance, tools: Toolbox, names: Sequence[str], say: Progress) -> None:
@@ -64,14 +68,13 @@ def install(instance: Instance, tools: Toolbox, names: Sequence[str], say: Progr
                 architecture(),
             )
             for image, program in addon.programs.items()
-        }
+        } | addon.images(instance, tools, say)
         documents = [_with_images(document, images) for document in addon.objects(instance, tools)]
         # Definitions and namespaces first: the API server takes nothing of a kind that it does not know yet.
         first = [one for one in documents if one["kind"] in {_DEFINITION, "Namespace"}]
         if first:
             kubectl(instance, tools, *APPLY, "-f", "-", documents=first)
-            established = ("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-            kubectl(instance, tools, *established)
+            await_definitions(instance, tools)
         rest = [one for one in documents if one not in first]
         kubectl(instance, tools, *APPLY, "-f", "-", documents=rest)
         _await_ready(instance, tools, addon.namespace)
@@ -81,9 +84,12 @@ def install(instance: Instance, tools: Toolbox, names: Sequence[str], say: Progr
 
 
 def _await_ready(instance: Instance, tools: Toolbox, namespace: str) -> None:
-    available = ("wait", "--for=condition=Available", "deployment", "--all")
+    timeout = f"--timeout={READY_SECONDS}s"
+    there = ("-n", namespace)
     try:
-        kubectl(instance, tools, "-n", namespace, *available, f"--timeout={READY_SECONDS}s")
+        # `kubectl wait` fails where one is so new that it has no conditions at all.
+        for one in kubectl(instance, tools, *there, "get", "deployment,statefulset", "-o", "name").split():
+            kubectl(instance, tools, *there, "rollout", "status", one, timeout)
     except PlatformError as error:
         pods = kubectl(instance, tools, "-n", namespace, "get", "pods")
         events = kubectl(instance, tools, "-n", namespace, "events", "--types=Warning")
@@ -112,14 +118,13 @@ def remove(instance: Instance, tools: Toolbox, names: Sequence[str], say: Progre
             parts[place].append(one)
         if any(one["kind"] == "Namespace" for one in documents):  # its pods would drain for ten minutes
             there = ("-n", addon.namespace, "delete")
-            kubectl(instance, tools, *there, "deployment", "--all")
+            kubectl(instance, tools, *there, "deployment,statefulset", "--all")
             kubectl(instance, tools, *there, "pod", "--all", "--grace-period=2")
         for part in filter(None, parts):
             gone = ("delete", "--ignore-not-found", f"--timeout={READY_SECONDS}s", "-f", "-")
             kubectl(instance, tools, *gone, documents=part)
-        shutil.rmtree(
-            instance.kubectl_cache, ignore_errors=True
-        )  # or `get all` asks for their kinds for hours
+        # Or `kubectl get all` asks for kinds that are gone for hours.
+        shutil.rmtree(instance.kubectl_cache, ignore_errors=True)
         say(f"{name} is removed")
 
 
@@ -323,6 +328,7 @@ KNATIVE_FEATURES = (
     "kubernetes.podspec-nodeselector",
     "kubernetes.podspec-securitycontext",
     "kubernetes.podspec-tolerations",
+    "kubernetes.podspec-volumes-hostpath",  # of the local stack alone, whose server is this machine's
 )
 #: Who does what Knative's Ingresses say: standins/knative_ingress.py, where a test runs it.
 INGRESS_CLASS = "modelcar.ingress.networking.knative.dev"
@@ -352,6 +358,69 @@ def _knative(_: Instance, __: Toolbox) -> list[dict[str, Any]]:
     return found
 
 
+# --- Argo CD
+
+
+#: By these names Argo CD's one program is each of its parts.
+ARGOCD_PARTS = ("application-controller", "applicationset-controller", "repo-server")
+_ARGOCD_MODULE = "github.com/argoproj/argo-cd/v3"
+_REDIS_PACKAGES = ("redis-server", "redis-tools", "libjemalloc2", "liblzf1", "libatomic1")
+#: Of this machine: what fetches a repository, over HTTPS too, and whom it trusts.
+_GIT = ("/usr/bin/git", "/usr/lib/git-core/git-remote-https")
+_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+
+
+def _argocd(_: Instance, __: Toolbox) -> list[dict[str, Any]]:
+    """Argo CD without its web server (`core-install.yaml`), as `kubectl -n argocd apply` brings it."""
+    module = Path(download_module("argocd", _ARGOCD_MODULE)["Dir"])
+    name = "argocd"
+    found = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}]
+    for document in yaml.safe_load_all((module / "manifests/core-install.yaml").read_text()):
+        if document["kind"] not in {_DEFINITION, "ClusterRole", "ClusterRoleBinding"}:
+            document["metadata"]["namespace"] = name
+        found.append(document)
+    return found
+
+
+def _argocd_images(instance: Instance, tools: Toolbox, say: Progress) -> dict[str, str]:
+    """Push Argo CD with git and a shell, as its own image has them, and Debian's redis."""
+    parts = {f"/usr/local/bin/argocd-{part}": "argocd" for part in ARGOCD_PARTS}
+    files: dict[str, Path | str] = {
+        "/usr/local/bin/argocd": find_tool("argocd", say),
+        **parts,
+        "/bin/busybox": tools.programs["busybox"],
+        **{f"/bin/{name}": "busybox" for name in ("cp", "sh")},
+        **with_libraries(map(Path, _GIT)),
+        "/usr/lib/git-core/git-remote-http": "git-remote-https",
+    }
+    if Path(_AUTHORITIES).exists():
+        files[_AUTHORITIES] = Path(_AUTHORITIES)
+    folder = tools_folder() / "redis"
+    debian_script("redis-server", list(_REDIS_PACKAGES), folder)
+    root = folder / "debian"
+    places = [str(path) for path in root.glob("**/*-linux-gnu")]
+    program = root / "usr/bin/redis-server"
+    redis = with_libraries([program], ":".join(places))
+    push = partial(push_files, registry=instance.registry, architecture=architecture())
+    path = "PATH=/usr/local/bin:/usr/bin:/bin"
+    return {
+        "quay.io/argoproj/argocd": push(
+            files,
+            name="argocd",
+            config={"User": "999", "Env": [path, "HOME=/home/argocd", "ARGOCD_GPG_ENABLED=false"]},
+        ),
+        "public.ecr.aws/docker/library/redis": push(
+            redis,
+            name="redis",
+            config={
+                "User": "999:1000",
+                "Entrypoint": [str(program)],
+                "Env": [f"LD_LIBRARY_PATH={':'.join(places)}"],
+            },
+        ),
+    }
+
+
 ADDONS = {
     "services": Addon({"built/kube-proxy": "kube-proxy"}, _services, "kube-system"),
     "dns": Addon({"built/coredns": "coredns"}, _dns, "kube-system", after=("services",)),
@@ -372,4 +441,5 @@ ADDONS = {
         after=("dns",),
         restarts=("kserve",),
     ),
+    "argocd": Addon({}, _argocd, "argocd", after=("dns",), images=_argocd_images),
 }

@@ -376,8 +376,17 @@ def _install_kserve(instance: Instance, tools: Toolbox) -> None:
     files = [argument for path in kserve.crd_files(tools.kserve) for argument in ("-f", str(path))]
     kubectl(instance, tools, *APPLY, *files, patience=CRASH_SECONDS)
     _apply(instance, tools, [*kserve.definitions(tools.kserve), *netfilter.definitions()])
-    _wait(lambda: not _unserved(instance, tools), 60, lambda: f"CRDs: {_unserved(instance, tools)}")
+    await_definitions(instance, tools)
     (instance.state / CRDS_READY).touch()
+
+
+def await_definitions(instance: Instance, tools: Toolbox) -> None:
+    """Wait until the API server takes objects of all kinds that are defined.
+
+    Raises:
+        PlatformError: it does not; with their names.
+    """
+    _wait(lambda: not _unserved(instance, tools), 60, lambda: f"CRDs: {_unserved(instance, tools)}")
 
 
 def _unserved(instance: Instance, tools: Toolbox) -> list[str]:

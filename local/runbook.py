@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from local import stack
+from local import platform, stack
+from local.argocd import ArgoError
 from local.instance import PROJECT, Instance
+from local.runbook_addons import Addons, NotInTimeError
 from local.tools import Progress, Toolbox
 from local.up import stack_settings
+from modelcar.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,17 @@ class _Failed(Exception):
     """A command did not end as it should; the message is what it said last."""
 
 
-def runbook(instance: Instance, tools: Toolbox, progress: Progress) -> bool:
+#: What a step fails with.
+EXPECTED = (
+    *(_Failed, NotInTimeError, ArgoError, InputError, platform.PlatformError, stack.PulumiError),
+    *(subprocess.CalledProcessError, httpx.HTTPError, OSError, ValueError, KeyError),
+)
+
+
+def runbook(instance: Instance, tools: Toolbox, progress: Progress, others: Sequence[str] = ()) -> bool:
     """Walk through the runbook, with the local stack; return whether every step went as it should.
 
-    A step that fails ends the walk: those after it rest on it.
+    A step that fails ends the walk: those after it rest on it. others: addons, each with a step of its own.
     """
     walk = _Walk(instance, tools)
     steps: tuple[tuple[str, Callable[[], str]], ...] = (
@@ -43,12 +53,13 @@ def runbook(instance: Instance, tools: Toolbox, progress: Progress) -> bool:
         ("4 deployment", walk.deployment),
         ("5 validation, offline", walk.validation),
         ("6 scale to zero, and back", walk.scale),
+        *Addons(instance, tools, progress, walk.run).steps(others).items(),
     )
     for name, run in steps:
         progress(f"── {name}")
         try:
             found = Step(name, True, run())
-        except (_Failed, stack.PulumiError, httpx.HTTPError, ValueError, KeyError) as error:
+        except EXPECTED as error:
             found = Step(name, False, str(error))
         walk.done.append(found)
         if not found.passed:
@@ -73,7 +84,7 @@ class _Walk:
 
     def image(self) -> str:
         model = str(stack_settings()["model"])
-        self.digest = self._run(sys.executable, "-m", "modelcar", "digest", model).strip()
+        self.digest = self.run(sys.executable, "-m", "modelcar", "digest", model).strip()
         return f"{model} will be {self.digest}: known from the lock, before the build"
 
     def smoke(self) -> str:
@@ -101,9 +112,10 @@ class _Walk:
         return "no pod while idle; serves again, and passes validation again"
 
     def _local(self, *arguments: str) -> str:
-        return self._run(sys.executable, "-m", "local", "--name", self.instance.name, *arguments)
+        return self.run(sys.executable, "-m", "local", "--name", self.instance.name, *arguments)
 
-    def _run(self, *command: str) -> str:
+    def run(self, *command: str) -> str:
+        """Run a command in the project; return what it printed."""
         result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
         if result.returncode:
             said = [line for line in (result.stdout + result.stderr).splitlines() if line.strip()]

@@ -42,6 +42,7 @@ KUBE_ROUTER_VERSION = "2.1.0"
 KANIKO_VERSION = "1.24.0"
 KYVERNO_VERSION = "1.19.1"
 COREDNS_VERSION = "1.15.0"
+ARGOCD_VERSION = "3.2.2"
 KEDA_VERSION = "2.21.0"
 KNATIVE_VERSION = "0.48.1"
 #: Programs of Knative Serving.
@@ -103,6 +104,7 @@ class Plugin(Tool):
 _K8S = "k8s.io/component-base/version"
 _K8S_FLAGS = f"-X {_K8S}.gitVersion=v{KUBERNETES_VERSION} -X {_K8S}.gitMajor=1 -X {_K8S}.gitMinor=34"
 
+_ARGOCD_FLAGS = f"-X github.com/argoproj/argo-cd/v3/common.version={ARGOCD_VERSION}"
 _KEDA_FLAGS = f"-X github.com/kedacore/keda/v2/version.Version={KEDA_VERSION}"
 
 TOOLS = (
@@ -223,6 +225,7 @@ TOOLS = (
         Tool(f"knative-{name}", KNATIVE_VERSION, "knative", f"knative.dev/serving/cmd/{name}")
         for name in KNATIVE
     ),
+    Tool("argocd", ARGOCD_VERSION, "argocd", "github.com/argoproj/argo-cd/v3/cmd", _ARGOCD_FLAGS),
 )
 
 #: Not part of the local stack: collected only when asked for by name.
@@ -244,6 +247,7 @@ ON_REQUEST = (
     "keda-adapter",
     "keda-admission-webhooks",
     *(f"knative-{name}" for name in KNATIVE),
+    "argocd",
 )
 
 
