@@ -93,7 +93,22 @@ def _await_ready(instance: Instance, tools: Toolbox, namespace: str) -> None:
     except PlatformError as error:
         pods = kubectl(instance, tools, "-n", namespace, "get", "pods")
         events = kubectl(instance, tools, "-n", namespace, "events", "--types=Warning")
-        raise PlatformError(f"{error}\n{pods}\n{events}") from None
+        logs = "".join(
+            _last_words(instance, tools, namespace, line.split()) for line in pods.splitlines()[1:]
+        )
+        raise PlatformError(f"{error}\n{pods}\n{events}\n{logs}") from None
+
+
+def _last_words(instance: Instance, tools: Toolbox, namespace: str, pod: list[str]) -> str:
+    """Return the end of an unready pod's log. pod: its line of `kubectl get pods`: name, ready of all, …"""
+    ready, _, wanted = pod[1].partition("/")
+    if ready == wanted:
+        return ""
+    try:
+        said = kubectl(instance, tools, "-n", namespace, "logs", pod[0], "--all-containers", "--tail=10")
+    except PlatformError as error:
+        said = str(error)
+    return f"{pod[0]} said last:\n{said}\n"
 
 
 def remove(instance: Instance, tools: Toolbox, names: Sequence[str], say: Progress) -> None:

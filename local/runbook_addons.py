@@ -17,8 +17,8 @@ from local.instance import Instance
 from local.tools import Progress, Toolbox
 from modelcar.errors import refuse
 
-#: Seconds that a pod may take to come or to go.
-PATIENCE = 300.0
+#: Seconds that a pod may take to come or to go, and that the small model's start may take.
+PATIENCE, START = 300.0, 120
 
 
 class NotInTimeError(Exception):
@@ -77,7 +77,8 @@ class Addons:
     def zero(self) -> str:
         """Let the time of day decide: no pod while nothing asks for one, and one when it does."""
         addons.install(self.instance, self.tools, ["keda"], self.say)
-        told = {"minReplicas": 0, "maxReplicas": 1}
+        # KEDA leaves a new model its pod for as long as its start may take.
+        told = {"minReplicas": 0, "maxReplicas": 1, "startTimeoutSeconds": START}
         quick = {"cooldownPeriod": 5, "pollingInterval": 2}
         with settings(**told, autoscaling={**quick, "triggers": [_cron(timedelta(hours=12))]}):
             self._up()
