@@ -11,6 +11,8 @@ from components.model_service import AUTOSCALER, REVISION, fixed_replicas
 from components.settings import Settings
 from operations.cluster import JSON, Cluster
 
+#: Of a Knative Service: its least number of pods.
+MIN_SCALE = "autoscaling.knative.dev/min-scale"
 NOT_TAKEN_OVER = "KServe has not taken the change over yet"
 #: Ends what is said while new pods are missing: a former one may have to go first.
 NEW_PODS = "new pods are there"
@@ -27,7 +29,7 @@ def lacking(cluster: Cluster, settings: Settings, revision: str) -> str | None:
     """
     found = cluster.get(path(settings))
     if settings.deployment_mode == "Knative":
-        missing = of_knative_service(found, revision)
+        missing = _other_scale(found, settings) or of_knative_service(found, revision)
     else:
         missing = of_deployment(found, revision) or _other_count(found, settings)
     if missing is None and not settings.idle:
@@ -107,6 +109,17 @@ def of_knative_service(service: JSON | None, revision: str) -> str | None:
     if not created or created != ready:
         return f"revision {created or '(none yet)'} is not ready"
     return _condition(status, "the Knative Service is not ready")
+
+
+def _other_scale(service: JSON | None, settings: Settings) -> str | None:
+    """Tell that KServe has not handed on yet how many pods there are to be, which is no revision of ours.
+
+    Of Knative it is one, whose first pod has to be ready (KServe 0.19, SetAutoScalingAnnotations).
+    """
+    template = ((service or {}).get("spec") or {}).get("template") or {}
+    said = (template.get("metadata", {}).get("annotations") or {}).get(MIN_SCALE)
+    wanted = 0 if settings.idle else settings.min_replicas
+    return NOT_TAKEN_OVER if said not in {None, str(wanted)} else None
 
 
 def declares(workload: JSON, revision: str) -> bool:

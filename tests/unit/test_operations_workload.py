@@ -127,6 +127,25 @@ def test_in_knative_mode_the_newest_revision_has_to_be_ready(
     assert workload.lacking(cluster, KNATIVE, "new") == missing
 
 
+@pytest.mark.parametrize(
+    ("changes", "said", "missing"),
+    [
+        ({}, "1", None),
+        ({}, "0", "KServe has not taken the change over yet"),
+        ({"idle": True}, "1", "KServe has not taken the change over yet"),
+        ({"idle": True}, "0", None),
+    ],
+)
+def test_in_knative_mode_a_wake_is_waited_for_until_kserve_has_handed_it_on(
+    cluster: FakeCluster, changes: dict[str, Any], said: str, missing: str | None
+) -> None:
+    service = knative_service()
+    service["spec"]["template"]["metadata"]["annotations"][workload.MIN_SCALE] = said
+    cluster.found[KNATIVE_SERVICE] = service
+    own = load(namespace="models", serviceName="m", deploymentMode="Knative", **changes)
+    assert workload.lacking(cluster, own, "new") == missing
+
+
 def test_a_model_with_an_autoscaler_gets_its_first_pods(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
