@@ -101,7 +101,7 @@ class Addons:
         with argocd.deployments(folder, self.instance.host_address) as git:
             argo = argocd.ArgoCD.of(self.instance.kubeconfig, folder)
             place = git.checkout / "apps" / name
-            render = ("-m", "operations", "render", "--stack", stack.STACK, "--out", str(place))
+            render = ("-m", "local", "operate", "render", stack.STACK, "--out", str(place))
             self.run(sys.executable, *render, "--repository", git.address)
             git.commit("the model")
             stack.pulumi(
@@ -121,7 +121,10 @@ class Addons:
                 if (first, again) != (("Synced", "Healthy"),) * 2 or self._generation(name) != generation:
                     raise NotInTimeError(f"{first} after a sync, {again} after another one")
             finally:
-                self._kubectl("-n", argocd.NAMESPACE, "delete", "application", name, "--wait=false")
+                # What makes pods goes first: a namespace with some is looked at again after minutes only.
+                argo("app", "delete", name, "--cascade", "--yes", check=False)
+                left = ("-n", name, "get", "pods,isvc", "-o", "name")
+                self._until(lambda: not self._kubectl(*left), lambda: self._kubectl(*left))
                 self._kubectl("delete", "namespace", name, "--ignore-not-found")
         self._up()
         return (
