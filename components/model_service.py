@@ -328,11 +328,12 @@ def _timeouts(settings: Settings) -> pulumi.CustomTimeouts:
 def revision(settings: Settings, storage_uri: str, service_account: str | None = None) -> str:
     """Return a short hash of all that makes a new pod necessary; how many there are does not."""
     pods = predictor(settings, storage_uri, service_account)
+    parts = [pods, serving_runtime(settings)]
     for name in ("minReplicas", "maxReplicas", "deploymentStrategy", "canaryTrafficPercent"):
         pods.pop(name, None)
-    # Knative makes a revision of its own for these, which no pod shows.
-    told = list(filter(None, [knative.revision_annotations(settings)]))
-    text = json.dumps([pods, serving_runtime(settings), *told], sort_keys=True, default=dict)
+    if settings.deployment_mode == "Knative":  # which makes a revision of its own for these
+        parts.append(knative.revision_annotations(settings))
+    text = json.dumps(parts, sort_keys=True, default=dict)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -14,7 +14,7 @@ import httpx
 from local import platform, stack
 from local.argocd import ArgoError
 from local.instance import PROJECT, Instance
-from local.runbook_addons import Addons, NotInTimeError
+from local.runbook_addons import Addons, StepFailedError
 from local.tools import Progress, Toolbox
 from local.up import stack_settings
 from modelcar.errors import InputError
@@ -29,13 +29,9 @@ class Step:
     evidence: str
 
 
-class _Failed(Exception):
-    """A command did not end as it should; the message is what it said last."""
-
-
 #: What a step fails with.
 EXPECTED = (
-    *(_Failed, NotInTimeError, ArgoError, InputError, platform.PlatformError, stack.PulumiError),
+    *(StepFailedError, ArgoError, InputError, platform.PlatformError, stack.PulumiError),
     *(subprocess.CalledProcessError, httpx.HTTPError, OSError, ValueError, KeyError),
 )
 
@@ -53,7 +49,7 @@ def runbook(instance: Instance, tools: Toolbox, progress: Progress, others: Sequ
         ("4 deployment", walk.deployment),
         ("5 validation, offline", walk.validation),
         ("6 scale to zero, and back", walk.scale),
-        *Addons(instance, tools, progress, walk.run).steps(others).items(),
+        *Addons(instance, tools, progress, walk.local).steps(others).items(),
     )
     for name, run in steps:
         progress(f"── {name}")
@@ -78,48 +74,48 @@ class _Walk:
         self.digest = ""
 
     def registry(self) -> str:
-        self._local("platform")
+        self.local("platform")
         httpx.get(f"http://{self.instance.registry}/v2/").raise_for_status()
         return f"{self.instance.registry} answers, and the node's containerd pulls from it"
 
     def image(self) -> str:
         model = str(stack_settings()["model"])
-        self.digest = self.run(sys.executable, "-m", "modelcar", "digest", model).strip()
+        self.digest = self._run(sys.executable, "-m", "modelcar", "digest", model).strip()
         return f"{model} will be {self.digest}: known from the lock, before the build"
 
     def smoke(self) -> str:
-        found = json.loads(self._local("operate", "smoke", stack.STACK, "--json"))
+        found = json.loads(self.local("operate", "smoke", stack.STACK, "--json"))
         working = [entry["placement"] for entry in found["outcomes"] if entry["verdict"] == "works"]
         return f"{found['placement']}; this KServe honours {', '.join(working)}"
 
     def deployment(self) -> str:
-        self._local("up")
+        self.local("up")
         uri = str(stack.outputs(self.instance, self.tools)["storageUri"])
         if not uri.endswith(self.digest):
-            raise _Failed(f"{uri} is deployed, and {self.digest} was predicted")
+            raise StepFailedError(f"{uri} is deployed, and {self.digest} was predicted")
         return f"{uri}, as predicted"
 
     def validation(self) -> str:
-        found = json.loads(self._local("operate", "validate", stack.STACK, "--json"))
+        found = json.loads(self.local("operate", "validate", stack.STACK, "--json"))
         return "; ".join(_short(found["lines"]))
 
     def scale(self) -> str:
-        idle = self._local("idle", stack.STACK)
+        idle = self.local("idle", stack.STACK)
         if "pods of the model: none" not in idle:
-            raise _Failed(idle)
-        self._local("wake", stack.STACK)
-        self._local("operate", "validate", stack.STACK, "--json")
+            raise StepFailedError(idle)
+        self.local("wake", stack.STACK)
+        self.local("operate", "validate", stack.STACK, "--json")
         return "no pod while idle; serves again, and passes validation again"
 
-    def _local(self, *arguments: str) -> str:
-        return self.run(sys.executable, "-m", "local", "--name", self.instance.name, *arguments)
+    def local(self, *arguments: str) -> str:
+        """Run a command of `python -m local`; return what it printed."""
+        return self._run(sys.executable, "-m", "local", "--name", self.instance.name, *arguments)
 
-    def run(self, *command: str) -> str:
-        """Run a command in the project; return what it printed."""
+    def _run(self, *command: str) -> str:
         result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
         if result.returncode:
             said = [line for line in (result.stdout + result.stderr).splitlines() if line.strip()]
-            raise _Failed(" | ".join(said[-4:]))
+            raise StepFailedError(" | ".join(said[-4:]))
         return result.stdout
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,8 +20,8 @@ from modelcar.errors import refuse
 PATIENCE, START = 300.0, 120
 
 
-class NotInTimeError(Exception):
-    """What a step waits for did not come; the message says what there was."""
+class StepFailedError(Exception):
+    """Something is not as it should be after a step of the runbook; the message says what there is."""
 
 
 @contextmanager
@@ -56,11 +55,11 @@ class Addons:
 
     Args:
         instance: the platform; tools: its programs; say: gets lines of progress.
-        run: runs a command in the project and returns what it printed.
+        local: runs a command of `python -m local` and returns what it printed.
     """
 
-    def __init__(self, instance: Instance, tools: Toolbox, say: Progress, run: Callable[..., str]) -> None:
-        self.instance, self.tools, self.say, self.run = instance, tools, say, run
+    def __init__(self, instance: Instance, tools: Toolbox, say: Progress, local: Callable[..., str]) -> None:
+        self.instance, self.tools, self.say, self.local = instance, tools, say, local
 
     def steps(self, names: Sequence[str]) -> dict[str, Callable[[], str]]:
         """Return the steps of addons, by their titles.
@@ -86,7 +85,7 @@ class Addons:
         with settings(**told, autoscaling={**quick, "triggers": [_cron(timedelta(hours=-1))]}):
             self._up()
             back = self._until_pods(ready=True)
-            self.run(sys.executable, "-m", "local", "operate", "validate", stack.STACK, "--json")
+            self.local("operate", "validate", stack.STACK, "--json")
         self._up()
         return (
             f"no pod {gone:.0f} s after `up`, at an hour when nothing asks for one; one {back:.0f} s after "
@@ -101,8 +100,8 @@ class Addons:
         with argocd.deployments(folder, self.instance.host_address) as git:
             argo = argocd.ArgoCD.of(self.instance.kubeconfig, folder)
             place = git.checkout / "apps" / name
-            render = ("-m", "local", "operate", "render", stack.STACK, "--out", str(place))
-            self.run(sys.executable, *render, "--repository", git.address)
+            where = ("--out", str(place), "--repository", git.address)
+            self.local("operate", "render", stack.STACK, *where)
             git.commit("the model")
             stack.pulumi(
                 self.instance, self.tools, "destroy", "--yes", "--skip-preview", "--stack", stack.STACK
@@ -112,14 +111,14 @@ class Addons:
             try:
                 self._until(lambda: argo.status(name)[0] == "OutOfSync", lambda: str(argo.application(name)))
                 if self._kubectl("get", "namespace", name, "--ignore-not-found"):
-                    raise NotInTimeError(f"namespace {name} is there before anybody has synchronised")
+                    raise StepFailedError(f"namespace {name} is there before anybody has synchronised")
                 began = time.monotonic()
                 first = argo.sync(name)
                 served = time.monotonic() - began
                 generation = self._generation(name)
                 again = argo.sync(name)
                 if (first, again) != (("Synced", "Healthy"),) * 2 or self._generation(name) != generation:
-                    raise NotInTimeError(f"{first} after a sync, {again} after another one")
+                    raise StepFailedError(f"{first} after a sync, {again} after another one")
             finally:
                 # What makes pods goes first: a namespace with some is looked at again after minutes only.
                 argo("app", "delete", name, "--cascade", "--yes", check=False)
@@ -163,6 +162,6 @@ class Addons:
         began = time.monotonic()
         while not held():
             if time.monotonic() - began > PATIENCE:
-                raise NotInTimeError(f"not after {PATIENCE:.0f} s: {seen()}")
+                raise StepFailedError(f"not after {PATIENCE:.0f} s: {seen()}")
             time.sleep(1)
         return time.monotonic() - began

@@ -7,13 +7,17 @@ InferenceService stays as it is, without a word.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from components.knative import LONGEST, features_needed, features_off
 from components.knative import timeout as longest_request
 from components.model_service import predictor, volumes
 from components.settings import NAMESPACE, Settings
 from modelcar.errors import InputError, Problem, refuse
-from operations.cluster import JSON, Cluster, ClusterError
+from operations import config_maps
+
+if TYPE_CHECKING:
+    from operations.cluster import JSON
 
 #: Where Knative Serving is, by its own manifests.
 SERVING = "knative-serving"
@@ -31,8 +35,7 @@ def require(reached: Settings, models: Iterable[Settings]) -> None:
         InputError: there is no Knative, a feature is off, a request may not take so long, or the cluster
             cannot be asked.
     """
-    cluster = Cluster.of(reached)
-    features, defaults = (_config(cluster, name) for name in ("config-features", "config-defaults"))
+    features, defaults = (_config(reached, name) for name in ("config-features", "config-defaults"))
     found = [
         problem
         for model in models
@@ -43,19 +46,16 @@ def require(reached: Settings, models: Iterable[Settings]) -> None:
         raise InputError(list(dict.fromkeys(found)))
 
 
-def _config(cluster: Cluster, name: str) -> JSON:
-    shown = f"ConfigMap {SERVING}/{name}"
-    unasked = f"do not look: `pulumi config set --path {NAMESPACE}:kserve.verify false`"
-    try:
-        found = cluster.get(f"/api/v1/namespaces/{SERVING}/configmaps/{name}")
-    except ClusterError as error:
-        fix = f"let it get ConfigMaps in namespace {SERVING}; or {unasked}"
-        raise refuse(
-            shown, f"cannot be read: {error}", allowed="an account that may look how Knative is set", fix=fix
-        ) from None
+def _config(reached: Settings, name: str) -> JSON:
+    found = config_maps.read(reached, SERVING, name, "Knative")
     if found is None:
-        fix = f"install Knative Serving, or set {NAMESPACE}:deploymentMode to Standard; or {unasked}"
-        raise refuse(shown, "is not there", allowed="a cluster with Knative Serving", fix=fix)
+        fix = f"install Knative Serving, or set {NAMESPACE}:deploymentMode to Standard"
+        raise refuse(
+            f"ConfigMap {SERVING}/{name}",
+            "is not there",
+            allowed="a cluster with Knative Serving",
+            fix=f"{fix}; or {config_maps.UNASKED}",
+        )
     return found.get("data") or {}
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from components.kserve_config import CONFIG_MAP, configuration_problems
 from components.settings import NAMESPACE, Settings
 from modelcar.errors import InputError, refuse
+from operations import config_maps
 
 
 def require(settings: Settings, mode: str) -> None:
@@ -25,25 +26,14 @@ def require(settings: Settings, mode: str) -> None:
         InputError: there is no KServe, modelcar is off, what is said of it cannot work or be understood, or
             the cluster cannot be asked.
     """
-    from operations.cluster import Cluster, ClusterError  # the client of Kubernetes takes a second to load
-
     own = settings.kserve
-    name = f"ConfigMap {own.namespace}/{CONFIG_MAP}"
-    unasked = f"do not look: `pulumi config set --path {NAMESPACE}:kserve.verify false`"
-    cluster = Cluster.of(settings)
-    try:
-        found = cluster.get(f"/api/v1/namespaces/{own.namespace}/configmaps/{CONFIG_MAP}")
-    except ClusterError as error:
-        if error.status in {401, 403}:
-            allowed = "an account that may look how KServe is set"
-            fix = f"let it get ConfigMap {CONFIG_MAP} in namespace {own.namespace}; or {unasked}"
-        else:
-            allowed, fix = "a cluster that this machine may ask", f"try again; or {unasked}"
-        raise refuse(name, f"cannot be read: {error}", allowed=allowed, fix=fix) from None
+    found = config_maps.read(settings, own.namespace, CONFIG_MAP, "KServe")
     if found is None:
+        from operations.cluster import Cluster
+
         raise refuse(
-            name,
-            f"is not there: {cluster.name} has no KServe in that namespace",
+            f"ConfigMap {own.namespace}/{CONFIG_MAP}",
+            f"is not there: {Cluster.of(settings).name} has no KServe in that namespace",
             allowed="a cluster with KServe",
             fix=f"name the namespace of its controller ({NAMESPACE}:kserve.namespace), or install KServe "
             f"with this stack ({NAMESPACE}:kserve.install true)",

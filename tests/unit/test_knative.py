@@ -86,7 +86,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     """A Knative as shipped."""
     made = FakeCluster()
     made.found |= {f"{CONFIGS}/config-{name}": {"data": None} for name in ("features", "defaults")}
-    monkeypatch.setattr("operations.knative_fit.Cluster.of", lambda _: made)
+    monkeypatch.setattr("operations.cluster.Cluster.of", lambda _: made)
     return made
 
 
