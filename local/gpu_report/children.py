@@ -83,20 +83,22 @@ class Children:
         env: Mapping[str, str] | None = None,
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Run a program meanwhile; it is stopped at the end."""
-        with (self.logs / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [str(part) for part in command],
-                cwd=folder,
-                env=dict(os.environ if env is None else env),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches it through us, and all that it starts with it
-            )
-        try:
+        process = None
+        try:  # Ctrl-C may come as soon as it has started
+            with (self.logs / f"{name}.log").open("wb") as log:
+                process = subprocess.Popen(
+                    [str(part) for part in command],
+                    cwd=folder,
+                    env=dict(os.environ if env is None else env),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C reaches it through us, and all that it starts with it
+                )
             yield process
         finally:
-            stop(process)
+            if process is not None:
+                stop(process)
 
     @contextmanager
     def service(
