@@ -40,6 +40,8 @@ POLL = 0.05
 #: Copies of a model at one time: what was made and its layout, or registry, node's image and unpacked image.
 COPIES = 3
 
+#: Seconds of a start on a filled card: vLLM looks at the card's memory after 40 s of imports.
+FILLED = 75
 #: Takes all of each card but a little, as another user's process would, and holds it until it is stopped.
 _FILL = """
 import time, torch
@@ -391,8 +393,8 @@ class _Report:
         unfit = "" if self.cards else "this machine has no GPU"
         return [
             Step("too-many-gpus", lambda: self.too_many(smallest), 200, 60, needs),
-            # 120 s of the start's own time, 60 s that `up` waits on top of it, and the removal.
-            Step("filled-card", lambda: self.filled(smallest), 360, 240, needs, unfit=unfit),
+            # The start's own time, 60 s that `up` waits on top of it, and the removal.
+            Step("filled-card", lambda: self.filled(smallest), 300, FILLED + 100, needs, unfit=unfit),
         ]
 
     def too_many(self, model: Model) -> Found:
@@ -420,7 +422,7 @@ class _Report:
                 return next((line for line in said.splitlines() if "filled [" in line), None)
 
             line = site.wait(held, 0.2)
-            own = {"startTimeoutSeconds": 120}
+            own = {"startTimeoutSeconds": FILLED}
             found = self._refused("filled-card", model, ("the card is filled", "gpumemoryutilization"), own)
         return {"held": line.partition("filled ")[2], **found}
 
