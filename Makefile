@@ -158,8 +158,8 @@ bench: env ## measure build and push beside other ways (half an hour, 40 GB): ma
 
 .PHONY: reference
 reference: env ## write the generated pages of docs/ again
-	@$(PYTHON) -m components.reference
-	@$(PYTHON) -m components.output_schema > docs/outputs.schema.json
+	@$(PYTHON) -m components.config.reference
+	@$(PYTHON) -m components.stack.output_schema > docs/outputs.schema.json
 
 .PHONY: docs
 docs: env ## build the documentation site into .local/site; a broken link fails
@@ -186,11 +186,11 @@ audit: env ## what is known to be wrong with what this is built on, and with wha
 
 .PHONY: campaign
 campaign: env ## try faults and bad input on a platform of its own, and report: make campaign ARGS="--seed 2"
-	@UV=$(abspath $(UV)) $(PYTHON) -m campaign $(ARGS)
+	@UV=$(abspath $(UV)) $(PYTHON) -m tests.campaign $(ARGS)
 
 .PHONY: soak
 soak: env ## change and roll back 200 times, then serve 24 models at once: does anything grow?
-	@UV=$(abspath $(UV)) $(PYTHON) -m campaign.soak $(ARGS)
+	@UV=$(abspath $(UV)) $(PYTHON) -m tests.campaign.soak $(ARGS)
 
 .PHONY: hooks
 hooks: env ## check each commit of this checkout before it is made (pre-commit)

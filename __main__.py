@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pulumi
 
-from components import delivery, model, models, outcomes, outputs, preflight, promotion, summary
 from components.google.cloud import GoogleCloud
+from components.stack import configuration, delivery, model, outcomes, outputs, preflight, promotion, summary
 from modelcar.base import read_base
 from modelcar.errors import InputError
 
@@ -16,7 +16,7 @@ PROJECT = Path(__file__).absolute().parent
 async def main() -> None:
     """Declare the stack's resources; everything is checked before the first one."""
     try:
-        told = models.from_pulumi(PROJECT)
+        told = configuration.from_pulumi(PROJECT)
         # What the last run told of an image stands in for a registry that is out of reach.
         former = await summary.former_outputs() if any(model.image for model in told.models) else None
         facts = preflight.check(told, PROJECT, former)

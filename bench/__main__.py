@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import pull, ways
-from bench.machine import disk_usage, machine, peak_memory, settle, toolbox
-from bench.models import write_model, write_shard
+from bench.machine import disk_usage, machine, peak_memory, toolbox
 from bench.peers import peers
 from bench.report import plot, table
 from local.failed_command import in_words
+from local.page_cache import settle
+from local.random_weights import write_model, write_shard
 from modelcar import locking
 from modelcar.errors import InputError
 

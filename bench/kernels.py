@@ -20,9 +20,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from components.settings import NAMESPACE, Settings
+from components.cluster.access import Cluster
+from components.config.problems import NAMESPACE
+from components.config.settings import Settings
 from modelcar.errors import refuse
-from operations.cluster import Cluster
 from operations.cold_start import cold_start
 from operations.stack import settings_of
 

@@ -139,16 +139,6 @@ def disk_usage(*folders: Path) -> int:
     return total
 
 
-def settle() -> bool:
-    """Write dirty pages and drop the page cache, so that no run profits from another; False if not root."""
-    os.sync()
-    try:
-        Path("/proc/sys/vm/drop_caches").write_text("1")
-    except OSError:
-        return False
-    return True
-
-
 @contextmanager
 def peak_memory(processes: Sequence[psutil.Process]) -> Iterator[dict[str, int]]:
     """Note the largest resident memory, in bytes, of each program that runs meanwhile below these or us."""

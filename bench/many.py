@@ -34,7 +34,7 @@ from modelcar import locking
 from modelcar.tiny_model import make_tiny_model
 
 COUNTS = (1, 10, 50, 100)
-PARTS = ("Pulumi.yaml", "__main__.py", "components", "operations", "standins", ".venv", "pyproject.toml")
+PARTS = ("Pulumi.yaml", "__main__.py", "components", "operations", ".venv", "pyproject.toml")
 #: The namespace of the measured stack; removed at the end.
 NAMESPACE = "bench-many"
 

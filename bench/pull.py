@@ -7,8 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from bench import ways
-from bench.machine import Machine, await_true, disk_usage, machine, settle
-from bench.models import write_model
+from bench.machine import Machine, await_true, disk_usage, machine
+from local.page_cache import settle
+from local.random_weights import write_model
 from modelcar import locking
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from modelcar.registry_http import has_blob, upload_place
 
 PROJECT = Path(__file__).absolute().parent.parent
 #: What a Pulumi program needs of the project; modelcar/ itself is copied, as layouts come to lie in it.
-PARTS = ("components", "local", "operations", "standins", ".venv", "pyproject.toml")
+PARTS = ("components", "local", "operations", ".venv", "pyproject.toml")
 BASE = read_base("amd64")
 BUILDAH_PACKAGES = ["buildah", "libgpgme11", "libassuan0", "libdevmapper1.02.1", "libsubid4"]
 
@@ -194,7 +194,7 @@ def remote_context(task: Task) -> None:
 
 PROGRAM = """
 from pathlib import Path
-from components.modelcar_image import ModelcarImage, ModelcarImageArgs
+from components.image.modelcar_image import ModelcarImage, ModelcarImageArgs
 from modelcar.base import read_base
 from modelcar.lock import lock_path, read_lock
 PROJECT = Path(__file__).absolute().parent

@@ -1,1 +1,1 @@
-"""The program's parts: typed settings and the components that provision one model."""
+"""The program's parts, in floors that use only what is below them; docs/architecture.md shows them."""

@@ -345,7 +345,7 @@ KNATIVE_FEATURES = (
     "kubernetes.podspec-tolerations",
     "kubernetes.podspec-volumes-hostpath",  # of the local stack alone, whose server is this machine's
 )
-#: Who does what Knative's Ingresses say: standins/knative_ingress.py, where a test runs it.
+#: Who does what Knative's Ingresses say: local/standins/knative_ingress.py, where a test runs it.
 INGRESS_CLASS = "modelcar.ingress.networking.knative.dev"
 
 

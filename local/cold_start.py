@@ -14,16 +14,19 @@ from typing import Any, TypeVar
 
 import httpx
 
-from bench.machine import settle
-from bench.models import write_model
-from components import settings as stack_settings
-from components.model_service import CONTAINER
-from components.settings import Settings
+from components.cluster.access import JSON, POLL, Cluster
+from components.cluster.pods import is_ready
+from components.config import loading as stack_settings
+from components.config.settings import Settings
+from components.manifests.gitops import manifests
+from components.manifests.service import CONTAINER
 from local import platform, up
 from local.ask import PROMPT
 from local.cold_start_report import Run
 from local.forecast import GB
 from local.instance import COLD_START, Instance, load
+from local.page_cache import settle
+from local.random_weights import write_model
 from local.tools import Progress, Toolbox
 from modelcar import locking
 from modelcar.base import read_base
@@ -33,10 +36,7 @@ from modelcar.oci_layout import require_space
 from modelcar.push import push_layers
 from modelcar.registry import Registry, Target
 from modelcar.tiny_model import make_tiny_model
-from operations.cluster import JSON, POLL, Cluster
 from operations.cold_start import log_times, pulled
-from operations.gitops import manifests
-from operations.pods import is_ready
 
 T = TypeVar("T")
 

@@ -20,10 +20,13 @@ from typing import Any, Literal
 import httpx
 import psutil
 
-from components import autoscaling, existing_image, reachability
-from components.kserve_config import CONFIG_MAP, configuration_problems, modelcar_enabled
-from components.models import Stack, load_stack
-from components.settings import Settings
+from components.cluster.kserve_config import CONFIG_MAP, configuration_problems, modelcar_enabled
+from components.config.models import load_stack
+from components.config.settings import Settings
+from components.config.stack import Stack
+from components.image import existing_image
+from components.manifests import autoscaling
+from components.stack import reachability
 from local import gpu
 from local import platform as embedded_platform
 from local.instance import PROJECT, Instance, cache_root
@@ -275,8 +278,8 @@ def _reached(stack: Stack) -> Iterator[Line]:
 
 
 def _cluster(stack: Stack) -> Iterator[Line]:
-    from operations.cluster import Cluster, ClusterError
-    from operations.smoke import kserve_version
+    from components.cluster.access import Cluster, ClusterError
+    from components.cluster.smoke import kserve_version
 
     settings = stack.shared
     if settings.google and settings.google.cluster.create and not settings.kube_context:
@@ -317,7 +320,7 @@ def _cluster(stack: Stack) -> Iterator[Line]:
 
 
 def _webhooks(cluster: Any, settings: Settings) -> Line:
-    from operations import webhooks
+    from components.cluster import webhooks
 
     answer = webhooks.ask(cluster)
     part = "KServe's webhooks"
@@ -332,7 +335,7 @@ def _webhooks(cluster: Any, settings: Settings) -> Line:
 
 
 def _keda(settings: Settings) -> Line:
-    from operations import keda
+    from components.cluster import keda
 
     try:
         keda.require(settings)
@@ -343,7 +346,7 @@ def _keda(settings: Settings) -> Line:
 
 
 def _knative(settings: Settings, stack: Stack) -> Line:
-    from operations import knative_fit
+    from components.cluster import knative_fit
 
     try:
         knative_fit.require(settings, stack.models)

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from components.google import disk
+from components.config import disk
 
 GB = 1e9
 MIB = 2**20

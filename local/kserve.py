@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from components.kserve_platform import KServeSettings, values
+from components.config.kserve import KServeSettings
+from components.kserve.kserve_platform import values
 from local.instance import Instance
 
 NAMESPACE = "kserve"

@@ -92,7 +92,7 @@ def plugin_folder(standins: Iterable[str], built: Mapping[str, Path] | None = No
     """
     folder = state_root() / "standins"
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {name: PROJECT / "standins" / "bin" / name for name in standins} | dict(built or {})
+    wanted = {name: PROJECT / "local" / "standins" / "bin" / name for name in standins} | dict(built or {})
     for link in folder.iterdir():
         if link.name not in wanted:
             link.unlink()

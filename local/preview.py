@@ -30,7 +30,6 @@ PARTS = (
     "modelcar",
     "operations",
     "policy",
-    "standins",
     "pyproject.toml",
     ".venv",
 )

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from components.scheduling import POOL_LABEL
+from components.config.scheduling import POOL_LABEL
 from local import platform, preview
 from local.instance import PROJECT, Instance
 from local.pki import NODE

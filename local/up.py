@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import yaml
 
-from components.settings import Settings
+from components.config.settings import Settings
 from local import ask, kubernetes_provider, own_cluster, platform, servers, stack
 from local.gpu import Gpus
 from local.instance import PROJECT, Instance, cache_root

@@ -15,22 +15,23 @@ from typing import Any
 import httpx
 import yaml
 
-from components.gitops import GitOpsSettings
+from components.cluster import nodes as gpu_nodes
+from components.cluster import smoke as smoke_test
+from components.cluster.access import Cluster, ClusterError
+from components.cluster.probe_image import NAME, push_probe
+from components.config.gitops import GitOpsSettings
+from components.manifests import gitops
 from modelcar.base import read_base
 from modelcar.errors import InputError, refuse
 from modelcar.lock import read_lock
 from modelcar.registry import Target
-from operations import admission, admission_builtin, gitops, monitoring
+from operations import admission, admission_builtin, monitoring
 from operations import cold_start as start_phases
 from operations import kernel_entries as entries
 from operations import kernels as compiled
-from operations import nodes as gpu_nodes
 from operations import prune as pruning
 from operations import revisions as served_before
-from operations import smoke as smoke_test
 from operations import validate as validation
-from operations.cluster import Cluster, ClusterError
-from operations.probe_image import NAME, push_probe
 from operations.stack import outputs_of, settings_of, stack_of
 
 PROJECT = Path(__file__).absolute().parent.parent

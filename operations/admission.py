@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.checks import problem
-from components.settings import Settings
-from components.signature import SignatureSettings
+from components.config.problems import problem
+from components.config.settings import Settings
+from components.config.signature import SignatureSettings
 from modelcar.errors import InputError, refuse
 from modelcar.signing import SCHEME
 from operations.image_names import IDENTIFIER, below, within

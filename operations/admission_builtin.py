@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from components.models import Stack
+from components.config.stack import Stack
 from modelcar.errors import InputError, Problem
 from operations.admission import CONTAINERS, PODS
 from operations.image_names import PINNED, allowed, is_repository, repository_of

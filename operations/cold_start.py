@@ -9,14 +9,15 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from components.kserve_config import CONFIG_MAP
-from components.kserve_platform import KServeSettings
-from components.model_service import CONTAINER, MODEL_IS_THERE
-from components.settings import Settings, quantity
-from operations.cluster import JSON, Cluster
+from components.cluster.access import JSON, Cluster
+from components.cluster.kserve_config import CONFIG_MAP
+from components.cluster.pods import is_ready, pods_of
+from components.config.kserve import KServeSettings
+from components.config.quantities import quantity
+from components.config.settings import Settings
+from components.manifests.service import CONTAINER, MODEL_IS_THERE
 from operations.kernel_use import KernelUse, describe, kernel_use
 from operations.kernel_use import document as kernels_document
-from operations.pods import is_ready, pods_of
 from operations.server_phases import Phase, lines_of, server_phases, stamp_of
 
 #: What the kubelet says of a pull: https://github.com/kubernetes/kubernetes/blob/v1.34.4/pkg/kubelet/images

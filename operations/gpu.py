@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from components.model_service import CONTAINER
-from operations.cluster import JSON, Cluster, ClusterError
+from components.cluster.access import JSON, Cluster, ClusterError
+from components.manifests.service import CONTAINER
 
 #: MiB of a card in use from which a server is on it: a CUDA context alone takes some hundred, an idle card at
 #: most a few.

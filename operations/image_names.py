@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from components.oci import REGISTRY
+from modelcar.oci_names import REGISTRY
 
 _HUB = "docker.io"
 _HUB_HOSTS = r"(?:(?i:(?:index\.|registry-1\.)?docker\.io)(?::443)?/)?"

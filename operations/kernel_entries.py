@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
-from components import kernels as fitting
-from components.settings import Settings
+from components.config.settings import Settings
+from components.stack import kernel_fit
 from modelcar import kernel_store as store
 from modelcar import lock_diff
 from modelcar.errors import InputError, refuse
@@ -116,7 +116,7 @@ def listed(settings: Settings, project: Path) -> list[dict[str, Any]]:
             "digest": entry.digest,
             "here": store.kept(project, entry) is not None,
             "registry": there.get(entry.digest),
-            "fits": fitting.misfit(settings, replace(lock, kernels=(entry,))) is None,
+            "fits": kernel_fit.misfit(settings, replace(lock, kernels=(entry,))) is None,
         }
         for entry in lock.kernels
     ]

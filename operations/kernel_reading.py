@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from components.kernels import PLACE
-from components.model_service import CONTAINER
-from components.settings import Settings
+from components.cluster.access import JSON, Cluster, ClusterError
+from components.config.settings import Settings
+from components.manifests.kernels import PLACE
+from components.manifests.service import CONTAINER
 from modelcar.kernels import MOST_UNPACKED
-from operations.cluster import JSON, Cluster, ClusterError
 
 #: Seconds for prompts and for reading; a large model answers 40 prompts in less.
 PATIENCE = 300.0
 
-#: Folders as the start script has them (`components/kernels.py`).
+#: Folders as the start script has them (`components/manifests/kernels.py`).
 _ROOTS = """
 import os
 home = os.environ.get("HOME", "/")

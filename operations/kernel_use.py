@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from components.kernels import NONE, OFF, SAID, UNUSED, USED
+from components.manifests.kernels import NONE, OFF, SAID, UNUSED, USED
 from operations.server_phases import compile_cache
 
 #: What vLLM's own log says of its compiled model.

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from components import kernels as fitting
-from components.model_service import CONTAINER
-from components.runtime import server_arguments
-from components.settings import Settings
+from components.cluster.access import JSON, Cluster
+from components.cluster.pods import is_ready, pods_of
+from components.config.settings import Settings
+from components.manifests import kernels as fitting
+from components.manifests.server_arguments import server_arguments
+from components.manifests.service import CONTAINER
 from modelcar import kernel_store as store
 from modelcar.errors import InputError, Problem, refuse
 from modelcar.kernel_cleaning import clean, compiled, is_code, is_needless, is_temporary
@@ -25,9 +27,7 @@ from modelcar.oci_layout import replace_file
 from modelcar.progress import amount
 from modelcar.registry import Registry
 from modelcar.registry import Target as Repository
-from operations.cluster import JSON, Cluster
 from operations.kernel_reading import Caches, ask, read
-from operations.pods import is_ready, pods_of
 
 Say = Callable[[str], None]
 

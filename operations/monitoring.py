@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.autoscaling import selector
-from components.egress import SERVICE_LABEL
-from components.model_service import PORT_NAME
-from components.settings import NAMESPACE, Settings
+from components.config.problems import NAMESPACE
+from components.config.settings import Settings
+from components.manifests.autoscaling import selector
+from components.manifests.network import SERVICE_LABEL
+from components.manifests.service import PORT_NAME
 from modelcar.errors import refuse
 
 #: Seconds between two collections.

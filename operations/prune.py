@@ -12,12 +12,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from components.models import Stack
+from components.cluster.access import Cluster
+from components.config.stack import Stack
 from modelcar.errors import refuse
 from modelcar.existing_image import CONFIG_TYPES
 from modelcar.image import LOCK_ANNOTATION
 from modelcar.registry import Manifest, Registry, Target
-from operations.cluster import Cluster
 
 #: What may name an image.
 _USERS = ("/apis/serving.kserve.io/v1beta1/inferenceservices", "/api/v1/pods")

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components import former_image, oci
-from components.egress import SERVICE_LABEL
-from components.former_image import KEY
-from components.settings import NAMESPACE, Settings
+from components.cluster.access import Cluster
+from components.config.problems import NAMESPACE
+from components.config.settings import Settings
+from components.image import former_image
+from components.image.former_image import KEY
+from components.manifests.network import SERVICE_LABEL
+from modelcar import oci_names
 from modelcar.errors import refuse
-from operations.cluster import Cluster
 
 #: Kubernetes numbers a Deployment's versions; an older one that is taken up again gets a new number.
 NUMBER = "deployment.kubernetes.io/revision"
@@ -71,7 +73,7 @@ def former(cluster: Cluster | None, settings: Settings, digest: str | None = Non
     """
     if digest is None:
         digest = before(revisions(cluster or Cluster.of(settings), settings), settings)
-    elif not oci.is_digest(digest):
+    elif not oci_names.is_digest(digest):
         raise refuse(KEY, digest, allowed="sha256:<64 hexadecimal digits>", fix="name an image by its digest")
     former_image.find(settings.model_copy(update={"rollback_to": digest}), preview=False)
     return digest

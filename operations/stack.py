@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from components.models import Stack, load_stack
-from components.settings import Settings
+from components.config.models import load_stack
+from components.config.settings import Settings
+from components.config.stack import Stack
 from modelcar.errors import refuse
 
 

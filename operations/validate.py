@@ -14,19 +14,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from components import autoscaling
-from components.ingress import IngressSettings
-from components.kernels import NONE, OFF, renew
-from components.model_service import CLOSED_POD, CONTAINER, OFFLINE, RESTRICTED, RESTRICTED_POD
-from components.settings import NAMESPACE, Settings
-from operations import gpu, workload
-from operations.cluster import JSON, Cluster, ClusterError
-from operations.failures import SEARCHED, cause
+from components.cluster import workload
+from components.cluster.access import JSON, Cluster, ClusterError
+from components.cluster.failures import SEARCHED, cause
+from components.cluster.pods import is_ready, last_log, pods_of, shown, why
+from components.cluster.pull_failures import pull_cause
+from components.cluster.room import asks, lacks_gpus, why_no_room
+from components.config.network import IngressSettings
+from components.config.problems import NAMESPACE
+from components.config.settings import Settings
+from components.manifests import autoscaling
+from components.manifests.kernels import NONE, OFF
+from components.manifests.service import CLOSED_POD, CONTAINER, OFFLINE, RESTRICTED, RESTRICTED_POD
+from components.stack.kernel_fit import renew
+from operations import gpu
 from operations.kernel_use import describe, fix, kernel_use
 from operations.kernel_use import document as document_of_kernels
-from operations.pods import is_ready, last_log, pods_of, shown, why
-from operations.pull_failures import pull_cause
-from operations.room import asks, lacks_gpus, why_no_room
 
 PROMPT = "Kubernetes is"
 #: Lines of a log that tell of a hub: its hosts, and what its client says when it downloads.

@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping
 
 import pulumi
 
-from components.google import apis, cluster, disk
+from components.config import disk
+from components.config.google import GoogleSettings
+from components.google import apis, cluster
 from components.google.node_account import NodeServiceAccount, NodeServiceAccountArgs
 from components.google.node_pool import GpuNodePool, GpuNodePoolArgs
 from components.google.registry import ModelRegistry, ModelRegistryArgs
-from components.google.settings import GoogleSettings
 
 
 class GoogleCloud(pulumi.ComponentResource):

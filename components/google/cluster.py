@@ -10,9 +10,9 @@ from typing import Any
 import pulumi
 import pulumi_gcp as gcp
 
-from components.checks import problem
-from components.google.settings import GoogleSettings
-from components.options import child
+from components.config.google import GoogleSettings
+from components.config.problems import problem
+from components.engine.options import child
 from modelcar.errors import InputError, Problem
 
 #: Private addresses of a created cluster: nodes, pods, services.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_gcp as gcp
 
-from components.options import child
+from components.engine.options import child
 
 #: Logs and metrics, and no more: https://cloud.google.com/kubernetes-engine/docs/how-to/service-accounts
 NODE_ROLE = "roles/container.defaultNodeServiceAccount"

@@ -8,10 +8,10 @@ from typing import Any
 import pulumi
 import pulumi_gcp as gcp
 
-from components.google import disk
+from components.config import disk
+from components.config.google import GoogleSettings, NodeSettings
+from components.engine.options import child
 from components.google.cluster import SCOPE
-from components.google.settings import GoogleSettings, NodeSettings
-from components.options import child
 
 #: The taint that GKE puts on nodes with GPUs by itself, and the pods' toleration answers:
 #: https://cloud.google.com/kubernetes-engine/docs/how-to/gpus#create-gpu-pool-auto-drivers

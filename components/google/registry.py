@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_gcp as gcp
 
-from components.google.settings import GoogleSettings
-from components.options import child, imported
+from components.config.google import GoogleSettings
+from components.engine.options import child, imported
 
 #: Read images of one repository: https://cloud.google.com/artifact-registry/docs/access-control
 READER = "roles/artifactregistry.reader"

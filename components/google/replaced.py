@@ -14,7 +14,7 @@ from typing import Any
 
 import pulumi
 
-from components.google.settings import GoogleSettings, NodeSettings
+from components.config.google import GoogleSettings, NodeSettings
 
 #: Settings of a pool (`google.nodes`) that a pool keeps for life, beside its place.
 OF_POOL = (

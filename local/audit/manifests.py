@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from components import egress, model_service, pre_pull
-from components.models import load_stack
-from components.settings import Settings
+from components.config.models import load_stack
+from components.config.settings import Settings
+from components.manifests import network, pre_pull, service
 from local.audit.findings import Finding
 from local.instance import PROJECT, cache_root
 from local.locked_environment import locked_environment
@@ -32,10 +32,8 @@ def rendered(settings: Settings) -> Iterator[dict[str, Any]]:
 
     checkov knows Kubernetes' own kinds: what stands in an InferenceService is shown to it as a Deployment.
     """
-    runtime = model_service.serving_runtime(settings)
-    predictor = model_service.predictor(
-        settings, f"oci://registry.example/qwen@{DIGEST}", settings.service_name
-    )
+    runtime = service.serving_runtime(settings)
+    predictor = service.predictor(settings, f"oci://registry.example/qwen@{DIGEST}", settings.service_name)
     pod: dict[str, Any] = {
         "serviceAccountName": settings.service_name,
         "containers": runtime["containers"],
@@ -46,12 +44,12 @@ def rendered(settings: Settings) -> Iterator[dict[str, Any]]:
             if key in predictor
         },
     }
-    selector = {egress.SERVICE_LABEL: settings.service_name}
+    selector = {network.SERVICE_LABEL: settings.service_name}
     metadata = {"name": settings.service_name, "namespace": settings.namespace, "labels": selector}
     template = {"metadata": {"labels": selector}, "spec": pod}
     spec = {"replicas": 2, "selector": {"matchLabels": selector}, "template": template}
     yield {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}
-    policy = egress.network_policy(settings.service_name, settings.egress)
+    policy = network.egress_policy(settings.service_name, settings.egress)
     yield {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

@@ -21,9 +21,10 @@ from typing import Any
 
 import httpx
 
-from components.model_service import CONTAINER, SCRATCH, USER, WAIT_AND_COPY
-from components.runtime import MODEL_PATH
-from components.settings import quantity
+from components.config.kserve import MODELCAR_UID
+from components.config.model_path import MODEL_PATH
+from components.config.quantities import quantity
+from components.manifests.service import CONTAINER, SCRATCH, WAIT_AND_COPY
 from local.gpu_report.children import Children, Failed, last_words
 
 #: Seconds between two looks at what is timed.
@@ -98,7 +99,7 @@ def bare(
     command, variables, limits = command_of(pod)
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    os.chown(scratch, USER, USER)
+    os.chown(scratch, MODELCAR_UID, MODELCAR_UID)
     places = {SCRATCH: str(scratch), MODEL_PATH: str(model)}
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -132,7 +133,13 @@ def as_user(groups: Sequence[Path] = ()) -> list[str]:
     groups: cgroups that it enters before it becomes that user.
     """
     capabilities = ",".join(f"+{name}" for name in _READS)
-    become = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--pdeathsig=KILL"]
+    become = [
+        "setpriv",
+        f"--reuid={MODELCAR_UID}",
+        f"--regid={MODELCAR_UID}",
+        "--clear-groups",
+        "--pdeathsig=KILL",
+    ]
     become += [f"--inh-caps=-all,{capabilities}", f"--ambient-caps=-all,{capabilities}"]
     enter = "".join(f'echo $$ > "{group}/cgroup.procs" && ' for group in groups)
     return ["sh", "-c", f'{enter}exec "$@"', "bare", *become]

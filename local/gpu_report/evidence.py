@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from components.model_service import CONTAINER
+from components.cluster.access import JSON, Cluster, ClusterError
+from components.manifests.service import CONTAINER
 from local.gpu_report.children import Failed
 from operations import gpu
-from operations.cluster import JSON, Cluster, ClusterError
 
 
 def evidence(cluster: Cluster, pod: JSON) -> dict[str, Any]:

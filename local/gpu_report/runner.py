@@ -16,11 +16,11 @@ from typing import Any
 
 import httpx
 
+from components.cluster.access import ClusterError
 from local.failed_command import in_words
 from local.gpu_report.children import Failed
 from local.platform import PlatformError
 from modelcar.errors import InputError
-from operations.cluster import ClusterError
 
 Say = Callable[[str], None]
 Found = dict[str, Any]

@@ -21,8 +21,10 @@ from typing import Any, TypeVar
 
 import yaml
 
-from components.settings import Settings
-from components.settings import load as load_settings
+from components.cluster.access import JSON, Cluster
+from components.cluster.pods import is_ready, pods_of
+from components.config.loading import load as load_settings
+from components.config.settings import Settings
 from local import platform, stack
 from local.gpu import Gpus
 from local.gpu_report.bare import TICK
@@ -34,8 +36,6 @@ from local.preview import PARTS
 from local.tools import Toolbox, collect
 from modelcar.lock import Lock, lock_path, read_lock
 from modelcar.made_up import size_of
-from operations.cluster import JSON, Cluster
-from operations.pods import is_ready, pods_of
 
 T = TypeVar("T")
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import httpx
 
-from bench.machine import settle
+from components.cluster.access import JSON
+from components.cluster.pods import is_ready
 from local import stack
 from local.gpu_report import kernels
 from local.gpu_report.bare import bare
@@ -25,14 +26,13 @@ from local.gpu_report.evidence import evidence
 from local.gpu_report.load import answers, first_token, rates
 from local.gpu_report.runner import EXPECTED, Found, Step
 from local.gpu_report.site import WINDOW, Model, Site
+from local.page_cache import settle
 from modelcar.base import read_base
 from modelcar.image import modelcar_image
 from modelcar.lock import layout_path
 from modelcar.oci_layout import require_space
 from modelcar.push import layers_there
 from modelcar.registry import Target
-from operations.cluster import JSON
-from operations.pods import is_ready
 from operations.server_phases import server_phases
 
 #: Seconds between two looks at a pod that starts.

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from components.model_service import own_environment
+from components.manifests.service import own_environment
 from local.alone import alone
 from local.gpu import Gpus
 from local.servers import present
@@ -52,7 +52,7 @@ class ServerEnvironment:
     command: the command; `--model DIR --served-model-name NAME --port N` and `args` follow it.
     args: flags that fit a small model on a CPU, or the machine's GPU.
     env: environment of the container, on top of what the program tells every server
-        (`components.model_service.own_environment`).
+        (`components.manifests.service.own_environment`).
     host_paths: folders of the host to mount read-only at the same path: the environment, the Python that
         it was made with, and the C libraries; for a GPU the C compiler too.
     memory: Kubernetes quantity that the tiny model runs in, used as request and limit.

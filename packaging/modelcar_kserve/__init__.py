@@ -15,23 +15,25 @@ from typing import Any
 
 import pulumi
 
-from modelcar_kserve.components import existing_image as _existing_image
-from modelcar_kserve.components import settings as _settings
-from modelcar_kserve.components.checks import problem
-from modelcar_kserve.components.delivery import Place
-from modelcar_kserve.components.egress import EgressPolicy, EgressPolicyArgs, EgressSettings
-from modelcar_kserve.components.existing_image import ExistingImage, ExistingImageArgs
+from modelcar_kserve.components.config import loading as _settings
+from modelcar_kserve.components.config.google import GoogleSettings
+from modelcar_kserve.components.config.kserve import KServeSettings
+from modelcar_kserve.components.config.network import EgressSettings, IngressSettings
+from modelcar_kserve.components.config.problems import problem
+from modelcar_kserve.components.config.settings import Settings
 from modelcar_kserve.components.google.cloud import GoogleCloud
-from modelcar_kserve.components.google.settings import GoogleSettings
-from modelcar_kserve.components.ingress import IngressPolicy, IngressPolicyArgs, IngressSettings
-from modelcar_kserve.components.kserve_platform import KServePlatform, KServePlatformArgs, KServeSettings
-from modelcar_kserve.components.model import Model, ModelArgs
-from modelcar_kserve.components.model_lock import model_doubts, model_lock
-from modelcar_kserve.components.model_service import ModelService, ModelServiceArgs
-from modelcar_kserve.components.modelcar_image import ModelcarImage, ModelcarImageArgs
-from modelcar_kserve.components.output_schema import ModelOutputs, StackOutputs
-from modelcar_kserve.components.settings import Settings
-from modelcar_kserve.components.stack_reader import read_stack
+from modelcar_kserve.components.image import existing_image as _existing_image
+from modelcar_kserve.components.image.existing_image import ExistingImage, ExistingImageArgs
+from modelcar_kserve.components.image.model_lock import model_doubts, model_lock
+from modelcar_kserve.components.image.modelcar_image import ModelcarImage, ModelcarImageArgs
+from modelcar_kserve.components.kserve.egress import EgressPolicy, EgressPolicyArgs
+from modelcar_kserve.components.kserve.ingress import IngressPolicy, IngressPolicyArgs
+from modelcar_kserve.components.kserve.kserve_platform import KServePlatform, KServePlatformArgs
+from modelcar_kserve.components.kserve.model_service import ModelService, ModelServiceArgs
+from modelcar_kserve.components.stack.delivery import Place
+from modelcar_kserve.components.stack.model import Model, ModelArgs
+from modelcar_kserve.components.stack.output_schema import ModelOutputs, StackOutputs
+from modelcar_kserve.components.stack.stack_reader import read_stack
 from modelcar_kserve.modelcar.base import read_base
 from modelcar_kserve.modelcar.errors import InputError
 from modelcar_kserve.modelcar.lock import Lock, read_lock

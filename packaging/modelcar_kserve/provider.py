@@ -11,7 +11,7 @@ import pulumi
 from pulumi.provider.experimental import component_provider_host
 
 from modelcar_kserve import InputError, Place, load_model, serve
-from modelcar_kserve.components.cluster_provider import cluster_provider
+from modelcar_kserve.components.kserve.cluster_provider import cluster_provider
 
 NAME = "modelcar-kserve"
 

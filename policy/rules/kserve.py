@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from components.kserve_config import CONFIG_MAP, user_faults
+from components.cluster.kserve_config import CONFIG_MAP, user_faults
 from policy.rule import Config, Finding, Resource, Rule
 from policy.values import UNKNOWN, at, is_true, whole_number
 

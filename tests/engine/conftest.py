@@ -24,7 +24,6 @@ PARTS = (
     "components",
     "modelcar",
     "operations",
-    "standins",
     ".venv",
     "pyproject.toml",
 )

@@ -19,8 +19,8 @@ from tests.engine.test_digest import clean_builder, lock, write_model
 
 PROGRAM = """
 from pathlib import Path
-from components.cluster_provider import cluster_provider
-from components.modelcar_image import ModelcarImage, ModelcarImageArgs
+from components.kserve.cluster_provider import cluster_provider
+from components.image.modelcar_image import ModelcarImage, ModelcarImageArgs
 from modelcar.base import read_base
 from modelcar.lock import lock_path, read_lock
 here = Path(__file__).absolute().parent
@@ -75,7 +75,7 @@ def test_another_checkout_previews_no_difference(checkout: Checkout, tmp_path: P
     exports = subprocess.check_output(said, cwd=checkout.folder, env=checkout.environment, text=True)
     lines = (line.removeprefix("export ").partition("=") for line in exports.splitlines())
     shell = {name: value.strip("'") for name, _, value in lines}
-    shell["PATH"] += f":{PROJECT / 'standins/bin'}"  # used where the official plugins are missing
+    shell["PATH"] += f":{PROJECT / 'local/standins/bin'}"  # used where the official plugins are missing
     (tmp_path / "state").mkdir()
     shell["PULUMI_BACKEND_URL"] = (tmp_path / "state").as_uri()
     platform = Platform(checkout, {}, shell)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from local.standins.gcp_provider.discovery import document
 from modelcar.__main__ import main
 from modelcar.tiny_model import make_tiny_model
-from standins.gcp_provider.discovery import document
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 BUILD: dict[str, Any] = yaml.safe_load((PROJECT / "modelcar/cloudbuild.yaml").read_text())

@@ -21,7 +21,6 @@ def consumer(project: Project, folder: Path) -> Path:
     folder.mkdir()
     for part in ("Pulumi.yaml", "__main__.py"):
         (folder / part).symlink_to(PROJECT / "examples/consumer" / part)
-    (folder / "standins").symlink_to(PROJECT / "standins")
     (folder / ".venv").symlink_to(install(folder))
     document = "config:\n  chat-frontend:modelStack: organization/modelcar/test\n"
     (folder / "Pulumi.dev.yaml").write_text(document)

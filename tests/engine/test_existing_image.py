@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jsonschema
 
-from components.output_schema import schema
+from components.stack.output_schema import schema
 from tests import made_images as made
 from tests.engine.conftest import Project
 

@@ -63,7 +63,6 @@ def test_a_program_of_its_own_serves_a_model(environment: Path, platform: Platfo
     for part in ("Pulumi.yaml", "__main__.py"):
         (folder / part).write_text((PROJECT / "examples/library" / part).read_text())
     (folder / ".venv").symlink_to(environment)
-    (folder / "standins").symlink_to(PROJECT / "standins")
     (folder / "components").mkdir()
     (folder / "components/__init__.py").write_text("raise RuntimeError('somebody else')")
     make_tiny_model(folder / "weights")
@@ -274,7 +273,6 @@ def test_the_component_is_made_for_a_program_of_any_language(elsewhere: Elsewher
         "name: any\nruntime: {name: python, options: {virtualenv: .venv}}\n"
     )
     (elsewhere.folder / ".venv").symlink_to(elsewhere.environment)
-    (elsewhere.folder / "standins").symlink_to(PROJECT / "standins")
 
     def pulumi(*arguments: str, check: bool = True, **changes: Any) -> str:
         # Where the package is installed, Pulumi finds its provider on PATH.
@@ -339,7 +337,7 @@ def test_the_package_is_added_to_a_project(in_yaml: Elsewhere, tmp_path: Path) -
     in_yaml.variables["PULUMI_HOME"] = str(tmp_path / "home")
     for name, version in {**PLUGINS, "docker-build": DOCKER_BUILD_VERSION}.items():
         # Google's is named by the package and not run here.
-        path = f"{in_yaml.variables['PATH']}:{PROJECT / 'standins/bin'}"
+        path = f"{in_yaml.variables['PATH']}:{PROJECT / 'local/standins/bin'}"
         found = shutil.which(f"pulumi-resource-{name}", path=path)
         assert found, name
         in_yaml.pulumi("plugin", "install", "resource", name, version, "--file", found)

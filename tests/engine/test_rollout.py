@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from operations.pods import is_ready
+from components.cluster.pods import is_ready
 from tests.engine.conftest import STUB_SERVER, Project
 
 CRASHES = ["sh", "-c", "echo 'RuntimeError: no GPU was found'; exit 3", "stub"]

@@ -181,7 +181,7 @@ def test_planted_secrets_turn_up_nowhere(planted: Project) -> None:
     }
     # All that is written beside the program: state, history, locks of models, layouts, the stack's file.
     for path in project.folder.rglob("*"):
-        if path.is_file() and not any(part in {".venv", "standins", "components"} for part in path.parts):
+        if path.is_file() and not any(part in {".venv", "components"} for part in path.parts):
             places[str(path)] = path.read_bytes()
     for name, content in registry_contents(project):
         places[name] = content

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from components.image_delivery import have_signed
-from components.signature import SignatureSettings
+from components.config.signature import SignatureSettings
+from components.image.image_delivery import have_signed
 from local.tools import find_tool
 from modelcar import locking, signing
 from modelcar.base import read_base

@@ -22,11 +22,11 @@ from pulumi.runtime.proto import (
     resource_pb2_grpc,
 )
 
-from standins.language_host import NOTICE
-from standins.plugin import engine_address
+from local.standins.language_host import NOTICE
+from local.standins.plugin import engine_address
 
 PROJECT = Path(__file__).resolve().parents[2]
-LAUNCHER = PROJECT / "standins" / "bin" / "pulumi-language-python"
+LAUNCHER = PROJECT / "local" / "standins" / "bin" / "pulumi-language-python"
 
 
 class Engine(engine_pb2_grpc.EngineServicer, resource_pb2_grpc.ResourceMonitorServicer):
@@ -242,8 +242,8 @@ def test_installing_says_that_make_did_it(host: Host) -> None:
 
 
 def test_a_missing_virtual_environment_is_said(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    from standins.language_host import PYTHON_VARIABLE, LanguageHost
-    from standins.plugin import EngineLog
+    from local.standins.language_host import PYTHON_VARIABLE, LanguageHost
+    from local.standins.plugin import EngineLog
 
     monkeypatch.delenv(PYTHON_VARIABLE, raising=False)
     info = host.info

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
+from components.cluster.pods import is_ready
 from local.debian import debian_script
 from local.tools import tools_folder
-from operations.pods import is_ready
 from tests.conftest import Platform
 from tests.engine.conftest import Project
 from tests.engine.conftest import project as project

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from components.model_service import predictor
+from components.manifests.service import predictor
 from local import ask
 from modelcar.existing_image import UnfitError, faults, look
 from modelcar.registry import Registry, Target

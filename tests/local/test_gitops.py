@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from components import settings as stack
+from components.config import loading as stack
+from components.manifests.gitops import manifests, to_yaml
 from modelcar import locking
 from modelcar.tiny_model import make_tiny_model
-from operations.gitops import manifests, to_yaml
 from tests.conftest import Platform
 from tests.engine.conftest import STUB_SERVER
 from tests.unit.test_scheduling import SCHEDULING

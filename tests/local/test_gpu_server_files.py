@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.model_service import own_environment
+from components.manifests.service import own_environment
 from local.servers import environment
 
 #: Mounts what the pod mounts, and runs a command as the pod's user, who has no other right.

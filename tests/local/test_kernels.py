@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.kernels import SAID, SERVER
+from components.manifests.kernels import SAID, SERVER
 from local.instance import cache_root
 from local.servers.choice import c_compiler, vllm_obstacles
 from local.servers.environment import host_paths

@@ -68,7 +68,7 @@ def default_mode(platform: Platform, mode: str) -> Iterator[None]:
 def ingress(knative: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run the stand-in beside the platform; yields its address."""
     host = knative.host
-    program = PROJECT / "standins/knative_ingress.py"
+    program = PROJECT / "local/standins/knative_ingress.py"
     command = [sys.executable, str(program), knative.kubeconfig, f"{host}:80", INGRESS_CLASS]
     with (tmp_path_factory.mktemp("ingress") / "log").open("wb") as log:
         running = subprocess.Popen(command, stdout=log, stderr=log)

@@ -32,9 +32,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from kubernetes import config
 
+from components.cluster import webhooks
+from components.cluster.access import Cluster
 from local.tools import Toolbox, collect
-from operations import webhooks
-from operations.cluster import Cluster
 from tests.conftest import Platform
 
 CONFIG_MAP = "inferenceservice-config"

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from components import settings as stack
-from components.settings import Settings
+from components.cluster.access import Cluster
+from components.cluster.probe_image import NAME, push_probe
+from components.cluster.smoke import smoke
+from components.config import loading as stack
+from components.config.settings import Settings
 from local import platform, up
 from local.instance import load
 from local.tools import OLDER_KSERVE, collect, with_older_kserve
 from modelcar.base import read_base
 from modelcar.registry import Target
-from operations.cluster import Cluster
-from operations.probe_image import NAME, push_probe
-from operations.smoke import smoke
 
 pytestmark = pytest.mark.extended
 

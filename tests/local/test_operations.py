@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.model_service import CONTAINER
+from components.manifests.service import CONTAINER
 from local.pki import NODE
 from operations import monitoring
 from tests.conftest import Platform

@@ -13,12 +13,12 @@ import httpx
 import pulumi
 import pytest
 
-from components import settings as stack
-from components.model_service import REVISION, predictor, revision, service_annotations, serving_runtime
-from components.settings import Settings
+from components.cluster.access import Cluster
+from components.cluster.rollout import await_rolled_out
+from components.config import loading as stack
+from components.config.settings import Settings
+from components.manifests.service import REVISION, predictor, revision, service_annotations, serving_runtime
 from local.pki import NODE
-from operations.cluster import Cluster
-from operations.rollout import await_rolled_out
 from tests.conftest import Platform
 from tests.engine.conftest import STUB_SERVER
 from tests.local.conftest import SECONDS, push_tiny

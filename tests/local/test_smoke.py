@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from components import settings as stack
-from components.kserve_config import configuration_problems
-from components.settings import Settings
+from components.cluster.access import Cluster, ClusterError
+from components.cluster.kserve_config import configuration_problems
+from components.cluster.probe_image import NAME, push_probe
+from components.cluster.smoke import OFFERED, Smoke, document, objects, service, smoke, table
+from components.config import loading as stack
+from components.config.settings import Settings
 from modelcar.base import read_base
 from modelcar.errors import InputError
 from modelcar.registry import Target
-from operations.cluster import Cluster, ClusterError
-from operations.probe_image import NAME, push_probe
-from operations.smoke import OFFERED, Smoke, document, objects, service, smoke, table
 from tests.conftest import PROJECT, Platform, write_stack
 from tests.engine.conftest import PARTS
 from tests.modelcar_switch import kserve_with, modelcar_off

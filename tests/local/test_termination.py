@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from operations.pods import restarts
+from components.cluster.pods import restarts
 from tests.conftest import Platform
 
 HERE = ("-n", "kserve-demo")

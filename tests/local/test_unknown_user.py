@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from components.model_service import SCRATCH, USER, USER_NAME, container
-from components.runtime import MODEL_PATH
+from components.config.kserve import MODELCAR_UID
+from components.config.model_path import MODEL_PATH
+from components.manifests.service import SCRATCH, USER_NAME, container
 from local import servers
 from local.instance import cache_root
 from local.servers.choice import vllm_obstacles
@@ -99,7 +100,7 @@ class Root:
         """Run a command there as KServe's user, in root's group: the image says no other one."""
         script = [shlex.join(mount) for mount in self.mounts]
         script.append(
-            f'exec chroot --userspec={USER}:0 --groups= {shlex.quote(str(self.folder))} env -i "$@"'
+            f'exec chroot --userspec={MODELCAR_UID}:0 --groups= {shlex.quote(str(self.folder))} env -i "$@"'
         )
         told = [f"{name}={value}" for name, value in {**OF_THE_IMAGE, **variables}.items()]
         return subprocess.run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 
-from components.model_service import container, pod_security, volumes
+from components.manifests.service import container, pod_security, volumes
 from tests.conftest import Platform
 from tests.unit.test_components_settings import load
 

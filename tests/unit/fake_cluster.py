@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from operations.cluster import Cluster, ClusterError
+from components.cluster.access import Cluster, ClusterError
 
 
 class FakeCluster(Cluster):

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from components import settings as stack
-from components.models import load_stack
+from components.config import loading as stack
+from components.config.models import load_stack
 from modelcar.errors import InputError
 from operations import admission_builtin
 from operations.admission import check_options, notes, object_name, policy

@@ -9,8 +9,8 @@ import lupa
 import pytest
 import yaml
 
-from operations.argo_health import FILE, HEALTH, KEY, patch
-from operations.gitops import HEADER, Folder, changes, folders, write
+from components.manifests.argo_health import FILE, HEALTH, KEY, patch
+from components.manifests.gitops import HEADER, Folder, changes, folders, write
 from tests.unit.test_operations_gitops import project, stack, told
 
 __all__ = ["project"]  # the fixture

@@ -8,14 +8,15 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import autoscaling, delivery
-from components.delivery import Place
-from components.model_service import AUTOSCALER, service_annotations
-from components.options import OWNED
+from components.cluster import existing, keda
+from components.cluster.access import ClusterError
+from components.engine.options import OWNED
+from components.manifests import autoscaling
+from components.manifests.gitops import manifests
+from components.manifests.service import AUTOSCALER, service_annotations
+from components.stack import delivery
+from components.stack.delivery import Place
 from modelcar.errors import InputError
-from operations import existing, keda
-from operations.cluster import ClusterError
-from operations.gitops import manifests
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.mocked_engine import DIGEST, Engine
 from tests.unit.test_components_settings import load, problems
@@ -213,8 +214,8 @@ def test_git_has_the_scaled_object_after_the_service(project: Path) -> None:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     made = FakeCluster()
-    monkeypatch.setattr("operations.cluster.Cluster.of", lambda _: made)
-    monkeypatch.setattr("operations.existing.Cluster.of", lambda _: made)
+    monkeypatch.setattr("components.cluster.access.Cluster.of", lambda _: made)
+    monkeypatch.setattr("components.cluster.existing.Cluster.of", lambda _: made)
     return made
 
 

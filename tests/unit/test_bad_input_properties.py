@@ -23,9 +23,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from components.google.settings import GoogleSettings
-from components.models import Stack, load_stack
-from components.settings import KEYS, OF_STACK
+from components.config.google import GoogleSettings
+from components.config.loading import KEYS, OF_STACK
+from components.config.models import load_stack
+from components.config.stack import Stack
 from modelcar import strict_yaml
 from modelcar.errors import InputError
 from modelcar.lock import Lock, read_lock

@@ -15,13 +15,13 @@ import pytest
 from aiohttp import ClientError, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from campaign import __main__ as campaign_main
-from campaign import sameness
-from campaign.faults import KINDS
-from campaign.front import Rule, Rules, application
-from campaign.journal import LOST, MISSED, SAME, Case, Journal, Result, document, plan, report
-from campaign.prober import Prober
-from campaign.runner import Runner
+from tests.campaign import __main__ as campaign_main
+from tests.campaign import sameness
+from tests.campaign.faults import KINDS
+from tests.campaign.front import Rule, Rules, application
+from tests.campaign.journal import LOST, MISSED, SAME, Case, Journal, Result, document, plan, report
+from tests.campaign.prober import Prober
+from tests.campaign.runner import Runner
 
 
 def test_the_plan_follows_from_the_seed() -> None:

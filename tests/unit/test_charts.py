@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from components import charts, preflight
-from components.kserve_platform import KServeSettings
+from components.config.kserve import KServeSettings
+from components.stack import charts, preflight
 from modelcar.errors import InputError
 from tests.unit.test_google_settings import dev, load
 

@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.cluster_provider import CAPTURED, cluster_provider, doubts
+from components.kserve.cluster_provider import CAPTURED, cluster_provider, doubts
 from tests.unit.mocked_engine import Engine
 
 #: What the SDK takes from the environment where a program says nothing (pulumi_kubernetes/provider.py).

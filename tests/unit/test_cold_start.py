@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from components.cluster.access import ClusterError
 from local.cold_start_report import Run, report
 from local.forecast import Fit, Machine, fit, forecast, machines
-from operations.cluster import ClusterError
 from operations.cold_start import caches, cold_start, document, duration, log_times, pulled, table
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load

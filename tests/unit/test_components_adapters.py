@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from components.known_model import KnownModel
-from components.runtime import doubts, unfit
+from components.config.checks.vllm import doubts, unfit
+from components.config.known_model import KnownModel
 from modelcar import locking
 from modelcar.errors import InputError
 from modelcar.lock import read_lock

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from components.known_model import KnownModel
-from components.runtime import doubts, server_arguments, unfit
+from components.config.checks.vllm import doubts, unfit
+from components.config.known_model import KnownModel
+from components.manifests.server_arguments import server_arguments
 from tests.unit.test_components_settings import load, problems
 
 SHORT = {"model_type": "qwen2", "max_position_embeddings": 256}

@@ -12,16 +12,18 @@ import pulumi
 import pytest
 import yaml
 
-from components import existing_image, former_image, model, preflight, reachability
-from components.existing_image import Existing
-from components.image_place import ImagePlace
-from components.output_schema import VERSION, ModelOutputs
-from components.settings import Settings
+from components.config.image_place import ImagePlace
+from components.config.settings import Settings
+from components.image import existing_image, former_image
+from components.image.existing_image import Existing
+from components.manifests import gitops
+from components.stack import model, preflight, reachability
+from components.stack.output_schema import VERSION, ModelOutputs
 from local import doctor
 from local.up import models_of
 from modelcar.errors import InputError
 from modelcar.registry import Target
-from operations import admission, gitops
+from operations import admission
 from tests import made_images as made
 from tests import registry_server
 from tests.unit.mocked_engine import UNKNOWN, Engine

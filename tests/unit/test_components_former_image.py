@@ -10,9 +10,9 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import former_image
-from components.modelcar_image import ModelcarImage, ModelcarImageArgs
-from components.settings import Settings
+from components.config.settings import Settings
+from components.image import former_image
+from components.image.modelcar_image import ModelcarImage, ModelcarImageArgs
 from modelcar.errors import InputError
 from modelcar.image import modelcar_image
 from modelcar.manifest import MANIFEST_TYPE, Image

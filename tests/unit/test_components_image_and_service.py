@@ -15,13 +15,13 @@ from unittest import mock
 import pulumi
 import pytest
 
-from components import oci
-from components.model_service import REVISION, ModelService, ModelServiceArgs
-from components.modelcar_image import ModelcarImage, ModelcarImageArgs
-from components.options import OWNED
-from components.settings import Settings
-from components.signature import SignatureSettings
-from modelcar import fetching, locking
+from components.config.settings import Settings
+from components.config.signature import SignatureSettings
+from components.engine.options import OWNED
+from components.image.modelcar_image import ModelcarImage, ModelcarImageArgs
+from components.kserve.model_service import ModelService, ModelServiceArgs
+from components.manifests.service import REVISION
+from modelcar import fetching, locking, oci_names
 from modelcar.base import read_base
 from modelcar.errors import InputError
 from modelcar.image import modelcar_image
@@ -240,9 +240,9 @@ def test_a_bill_of_materials_comes_with_the_signature_where_there_is_one(
 ) -> None:
     attached: list[Any] = []
     beside: list[Any] = []
-    monkeypatch.setattr("components.image_delivery.attach", attached.append)
+    monkeypatch.setattr("components.image.image_delivery.attach", attached.append)
     monkeypatch.setattr(
-        "components.image_delivery.have_signed",
+        "components.image.image_delivery.have_signed",
         lambda _reference, _signature, lock, **_: beside.append(lock),
     )
     settings = SignatureSettings.model_validate({"publicKey": "gcpkms://x"}) if signed else None
@@ -257,8 +257,8 @@ def test_a_bill_of_materials_comes_with_the_signature_where_there_is_one(
 def test_so_many_images_are_built_at_once_as_the_stack_says(
     up: Engine, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("components.image_delivery.bring", lambda _: None)
-    monkeypatch.setattr("components.image_delivery.attach", lambda _: None)
+    monkeypatch.setattr("components.image.image_delivery.bring", lambda _: None)
+    monkeypatch.setattr("components.image.image_delivery.attach", lambda _: None)
 
     async def build() -> list[bool]:
         builds = asyncio.Semaphore(1)
@@ -317,7 +317,7 @@ def test_without_a_lock_a_preview_shows_what_it_can(placement: str) -> None:
 @pytest.mark.parametrize("digest", ["", "latest", "sha256:" + "b" * 63, "SHA256:" + "b" * 64, DIGEST + "\n"])
 def test_storage_uri_is_by_digest_or_not_at_all(digest: str) -> None:
     with pytest.raises(ValueError, match="not a sha256 digest"):
-        oci.storage_uri(REGISTRY, "tiny", digest)
+        oci_names.storage_uri(REGISTRY, "tiny", digest)
 
 
 # --- the service ------------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ def test_what_is_served_by_somebody_elses_declaration_is_told(monkeypatch: pytes
     container = {"env": [{"name": "STORAGE_URI", "value": other}]}
     cluster = mock.Mock()
     cluster.get.return_value = {"spec": {"predictor": {"containers": [container]}}}
-    monkeypatch.setattr("operations.cluster.Cluster.of", lambda _: cluster)
+    monkeypatch.setattr("components.cluster.access.Cluster.of", lambda _: cluster)
     up = Engine(preview=False)
     assert declare_service(up, importObjects=["InferenceService"])["storage_uri"] == other
     up.await_rolled_out.assert_not_called()

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from components import kernels
-from components.google.gpus import CARDS
-from components.model_service import WAIT_AND_COPY, WAIT_FOR_MODEL, container, environment, start_script
-from components.models import load_stack
-from components.preflight import kernel_doubts
-from components.runtime import MODEL_PATH
-from components.settings import Settings
+from components.config.gpus import CARDS
+from components.config.model_path import MODEL_PATH
+from components.config.models import load_stack
+from components.config.settings import Settings
+from components.manifests import kernels
+from components.manifests.service import WAIT_AND_COPY, WAIT_FOR_MODEL, container, environment, start_script
+from components.stack import kernel_fit
+from components.stack.preflight import kernel_doubts
 from local.instance import cache_root
 from modelcar.kernels import Target, pack, unpacked
 from modelcar.lock import FolderSource, Lock, LockedFile, LockedLayer
@@ -301,28 +302,28 @@ def test_a_preview_tells_kernels_that_no_pod_will_use_and_the_command(case: str)
     settings = load(vllm={"maxModelLen": 4096})
     changes, told = MISFITS[case]
     lock = lock_for(settings, **changes)
-    doubt = str(kernels.doubt(settings, lock, "dev"))
+    doubt = str(kernel_fit.doubt(settings, lock, "dev"))
     assert told in doubt
     assert "make kernels STACK=dev" in doubt
     required = settings.model_copy(update={"kernels": "require"})
-    assert told in str(kernels.unfit(required, lock, "dev"))
-    assert kernels.unfit(settings, lock, "dev") is None
+    assert told in str(kernel_fit.unfit(required, lock, "dev"))
+    assert kernel_fit.unfit(settings, lock, "dev") is None
 
 
 def test_kernels_that_fit_raise_no_doubt() -> None:
     settings = load(kernels="require")
-    assert kernels.doubt(settings, lock_for(settings), "dev") is None
-    assert kernels.unfit(settings, lock_for(settings), "dev") is None
+    assert kernel_fit.doubt(settings, lock_for(settings), "dev") is None
+    assert kernel_fit.unfit(settings, lock_for(settings), "dev") is None
     off = settings.model_copy(update={"kernels": "off"})
-    assert kernels.doubt(off, lock_for(settings, count=2), "dev") is None
+    assert kernel_fit.doubt(off, lock_for(settings, count=2), "dev") is None
 
 
 def test_a_lock_without_kernels_is_no_doubt_unless_they_are_required() -> None:
     settings = load()
     lock = dataclasses.replace(lock_for(settings), kernels=())
-    assert kernels.doubt(settings, lock, "dev") is None
+    assert kernel_fit.doubt(settings, lock, "dev") is None
     required = settings.model_copy(update={"kernels": "require"})
-    assert "its lock has none" in str(kernels.unfit(required, lock, "dev"))
+    assert "its lock has none" in str(kernel_fit.unfit(required, lock, "dev"))
 
 
 def test_the_pools_card_is_known_before_a_pod_is() -> None:
@@ -330,7 +331,7 @@ def test_the_pools_card_is_known_before_a_pod_is() -> None:
     assert settings.google is not None
     lock = lock_for(settings)
     assert f"its pods have 1 x {CARDS[settings.google.nodes.gpu]}" in str(
-        kernels.unfit(settings, lock, "dev")
+        kernel_fit.unfit(settings, lock, "dev")
     )
 
 

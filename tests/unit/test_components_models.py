@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from components.google import disk
-from components.models import OF_MODEL, SHARED, Stack, load_stack
-from components.preflight import node_disks
-from components.settings import KEYS, OF_ENTRIES, TOP_LEVEL
+from components.config import disk
+from components.config.loading import KEYS, OF_ENTRIES, TOP_LEVEL
+from components.config.models import OF_MODEL, SHARED, load_stack
+from components.config.stack import Stack
+from components.stack.preflight import node_disks
 from modelcar.errors import InputError, Problem
 from tests.unit.test_components_settings import MINIMAL, as_text
 from tests.unit.test_google_settings import as_texts, dev
@@ -120,7 +121,7 @@ def test_what_a_gpu_cannot_do_is_held_against_the_pool_that_the_model_lands_on()
 
 
 def test_pods_go_to_their_own_pool_whose_disk_was_computed_for_them() -> None:
-    from components.model_service import predictor
+    from components.manifests.service import predictor
 
     chat, code = on_google(CHAT, {**CODE, "gpuCount": 2}, **{"google.pools": [A100]}).models
     for model, pool in ((chat, "gpu"), (code, "large")):
@@ -237,7 +238,7 @@ def test_models_that_keep_more_gpus_than_their_pool_has_are_refused() -> None:
 
 
 def test_models_share_a_runtime_and_keep_their_own_arguments() -> None:
-    from components.model_service import predictor, serving_runtime
+    from components.manifests.service import predictor, serving_runtime
 
     shared = {"sharedRuntime": "vllm"}
     chat, code = load({**CHAT, **shared}, {**CODE, **shared, "serverArgs": ["--x"], "cpu": "9"}).models

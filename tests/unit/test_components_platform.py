@@ -12,12 +12,13 @@ from unittest import mock
 import pulumi
 import pytest
 
-from components.kserve_platform import KServePlatform, KServePlatformArgs, KServeSettings
-from components.model_lock import model_lock
-from components.model_service import ModelService, ModelServiceArgs
-from components.models import load_stack
-from components.preflight import node_disks, sizes
-from components.pull_access import PullAccess, PullAccessArgs
+from components.config.kserve import KServeSettings
+from components.config.models import load_stack
+from components.image.model_lock import model_lock
+from components.kserve.kserve_platform import KServePlatform, KServePlatformArgs
+from components.kserve.model_service import ModelService, ModelServiceArgs
+from components.kserve.pull_access import PullAccess, PullAccessArgs
+from components.stack.preflight import node_disks, sizes
 from modelcar import locking
 from modelcar.errors import InputError
 from modelcar.tiny_model import make_tiny_model
@@ -207,7 +208,7 @@ def test_files_that_changed_since_are_told_and_not_delivered(project: Path, warn
 def test_a_disk_too_small_for_the_locked_model_is_refused(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("components.google.disk.GB", 1000**2 / 50)  # the tiny model counts as 200 GB
+    monkeypatch.setattr("components.config.disk.GB", 1000**2 / 50)  # the tiny model counts as 200 GB
     stack = load_stack(as_texts(dev(model="tiny", serverArgs=[], **{NODES + "diskGb": 300})), project)
     locks = {stack.shared.key: model_lock(stack.shared, project)}
     with pytest.raises(InputError, match=r"(?s)google\.nodes\.diskGb: 300.*at least \d{3,4}.*computed then"):

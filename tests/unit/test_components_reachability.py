@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from components import reachability
-from components.settings import Settings
+from components.config.settings import Settings
+from components.stack import reachability
 from modelcar.errors import InputError, Problem
 
 DIGEST = "sha256:" + "a" * 64

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from components.known_model import KnownModel
-from components.model_service import container
-from components.runtime import server_arguments, unfit
-from components.settings import Settings
+from components.config.checks.vllm import unfit
+from components.config.known_model import KnownModel
+from components.config.settings import Settings
+from components.manifests.server_arguments import server_arguments
+from components.manifests.service import container
 from modelcar import locking
 from modelcar.errors import InputError
 from modelcar.model_config import read_config

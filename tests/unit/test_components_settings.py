@@ -10,11 +10,15 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from components import models, settings
-from components.settings import OF_STACK, PLATFORM_FILE, TOP_LEVEL, Settings
+from components.config import loading as settings
+from components.config import models
+from components.config.loading import OF_STACK, TOP_LEVEL
+from components.config.quantities import quantity
+from components.config.settings import PLATFORM_FILE, Settings
+from components.stack import configuration
 from modelcar.errors import InputError, Problem
 
-PROJECT_FILE = Path(settings.__file__).parent.parent / "Pulumi.yaml"
+PROJECT_FILE = Path(__file__).parents[2] / "Pulumi.yaml"
 DIGEST = "sha256:" + "a" * 64
 MINIMAL = {
     "registry": "localhost:5000/models",
@@ -140,7 +144,7 @@ def test_settings_that_go_together_are_taken(changes: dict[str, Any]) -> None:
     [("4", 4), ("500m", 0.5), ("1.5", 1.5), ("2k", 2e3), ("1M", 1e6), ("1Ki", 1024), ("16Gi", 16 * 2**30)],
 )
 def test_quantities_have_kubernetes_units(text: str, number: float) -> None:
-    assert settings.quantity(text) == number
+    assert quantity(text) == number
 
 
 def test_pulumi_hands_over_all_keys_so_that_a_misspelt_one_is_found(
@@ -150,7 +154,7 @@ def test_pulumi_hands_over_all_keys_so_that_a_misspelt_one_is_found(
 
     def run(extra: dict[str, str]) -> Settings:
         monkeypatch.setenv("PULUMI_CONFIG", json.dumps({**config, **extra}))
-        return models.from_pulumi(Path()).shared
+        return configuration.from_pulumi(Path()).shared
 
     assert run({"modelcar:gpuCount": "3"}).gpu_count == 3
     with pytest.raises(InputError, match="modelcar:gpuCont: unknown key"):

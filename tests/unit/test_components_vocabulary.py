@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from components.known_model import KnownModel
-from components.runtime import doubts, unfit
-from components.vocabulary import SHA256
+from components.config.checks.vllm import doubts, unfit
+from components.config.checks.vocabulary import SHA256
+from components.config.known_model import KnownModel
 from tests.unit.test_components_settings import load
 
 NAME = "o200k_base.tiktoken"

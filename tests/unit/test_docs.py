@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.settings import OF_STACK, TOP_LEVEL
+from components.config.loading import OF_STACK, TOP_LEVEL
 from operations.__main__ import main
 
 PROJECT = Path(__file__).parents[2]

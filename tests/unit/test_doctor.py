@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from components.cluster.access import ClusterError
 from local import doctor
 from local.doctor import Line, report
 from local.instance import PROJECT, load
-from operations.cluster import ClusterError
 from tests.unit.test_components_settings import MINIMAL
 
 
@@ -32,7 +32,7 @@ def away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr(doctor, "_said", lambda *_: None)
-    monkeypatch.setattr("components.reachability.refusal", lambda *_: "no route")
+    monkeypatch.setattr("components.stack.reachability.refusal", lambda *_: "no route")
     for name in ("PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN"):
         monkeypatch.delenv(name, raising=False)
 
@@ -123,7 +123,7 @@ class Answers:
 def test_the_cluster_is_looked_at(
     monkeypatch: pytest.MonkeyPatch, answers: Answers, part: str, state: str, text: str
 ) -> None:
-    monkeypatch.setattr("operations.cluster.Cluster.of", lambda _: answers)
+    monkeypatch.setattr("components.cluster.access.Cluster.of", lambda _: answers)
     line = lines_of("other", MINIMAL)[part]
     assert line.state == state
     assert text in line.found
@@ -134,7 +134,7 @@ def test_keda_is_looked_for_where_a_model_needs_it(
     monkeypatch: pytest.MonkeyPatch, kinds: list[str] | None, state: str
 ) -> None:
     answers = Answers(kinds=kinds)
-    monkeypatch.setattr("operations.cluster.Cluster.of", lambda _: answers)
+    monkeypatch.setattr("components.cluster.access.Cluster.of", lambda _: answers)
     trigger = {"type": "prometheus", "query": "sum(waiting)", "threshold": 5}
     scaling = json.dumps({"serverAddress": "http://prometheus:9090", "triggers": [trigger]})
     found = lines_of("other", {**MINIMAL, "maxReplicas": "2", "autoscaling": scaling})["KEDA"]
@@ -146,6 +146,6 @@ def test_a_cluster_that_cannot_be_asked_is_told(monkeypatch: pytest.MonkeyPatch)
     def gone(_: Any) -> Any:
         raise ClusterError(0, "the API server does not answer")
 
-    monkeypatch.setattr("operations.cluster.Cluster.of", gone)
+    monkeypatch.setattr("components.cluster.access.Cluster.of", gone)
     line = lines_of("other", MINIMAL)["cluster"]
     assert (line.state, line.found) == ("missing", "the API server does not answer")

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from components.egress import NODE_DNS, EgressPolicy, EgressPolicyArgs, EgressSettings, network_policy
-from components.idle import idle_cost
-from components.model_service import predictor, service_annotations
-from components.options import OWNED
+from components.config.network import EgressSettings
+from components.engine.options import OWNED
+from components.kserve.egress import EgressPolicy, EgressPolicyArgs
+from components.manifests.network import NODE_DNS, egress_policy
+from components.manifests.service import predictor, service_annotations
+from components.stack.idle import idle_cost
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_components_settings import load, problems
 from tests.unit.test_google_settings import dev
@@ -23,7 +25,7 @@ def egress(**changes: Any) -> EgressSettings:
 
 
 def test_by_default_only_names_are_asked_for() -> None:
-    spec = network_policy("m", egress())
+    spec = egress_policy("m", egress())
     assert spec["podSelector"] == {"matchLabels": {"serving.kserve.io/inferenceservice": "m"}}
     assert spec["policyTypes"] == ["Egress"]
     [dns] = spec["egress"]
@@ -32,12 +34,12 @@ def test_by_default_only_names_are_asked_for() -> None:
 
 
 def test_nothing_at_all_may_be_allowed() -> None:
-    assert network_policy("m", egress(dns=False))["egress"] == []
+    assert egress_policy("m", egress(dns=False))["egress"] == []
 
 
 def test_what_is_named_is_allowed() -> None:
     rules = [{"cidr": "10.0.0.0/8", "ports": [4317]}, {"cidr": "192.0.2.1/32"}]
-    named = network_policy("m", egress(dns=False, allow=rules))["egress"]
+    named = egress_policy("m", egress(dns=False, allow=rules))["egress"]
     assert named == [
         {"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 4317, "protocol": "TCP"}]},
         {"to": [{"ipBlock": {"cidr": "192.0.2.1/32"}}]},

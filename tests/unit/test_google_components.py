@@ -9,9 +9,9 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.google import disk
+from components.config import disk
 from components.google.cloud import GoogleCloud
-from components.scheduling import nodes
+from components.manifests.scheduling import nodes
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_google_settings import CLUSTER, NODES, dev, load
 

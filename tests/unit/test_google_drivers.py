@@ -11,12 +11,14 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import summary
-from components.google import drivers, gpus
+from components.config import gpus
+from components.config.checks import drivers
+from components.config.google import NodeSettings
+from components.config.models import load_stack
+from components.config.stack import Stack
 from components.google.cluster import require_adopted
-from components.google.settings import NodeSettings
-from components.models import Stack, load_stack
-from components.preflight import Facts, node_doubts
+from components.stack import summary
+from components.stack.preflight import Facts, node_doubts
 from modelcar.errors import InputError, Problem
 from tests.unit.test_google_settings import CLUSTER, NODES, as_texts, dev, stack_config
 
@@ -191,8 +193,8 @@ def test_doubts_are_at_the_head_of_a_preview(monkeypatch: pytest.MonkeyPatch) ->
     said: list[str] = []
     monkeypatch.setattr(pulumi.log, "warn", said.append)
     monkeypatch.setattr(pulumi.log, "info", said.append)
-    monkeypatch.setattr("components.summary.pools", lambda _: ())
-    monkeypatch.setattr("components.summary.made_anew", lambda *_: ())
+    monkeypatch.setattr("components.stack.summary.pools", lambda _: ())
+    monkeypatch.setattr("components.stack.summary.made_anew", lambda *_: ())
     found = stack()
     none = dict.fromkeys(model.key for model in found.models)
     asyncio.run(summary.tell(Facts(found, none, none, {}, doubts=("the driver may be older",)), {}))

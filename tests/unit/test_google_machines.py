@@ -8,13 +8,13 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.google import disk, gpus
+from components.config import disk, gpus
 from components.google.node_pool import GpuNodePool, GpuNodePoolArgs
+from local.standins.gcp_provider.accelerators import GPUS
+from local.standins.gcp_provider.kinds import KINDS
+from local.standins.gcp_provider.rules import check_inputs
+from local.standins.gcp_provider.settings import Settings
 from modelcar.errors import InputError
-from standins.gcp_provider.accelerators import GPUS
-from standins.gcp_provider.kinds import KINDS
-from standins.gcp_provider.rules import check_inputs
-from standins.gcp_provider.settings import Settings
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_google_components import ACCOUNT
 from tests.unit.test_google_settings import CLUSTER, NODES, dev, load
@@ -117,7 +117,7 @@ def test_what_google_would_refuse_the_program_refuses_first(
     wrong += [("localSsds", count) for count in (1, 3, 4, 8, 16, 32) if count not in row.ssds]
     stacks = [stack(name, **{key: value}) for key, value in wrong]
     assert [refused(changes) for changes in stacks] == [[NODES + key] for key, _ in wrong]
-    monkeypatch.setattr("components.settings.google_problems", lambda *_: iter(()))
+    monkeypatch.setattr("components.config.checks.together.google.problems", lambda *_: iter(()))
     if not name.startswith("n1-"):  # of T4s Google takes more than the program needs
         for (key, value), pool in zip(wrong, declared(*stacks), strict=True):
             assert google_says(pool), f"{key} {value}"

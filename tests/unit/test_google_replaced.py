@@ -7,13 +7,13 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.google import disk
+from components.config import disk
+from components.config.google import ClusterSettings, GoogleSettings, NodeSettings, RepositorySettings
 from components.google.cloud import GoogleCloud
 from components.google.replaced import NODE_BY_NODE, OF_POOL, MadeWith, made_with, output, told
-from components.google.settings import ClusterSettings, GoogleSettings, NodeSettings, RepositorySettings
-from standins.gcp_provider.changes import REPLACING, changes
-from standins.gcp_provider.kinds import KINDS
-from standins.gcp_provider.settings import Settings
+from local.standins.gcp_provider.changes import REPLACING, changes
+from local.standins.gcp_provider.kinds import KINDS
+from local.standins.gcp_provider.settings import Settings
 from tests.unit.mocked_engine import Declared, Engine
 from tests.unit.test_google_settings import CLUSTER, NODES, dev, load
 

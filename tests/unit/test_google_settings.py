@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from components import settings
-from components.google import disk, gpus
-from components.google.checks import small_ssds
+from components.config import disk, gpus
+from components.config import loading as settings
+from components.config import settings as settings_settings
+from components.config.checks.google import small_ssds
 from components.google.node_account import account_id
 from modelcar.errors import InputError, Problem
 
@@ -30,7 +31,7 @@ def as_texts(config: dict[str, Any]) -> dict[str, str]:
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
 
 
-def load(config: dict[str, Any]) -> settings.Settings:
+def load(config: dict[str, Any]) -> settings_settings.Settings:
     return settings.load(as_texts(config), PROJECT)
 
 

@@ -19,8 +19,8 @@ from typing import Any, cast
 import psutil
 import pytest
 
-from components.model_service import WAIT_AND_COPY
-from components.runtime import server_arguments
+from components.manifests.server_arguments import server_arguments
+from components.manifests.service import WAIT_AND_COPY
 from local import gpu
 from local.gpu_report import __main__ as command
 from local.gpu_report import kernels, load

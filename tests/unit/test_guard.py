@@ -8,10 +8,10 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.guard import explanation, guarded
-from components.model_service import ModelService, ModelServiceArgs
-from operations import existing
-from operations.cluster import ClusterError
+from components.cluster import existing
+from components.cluster.access import ClusterError
+from components.cluster.guard import explanation, guarded
+from components.kserve.model_service import ModelService, ModelServiceArgs
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.mocked_engine import DIGEST, Engine
 from tests.unit.test_components_settings import load
@@ -29,7 +29,7 @@ NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "mode
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     made = FakeCluster()
-    monkeypatch.setattr("operations.cluster.Cluster.of", lambda _: made)
+    monkeypatch.setattr("components.cluster.access.Cluster.of", lambda _: made)
     return made
 
 

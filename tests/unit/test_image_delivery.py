@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from components import image_delivery
-from components.signature import SignatureSettings
+from components.config.signature import SignatureSettings
+from components.image import image_delivery
 from modelcar import locking
 from modelcar.base import read_base
 from modelcar.evidence import Artifact, attach

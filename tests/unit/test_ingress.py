@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from components.ingress import IngressPolicy, IngressPolicyArgs, IngressSettings, ingress_policy
-from components.options import OWNED
+from components.config.network import IngressSettings
+from components.engine.options import OWNED
+from components.kserve.ingress import IngressPolicy, IngressPolicyArgs
+from components.manifests.gitops import manifests
+from components.manifests.network import ingress_policy
 from local.up import _setting
-from operations.gitops import manifests
 from operations.validate import CLOSED, CONTROL, OPEN, Line, validate
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.mocked_engine import Engine

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from components.model_service import predictor, revision, service_annotations
+from components.cluster import knative_fit
+from components.cluster.access import ClusterError
+from components.manifests.service import predictor, revision, service_annotations
 from modelcar.errors import InputError
-from operations import knative_fit
-from operations.cluster import ClusterError
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load, problems
 
@@ -86,7 +86,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     """A Knative as shipped."""
     made = FakeCluster()
     made.found |= {f"{CONFIGS}/config-{name}": {"data": None} for name in ("features", "defaults")}
-    monkeypatch.setattr("operations.cluster.Cluster.of", lambda _: made)
+    monkeypatch.setattr("components.cluster.access.Cluster.of", lambda _: made)
     return made
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import delivery
-from components.models import load_stack
-from components.preflight import Facts
+from components.cluster import webhooks
+from components.config.models import load_stack
+from components.stack import delivery
+from components.stack.preflight import Facts
 from modelcar.errors import refuse
-from operations import webhooks
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_components_settings import MINIMAL
 

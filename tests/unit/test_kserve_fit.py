@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from components.cluster import kserve_fit
+from components.cluster.access import ClusterError
 from local.instance import PROJECT
 from modelcar.errors import InputError
-from operations import kserve_fit
-from operations.cluster import ClusterError
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load
 
@@ -23,7 +23,7 @@ PATH = "/api/v1/namespaces/kserve/configmaps/inferenceservice-config"
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     made = FakeCluster()
-    monkeypatch.setattr("operations.cluster.Cluster.of", lambda _: made)
+    monkeypatch.setattr("components.cluster.access.Cluster.of", lambda _: made)
     return made
 
 
@@ -169,5 +169,5 @@ def test_a_namespace_without_kserve_is_named(cluster: FakeCluster) -> None:
 
 def test_a_program_that_asks_no_cluster_does_not_load_the_client_of_kubernetes() -> None:
     """It takes a quarter of a second, of each preview."""
-    told = "import sys, components.delivery; sys.exit('kubernetes' in sys.modules)"
+    told = "import sys, components.stack.delivery; sys.exit('kubernetes' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", told], cwd=PROJECT, check=False).returncode == 0

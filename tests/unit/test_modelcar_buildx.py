@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from components import image_delivery
+from components.image import image_delivery
 from local import doctor
 from local.instance import load
 from modelcar.buildx import KEY, builder_problem, require_builder
@@ -109,7 +109,7 @@ def test_it_is_asked_before_the_first_byte(buildx: Any, monkeypatch: pytest.Monk
 
 
 def test_doctor_looks_at_it(buildx: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("components.reachability.refusal", lambda *_: "no route")
+    monkeypatch.setattr("components.stack.reachability.refusal", lambda *_: "no route")
     buildx(DAEMON)
     lines = {
         line.part: line for line in doctor.doctor(load("local"), "other", {**MINIMAL, "builder": "default"})

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from components.known_model import KnownModel
+from components.config.known_model import KnownModel
 from modelcar import builder_push, fetching, hub, locking
 from modelcar.__main__ import main
 from modelcar.base import read_base

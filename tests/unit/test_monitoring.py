@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components.model_service import PORT_NAME, container, predictor
+from components.manifests.service import PORT_NAME, container, predictor
 from modelcar.errors import InputError
 from operations import monitoring
 from tests.unit.test_components_settings import load

@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 import yaml
 
-from components.model_service import own_environment
-from components.models import load_stack
-from components.settings import Settings
+from components.cluster.smoke import objects
+from components.config.models import load_stack
+from components.config.settings import Settings
+from components.manifests.gitops import manifests
+from components.manifests.service import own_environment
 from local import up
 from local.instance import Instance
 from local.servers import RELEASES, environment
-from operations.gitops import manifests
-from operations.smoke import objects
 from tests.conftest import PROJECT
 from tests.unit.test_components_settings import as_text
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from components.kernels import NEEDED
-from operations.failures import KNOWN, cause
+from components.cluster.failures import KNOWN, cause
+from components.manifests.kernels import NEEDED
 
 #: What stands before a line in a pod's log: vllm/utils/system_utils.py, vllm/logger.py.
 ENGINE = "(EngineCore pid=84) ERROR 11-28 16:47:56 [core.py:1195] "

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from components.model_service import REVISION
-from operations.cluster import ClusterError
-from operations.final import Patience
+from components.cluster.access import ClusterError
+from components.cluster.final import Patience
+from components.manifests.service import REVISION
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load
 from tests.unit.test_google_settings import dev

@@ -13,16 +13,10 @@ import pulumi
 import pytest
 import yaml
 
-from components.delivery import to_git
-from components.gitops import GitOpsSettings
-from components.models import Stack
-from components.settings import Settings
-from modelcar import locking
-from modelcar.errors import InputError
-from modelcar.lock import Lock
-from modelcar.tiny_model import make_tiny_model
-from operations.__main__ import main
-from operations.gitops import (
+from components.config.gitops import GitOpsSettings
+from components.config.settings import Settings
+from components.config.stack import Stack
+from components.manifests.gitops import (
     HEADER,
     Application,
     Folder,
@@ -33,6 +27,12 @@ from operations.gitops import (
     to_yaml,
     write,
 )
+from components.stack.delivery import to_git
+from modelcar import locking
+from modelcar.errors import InputError
+from modelcar.lock import Lock
+from modelcar.tiny_model import make_tiny_model
+from operations.__main__ import main
 from tests.conftest import PROJECT
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_components_models import load as load_models
@@ -104,7 +104,7 @@ def test_a_second_run_touches_nothing(project: Path, tmp_path: Path) -> None:
 def test_the_files_are_the_same_in_every_locale(tmp_path: Path) -> None:
     program = """if True:
         from pathlib import Path
-        from operations.gitops import Folder, changes, write
+        from components.manifests.gitops import Folder, changes, write
         folder = Folder(Path(r"%s"), {"a.yaml": {"prompt": "H\\u00f6flich, bitte: \\u4f60\\u597d"}})
         write(folder)
         assert not list(changes(folder))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from components.kernels import NONE, OFF, SAID, UNUSED, USED
+from components.manifests.kernels import NONE, OFF, SAID, UNUSED, USED
 from operations.kernel_use import KernelUse, describe, document, fix, kernel_use
 from operations.server_phases import compile_cache
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from components.kernels import arguments_of
-from components.runtime import server_arguments
-from components.settings import Settings
+from components.config.settings import Settings
+from components.manifests.kernels import arguments_of
+from components.manifests.server_arguments import server_arguments
 from modelcar import kernel_store, locking
 from modelcar.errors import InputError
 from modelcar.kernels import fault_of_layer

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from components.cluster.access import ClusterError
+from components.cluster.mode import require
 from modelcar.errors import InputError
-from operations.cluster import ClusterError
-from operations.mode import require
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load
 
@@ -16,7 +16,7 @@ GROUP = "/apis/serving.knative.dev/v1"
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     made = FakeCluster()
-    monkeypatch.setattr("operations.cluster.Cluster.of", lambda _: made)
+    monkeypatch.setattr("components.cluster.access.Cluster.of", lambda _: made)
     return made
 
 

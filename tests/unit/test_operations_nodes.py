@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from operations.nodes import SAFE, Nodes, holder_of, nodes, report
+from components.cluster.nodes import SAFE, Nodes, holder_of, nodes, report
 from tests.unit.fake_cluster import FakeCluster, pod
 from tests.unit.test_components_settings import load
 

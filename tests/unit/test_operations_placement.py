@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from components.settings import Settings
+from components.cluster import placement
+from components.cluster.access import ClusterError
+from components.cluster.placement import Found, find, fingerprint
+from components.cluster.smoke import Outcome, Smoke
+from components.config.settings import Settings
 from modelcar.errors import InputError
-from operations import placement
-from operations.cluster import ClusterError
-from operations.placement import Found, find, fingerprint
-from operations.smoke import Outcome, Smoke
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load
 
@@ -27,7 +27,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     made = FakeCluster()
     made.found[KSERVE] = {}
     made.found[CONFIG] = {"data": {"storageInitializer": "{}"}}
-    monkeypatch.setattr("operations.cluster.Cluster.of", lambda _: made)
+    monkeypatch.setattr("components.cluster.access.Cluster.of", lambda _: made)
     return made
 
 
@@ -41,8 +41,8 @@ def tested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         outcomes = (Outcome("servingRuntime", "refused", "no"), Outcome("storageUriEnv", "works"))
         return Smoke("v0.19.0", outcomes, "storageUriEnv")
 
-    monkeypatch.setattr("operations.smoke.smoke", run)
-    monkeypatch.setattr("operations.probe_image.push_probe", lambda *_: "sha256:" + "0" * 64)
+    monkeypatch.setattr("components.cluster.smoke.smoke", run)
+    monkeypatch.setattr("components.cluster.probe_image.push_probe", lambda *_: "sha256:" + "0" * 64)
     return runs
 
 
@@ -105,7 +105,7 @@ def test_none_that_works_is_told_with_every_reason(
     cluster: FakeCluster, tested: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcomes = (Outcome("servingRuntime", "ignored", "off"), Outcome("storageUris", "failed", "no pod"))
-    monkeypatch.setattr("operations.smoke.smoke", lambda *_, **__: Smoke("", outcomes, None))
+    monkeypatch.setattr("components.cluster.smoke.smoke", lambda *_, **__: Smoke("", outcomes, None))
     with pytest.raises(InputError, match=r"servingRuntime: off; storageUris: no pod"):
         ask()
 

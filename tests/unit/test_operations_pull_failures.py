@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from operations import rollout
-from operations.pull_failures import KNOWN, pull_cause
+from components.cluster import rollout
+from components.cluster.pull_failures import KNOWN, pull_cause
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_operations_rollout import PODS, SETTINGS, cluster, pod
 

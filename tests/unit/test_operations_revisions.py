@@ -79,7 +79,7 @@ def test_what_is_rolled_back_to_is_in_the_registry(
 ) -> None:
     looked_for: list[str | None] = []
     monkeypatch.setattr(
-        "components.former_image.find", lambda settings, **_: looked_for.append(settings.rollback_to)
+        "components.image.former_image.find", lambda settings, **_: looked_for.append(settings.rollback_to)
     )
     cluster.lists[PATH] = [replica_set(2, uri("a")), replica_set(1, uri("b"))]
     assert former(cluster, SETTINGS) == digest("b")

@@ -7,10 +7,10 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.model_service import REVISION
-from operations import rollout
-from operations.cluster import ClusterError
-from operations.pods import pods_of, restarts
+from components.cluster import rollout
+from components.cluster.access import ClusterError
+from components.cluster.pods import pods_of, restarts
+from components.manifests.service import REVISION
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load
 
@@ -30,7 +30,7 @@ def pod(name: str, created: str, **status: Any) -> dict[str, Any]:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     made = FakeCluster()
     made.lists[EVENTS] = []
-    monkeypatch.setattr("operations.rollout.Cluster.of", lambda _: made)
+    monkeypatch.setattr("components.cluster.rollout.Cluster.of", lambda _: made)
     return made
 
 
@@ -299,7 +299,7 @@ def one_after_another(
         return answer
 
     monkeypatch.setattr(cluster, "get", get)
-    monkeypatch.setattr("operations.rollout.POLL", 0)
+    monkeypatch.setattr("components.cluster.rollout.POLL", 0)
 
 
 def test_what_is_waited_for_is_said_when_it_changes(
@@ -360,7 +360,7 @@ def test_what_a_former_pod_still_finishes_comes_on_top_of_the_patience(
     gone = [deployment(updatedReplicas=0)] * 5 + [deployment(availableReplicas=0)]
     one_after_another(cluster, monkeypatch, DEPLOYMENT, gone)
     clock = Clock(10)
-    monkeypatch.setattr("operations.rollout.time.monotonic", clock)
+    monkeypatch.setattr("components.cluster.rollout.time.monotonic", clock)
     with pytest.raises(pulumi.RunError, match="0 of 2 new pods are ready"):
         rollout.await_rolled_out(TWO, "new", print, patience=50)
     assert 100 <= clock.now <= 130, "five looks at the former pod, and then the patience"
@@ -374,8 +374,8 @@ def test_what_never_serves_is_told_before_the_patience_is_over(
     new["metadata"]["annotations"] = {REVISION: "new"}
     cluster.lists[PODS] = [new]
     cluster.found |= {DEPLOYMENT: deployment(availableReplicas=0), SERVICE: SERVED}
-    monkeypatch.setattr("operations.rollout.POLL", 0)
-    monkeypatch.setattr("operations.rollout.time.monotonic", clock := Clock(3))
+    monkeypatch.setattr("components.cluster.rollout.POLL", 0)
+    monkeypatch.setattr("components.cluster.rollout.time.monotonic", clock := Clock(3))
     with pytest.raises(pulumi.RunError) as raised:
         rollout.await_rolled_out(TWO, "new", print)
     assert clock.now < 60
@@ -394,7 +394,7 @@ def test_without_the_right_to_look_closer_a_rollout_is_waited_for(
     one_after_another(
         cluster, monkeypatch, DEPLOYMENT, [*[deployment(availableReplicas=0)] * 9, deployment()]
     )
-    monkeypatch.setattr("operations.rollout.time.monotonic", Clock(10))
+    monkeypatch.setattr("components.cluster.rollout.time.monotonic", Clock(10))
     rollout.await_rolled_out(TWO, "new", print)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from operations.cluster import ClusterError
+from components.cluster.access import ClusterError
 from operations.gpu import SCRIPT, parse
 from operations.validate import CLOSED, CONTROL, OPEN, Line, document, report, validate
 from tests.unit.fake_cluster import FakeCluster
@@ -92,7 +92,7 @@ def cluster() -> FakeCluster:
 @pytest.fixture(autouse=True)
 def no_leftover(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pod of the control is there as soon as it is made; none is left of a run before."""
-    monkeypatch.setattr("operations.cluster.Cluster.remove", lambda self, path, _: self.delete(path))
+    monkeypatch.setattr("components.cluster.access.Cluster.remove", lambda self, path, _: self.delete(path))
 
 
 def lines(cluster: FakeCluster, uri: str | None = f"oci://{IMAGE}") -> dict[str, Line]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from components.cluster import webhooks
+from components.cluster.access import Cluster, ClusterError
+from components.cluster.webhooks import Answer, ask, require
 from local import doctor
 from modelcar.errors import InputError
-from operations import webhooks
-from operations.cluster import Cluster, ClusterError
-from operations.webhooks import Answer, ask, require
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load
 from tests.unit.test_google_settings import dev

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from components.model_service import REVISION
-from operations import workload
+from components.cluster import workload
+from components.manifests.service import REVISION
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load
 from tests.unit.test_operations_rollout import DEPLOYMENT, READY, SERVICE, deployment

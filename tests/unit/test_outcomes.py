@@ -9,7 +9,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import outputs
+from components.stack import outputs
 from tests.unit.test_components_models import on_google
 
 FORMER: dict[str, Any] = {

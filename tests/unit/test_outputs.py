@@ -11,9 +11,9 @@ import jsonschema
 import pulumi
 import pytest
 
-from components import model
-from components.output_schema import OF_ONLY_MODEL, VERSION, ModelOutputs, schema, text
-from components.stack_reader import parse
+from components.stack import model
+from components.stack.output_schema import OF_ONLY_MODEL, VERSION, ModelOutputs, schema, text
+from components.stack.stack_reader import parse
 from tests.unit.test_components_models import load, on_google
 
 PROJECT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def faults(outputs: dict[str, Any]) -> list[str]:
 
 def test_the_documented_schema_is_the_programs() -> None:
     assert (PROJECT / "docs/outputs.schema.json").read_text() == text(), (
-        "python -m components.output_schema > docs/outputs.schema.json"
+        "python -m components.stack.output_schema > docs/outputs.schema.json"
     )
 
 

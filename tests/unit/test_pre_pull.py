@@ -7,10 +7,11 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.model_service import RESTRICTED
-from components.pre_pull import PrePull, PrePullArgs, daemon_set_spec
-from operations import rollout
-from operations.cluster import ClusterError
+from components.cluster import rollout
+from components.cluster.access import ClusterError
+from components.kserve.pre_pull import PrePull, PrePullArgs
+from components.manifests.pre_pull import daemon_set_spec
+from components.manifests.service import RESTRICTED
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_components_image_and_service import STORAGE_URI, stack
@@ -70,7 +71,7 @@ def daemon_set(**status: int) -> dict[str, Any]:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     made = FakeCluster()
-    monkeypatch.setattr("operations.rollout.Cluster.of", lambda _: made)
+    monkeypatch.setattr("components.cluster.rollout.Cluster.of", lambda _: made)
     return made
 
 

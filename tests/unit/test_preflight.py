@@ -8,8 +8,8 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import preflight
-from components.models import load_stack
+from components.config.models import load_stack
+from components.stack import preflight
 from modelcar import locking
 from modelcar.errors import InputError
 from modelcar.tiny_model import make_tiny_model

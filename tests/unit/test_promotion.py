@@ -13,11 +13,12 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import image_delivery, promotion, summary
-from components.modelcar_image import Delivery
-from components.models import Stack
-from components.preflight import Facts
-from components.signature import SignatureSettings
+from components.config.signature import SignatureSettings
+from components.config.stack import Stack
+from components.image import image_delivery
+from components.image.delivery_plan import Delivery
+from components.stack import promotion, summary
+from components.stack.preflight import Facts
 from modelcar import fetching, hub, locking, mirror_blob, mirrors, signing
 from modelcar.base import read_base
 from modelcar.errors import InputError

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from components import reference
-from components.reference import SETTINGS, WITHOUT_DEFAULT, descriptions, pages
-from components.settings import KEYS
+from components.config import reference
+from components.config.loading import KEYS
+from components.config.reference import SETTINGS, WITHOUT_DEFAULT, descriptions, pages
 from tests.unit.test_components_settings import declared
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from components.models import Stack
-from components.removed import removed
+from components.config.stack import Stack
+from components.stack.removed import removed
 from modelcar.errors import InputError
 from modelcar.manifest import sha256_digest
 from modelcar.registry import Target

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from components.model_service import predictor, revision, serving_runtime
-from components.pre_pull import daemon_set_spec
-from operations.gitops import manifests
-from operations.smoke import OFFERED, objects
+from components.cluster.smoke import OFFERED, objects
+from components.manifests.gitops import manifests
+from components.manifests.pre_pull import daemon_set_spec
+from components.manifests.service import predictor, revision, serving_runtime
 from tests.conftest import PROJECT
 from tests.unit.test_components_settings import load, problems
 from tests.unit.test_google_settings import dev

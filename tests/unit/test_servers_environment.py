@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from components.model_service import own_environment
+from components.manifests.service import own_environment
 from local import servers
 from local.gpu import Card, Gpus
 from local.servers import environment, present

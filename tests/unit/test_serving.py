@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from components import settings as stack_settings
+from components.config import loading as stack_settings
+from components.config import settings as settings_settings
 from local import doctor, platform, serving, up
 from local.gpu import Card, Gpus
 from local.instance import PROJECT, Instance
@@ -224,7 +225,7 @@ def offered(kind: str) -> dict[str, Any]:
     return up.platform_settings(Instance("x", 63, Path("/s")), server, f"sha256:{'0' * 64}", 8)
 
 
-def local_stack(platform_file: Path) -> stack_settings.Settings:
+def local_stack(platform_file: Path) -> settings_settings.Settings:
     """Load the local stack as it is committed, with a platform's file."""
     config = yaml.safe_load((PROJECT / "Pulumi.local.yaml").read_text())["config"]
     declared = yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())["config"]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from campaign import soak as command
-from campaign.measures import Measures, registry_bytes
-from campaign.soak import Cycle, Soak, judged, report, rows
+from tests.campaign import soak as command
+from tests.campaign.measures import Measures, registry_bytes
+from tests.campaign.soak import Cycle, Soak, judged, report, rows
 
 STEADY: dict[str, Any] = {
     "memory": {"etcd": 100.0, "registry": 20.0},

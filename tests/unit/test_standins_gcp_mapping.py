@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from standins.gcp_provider import discovery, sdk_types
-from standins.gcp_provider.api_mapping import FREE_FORMAT, RENAMED, ROOTS
-from standins.gcp_provider.discovery import Schema, api_field
-from standins.gcp_provider.functions import FUNCTIONS
-from standins.gcp_provider.kinds import KINDS
-from standins.gcp_provider.sdk_types import Field, ListOf, MapOf, ObjectOf, Type, fields
+from local.standins.gcp_provider import discovery, sdk_types
+from local.standins.gcp_provider.api_mapping import FREE_FORMAT, RENAMED, ROOTS
+from local.standins.gcp_provider.discovery import Schema, api_field
+from local.standins.gcp_provider.functions import FUNCTIONS
+from local.standins.gcp_provider.kinds import KINDS
+from local.standins.gcp_provider.sdk_types import Field, ListOf, MapOf, ObjectOf, Type, fields
 
 
 def messages(known: dict[str, Field], api: str, schema: str) -> Iterator[tuple[str, str]]:

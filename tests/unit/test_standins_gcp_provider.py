@@ -16,16 +16,16 @@ import pytest
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
-from standins import properties
-from standins.gcp_provider import made_up
-from standins.gcp_provider.answers import VERSION
-from standins.gcp_provider.cloud import VARIABLE, Cloud
-from standins.gcp_provider.provider import NOTICE, Provider
-from standins.plugin import EngineLog
-from standins.properties import UNKNOWN, Secret
+from local.standins import properties
+from local.standins.gcp_provider import made_up
+from local.standins.gcp_provider.answers import VERSION
+from local.standins.gcp_provider.cloud import VARIABLE, Cloud
+from local.standins.gcp_provider.provider import NOTICE, Provider
+from local.standins.plugin import EngineLog
+from local.standins.properties import UNKNOWN, Secret
 
 PROJECT = Path(__file__).resolve().parents[2]
-LAUNCHER = PROJECT / "standins" / "bin" / "pulumi-resource-gcp"
+LAUNCHER = PROJECT / "local" / "standins" / "bin" / "pulumi-resource-gcp"
 P, R = "my-project-1", "europe-west4"
 SERVICE = "gcp:projects/service:Service"
 REPOSITORY = "gcp:artifactregistry/repository:Repository"
@@ -605,7 +605,7 @@ def test_writers_at_a_time_lose_nothing(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "from standins.gcp_provider.cloud import Cloud\n"
+        "from local.standins.gcp_provider.cloud import Cloud\n"
         "cloud = Cloud(pathlib.Path(sys.argv[1]))\n"
         "def add(number):\n"
         "    with cloud.change() as document:\n"

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from standins.gcp_provider import discovery
-from standins.gcp_provider.kinds import KINDS
-from standins.gcp_provider.rules import check_inputs
-from standins.gcp_provider.settings import Settings
-from standins.properties import UNKNOWN, Secret
+from local.standins.gcp_provider import discovery
+from local.standins.gcp_provider.kinds import KINDS
+from local.standins.gcp_provider.rules import check_inputs
+from local.standins.gcp_provider.settings import Settings
+from local.standins.properties import UNKNOWN, Secret
 from tests.unit.test_standins_gcp_provider import (
     ACCOUNT,
     CLUSTER,

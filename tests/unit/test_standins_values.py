@@ -8,8 +8,8 @@ import pytest
 from google.protobuf import struct_pb2
 from pulumi.runtime import rpc
 
-from standins import differences, properties
-from standins.properties import UNKNOWN, Secret
+from local.standins import differences, properties
+from local.standins.properties import UNKNOWN, Secret
 
 
 def test_signatures_are_those_of_the_sdk() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import summary
+from components.config.disk import DiskNeed
+from components.config.stack import Stack
 from components.google import replaced
-from components.google.disk import DiskNeed
-from components.models import Stack
-from components.preflight import Facts
+from components.stack import summary
+from components.stack.preflight import Facts
 from modelcar import locking
 from modelcar.base import read_base
 from modelcar.image import modelcar_image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from components.taken_over import changes, dropped
+from components.engine.taken_over import changes, dropped
 
 IMPORTED = {"kind": "InferenceService", "metadata": {"name": "tiny"}}
 LIVE: dict[str, Any] = {

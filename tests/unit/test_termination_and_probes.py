@@ -6,15 +6,11 @@ from typing import Any
 
 import pytest
 
-from components.model_service import (
-    _timeouts,
-    container,
-    predictor,
-    serving_timeout,
-)
-from components.runtime import server_arguments
-from components.termination import doubts
-from operations.smoke import objects
+from components.cluster.smoke import objects
+from components.config.checks.termination import doubts
+from components.kserve.model_service import _timeouts
+from components.manifests.server_arguments import server_arguments
+from components.manifests.service import container, predictor, serving_timeout
 from tests.unit.test_components_settings import DIGEST, load, problems
 
 URI = "oci://localhost:5000/models/m@sha256:" + "0" * 64

@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from components.threads import in_thread
+from components.engine.threads import in_thread
 from tests.conftest import PROJECT
 
 
@@ -26,7 +26,7 @@ def test_a_program_that_is_cancelled_does_not_wait_for_them() -> None:
     """Ctrl-C while a rollout is waited for: the thread may sleep for half an hour."""
     program = """
         import asyncio, threading
-        from components.threads import in_thread
+        from components.engine.threads import in_thread
 
         async def main():
             await asyncio.wait_for(in_thread(threading.Event().wait), timeout=0.1)

@@ -1,0 +1,234 @@
+"""The API server of a stack's cluster: JSON in, JSON out, and its refusals in words."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from components.config.problems import NAMESPACE
+from components.config.settings import Settings
+from modelcar.errors import refuse
+
+if TYPE_CHECKING:
+    from kubernetes import client
+
+#: Seconds for one request.
+TIMEOUT = 30
+#: Seconds between two looks at what is waited for.
+POLL = 0.5
+
+JSON = dict[str, Any]
+
+
+class ClusterError(Exception):
+    """The API server refused a request, or was not reached. status: HTTP's; 0 where there was no answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Cluster:
+    """An API server, with the credentials of a kubeconfig."""
+
+    def __init__(self, api: client.ApiClient, name: str) -> None:
+        self._api = api
+        self.name = name
+
+    @classmethod
+    def of(cls, settings: Settings) -> Cluster:
+        """Return the cluster that a stack deploys to: its own kubeconfig, else what kubectl uses here.
+
+        Raises:
+            InputError: there is no such kubeconfig or context.
+        """
+        from kubernetes import config  # takes most of a second: only what asks a cluster pays for it
+
+        make: Any = config.new_client_from_config
+        make_of_text: Any = config.new_client_from_config_dict
+        given, context = settings.kubeconfig, settings.kube_context
+        if settings.google and not given and not context:
+            context = gke_context(settings)  # never whatever cluster kubectl was used with last
+        try:
+            if given and ("\n" in given or given.lstrip().startswith("{")):
+                api = make_of_text(yaml.safe_load(given), context=context)
+            else:
+                api = make(config_file=str(Path(given).expanduser()) if given else None, context=context)
+        except (config.ConfigException, OSError, yaml.YAMLError) as error:
+            raise refuse(
+                f"{NAMESPACE}:kubeconfig" if given else "kubeconfig",
+                str(error).splitlines()[0],
+                allowed="a kubeconfig with the cluster's context",
+                fix="log in to the cluster (gcloud container clusters get-credentials …), or set "
+                f"{NAMESPACE}:kubeContext",
+            ) from None
+        return cls(api, str(api.configuration.host))
+
+    def get(self, path: str, **query: str) -> JSON | None:
+        """Return an object or a list; None where there is none."""
+        try:
+            return self.request("GET", path, query=query)
+        except ClusterError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def create(self, path: str, body: Mapping[str, Any], *, dry_run: bool = False) -> JSON:
+        """Create an object, or let the API server and its webhooks only say what they would make of it."""
+        return self.request("POST", path, body, {"dryRun": "All"} if dry_run else {})
+
+    def patch(self, path: str, body: Mapping[str, Any]) -> JSON:
+        """Merge a patch into an object (RFC 7386)."""
+        return self.request("PATCH", path, body)
+
+    def delete(self, path: str) -> None:
+        """Delete an object; it may be gone already."""
+        try:
+            self.request("DELETE", path, {"propagationPolicy": "Background"})
+        except ClusterError as error:
+            if error.status != 404:
+                raise
+
+    def remove(self, path: str, patience: float) -> None:
+        """Delete an object, and wait until it is gone; patience: seconds.
+
+        Raises:
+            ClusterError: it is still there.
+        """
+        self.delete(path)
+        deadline = time.monotonic() + patience
+        while self.get(path) is not None:
+            if time.monotonic() > deadline:
+                name = path.rpartition("/")[2]
+                raise ClusterError(0, f"{name} is still being removed; look at its finalizers")
+            time.sleep(POLL)
+
+    def logs(
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        lines: int | None = 200,
+        *,
+        stamped: bool = False,
+        previous: bool = False,
+    ) -> str:
+        """Return a container's last lines, or all of them; nothing where it has not started.
+
+        stamped: each with its time (RFC 3339). previous: of the container before this one, which ended.
+        """
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
+        query = {"container": container, "timestamps": str(stamped).lower()}
+        if previous:
+            query["previous"] = "true"
+        if lines is not None:
+            query["tailLines"] = str(lines)
+        try:
+            return self._call("GET", path, None, query)
+        except ClusterError as error:
+            if error.status in {400, 404}:
+                return ""
+            raise
+
+    def execute(
+        self, namespace: str, pod: str, container: str, command: Sequence[str], *, timeout: float = TIMEOUT
+    ) -> str:
+        """Run a command in a container and return what it says; timeout: seconds.
+
+        Raises:
+            ClusterError: it may not, or the connection broke.
+        """
+        from kubernetes import client  # as in `of`
+        from kubernetes.client.exceptions import ApiException  # as in `of`
+        from kubernetes.stream import stream  # as in `of`
+        from urllib3.exceptions import HTTPError  # as in `of`
+        from websocket import WebSocketException  # as in `of`
+
+        # A client of its own: the library turns one into a WebSocket's for the time of the call.
+        api = client.CoreV1Api(client.ApiClient(self._api.configuration))
+        run: Any = stream
+        try:
+            said: str = run(
+                api.connect_get_namespaced_pod_exec,
+                pod,
+                namespace,
+                container=container,
+                command=list(command),
+                stderr=True,
+                stdin=False,
+                stdout=True,
+                tty=False,
+                _request_timeout=timeout,
+            )
+        except ApiException as error:
+            raise ClusterError(
+                int(error.status or 0), f"exec in {pod}: {_message(str(error.body or ''), str(error.reason))}"
+            ) from None
+        except (WebSocketException, HTTPError, OSError) as error:
+            raise ClusterError(0, f"exec in {pod}: {error}") from None
+        return said
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> JSON:
+        """Send one request and return what comes back.
+
+        Raises:
+            ClusterError: the API server refuses it, or cannot be reached.
+        """
+        text = self._call(method, path, body, query or {})
+        found: JSON = json.loads(text) if text else {}
+        return found
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None, query: Mapping[str, str]) -> str:
+        from kubernetes.client.exceptions import ApiException  # as in `of`
+        from urllib3.exceptions import HTTPError  # as in `of`
+
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        serialize: Any = self._api.param_serialize
+        call: Any = self._api.call_api
+        try:
+            request = serialize(
+                method,
+                path,
+                query_params=list(query.items()),
+                header_params={"Content-Type": kind, "Accept": "application/json, */*"},
+                body=dict(body) if body is not None else None,
+                auth_settings=["BearerToken"],
+            )
+            response = call(*request, _request_timeout=TIMEOUT)
+            content: bytes = response.read()
+        except (HTTPError, ApiException, OSError) as error:
+            raise ClusterError(0, f"{self.name} does not answer: {error}") from None
+        text = content.decode(errors="replace")
+        if response.status >= 400:
+            raise ClusterError(int(response.status), _message(text, str(response.reason)))
+        return text
+
+
+def gke_context(settings: Settings) -> str | None:
+    """Return the context that `gcloud container clusters get-credentials` makes for a stack's cluster.
+
+    None where the stack takes its cluster from another stack.
+    """
+    google = settings.google
+    if google is None or google.cluster.name is None or google.location is None:
+        return None
+    return f"gke_{google.project}_{google.location}_{google.cluster.name}"
+
+
+def _message(text: str, reason: str) -> str:
+    """Return what the API server says of a refusal."""
+    try:
+        return str(json.loads(text)["message"])
+    except (TypeError, ValueError, KeyError):
+        return text.strip()[:500] or reason

@@ -1,0 +1,35 @@
+"""How a part of the cluster is set, read before anything relies on it."""
+
+from __future__ import annotations
+
+from components.cluster.access import JSON, Cluster, ClusterError
+from components.config.problems import NAMESPACE
+from components.config.settings import Settings
+from modelcar.errors import refuse
+
+#: What switches such looks off.
+UNASKED = f"do not look: `pulumi config set --path {NAMESPACE}:kserve.verify false`"
+
+
+def read(reached: Settings, namespace: str, name: str, part: str) -> JSON | None:
+    """Return a ConfigMap; None where there is none.
+
+    Args:
+        reached: how the cluster is reached.
+        namespace, name: of the ConfigMap.
+        part: what it sets, as people call it.
+
+    Raises:
+        InputError: the cluster cannot be asked.
+    """
+
+    try:
+        return Cluster.of(reached).get(f"/api/v1/namespaces/{namespace}/configmaps/{name}")
+    except ClusterError as error:
+        if error.status in {401, 403}:
+            allowed = f"an account that may look how {part} is set"
+            fix = f"let it get ConfigMap {name} in namespace {namespace}; or {UNASKED}"
+        else:
+            allowed, fix = "a cluster that this machine may ask", f"try again; or {UNASKED}"
+        shown = f"ConfigMap {namespace}/{name}"
+        raise refuse(shown, f"cannot be read: {error}", allowed=allowed, fix=fix) from None

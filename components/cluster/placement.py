@@ -1,0 +1,121 @@
+"""`modelcar:placement auto`: where the storage URI goes, as the cluster's own KServe has shown.
+
+Found out by the smoke test in an `up`, kept in a ConfigMap of the stack, and found out again when KServe or
+its settings have changed since. A preview makes nothing in the cluster: it takes what was found out last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.cluster.access import Cluster, ClusterError
+from components.cluster.probe_image import NAME, push_probe
+from components.cluster.smoke import kserve_version, smoke, table
+from components.config.settings import Settings
+from modelcar.base import read_base
+from modelcar.errors import refuse
+
+#: What every KServe honours that this project installs (docs/decisions/0001).
+ASSUMED = "servingRuntime"
+
+
+@dataclass(frozen=True)
+class Found:
+    """placement: to use. fingerprint: of the KServe that it was found out with; empty where it is assumed."""
+
+    placement: str
+    fingerprint: str = ""
+
+
+def find(
+    settings: Settings, project: Path, *, preview: bool, reachable: bool, say: Callable[[str], None]
+) -> Found:
+    """Return the placement to use.
+
+    Args:
+        settings: of the stack, with placement auto.
+        project: the program's folder.
+        preview: nothing may be made in the cluster.
+        reachable: whether the cluster can be asked at all.
+        say: told what happens.
+
+    Raises:
+        InputError: no placement works, KServe is not there, rights are missing, or the API server went away.
+    """
+    if settings.kserve.install or not reachable:
+        say(f"placement auto: {ASSUMED}, as KServe {settings.kserve.version} honours it")
+        return Found(ASSUMED)
+
+    try:
+        return _ask(Cluster.of(settings), settings, project, preview=preview, say=say)
+    except ClusterError as error:
+        raise refuse(
+            "modelcar:placement",
+            f"auto, and the cluster cannot be asked: {error}",
+            allowed="a cluster that this machine may ask and test",
+            fix=f"try again; or set the placement yourself: pulumi config set modelcar:placement {ASSUMED}",
+        ) from None
+
+
+def _ask(
+    cluster: Cluster, settings: Settings, project: Path, *, preview: bool, say: Callable[[str], None]
+) -> Found:
+    now = fingerprint(cluster, settings)
+    kept = _kept(cluster, settings)
+    if kept and (preview or kept.fingerprint == now):
+        if kept.fingerprint != now:
+            say("placement auto: KServe has changed since it was tested; `pulumi up` tests it again")
+        return kept
+    if preview:
+        say(f"placement auto: not tested yet, so this preview assumes {ASSUMED}; `pulumi up` tests it")
+        return Found(ASSUMED)
+    return Found(_test(cluster, settings, project, say), now)
+
+
+def fingerprint(cluster: Cluster, settings: Settings) -> str:
+    """Return what changes when KServe, its settings or the deployment mode do."""
+    path = f"/api/v1/namespaces/{settings.kserve.namespace}/configmaps/inferenceservice-config"
+    config = (cluster.get(path) or {}).get("data") or {}
+    content = json.dumps(
+        [kserve_version(cluster, settings), config, settings.deployment_mode], sort_keys=True
+    )
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def config_map_name(settings: Settings) -> str:
+    """Return the name of the ConfigMap that keeps what was found out, for all models of a stack."""
+    return "modelcar-smoke-test" if settings.name else f"{settings.service_name}-smoke-test"
+
+
+def _kept(cluster: Cluster, settings: Settings) -> Found | None:
+    name = config_map_name(settings)
+    found = cluster.get(f"/api/v1/namespaces/{settings.namespace}/configmaps/{name}")
+    data = (found or {}).get("data") or {}
+    if "placement" not in data:
+        return None
+    return Found(str(data["placement"]), str(data.get("fingerprint", "")))
+
+
+def _test(cluster: Cluster, settings: Settings, project: Path, say: Callable[[str], None]) -> str:
+    from modelcar.registry import Target  # with a client of registries: only a test pushes
+
+    say("placement auto: testing which one this cluster's KServe honours")
+    target = Target(settings.registry, NAME, settings.registry_insecure)
+    digest = push_probe(read_base(settings.architecture), project, target)
+    probe = f"{settings.registry}/{NAME}@{digest}"
+    found = smoke(cluster, settings, probe, namespace=settings.smoke_namespace)
+    for line in table(found):
+        say(line)
+    if found.chosen is None:
+        reasons = "; ".join(f"{outcome.placement}: {outcome.reason}" for outcome in found.outcomes)
+        raise refuse(
+            "modelcar:placement",
+            f"auto, and none works on this cluster: {reasons}",
+            allowed="a KServe that honours one of them",
+            fix="docs/operations/smoke-test.md says what each reason means",
+        )
+    return found.chosen

@@ -1,0 +1,125 @@
+"""Whether KServe's webhooks answer the API server: no model is declared before they do.
+
+Right after its first installation KServe is ready, and for some seconds its Service has no endpoints yet, or
+its webhooks no certificate authority. On a private cluster the control plane may never get through to port
+9443. Both are found out by an InferenceService that is only tried (`dryRun`), so that nothing is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from components.cluster.access import Cluster, ClusterError, gke_context
+from components.config.problems import NAMESPACE
+from components.config.settings import Settings
+from modelcar.errors import InputError, refuse
+
+#: Where KServe's webhooks listen (its chart, `containerPort`).
+PORT = 9443
+#: Seconds. After an installation endpoints and cert-manager's certificate take some, later a pod that moves.
+PATIENCE, SHORT_PATIENCE, PAUSE = 180.0, 30.0, 2.0
+#: A network that lets nothing through makes each try take the webhook's ten seconds.
+TRIES = 3
+
+_PATH = "/apis/serving.kserve.io/v1beta1/namespaces/default/inferenceservices"
+_ASKED = {
+    "apiVersion": "serving.kserve.io/v1beta1",
+    "kind": "InferenceService",
+    "metadata": {"name": "modelcar-asks-the-webhooks"},
+    "spec": {"predictor": {"containers": [{"name": "kserve-container", "image": "none.invalid/none"}]}},
+}
+_FAILED = "failed calling webhook"
+_SILENT = ("deadline exceeded", "i/o timeout", "Client.Timeout", "no route to host", "timed out")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of it. said: the API server's words, where a webhook does not answer.
+
+    answers: webhooks took or refused it; starting: they are not there yet; silent: nothing comes back;
+    unknown: there is no KServe, or this machine may not ask.
+    """
+
+    state: Literal["answers", "starting", "silent", "unknown"]
+    said: str = ""
+
+
+def ask(cluster: Cluster) -> Answer:
+    """Let the API server call KServe's webhooks once."""
+    try:
+        cluster.create(_PATH, _ASKED, dry_run=True)
+    except ClusterError as error:
+        said = str(error)
+        if _FAILED not in said:
+            asked = "denied the request" in said or error.status not in {0, 401, 403, 404}
+            return Answer("answers" if asked else "unknown")
+        return Answer("silent" if any(word in said for word in _SILENT) else "starting", said)
+    return Answer("answers")
+
+
+def require(
+    settings: Settings, *, patience: float = SHORT_PATIENCE, say: Callable[[str], None] = lambda _: None
+) -> None:
+    """Refuse a cluster whose API server does not reach KServe's webhooks.
+
+    Args:
+        settings: of any model; the cluster's.
+        patience: seconds that webhooks have to start in.
+        say: told that they are waited for.
+
+    Raises:
+        InputError: they do not answer, with the fix.
+    """
+    try:
+        cluster = Cluster.of(settings)
+    except InputError:
+        return  # the provider says so
+    until, silent, told = time.monotonic() + patience, 0, False
+    while (answer := ask(cluster)).state in {"starting", "silent"}:
+        silent += answer.state == "silent"
+        if silent >= TRIES or time.monotonic() >= until:
+            raise _refusal(settings, answer)
+        if not told:
+            say("waiting for KServe's webhooks")
+            told = True
+        time.sleep(PAUSE)
+
+
+def _refusal(settings: Settings, answer: Answer) -> InputError:
+    if answer.state == "starting":
+        fix = (
+            f"kubectl -n {settings.kserve.namespace} get pods,endpoints: the controller's pod has to be "
+            "ready; and cert-manager's, which gives the webhooks their certificate"
+        )
+    else:
+        fix = firewall_rule(settings)
+    return refuse(
+        f"{NAMESPACE}:kserve",
+        f"the API server does not reach KServe's webhooks, so it takes no InferenceService: {answer.said}",
+        allowed=f"a control plane that reaches KServe's pods on port {PORT}",
+        fix=fix,
+    )
+
+
+def firewall_rule(settings: Settings) -> str:
+    """Return how to let the control plane through to the webhooks.
+
+    The control plane of a private GKE cluster reaches nodes on ports 443 and 10250 by default:
+    https://cloud.google.com/kubernetes-engine/docs/how-to/private-clusters#add_firewall_rules
+    """
+    google = settings.google
+    if google is None or gke_context(settings) is None:
+        return f"let the control plane's addresses through to the nodes on TCP port {PORT}"
+    name = google.cluster.name
+    asked = (
+        f"gcloud container clusters describe {name} --location={google.location} --project={google.project}"
+    )
+    return (
+        f"gcloud compute firewall-rules create {name}-webhooks --project={google.project} "
+        f"--network=$({asked} --format='value(network)') "
+        f"--source-ranges=$({asked} --format='value(privateClusterConfig.masterIpv4CidrBlock)') "
+        f"--allow=tcp:{PORT}"
+    )

@@ -1,0 +1,99 @@
+"""The cluster: credentials, who applies objects, what is taken over, and who gets in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from components.config.network import KNATIVE
+from components.config.problems import NAMESPACE, problem
+from components.config.settings import Settings
+from modelcar.errors import Problem
+
+
+def _pull_access(settings: Settings) -> Problem | None:
+    name, password = settings.registry_username, settings.registry_password
+    if bool(name) != bool(password):
+        missing = "registryPassword" if name else "registryUsername"
+        secret = " --secret" if name else ""
+        fix = f"pulumi config set{secret} {NAMESPACE}:{missing} …"
+        return problem(missing, "not set, while the other half is", "both, or neither", fix)
+    if settings.pull_secret and name:
+        value = f"{settings.pull_secret}, beside registryUsername"
+        return problem("pullSecret", value, "an existing secret, or credentials", "remove one of the two")
+    return None
+
+
+def _delivery(settings: Settings) -> Problem | None:
+    if settings.delivery != "gitops":
+        return None
+    if settings.gitops is None:
+        value = "gitops, and modelcar:gitops does not say where to"
+        fix = f"pulumi config set --path {NAMESPACE}:gitops.folder ../deploy/apps/{settings.namespace}"
+        return problem("delivery", value, "gitops together with a folder of a Git checkout, or cluster", fix)
+    if settings.registry_username:
+        return problem(
+            "registryPassword",
+            "set, and Git is no place for it (not shown)",
+            "a Secret that is there: modelcar:pullSecret",
+            "make the Secret in the cluster, and name it",
+        )
+    return None
+
+
+def _import_existing(settings: Settings) -> Problem | None:
+    wanted = settings.import_existing
+    google = settings.google
+    of_google = [kind for kind in wanted if kind != "Namespace"]
+    if of_google and not google:
+        value = f"{of_google[0]}, in a stack without modelcar:google"
+        return problem("importExisting", value, "Namespace there", "remove it, or say modelcar:google")
+    if "Repository" in wanted and google and google.repository.existing:
+        value = "Repository, and google.repository.existing says that somebody else manages it"
+        fix = "keep one: existing only refers to it, importExisting makes it this stack's own"
+        return problem("importExisting", value, "one of the two", fix)
+    if "RepositoryIamMember" in wanted and google and not google.nodes.service_account:
+        value = "RepositoryIamMember, and the nodes' account is one that this stack makes"
+        fix = f"pulumi config set --path {NAMESPACE}:google.nodes.serviceAccount ACCOUNT, or take it out"
+        return problem("importExisting", value, "a grant to an account that is there", fix)
+    if "Namespace" in wanted and not settings.create_namespace:
+        value = "Namespace, and createNamespace is false"
+        fix = f"pulumi config rm {NAMESPACE}:createNamespace, or take Namespace out"
+        return problem("importExisting", value, "one of the two", fix)
+    return None
+
+
+def _import_objects(settings: Settings) -> Problem | None:
+    wanted = settings.import_objects
+    if wanted and settings.delivery != "cluster":
+        value = f"{wanted[0]}, and Git delivers this stack's objects"
+        fix = f"pulumi config rm {NAMESPACE}:importObjects: Argo CD takes over what is there by itself"
+        return problem("importObjects", value, "nothing with delivery gitops", fix)
+    own_runtime = settings.placement == "servingRuntime" and not settings.shared_runtime
+    if "ServingRuntime" in wanted and not own_runtime:
+        value = f"ServingRuntime, which a model of placement {settings.placement} has none of its own of"
+        return problem("importObjects", value, "InferenceService, NetworkPolicy", "take it out")
+    if "NetworkPolicy" in wanted and not settings.egress.restrict:
+        value = "NetworkPolicy, and egress.restrict is false"
+        return problem("importObjects", value, "InferenceService, ServingRuntime", "take it out")
+    return None
+
+
+def _ingress(settings: Settings) -> Problem | None:
+    if settings.ingress is None or settings.deployment_mode != "Knative":
+        return None
+    if KNATIVE in settings.ingress.namespaces:
+        return None
+    value = f"{list(settings.ingress.namespaces)}, which keeps Knative's own activator out"
+    return problem(
+        "ingress.namespaces", value, f"{KNATIVE} among them", "add it, and the gateway's namespace"
+    )
+
+
+#: All of them.
+CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
+    _pull_access,
+    _delivery,
+    _import_existing,
+    _import_objects,
+    _ingress,
+)

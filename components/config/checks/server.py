@@ -1,0 +1,103 @@
+"""The model server's container: resources, variables, folders, and texts that KServe expands."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable
+from pathlib import PurePosixPath
+
+from components.config.problems import problem
+from components.config.quantities import quantity
+from components.config.server import RESERVED_ENV, USER_VARIABLES
+from components.config.settings import Settings
+from modelcar.errors import Problem
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _cpu(settings: Settings) -> Problem | None:
+    if settings.cpu_limit and quantity(settings.cpu_limit) < quantity(settings.cpu):
+        value = f"{settings.cpu_limit}, below the request modelcar:cpu {settings.cpu}"
+        return problem("cpuLimit", value, "at least modelcar:cpu", "raise cpuLimit or lower cpu")
+    return None
+
+
+def _environment(settings: Settings) -> Problem | None:
+    for number, entry in enumerate(settings.server_env, start=1):
+        name, separator, text = entry.partition("=")
+        if not separator or not _VARIABLE.fullmatch(name):
+            # What stands there may be a token: it is never shown.
+            value = f"entry {number} is not NAME=VALUE (not shown: it may be a secret)"
+            return problem("serverEnv", value, "NAME=VALUE entries", "write NAME=VALUE")
+        if name in RESERVED_ENV:
+            fix = "remove the entry: the program sets it"
+            allowed = f"any name but {', '.join(sorted(RESERVED_ENV))}"
+            return problem("serverEnv", f"{name} is set", allowed, fix)
+        if name in USER_VARIABLES and not text:
+            fix = "remove the entry: the program sets it"
+            return problem("serverEnv", f"{name} is empty", "a name: the server fails without one", fix)
+    return None
+
+
+def _host_paths(settings: Settings) -> Problem | None:
+    for path in settings.server_host_paths:
+        below_root = path.startswith("/") and posixpath.normpath(path).strip("/")
+        if not below_root or ".." in PurePosixPath(path).parts:
+            return problem("serverHostPaths", path, "absolute paths below /", "give the folder's full path")
+    # The embedded platform's registry speaks plain HTTP; its node is the machine with those folders.
+    if settings.server_host_paths and settings.gpu_count and not settings.registry_insecure:
+        value = f"{len(settings.server_host_paths)} folders on a stack with GPUs"
+        fix = "put the server into serverImage instead"
+        return problem("serverHostPaths", value, "[] but on the local stack", fix)
+    return None
+
+
+#: What the pod has of its own, and KServe puts into it: no folder can be put over or around these.
+_OWN_FOLDERS = ("/dev", "/mnt", "/proc", "/sys", "/tmp")  # noqa: S108
+
+
+def _writable_paths(settings: Settings) -> Problem | None:
+    taken = [*_OWN_FOLDERS, *settings.server_host_paths]
+    for path in settings.server_writable_paths:
+        folder = PurePosixPath(path)
+        # Kubernetes takes no colon in a mount path.
+        if not path.startswith("/") or len(folder.parts) < 2 or ".." in folder.parts or ":" in path:
+            allowed, fix = "absolute paths below /", "give the folder's full path in the server's image"
+            return problem("serverWritablePaths", path, allowed, fix)
+        for other in taken:
+            if folder.is_relative_to(other) or PurePosixPath(other).is_relative_to(folder):
+                value = path if path == other else f"{path}, beside {other}"
+                allowed = f"folders apart from each other, from serverHostPaths, {', '.join(_OWN_FOLDERS)}"
+                return problem("serverWritablePaths", value, allowed, "take one of the two out")
+        taken.append(path)
+    return None
+
+
+def _templates(settings: Settings) -> Problem | None:
+    # KServe runs a ServingRuntime's whole container through Go templates ({{.Name}}).
+    expanded = {
+        "serverCommand": settings.server_command,
+        "serverArgs": settings.server_args,
+        "servedModelName": (settings.served_model_name,),
+        "serverWritablePaths": settings.server_writable_paths,
+    }
+    allowed, fix = "no '{{', which KServe expands", "write the value itself"
+    for key, texts in expanded.items():
+        for text in texts:
+            if "{{" in text:
+                return problem(key, text, allowed, fix)
+    for entry in settings.server_env:
+        if "{{" in entry:
+            return problem("serverEnv", f"the value of {entry.partition('=')[0]} has '{{{{'", allowed, fix)
+    return None
+
+
+#: All of them.
+CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
+    _cpu,
+    _environment,
+    _host_paths,
+    _writable_paths,
+    _templates,
+)

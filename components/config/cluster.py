@@ -1,0 +1,53 @@
+"""The part of the settings that says which cluster serves, and what holds for all pods in it."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr
+
+from components.config.fields import Label
+from components.config.gitops import GitOpsSettings
+from components.config.knative import KnativeSettings
+from components.config.kserve import KServeSettings
+from components.config.network import EgressSettings, IngressSettings
+from components.config.section import Section
+
+
+class TargetSettings(Section):
+    """Keys of a stack that are about the cluster, its KServe and the namespace."""
+
+    kubeconfig: str | None = None
+    kube_context: str | None = None
+    namespace: Label = "kserve-demo"
+    create_namespace: bool = True
+    deployment_mode: Literal["Standard", "Knative"] = "Standard"
+    knative: KnativeSettings | None = None
+    kserve: KServeSettings = Field(default_factory=lambda: KServeSettings.model_validate({}))
+
+    # how nodes pull from a registry that does not know them by themselves
+    pull_secret: Label | None = None
+    registry_username: str | None = None
+    registry_password: SecretStr | None = None
+
+    # what the pods may connect to, and who to them
+    egress: EgressSettings = Field(default_factory=lambda: EgressSettings.model_validate({}))
+    ingress: IngressSettings | None = None
+
+    # who applies the objects to the cluster
+    delivery: Literal["cluster", "gitops"] = "cluster"
+    gitops: GitOpsSettings | None = None
+
+    def reached_by(self, kubeconfig: str | None) -> Self:
+        """Return the same settings for a cluster of this kubeconfig; None: the settings' own."""
+        return self.model_copy(update={"kubeconfig": kubeconfig}) if kubeconfig else self
+
+    @property
+    def uses_cluster(self) -> bool:
+        """Whether the program itself declares anything in the cluster."""
+        return self.delivery == "cluster" or self.kserve.install
+
+    @property
+    def needs_pull_access(self) -> bool:
+        """Whether the pods' ServiceAccount has to carry a pull secret."""
+        return bool(self.pull_secret or self.registry_username)

@@ -1,0 +1,31 @@
+"""`modelcar:gitops`: where the objects are written to, and what Argo CD is told."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from components.config.fields import Label
+from components.config.section import Section
+
+
+class GitOpsSettings(Section):
+    """All of `modelcar:gitops`.
+
+    folder: of a Git checkout, relative to the project or absolute; the objects are written there.
+    repository: address of the Git repository; with it an Argo CD Application is written too, to
+        `argocd/NAMESPACE.yaml` beside the folder.
+    path: of the folder in the repository; found out from the checkout where it is not set.
+    revision: branch or tag that Argo CD follows.
+    project, namespace: of the Application, in Argo CD.
+    server: API server that Argo CD deploys to, as Argo CD reaches it.
+    """
+
+    folder: Annotated[str, Field(min_length=1)]
+    repository: Annotated[str, Field(min_length=1)] | None = None
+    path: Annotated[str, Field(min_length=1)] | None = None
+    revision: Annotated[str, Field(min_length=1)] = "main"
+    project: Annotated[str, Field(min_length=1)] = "default"
+    namespace: Label = "argocd"
+    server: Annotated[str, Field(min_length=1)] = "https://kubernetes.default.svc"

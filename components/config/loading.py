@@ -1,0 +1,228 @@
+"""From a stack's keys to checked settings: parse, type, and check, before any resource is declared.
+
+A wrong value, a misspelt key or two settings that cannot go together are all reported at once, each with what
+is allowed and the fix.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from components.config.checks.signature import problems_of_files
+from components.config.checks.together import all_problems
+from components.config.fields import Refused
+from components.config.problems import NAMESPACE, problem
+from components.config.settings import PLACEHOLDERS, PLATFORM_FILE, Settings
+from modelcar.errors import InputError, Problem
+
+KEYS = {str(field.alias): field for field in Settings.model_fields.values()}
+
+#: What only an entry of `modelcar:models` can say.
+OF_ENTRIES = frozenset({"name", "formerNames"})
+TOP_LEVEL = frozenset(KEYS) - OF_ENTRIES
+
+#: What a stack says of all of its models, beside the settings (`components/config/models.py`).
+OF_STACK = frozenset({PLATFORM_FILE, "models", "parallelBuilds", "keepRemovedDays"})
+
+#: Keys that are only right beside another one: where that is wrong, nothing is known of these.
+_LEANS_ON_IT = {"google": ("importExisting",), "autoscaling": ("minReplicas",)}
+
+#: Keys whose values are objects.
+_OBJECTS = frozenset(
+    {
+        *("autoscaling", "egress", "gitops", "google", "ingress", "knative", "kserve", "probes"),
+        *("scheduling", "signature", "termination", "vllm"),
+    }
+)
+
+#: Keys whose values may hold secrets; they are never shown.
+_HIDDEN = frozenset({"serverEnv", "registryPassword"})
+
+#: Keys that former versions had: what is there instead, and what to do.
+_REPLACED = {
+    "weights": (
+        "model: the name of a locked model",
+        f"python -m modelcar lock NAME --folder PATH, and pulumi config set {NAMESPACE}:model NAME",
+    ),
+    "modelSize": ("the lock, which says it", f"pulumi config rm {NAMESPACE}:modelSize"),
+    "baseImage": ("modelcar/base.lock", f"pulumi config rm {NAMESPACE}:baseImage"),
+}
+
+_REQUIRED = {
+    "registry": "HOST[:PORT]/PATH that modelcars are pushed to",
+    "serverImage": "the model server's image, by digest",
+}
+
+
+def load(config: Mapping[str, str], project: Path) -> Settings:
+    """Check the configuration of a stack with one model and return its settings.
+
+    `components.config.models.load_stack` does so for any stack.
+
+    Args:
+        config: every configuration value of the stack by full key, as Pulumi hands them over (strings).
+        project: the program's folder, to which paths in settings are relative.
+
+    Raises:
+        InputError: with every problem that was found.
+    """
+    values, problems = given(config, project)
+    return checked(values, project, problems)
+
+
+def given(config: Mapping[str, str], project: Path) -> tuple[dict[str, Any], list[Problem]]:
+    """Return what a stack says, with the embedded platform's defaults, and what is wrong with the keys."""
+    own = own_values(config)
+    problems = _unknown_keys(own)
+    defaults, missing_platform = _platform_defaults(own.get(PLATFORM_FILE), project)
+    values = defaults | {key: parsed(key, value) for key, value in own.items() if key in TOP_LEVEL}
+    if missing_platform:
+        problems.append(missing_platform)
+        # What the file would have offered is not another mistake.
+        values = PLACEHOLDERS | values
+    return values, problems
+
+
+def own_values(config: Mapping[str, str]) -> dict[str, str]:
+    """Return the values of this program's keys, without its namespace."""
+    prefix = f"{NAMESPACE}:"
+    return {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
+
+
+def checked(values: Mapping[str, Any], project: Path, problems: Iterable[Problem] = ()) -> Settings:
+    """Return one model's settings.
+
+    Raises:
+        InputError: with every problem that was found, after those that are known already.
+    """
+    found = list(problems)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise InputError([*found, *_explain(error, values)]) from None
+    if wrong := all_problems(settings):
+        raise InputError([*found, *wrong])
+    if settings.signature:
+        found += problems_of_files(settings.signature, project)
+    if found:
+        raise InputError(found)
+    return settings
+
+
+def _unknown_keys(own: Mapping[str, str]) -> list[Problem]:
+    names = sorted([*TOP_LEVEL, *OF_STACK])
+    problems = []
+    for key in sorted(own.keys() - set(names)):
+        if key in _REPLACED:
+            problems.append(problem(key, "a key of version 0.1", *_REPLACED[key]))
+            continue
+        close = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+        fix = (
+            f"did you mean {NAMESPACE}:{close[0]}?"
+            if close
+            else "remove it; the keys are listed in Pulumi.yaml"
+        )
+        problems.append(problem(key, "unknown key", ", ".join(names), fix))
+    return problems
+
+
+def parsed(key: str, text: str) -> Any:
+    """Return a value as it was meant: Pulumi hands it over as text, JSON for anything but a string."""
+    annotation = str(KEYS[key].annotation)
+    if key in _OBJECTS or annotation.startswith("tuple") or annotation in {"<class 'bool'>", "<class 'int'>"}:
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text  # refused by the field's type, with its own words
+    return text
+
+
+def _platform_defaults(name: str | None, project: Path) -> tuple[dict[str, Any], Problem | None]:
+    """Return what the embedded platform says of this machine; the stack's own keys win over it."""
+    if not name:
+        return {}, None
+    allowed, fix = "the JSON object that the embedded platform writes", "run `make platform` (or `make up`)"
+    try:
+        values = json.loads((project / name).read_text())
+        found = "" if isinstance(values, dict) else f"{name} holds no JSON object"
+    except FileNotFoundError:
+        found = f"{name} does not exist"
+    except OSError as error:
+        found = f"{name} cannot be read ({error.strerror})"
+    except ValueError as error:
+        found = f"{name} is not JSON: {error}"
+    if found:
+        return {}, problem(PLATFORM_FILE, found, allowed, fix)
+    return {key: value for key, value in values.items() if key in TOP_LEVEL}, None
+
+
+def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[Problem]:
+    """Put pydantic's findings into this project's words, and look behind them for what they hide."""
+    problems = list(_problems(error))
+    wrong = {str(found["loc"][0]) for found in error.errors() if found["loc"]}
+    if wrong:
+        # Settings are checked together only where each alone is right: the wrong ones give way for that.
+        wrong.update(*(_LEANS_ON_IT.get(key, ()) for key in wrong))
+        rest = {key: value for key, value in values.items() if key not in wrong}
+        try:
+            problems += all_problems(Settings.model_validate({**PLACEHOLDERS, **rest}))
+        except ValidationError as hidden:
+            problems += _problems(hidden)
+    return problems
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """Return a place in the settings as `pulumi config --path` takes it."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+
+
+def _names(location: tuple[int | str, ...]) -> list[str]:
+    """Return the keys of the section that an unknown key stands in."""
+    model: type[BaseModel] = Settings
+    for part in location[:-1]:
+        if isinstance(part, str):  # a number is a place in a list, and says nothing of what the list holds
+            field = next(field for field in model.model_fields.values() if field.alias == part)
+            model = next(_models_in(field.annotation))
+    return sorted(str(field.alias) for field in model.model_fields.values())
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the sections that an annotation is made of: `Nodes | None`, `tuple[Nodes, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)
+
+
+def _problems(error: ValidationError) -> Iterator[Problem]:
+    for found in error.errors():
+        cause = found.get("ctx", {}).get("error")
+        key = _path(found["loc"]) or "settings"
+        hidden = bool(found["loc"]) and found["loc"][0] in _HIDDEN
+        shown = "not shown: it may hold secrets" if hidden else repr(found["input"])[:120]
+        if isinstance(cause, Refused):
+            yield problem(key, f"{shown}: {cause.why}", cause.allowed, cause.fix)
+        elif found["type"] == "extra_forbidden":
+            names = _names(found["loc"])
+            close = difflib.get_close_matches(str(found["loc"][-1]), names, n=1, cutoff=0.6)
+            fix = f"did you mean {close[0]}?" if close else "remove it"
+            yield problem(key, "unknown key", ", ".join(names), fix)
+        elif found["type"] == "missing":
+            path = "--path " if "." in key else ""
+            fix = f"pulumi config set {path}{NAMESPACE}:{key} …"
+            yield problem(key, "not set", _REQUIRED.get(key, "a value: it has no default"), fix)
+        elif found["type"] == "literal_error":
+            allowed = str(found["ctx"]["expected"])
+            choices = re.findall(r"'([^']+)'", allowed)
+            close = difflib.get_close_matches(str(found["input"]), choices, n=1, cutoff=0.4)
+            fix = f"did you mean {close[0]}?" if close else "choose one of these"
+            yield problem(key, shown, allowed, fix)
+        else:
+            yield problem(key, shown, found["msg"], f"correct {NAMESPACE}:{key}")

@@ -1,0 +1,62 @@
+"""What a model's pods may connect to: nothing, but names, and what the stack names.
+
+A model server that must not ask a hub is told so by its environment; this makes it impossible. It takes a
+network plugin that enforces NetworkPolicies (GKE: Dataplane V2, or network policy enforcement);
+`python -m operations validate` proves that it is.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from components.config.fields import Label, Refused, network_field
+from components.config.section import Section
+
+_DESTINATION = network_field(
+    "10.0.0.0/8",
+    Refused("allows everything, the hub included", "networks", "set modelcar:egress.restrict false"),
+)
+
+
+class EgressRule(Section):
+    """A network that the pods may connect to.
+
+    cidr: of the network.
+    ports: TCP; all where empty.
+    """
+
+    cidr: Annotated[str, _DESTINATION]
+    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
+
+
+class EgressSettings(Section):
+    """`modelcar:egress`.
+
+    restrict: let the pods connect to nothing but what follows.
+    dns: let them ask for names.
+    allow: networks that they may connect to.
+    """
+
+    restrict: bool = True
+    dns: bool = True
+    allow: tuple[EgressRule, ...] = ()
+
+
+#: Namespace of Knative's activator and autoscaler, without which no request and no replica comes.
+KNATIVE = "knative-serving"
+
+
+_SOURCE = network_field("10.0.0.0/8", Refused("lets everybody in", "networks", "remove modelcar:ingress"))
+
+
+class IngressSettings(Section):
+    """`modelcar:ingress`: where it is set, nobody connects to the pods but these; their own node always may.
+
+    namespaces: whose pods may: of the gateway, of those who ask, of what collects metrics.
+    networks: that may, as those of a load balancer (GKE: 35.191.0.0/16 and 130.211.0.0/22).
+    """
+
+    namespaces: tuple[Label, ...] = ()
+    networks: tuple[Annotated[str, _SOURCE], ...] = ()

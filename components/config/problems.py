@@ -1,0 +1,12 @@
+"""A problem with a setting, by its full key."""
+
+from __future__ import annotations
+
+from modelcar.errors import Problem
+
+NAMESPACE = "modelcar"
+
+
+def problem(key: str, value: object, allowed: str, fix: str) -> Problem:
+    """Return a problem with one of the stack's own keys."""
+    return Problem(f"{NAMESPACE}:{key}", str(value), allowed, fix)

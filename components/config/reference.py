@@ -1,0 +1,317 @@
+"""`python -m components.config.reference`: the reference of settings and components, out of the code."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import pulumi
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from components.config.loading import KEYS, OF_ENTRIES
+from components.config.models import SHARED
+
+PROJECT = Path(__file__).resolve().parents[2]
+SETTINGS = PROJECT / "docs/reference/settings.md"
+COMPONENTS = PROJECT / "docs/reference/components.md"
+
+#: What keys without a default are for; those with one say it in Pulumi.yaml.
+WITHOUT_DEFAULT = {
+    "registry": "Where modelcars are pushed to; follows from google where that is set",
+    "importExisting": "What of the stack is there already, made by hand (docs/migrate.md)",
+    "importObjects": "The same of a model's objects",
+    "registryInsecure": "Push over plain HTTP, for a registry on this machine",
+    "image": "An image that is there already, HOST/PATH@sha256:…, served as it is (docs/existing-images.md)",
+    "entrypointRunsArguments": "That image's ENTRYPOINT runs the arguments that it gets",
+    "mirrors": "Repositories that layers come from before the hub (docs/operations/promotion.md)",
+    "mirrorsInsecure": "Read mirrors over plain HTTP; on the registry's own host, registryInsecure counts",
+    "promoteFrom": "ORG/PROJECT/STACK whose models' repositories are the first mirrors",
+    "imageName": "Repository below the registry; the name of the lock's folder where not set",
+    "architecture": "Processor of the nodes, for the programs beside the weights",
+    "hubEndpoint": "Address of a mirror of the model hub",
+    "builder": "buildx builder; the default one where not set",
+    "kubeconfig": "Path or text of a kubeconfig; kubectl's own files where not set",
+    "kubeContext": "Context in it; the current one where not set",
+    "cpu": "Processors that one pod asks for",
+    "cpuLimit": "Processors that it may use; as many as it asks for where not set",
+    "memory": "Memory of one pod, asked for and limit",
+    "rollbackTo": "Digest of a former image to serve; `make rollback` sets it (docs/operations/rollout.md)",
+    "canaryTrafficPercent": "Share of requests for the newest revision, in Knative mode",
+    "serverImage": "Model server, by digest",
+    "serverCommand": "Its command",
+    "serverArgs": "More of its arguments",
+    "serverEnv": "More of its variables, NAME=VALUE",
+    "gpuCount": "GPUs of one pod; on the embedded platform 1 where its machine has one that serves, else 0",
+    "serverHostPaths": "Folders of the node that it reads; for the embedded platform only",
+    "serverWritablePaths": "More folders, empty at first, that it can write to (docs/runtimes.md)",
+    "google": "Registry, cluster and GPU nodes of Google Cloud",
+    "kserve": "KServe: install it, or verify the one that is there",
+    "egress": "What pods may connect to",
+    "ingress": "Who may connect to them; everybody in the cluster where not set",
+    "gitops": "Where objects are written to, with delivery gitops",
+    "signature": "Who signs images, and whose signature counts",
+    "pullSecret": "Secret of type dockerconfigjson that is there, to pull with",
+    "registryUsername": "Credentials to make such a Secret from",
+    "registryPassword": "Their password; a Pulumi secret",
+    "vllm": "Arguments of vLLM",
+    "scheduling": "Which nodes take the pods, and labels and annotations of theirs",
+    "probes": "How patiently Kubernetes asks the server for its health",
+    "termination": "How a pod that goes finishes what it has begun",
+    "autoscaling": "How many pods there are, by KEDA; by KServe's HorizontalPodAutoscaler where not set",
+    "knative": "How long Knative waits for a pod and with one, in deploymentMode Knative",
+    "sharedRuntime": "Name of a ServingRuntime that models share",
+    "gpu": "GPU that the model needs, to choose a pool by",
+    "nodePool": "Pool of GPU nodes; chosen by need where not set",
+    "name": "Name of the model in the stack; an entry of models has to have it",
+    "formerNames": "Names that the model had before, the oldest first",
+}
+
+#: Modules with components, in the order of the story.
+MODULES = (
+    "components.google.cloud",
+    "components.google.registry",
+    "components.google.node_account",
+    "components.google.cluster",
+    "components.google.node_pool",
+    "components.kserve.kserve_platform",
+    "components.stack.model",
+    "components.image.modelcar_image",
+    "components.image.existing_image",
+    "components.kserve.pull_access",
+    "components.kserve.egress",
+    "components.kserve.ingress",
+    "components.kserve.pre_pull",
+    "components.kserve.model_service",
+    "components.kserve.shared_runtime",
+    "components.kserve.autoscaler",
+    "components.kserve.smoke_test",
+)
+
+HEAD = "<!-- Written by `make reference`; change the code that it is taken from instead. -->\n\n"
+
+
+def settings_page() -> str:
+    """Return docs/reference/settings.md."""
+    told = yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())["config"]
+    texts = {key.removeprefix("modelcar:"): str(row["description"]) for key, row in told.items()}
+    texts |= WITHOUT_DEFAULT
+    lines = ["# Settings\n"]
+    lines.append(
+        "Every key of `Pulumi.STACK.yaml`, below `modelcar:`. All are checked before anything is declared; a "
+        "wrong one is told with its key, its value, what is allowed and the fix. Settings of a model may "
+        "stand in its entry of [`models`](../models.md), and say there what differs from the stack.\n"
+    )
+    own = frozenset(KEYS) - SHARED
+    for title, keys in (
+        ("Of the stack", [key for key in KEYS if key in SHARED]),
+        ("Of a model", [key for key in KEYS if key in own - OF_ENTRIES]),
+        ("Of an entry of `models` only", sorted(OF_ENTRIES)),
+    ):
+        lines.append(f"## {title}\n")
+        if title == "Of the stack":
+            extra = {
+                "models": (
+                    "list",
+                    "",
+                    "The stack's models ([many models](../models.md)); one, of the settings, without it",
+                ),
+                "parallelBuilds": ("integer", "`2`", texts["parallelBuilds"]),
+                "keepRemovedDays": ("integer", "`30`", texts["keepRemovedDays"]),
+                "platformFile": ("text", "", texts["platformFile"]),
+            }
+        else:
+            extra = {}
+        rows = [(key, *_row(KEYS[key]), texts[key]) for key in keys]
+        rows += [(key, *row) for key, row in extra.items()]
+        lines += _table(rows)
+    for key, field in KEYS.items():
+        for model in _models(field.annotation):
+            lines += _section(key, model)
+    return HEAD + "\n".join(lines) + "\n"
+
+
+def _section(path: str, model: type[BaseModel]) -> Iterator[str]:
+    """Yield the lines of a section of settings, and of those in it."""
+    yield f"## `{path}`\n"
+    described = descriptions(model.__doc__ or "")
+    summary = (model.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+    yield f"{summary}\n"
+    rows = [
+        (str(field.alias), *_row(field), described.get(name, ""))
+        for name, field in model.model_fields.items()
+    ]
+    yield from _table(rows)
+    for field in model.model_fields.values():
+        for inner in _models(field.annotation):
+            many = "[]" if get_origin(_bare(field.annotation)) is tuple else ""
+            if not (path == "google" and field.alias == "pools"):  # as google.nodes
+                yield from _section(f"{path}.{field.alias}{many}", inner)
+
+
+def _table(rows: list[tuple[str, str, str, str]]) -> Iterator[str]:
+    yield "| key | type | default | what |"
+    yield "|---|---|---|---|"
+    for key, kind, default, text in rows:
+        # A page that a description names is one to follow.
+        linked = re.sub(r"\bdocs/((?:[\w-]+/)*[\w-]+)\.md\b", r"[\1](../\1.md)", text.rstrip("."))
+        cells = [f"`{key}`", kind, default, linked]
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    yield ""
+
+
+def descriptions(docstring: str) -> dict[str, str]:
+    """Return what a docstring says of each name: lines `name: text`, which may go on, indented."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in inspect.cleandoc(docstring).splitlines():
+        start = re.match(r"((?:[a-z_]+)(?:, [a-z_]+)*): (.+)", line)
+        if start:
+            names = start[1].split(", ")
+            found |= dict.fromkeys(names, start[2])
+        elif line.startswith("    ") and names:
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+        else:
+            names = []
+    return found
+
+
+def _bare(annotation: Any) -> Any:
+    """Return a type without None and without what checks it."""
+    while True:
+        origin = get_origin(annotation)
+        if origin is typing.Annotated:
+            annotation = get_args(annotation)[0]
+        elif origin in {typing.Union, types.UnionType}:
+            annotation = next(part for part in get_args(annotation) if part is not type(None))
+        else:
+            return annotation
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    bare = _bare(annotation)
+    if get_origin(bare) is tuple:
+        bare = _bare(get_args(bare)[0])
+    if isinstance(bare, type) and issubclass(bare, BaseModel):
+        yield bare
+
+
+def _row(field: FieldInfo) -> tuple[str, str]:
+    """Return a field's type and default, in words."""
+    default = field.default
+    if field.is_required():
+        shown = "**required**"
+    elif field.default_factory is not None or default in {None, PydanticUndefined, "", ()}:
+        shown = ""
+    else:
+        shown = f"`{_plain(default)}`"
+    limits = []
+    for part in field.metadata:
+        for name, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
+            if (value := getattr(part, name, None)) is not None:
+                limits.append(f"{sign} {value}")
+    return _kind(field.annotation) + (f", {', '.join(limits)}" if limits else ""), shown
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _kind(annotation: Any) -> str:
+    if several := _alternatives(annotation):
+        return " or ".join(map(_kind, several))
+    bare = _bare(annotation)
+    origin = get_origin(bare)
+    if origin is tuple:
+        return f"list of {_kind(get_args(bare)[0])}"
+    if origin is dict:
+        return f"map of {_kind(get_args(bare)[1])}"
+    if origin is typing.Literal:
+        choices = get_args(bare)
+        return ", ".join(f"`{choice}`" for choice in choices)
+    if isinstance(bare, type) and issubclass(bare, BaseModel):
+        return "section"
+    named = {bool: "true or false", int: "integer", float: "number", str: "text"}
+    return named.get(bare, "secret text" if "Secret" in str(bare) else "text")
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """Return what a value of several types can be, where there are several beside None."""
+    if get_origin(annotation) is typing.Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if get_origin(annotation) not in {typing.Union, types.UnionType}:
+        return []
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    return parts if len(parts) > 1 else _alternatives(parts[0])
+
+
+def components_page() -> str:
+    """Return docs/reference/components.md."""
+    lines = ["# Components\n"]
+    lines.append(
+        "Each is a Pulumi ComponentResource with typed arguments; they can be used without this project's "
+        "`__main__.py`. Outputs are those of the class; what it raises, inside of its outputs, fails `up`.\n"
+    )
+    for name in MODULES:
+        module = importlib.import_module(name)
+        for item in vars(module).values():
+            own = isinstance(item, type) and issubclass(item, pulumi.ComponentResource)
+            if own and item.__module__ == name:
+                lines += _component(item, module)
+    return HEAD + "\n".join(lines) + "\n"
+
+
+def _component(item: type, module: types.ModuleType) -> Iterator[str]:
+    source = inspect.getsource(item)
+    token = re.search(r'"(modelcar:[a-z]+:\w+)"', source)
+    yield f"## {item.__name__}\n"
+    yield f"`{token[1] if token else ''}`, in `{module.__name__}`\n"
+    yield from _prose(inspect.getdoc(item) or "")
+    arguments = getattr(module, f"{item.__name__}Args", None)
+    if arguments is not None:
+        yield f"### {arguments.__name__}\n"
+        yield from _prose(inspect.getdoc(arguments) or "")
+
+
+def _prose(text: str) -> Iterator[str]:
+    """Yield a docstring as Markdown: `Outputs:` and the like become lists."""
+    for line in text.splitlines():
+        if re.fullmatch(r"[A-Z][A-Za-z ()]*:", line):
+            yield f"**{line}**\n"
+        elif found := re.match(r"(?:    )?([a-z_]+(?:\.[A-Za-z]+)?(?:, [a-z_]+)*|ValueError): (.+)", line):
+            yield f"- `{found[1]}`: {found[2]}"
+        elif line.startswith("        "):
+            yield f"  {line.strip()}"
+        else:
+            yield line.strip()
+    yield ""
+
+
+def pages() -> dict[Path, str]:
+    """Return the reference's pages as they have to be."""
+    return {SETTINGS: settings_page(), COMPONENTS: components_page()}
+
+
+def main() -> int:
+    """Write the pages that differ, and name them."""
+    for path, text in pages().items():
+        if not path.exists() or path.read_text() != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            print(path.relative_to(PROJECT))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

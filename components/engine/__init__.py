@@ -1,0 +1,1 @@
+"""How resources are declared, whatever they are: options, hooks, threads. Knows Pulumi, and no setting."""

@@ -1,0 +1,257 @@
+"""The modelcar: a model's weights as an OCI image, built, pushed, and known by its digest."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pulumi
+import pulumi_docker_build as docker_build
+
+from components.config.signature import SignatureSettings
+from components.engine.options import child, unknown
+from components.engine.threads import in_thread
+from components.image.delivery_plan import Delivery
+from modelcar import oci_names
+from modelcar.base import Base
+from modelcar.build_options import export_options, image_tag
+from modelcar.image import modelcar_image
+from modelcar.lock import LAYOUTS, Lock
+from modelcar.manifest import Image
+from modelcar.oci_layout import context_of
+
+#: As in `docker build -`, with nothing to read: the build gets no folder, and the provider hashes none.
+#: It would hash each file's mode too, so that a clone under another umask showed the image as changed.
+NO_CONTEXT = "-"
+#: What modelcar/Dockerfile says to builders that are called by hand. All of the image is in the layout.
+DOCKERFILE = "FROM weights\n"
+
+
+@dataclass(frozen=True)
+class ModelcarImageArgs:
+    """What one image is made of.
+
+    lock: of the model; None in a preview before there is one.
+    base: the programs beside the weights.
+    registry: HOST[:PORT]/PATH to push to.
+    name: repository below it.
+    builder: name of the buildx builder; None for the default one.
+    insecure: push over plain HTTP, for a registry on this machine.
+    project: the program's folder.
+    hub_endpoint: address of a mirror of the hub; None for the hub itself.
+    fetch_on: what downloads the weights: this machine, or the builder, which then needs a name.
+    mirrors: HOST[:PORT]/PATH of repositories that layers come from before the hub.
+    mirrors_insecure: read those that are on other hosts than the registry over plain HTTP.
+    sbom: attach the model's bill of materials to the image.
+    signature: who signs the image, and whose signature it has to have before anything refers to it.
+    builds: lets so many images be brought and built at the same time.
+    """
+
+    lock: Lock | None
+    base: Base
+    registry: str
+    name: str
+    builder: str | None = None
+    insecure: bool = False
+    project: Path = Path()
+    hub_endpoint: str | None = None
+    fetch_on: Literal["machine", "builder"] = "machine"
+    mirrors: tuple[str, ...] = ()
+    mirrors_insecure: bool = False
+    sbom: bool = True
+    signature: SignatureSettings | None = None
+    builds: asyncio.Semaphore | None = None
+
+
+class ModelcarImage(pulumi.ComponentResource):
+    """Build and push a modelcar through the docker-build provider.
+
+    The image's digest follows from the lock, so a preview shows the one that `up` will push, without the
+    weights, and a run that pushes another one fails. The weights enter as an OCI layout in a named context
+    (docs/decisions/0002): BuildKit pushes its layers as they are. The build has no other files, so
+    nothing of a checkout is an input. The weights are fetched only when the image is to be made or changed.
+
+    Outputs:
+        digest: `sha256:…` of the pushed manifest. Unknown in a preview without a lock.
+        storage_uri: `oci://REGISTRY/NAME@sha256:…`, for KServe.
+        reference: `REGISTRY/NAME:TAG`, a tag for people to find the image by; nothing is served by it.
+        lock_digest: digest of the lock.
+        size_bytes: bytes of the model's files.
+
+    Raises (inside of the output):
+        ValueError: the registry got another digest than the lock says.
+        pulumi.RunError: the image has no signature that counts, and cannot be signed here.
+    """
+
+    digest: pulumi.Output[str]
+    storage_uri: pulumi.Output[str]
+    reference: pulumi.Output[str]
+    lock_digest: pulumi.Output[str]
+    size_bytes: pulumi.Output[int]
+
+    def __init__(
+        self, name: str, args: ModelcarImageArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        """Declare the image."""
+        super().__init__("modelcar:kserve:ModelcarImage", name, None, opts)
+        planned = modelcar_image(args.lock, args.base) if args.lock else None
+        predicted = pulumi.Output.from_input(planned.digest) if planned else unknown()
+        self.reference = predicted.apply(lambda digest: f"{args.registry}/{args.name}:{image_tag(digest)}")
+        export = export_options(planned, insecure=args.insecure)
+        # A relative path: another checkout's preview must not show a change where there is none.
+        layout = LAYOUTS / f"{args.lock.name if args.lock else args.name}.oci"
+        image = docker_build.Image(
+            name,
+            context=docker_build.BuildContextArgs(
+                location=NO_CONTEXT,
+                named={
+                    "weights": docker_build.ContextArgs(
+                        location=predicted.apply(lambda digest: context_of(layout, digest))
+                    )
+                },
+            ),
+            dockerfile=docker_build.DockerfileArgs(inline=DOCKERFILE),
+            build_args={"SOURCE_DATE_EPOCH": "0"},
+            builder=docker_build.BuilderConfigArgs(name=args.builder) if args.builder else None,
+            exports=[docker_build.ExportArgs(raw=pulumi.Output.concat(export, ",name=", self.reference))],
+            push=False,  # the export above pushes
+            build_on_preview=False,
+            opts=pulumi.ResourceOptions.merge(
+                child(self, opts), pulumi.ResourceOptions(hooks=_fetching(name, args, planned, layout))
+            ),
+        )
+        self.digest = _signed(_pushed(image, planned), args)
+        self.storage_uri = self.digest.apply(
+            lambda found: oci_names.storage_uri(args.registry, args.name, found)
+        )
+        self.lock_digest = pulumi.Output.from_input(args.lock.digest) if args.lock else unknown()
+        self.size_bytes = pulumi.Output.from_input(args.lock.total_size if args.lock else 0)
+        self.register_outputs(
+            {
+                "digest": self.digest,
+                "storageUri": self.storage_uri,
+                "reference": self.reference,
+                "lockDigest": self.lock_digest,
+                "sizeBytes": self.size_bytes,
+            }
+        )
+
+
+def _fetching(
+    name: str, args: ModelcarImageArgs, planned: Image | None, layout: Path
+) -> pulumi.ResourceHookBinding | None:
+    """Return the hooks that bring the weights when the image is made or changed, and at no other time.
+
+    Layers that the registry has are not brought. The others are sent to it at once: BuildKit takes none over.
+    """
+    lock = args.lock
+    if lock is None or planned is None or pulumi.runtime.is_dry_run():
+        return None
+
+    delivery = Delivery(
+        planned,
+        lock,
+        args.base,
+        layout,
+        args.project,
+        args.registry,
+        args.name,
+        insecure=args.insecure,
+        hub_endpoint=args.hub_endpoint,
+        fetching_builder=args.builder if args.fetch_on == "builder" else None,
+        mirrors=args.mirrors,
+        mirrors_insecure=args.mirrors_insecure,
+        builder=args.builder,
+    )
+
+    builds = args.builds
+    # Whether this image holds one of the places; its build begins and ends in different hooks.
+    taken: list[bool] = []
+
+    def leave() -> None:
+        if builds and taken:
+            taken.clear()
+            builds.release()
+
+    # Imported when they run: the clients of hub and registry take a second to load, no preview needs them.
+    async def before(_: pulumi.ResourceHookArgs) -> None:
+        from components.image.image_delivery import bring  # with clients of registries: only a build needs it
+
+        if builds:
+            await builds.acquire()
+            taken.append(True)
+        try:
+            await in_thread(bring, delivery)
+        except BaseException:
+            leave()
+            raise
+
+    async def after(_: pulumi.ResourceHookArgs) -> None:
+        leave()
+        if args.sbom and not args.signature:  # with a signature it comes together with that
+            from components.image.image_delivery import (
+                attach,  # with clients of registries: only a build needs it
+            )
+
+            await in_thread(attach, delivery)
+
+    async def failed(_: pulumi.ErrorHookArgs) -> bool:
+        leave()
+        return False  # no retry
+
+    fetching = pulumi.ResourceHook(f"fetch-{name}", before)
+    # The image is pushed by then: a bill of materials that cannot be attached is a warning, with any engine.
+    attaching = pulumi.ResourceHook(f"attach-{name}", after, pulumi.ResourceHookOptions(ignore_errors=True))
+    return pulumi.ResourceHookBinding(
+        before_create=[fetching],
+        before_update=[fetching],
+        after_create=[attaching],
+        after_update=[attaching],
+        on_error=[pulumi.ErrorHook(f"failed-{name}", failed)],
+    )
+
+
+def _pushed(image: docker_build.Image, planned: Image | None) -> pulumi.Output[str]:
+    """Return the digest that was pushed, which has to be the planned one; in a preview the planned one."""
+    if pulumi.runtime.is_dry_run():
+        # The provider (0.0.22) shows the digest of an update as the *known* empty string, so it is not asked.
+        return image.urn.apply(lambda _: planned.digest) if planned else unknown()
+
+    def check(found: str | None) -> str:
+        if planned is None or found != planned.digest:
+            raise ValueError(
+                f"the docker-build provider pushed {found!r}, and the lock says "
+                f"{planned.digest if planned else None!r}; nothing was deployed. The builder does not pass "
+                "the layout on as it is: take one of BuildKit 0.31, and nothing that adds attestations"
+            )
+        return found
+
+    return image.digest.apply(check)
+
+
+def _signed(digest: pulumi.Output[str], args: ModelcarImageArgs) -> pulumi.Output[str]:
+    """Return a digest once its image is signed: what comes after it never refers to an unsigned one."""
+    signature = args.signature.found_from(args.project) if args.signature else None
+    if signature is None or pulumi.runtime.is_dry_run():
+        return digest
+
+    async def check(found: str) -> str:
+        from components.image.image_delivery import (
+            have_signed,  # with clients of registries: only a build needs it
+        )
+
+        reference = f"{args.registry}/{args.name}@{found}"
+        await in_thread(
+            have_signed,
+            reference,
+            signature,
+            args.lock if args.sbom else None,
+            insecure=args.insecure,
+            mirrors=args.mirrors,
+            mirrors_insecure=args.mirrors_insecure,
+        )
+        return found
+
+    return digest.apply(check)

@@ -1,0 +1,1 @@
+"""Components for what is declared in a cluster."""

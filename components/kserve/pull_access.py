@@ -1,0 +1,92 @@
+"""How nodes may pull modelcars from a registry that does not know them by themselves.
+
+On Google Cloud the nodes' service account may read the repository, and none of this is needed. Elsewhere
+the pod's ServiceAccount carries imagePullSecrets. (KServe's storage secrets are for s3:// and the like; it
+never applies them to oci:// URIs.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from components.config.settings import Settings
+from components.engine.options import OWNED, child
+from components.manifests.pull_secret import encoded_docker_config
+
+
+@dataclass(frozen=True)
+class PullAccessArgs:
+    """service, namespace: whose pods pull; host: of the registry.
+
+    secret: name of an existing Secret of type kubernetes.io/dockerconfigjson; or
+    username, password: credentials to make one from. The password is kept as a Pulumi secret.
+    """
+
+    service: str
+    namespace: str
+    host: str
+    secret: str | None = None
+    username: str | None = None
+    password: pulumi.Input[str] | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> PullAccessArgs:
+        """Take them from the stack's settings; the password stays a secret."""
+        password = settings.registry_password
+        return cls(
+            service=settings.service_name,
+            namespace=settings.namespace,
+            host=settings.registry.partition("/")[0],
+            secret=settings.pull_secret,
+            username=settings.registry_username,
+            password=pulumi.Output.secret(password.get_secret_value()) if password else None,
+        )
+
+
+class PullAccess(pulumi.ComponentResource):
+    """A ServiceAccount with the right to pull, and no token for the API server.
+
+    Outputs:
+        service_account: its name.
+    """
+
+    service_account: pulumi.Output[str]
+
+    def __init__(self, name: str, args: PullAccessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Declare the ServiceAccount, and the Secret where the stack has credentials."""
+        super().__init__("modelcar:kserve:PullAccess", name, None, opts)
+        secret: pulumi.Input[str] = args.secret or ""
+        if args.secret is None:
+            made = kubernetes.core.v1.Secret(
+                f"{name}-credentials",
+                metadata={
+                    "name": f"{args.service}-registry",
+                    "namespace": args.namespace,
+                    "annotations": OWNED,
+                },
+                type="kubernetes.io/dockerconfigjson",
+                data={".dockerconfigjson": docker_config(args)},
+                opts=child(self, opts),
+            )
+            secret = made.metadata.apply(lambda metadata: str(metadata.name))
+        account = kubernetes.core.v1.ServiceAccount(
+            name,
+            metadata={"name": args.service, "namespace": args.namespace, "annotations": OWNED},
+            image_pull_secrets=[{"name": secret}],
+            automount_service_account_token=False,
+            opts=child(self, opts),
+        )
+        self.service_account = account.metadata.apply(lambda metadata: str(metadata.name))
+        self.register_outputs({"serviceAccount": self.service_account})
+
+
+def docker_config(args: PullAccessArgs) -> pulumi.Output[str]:
+    """Return the registry's credentials as a pull secret holds them, marked as secret."""
+
+    def encode(password: str) -> str:
+        return encoded_docker_config(args.host, str(args.username), password)
+
+    return pulumi.Output.secret(args.password or "").apply(encode)

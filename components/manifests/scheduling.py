@@ -1,0 +1,79 @@
+"""Where pods run: node selectors, affinity, tolerations, spread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from components.config.scheduling import POOL_LABEL, NodeRequirement, Toleration
+from components.config.settings import Settings
+from components.manifests.network import SERVICE_LABEL
+
+#: GKE taints nodes with GPUs with nvidia.com/gpu=present:NoSchedule; pods with GPUs tolerate it.
+GPU_TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+
+
+def nodes(settings: Settings) -> dict[str, Any]:
+    """Return the fields of a pod that say which nodes can take it; those that pull for a model have them too.
+
+    The model's own pool on Google Cloud is among them, whose disk was computed for it.
+    """
+    said = settings.scheduling
+    found: dict[str, Any] = {}
+    selector = {**said.node_selector}
+    if settings.google is not None:
+        selector[POOL_LABEL] = settings.google.nodes.name
+    if selector:
+        found["nodeSelector"] = selector
+    if said.node_affinity:
+        rules = [_requirement(entry) for entry in said.node_affinity]
+        required = {"nodeSelectorTerms": [{"matchExpressions": rules}]}
+        found["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+    tolerated = [_toleration(entry) for entry in said.tolerations]
+    if settings.gpu_count and GPU_TOLERATION not in tolerated:
+        tolerated.insert(0, {**GPU_TOLERATION})
+    if tolerated:
+        found["tolerations"] = tolerated
+    if said.runtime_class_name:
+        found["runtimeClassName"] = said.runtime_class_name
+    return found
+
+
+def pods(settings: Settings) -> dict[str, Any]:
+    """Return the fields of a model's predictor (KServe 0.19, PodSpec and ComponentExtensionSpec).
+
+    They stand in the predictor whatever the placement: KServe puts its tolerations, selector and affinity in
+    place of a ServingRuntime's, which has no other of these fields (MergePodSpec).
+    """
+    said = settings.scheduling
+    found = nodes(settings)
+    if said.topology_spread:
+        own = {"matchLabels": {SERVICE_LABEL: settings.service_name}}
+        found["topologySpreadConstraints"] = [
+            {
+                "topologyKey": entry.topology_key,
+                "maxSkew": entry.max_skew,
+                "whenUnsatisfiable": entry.when_unsatisfiable,
+                "labelSelector": own,
+            }
+            for entry in said.topology_spread
+        ]
+    if said.priority_class_name:
+        found["priorityClassName"] = said.priority_class_name
+    if said.scheduler_name:
+        found["schedulerName"] = said.scheduler_name
+    if said.pod_labels:
+        found["labels"] = {**said.pod_labels}
+    if said.pod_annotations:
+        found["annotations"] = {**said.pod_annotations}
+    return found
+
+
+def _toleration(said: Toleration) -> dict[str, Any]:
+    found: dict[str, Any] = {"key": said.key, "operator": said.operator, "value": said.value}
+    found |= {"effect": said.effect, "tolerationSeconds": said.toleration_seconds}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _requirement(said: NodeRequirement) -> dict[str, Any]:
+    values = {"values": list(said.values)} if said.values else {}
+    return {"key": said.key, "operator": said.operator, **values}

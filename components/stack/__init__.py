@@ -1,0 +1,1 @@
+"""The program's own frame: preflight, one model, delivery, summary, outputs."""

@@ -1,0 +1,31 @@
+"""The configuration of the stack that Pulumi is running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pulumi
+
+from components.config.models import load_stack
+from components.config.problems import NAMESPACE
+from components.config.stack import Stack
+from modelcar.errors import refuse
+
+
+def from_pulumi(project: Path) -> Stack:
+    """Return the settings of the stack that Pulumi is running.
+
+    Raises:
+        InputError: as `load_stack`.
+    """
+    # pulumi.Config reads one key at a time; a misspelt key is found only by looking at all of them.
+    stack = load_stack(pulumi.runtime.get_config_env(), project)
+    key = f"{NAMESPACE}:registryPassword"
+    if stack.shared.registry_password and not pulumi.runtime.is_config_secret(key):
+        raise refuse(
+            key,
+            "stands in the stack's file for everybody to read (not shown)",
+            allowed="a Pulumi secret",
+            fix=f"change the password, then: pulumi config set --secret {key}",
+        )
+    return stack

@@ -1,0 +1,237 @@
+"""How models get into the cluster: applied by this program, or by Argo CD out of Git."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from components.cluster import keda, knative_fit, kserve_fit, placement, webhooks
+from components.cluster.guard import guarded
+from components.config.settings import Settings
+from components.config.stack import Stack
+from components.engine.options import OWNED, formerly, imported
+from components.engine.threads import in_thread
+from components.google.cloud import GoogleCloud
+from components.kserve.autoscaler import Autoscaler, AutoscalerArgs
+from components.kserve.cluster_provider import cluster_provider
+from components.kserve.egress import EgressPolicy, EgressPolicyArgs
+from components.kserve.ingress import IngressPolicy, IngressPolicyArgs
+from components.kserve.kserve_platform import KServePlatform, KServePlatformArgs
+from components.kserve.model_service import ModelService, ModelServiceArgs
+from components.kserve.pre_pull import PrePull, PrePullArgs
+from components.kserve.pull_access import PullAccess, PullAccessArgs
+from components.kserve.shared_runtime import SharedRuntime
+from components.kserve.smoke_test import SmokeTest
+from components.manifests import autoscaling, gitops
+from components.stack.preflight import Facts
+from modelcar.errors import InputError
+
+#: Lines of differences that a preview shows; a review has the rest in Git.
+MOST_LINES = 200
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where models are served.
+
+    options: the cluster's provider, and what comes before any model: KServe, the namespace.
+    kubeconfig: of the cluster, where the settings have none.
+    runtimes: ServingRuntimes that models share, by name.
+    cloud: with the pools that models wait for.
+    """
+
+    options: pulumi.ResourceOptions
+    kubeconfig: pulumi.Output[str] | None = None
+    runtimes: Mapping[str, SharedRuntime] = field(default_factory=dict)
+    cloud: GoogleCloud | None = None
+
+
+async def require_fit(facts: Facts, cloud: GoogleCloud | None) -> None:
+    """Refuse a cluster that is there and cannot serve the models; in a preview too, where it can be asked.
+
+    Raises:
+        InputError: its KServe serves no modelcar, its Knative does not take a model, it lacks KEDA that a
+            model needs, or it cannot be asked.
+    """
+    settings, models = facts.stack.shared, facts.stack.models
+    asks_kserve = settings.kserve.verify and not settings.kserve.install
+    asks_keda = settings.delivery == "cluster" and any(autoscaling.of(model) for model in models)
+    if not facts.reachable or not (asks_kserve or asks_keda):
+        return  # and wait for no cluster that is being made
+    made = _kubeconfig_of(cloud, settings)
+    reached = settings.reached_by(None if made is None else await made.future())
+    if asks_kserve:
+        knative = any(model.deployment_mode == "Knative" for model in models)
+        await in_thread(kserve_fit.require, reached, "Knative" if knative else "Standard")
+        if knative:
+            await in_thread(knative_fit.require, reached, models)
+    if asks_keda:
+        await in_thread(keda.require, reached)
+
+
+def _kubeconfig_of(cloud: GoogleCloud | None, settings: Settings) -> pulumi.Output[str] | None:
+    """Return how this program's own cluster is reached; None where the stack names another."""
+    own_cluster = settings.kubeconfig or settings.kube_context
+    return cloud.cluster.kubeconfig if cloud and not own_cluster else None
+
+
+def place(facts: Facts, cloud: GoogleCloud | None) -> Place | None:
+    """Declare what all models need of the cluster; None where this program declares no model in it."""
+    stack, settings = facts.stack, facts.stack.shared
+    if not settings.uses_cluster:
+        return None
+    kubeconfig = _kubeconfig_of(cloud, settings)
+    reached = settings.kubeconfig if kubeconfig is None else kubeconfig
+    cluster = cluster_provider("cluster", reached, settings.kube_context)
+    options = pulumi.ResourceOptions(provider=cluster)
+    if settings.kserve.install:
+        arguments = KServePlatformArgs(settings.kserve, settings.deployment_mode, facts.charts_unread)
+        platform = KServePlatform("kserve", arguments, options)
+        options = _after(options, platform, *_answering(platform, settings, kubeconfig))
+    if settings.delivery != "cluster":
+        return None
+    if settings.create_namespace:
+        name = settings.namespace
+        hooks = guarded("Namespace", name, settings, kubeconfig)
+        own = imported(options, "Namespace", settings.import_existing, name, hooks=hooks)
+        metadata: Any = {"name": name, "annotations": OWNED}
+        options = _after(options, kubernetes.core.v1.Namespace(name, metadata=metadata, opts=own))
+    if facts.tested:
+        name = placement.config_map_name(settings)
+        options = _after(
+            options, SmokeTest("smoke-test", name, settings.namespace, vars(facts.tested), options)
+        )
+    shared = {str(m.shared_runtime): m for m in reversed(stack.models) if m.shared_runtime}
+    runtimes = {name: SharedRuntime(shared[name], options, kubeconfig) for name in sorted(shared)}
+    return Place(options, kubeconfig, runtimes, cloud)
+
+
+def to_cluster(
+    parent: pulumi.Resource, name: str, settings: Settings, storage_uri: pulumi.Output[str], place: Place
+) -> pulumi.Output[str]:
+    """Declare a model's objects, each after what its pods need.
+
+    Args:
+        parent: the model's component. name: of its resources.
+        settings: the model's.
+        storage_uri: what is served.
+        place: where.
+
+    Returns:
+        What is served, once it is.
+    """
+    options = pulumi.ResourceOptions.merge(place.options, pulumi.ResourceOptions(parent=parent))
+    if place.cloud and settings.google:
+        options = _after(options, place.cloud.pools[settings.google.nodes.name])
+
+    def own(former: str) -> pulumi.ResourceOptions:
+        # Only a stack's only model was without a component of its own.
+        return options if settings.name else pulumi.ResourceOptions.merge(options, formerly(parent, former))
+
+    account = None
+    if settings.needs_pull_access:
+        arguments = PullAccessArgs.of(settings)
+        account = PullAccess(f"{name}-pull-access", arguments, own("pull-access")).service_account
+    if settings.egress.restrict:
+        policed = EgressPolicyArgs(
+            settings.service_name,
+            settings.namespace,
+            settings.egress,
+            settings.import_objects,
+            guarded("NetworkPolicy", f"{name}-egress", settings, place.kubeconfig),
+        )
+        # Before the pods: none of them ever runs without it.
+        options = _after(options, EgressPolicy(f"{name}-egress", policed, own("egress")))
+    if settings.ingress:
+        hooks = guarded("NetworkPolicy", f"{name}-ingress", settings, place.kubeconfig)
+        closed = IngressPolicyArgs(settings.service_name, settings.namespace, settings.ingress, hooks)
+        options = _after(options, IngressPolicy(f"{name}-ingress", closed, options))
+    if settings.pre_pull and not settings.idle:
+        pulled = PrePullArgs(storage_uri, settings, account, place.kubeconfig)
+        storage_uri = PrePull(f"{name}-pre-pull", pulled, own("pre-pull")).storage_uri
+    runtime = place.runtimes.get(settings.shared_runtime or "")
+    served = ModelServiceArgs(storage_uri, settings, account, place.kubeconfig, runtime)
+    own_service = pulumi.ResourceOptions.merge(options, formerly(parent, settings.service_name))
+    service = ModelService(name, served, own_service)
+    if scaling := autoscaling.of(settings):
+        scaled = AutoscalerArgs(settings, scaling, guarded("ScaledObject", name, settings, place.kubeconfig))
+        Autoscaler(f"{name}-autoscaler", scaled, _after(options, _once_served(service)))
+    return service.storage_uri
+
+
+def _once_served(service: ModelService) -> pulumi.Input[pulumi.Resource]:
+    """Return a service for `depends_on` of what comes after it has served; a preview does not wait."""
+    return service if pulumi.runtime.is_dry_run() else service.storage_uri.apply(lambda _: service)
+
+
+def _answering(
+    platform: KServePlatform, settings: Settings, kubeconfig: pulumi.Output[str] | None
+) -> list[pulumi.Output[pulumi.Resource]]:
+    """Return what is there once the webhooks of a KServe that this stack installs answer.
+
+    Its release is done a moment before they do, and what comes then would be refused. Not in a preview.
+    """
+    if pulumi.runtime.is_dry_run():
+        return []
+
+    async def wait(found: list[Any]) -> pulumi.Resource:
+
+        own, say = settings.reached_by(found[1]), pulumi.log.info
+        try:
+            await in_thread(webhooks.require, own, patience=webhooks.PATIENCE, say=say)
+        except InputError as error:
+            raise pulumi.RunError(f"KServe is installed, and no model was declared:\n{error}") from None
+        return platform
+
+    return [pulumi.Output.all(platform.version, kubeconfig).apply(wait)]
+
+
+def _after(
+    options: pulumi.ResourceOptions, *resources: pulumi.Input[pulumi.Resource]
+) -> pulumi.ResourceOptions:
+    return pulumi.ResourceOptions.merge(options, pulumi.ResourceOptions(depends_on=list(resources)))
+
+
+def to_git(stack: Stack, project: Path, failed: Collection[str] = ()) -> None:
+    """Write the models' objects into a Git checkout, once their images are in the registry; a person commits.
+
+    A preview shows the difference and writes nothing.
+
+    Args:
+        stack: its settings.
+        project: the program's folder.
+        failed: models whose image is not in the registry; their files stay as they are.
+
+    Raises:
+        pulumi.RunError: a file cannot be written.
+    """
+    preview = pulumi.runtime.is_dry_run()
+    built = [model for model in stack.models if not model.image]
+    if preview and any(not (project / model.lock_path).exists() for model in built):
+        pulumi.log.info("delivery gitops: without a lock there is nothing to show yet")
+        return
+    folders = gitops.folders(stack, project, failed=failed)
+    work = gitops.changes if preview else gitops.write
+    try:
+        changed = [change for folder in folders for change in work(folder)]
+    except (InputError, OSError) as error:
+        raise pulumi.RunError(f"the image is pushed, and its objects are not written: {error}") from None
+    then = "" if preview else ": commit and push, then synchronise in Argo CD"
+    pulumi.log.info(_shown(changed, stack.shared, then))
+
+
+def _shown(changed: list[gitops.Change], settings: Settings, then: str = "") -> str:
+    folder = settings.gitops.folder if settings.gitops else ""
+    if not changed:
+        return f"{folder}: nothing changes"
+    lines = [f"{folder}: {len(changed)} files change{then}"]
+    for change in changed:
+        lines += [f"{change.what}: {change.path.name}", *(f"  {line}" for line in change.diff)]
+    shown = list(itertools.islice(lines, MOST_LINES))
+    return "\n".join([*shown, *(["…"] if len(lines) > MOST_LINES else [])])

@@ -1,0 +1,169 @@
+"""Find out that the registry or the API server is out of reach before anything is built.
+
+Without this, a build of many gigabytes runs to its end before its push fails, or is pushed before the
+service is refused. A preview builds nothing, so it asks nobody and works without network.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import yaml
+
+from components.config.problems import NAMESPACE
+from components.config.settings import Settings
+from modelcar.errors import InputError, Problem
+
+#: Seconds for one connection.
+TIMEOUT = 5.0
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def check(settings: Settings, *, required: bool, pushes: bool = True) -> bool:
+    """Tell whether the cluster can be asked what it runs.
+
+    Args:
+        required: in an `up`, where registry and API server have to be there. False in a preview, which builds
+            nothing and works without network.
+        pushes: whether any image is pushed to the registry.
+
+    Raises:
+        InputError: as `require`.
+    """
+    default = os.environ.get("KUBECONFIG", "")
+    if required and settings.check_reachable:
+        require(settings, default, pushes=pushes)
+    if not settings.uses_cluster:
+        return False
+    if settings.google and _from_google(settings):
+        # Its address is known to Google only; one that this stack creates has nothing in it yet.
+        return required and not settings.google.cluster.create
+    return required or _api_server(settings, default) is None
+
+
+def _from_google(settings: Settings) -> bool:
+    return settings.google is not None and not (settings.kubeconfig or settings.kube_context)
+
+
+def require(settings: Settings, kubeconfig_default: str | None = None, *, pushes: bool = True) -> None:
+    """Connect to the registry and to the API server once each.
+
+    Args:
+        kubeconfig_default: stands for KUBECONFIG, for tests.
+        pushes: whether any image is pushed to the registry.
+
+    Raises:
+        InputError: one or both do not accept a connection, or there is no such context.
+    """
+    default = kubeconfig_default if kubeconfig_default is not None else os.environ.get("KUBECONFIG", "")
+    problems = [
+        _registry(settings) if pushes else None,
+        _api_server(settings, default) if settings.uses_cluster else None,
+    ]
+    found = [problem for problem in problems if problem is not None]
+    if found:
+        raise InputError(found)
+
+
+def _registry(settings: Settings) -> Problem | None:
+    host, _, port = settings.registry.partition("/")[0].partition(":")
+    scheme = "http" if settings.registry_insecure else "https"
+    # Docker Hub's name in references is not the name of its registry.
+    host = "registry-1.docker.io" if host in {"docker.io", "index.docker.io"} else host
+    reason = refusal(scheme, host, int(port) if port else _PORTS[scheme])
+    if reason is None:
+        return None
+    return Problem(
+        f"{NAMESPACE}:registry",
+        f"{settings.registry}: {host} cannot be reached ({reason})",
+        "a registry that accepts connections from here, for the push",
+        "start it or check its name and the network; where only the builder can reach it, "
+        f"`pulumi config set {NAMESPACE}:checkReachable false`",
+    )
+
+
+def _api_server(settings: Settings, default: str) -> Problem | None:
+    if _from_google(settings):
+        return None
+    key = f"{NAMESPACE}:kubeContext" if settings.kube_context else f"{NAMESPACE}:kubeconfig"
+    try:
+        config = _read_kubeconfig(settings.kubeconfig, default)
+    except (OSError, yaml.YAMLError) as error:
+        return Problem(
+            f"{NAMESPACE}:kubeconfig",
+            f"cannot be read: {str(error).splitlines()[0]}",
+            "the path of a kubeconfig, or its text",
+            "correct the path, or log in to the cluster again",
+        )
+    if config is None:
+        return None  # inside a cluster, or none at all: the provider says so
+    name = settings.kube_context or config.get("current-context")
+    # The first entry of a name wins.
+    contexts = {entry["name"]: entry.get("context") or {} for entry in reversed(config.get("contexts") or [])}
+    if name not in contexts:
+        allowed = "one of " + (", ".join(sorted(contexts)) or "the contexts of a kubeconfig, which has none")
+        return Problem(
+            key, f"there is no context {name!r} in the kubeconfig", allowed, "choose one of these, or log in"
+        )
+    clusters = {entry["name"]: entry.get("cluster") or {} for entry in reversed(config.get("clusters") or [])}
+    cluster = clusters.get(contexts[name].get("cluster"), {})
+    server = urlsplit(str(cluster.get("server", "")))
+    if not server.hostname or "proxy-url" in cluster:
+        return None
+    reason = refusal(server.scheme, server.hostname, server.port or _PORTS.get(server.scheme, 443))
+    if reason is None:
+        return None
+    return Problem(
+        key,
+        f"the API server {server.geturl()} cannot be reached ({reason})",
+        "a cluster that accepts connections from here",
+        "start it (`make platform` for the embedded one), or choose another context",
+    )
+
+
+def _read_kubeconfig(setting: str | None, default: str) -> dict[str, Any] | None:
+    """Return the kubeconfig: the setting's text or file, else the default files; None where there is none.
+
+    Raises:
+        OSError, yaml.YAMLError: it cannot be read.
+    """
+    if setting:
+        is_text = "\n" in setting or setting.lstrip().startswith("{")
+        return _mapping(setting if is_text else Path(setting).expanduser().read_text())
+    # As kubectl does: all files count, and the first one that says something wins.
+    named = [Path(path).expanduser() for path in default.split(os.pathsep) if path]
+    files = [path for path in named or [Path("~/.kube/config").expanduser()] if path.is_file()]
+    merged: dict[str, Any] = {"contexts": [], "clusters": []}
+    for document in (_mapping(path.read_text()) for path in files):
+        for key in ("contexts", "clusters"):
+            merged[key] += document.get(key) or []
+        merged.setdefault("current-context", document.get("current-context"))
+    return merged if files else None
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    document = yaml.safe_load(text)
+    if not isinstance(document, dict):
+        raise yaml.YAMLError("it holds no kubeconfig")
+    return document
+
+
+def refusal(scheme: str, host: str, port: int) -> str | None:
+    """Return why no connection can be made; None where it can, or where a proxy stands between.
+
+    Args:
+        scheme: http or https, by which a proxy is chosen.
+    """
+    if scheme in getproxies() and not proxy_bypass(host):
+        return None
+    try:
+        socket.create_connection((host, port), TIMEOUT).close()
+    except OSError as error:
+        return error.strerror or str(error) or type(error).__name__
+    return None
