@@ -61,7 +61,7 @@ def _config_map(manifests: Path) -> dict[str, Any]:
     _change(
         data,
         "storageInitializer",
-        **values(KServeSettings.model_validate({}), "Standard")["kserve"]["storage"],
+        **values(KServeSettings(), "Standard")["kserve"]["storage"],
     )
     metadata = {"name": "inferenceservice-config", "namespace": NAMESPACE}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}

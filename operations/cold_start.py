@@ -67,7 +67,7 @@ class ColdStart:
 #: KServe's name of the container that keeps the modelcar mounted (0.19, pkg/constants).
 SIDECAR = "modelcar"
 #: Seconds from which a link is slow, and the sidecar's limit from which it is not the reason.
-SLOW_LINK, ENOUGH_CPU = 1.0, KServeSettings.model_validate({}).modelcar_cpu
+SLOW_LINK, ENOUGH_CPU = 1.0, KServeSettings().modelcar_cpu
 
 PHASES = ("schedule", "pull", "start", "link", "load")
 

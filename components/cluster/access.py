@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from components.config.cluster import PlaceSettings
 from components.config.problems import NAMESPACE
-from components.config.settings import Settings
 from modelcar.errors import refuse
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Cluster:
         self.name = name
 
     @classmethod
-    def of(cls, settings: Settings) -> Cluster:
+    def of(cls, settings: PlaceSettings) -> Cluster:
         """Return the cluster that a stack deploys to: its own kubeconfig, else what kubectl uses here.
 
         Raises:
@@ -52,8 +52,8 @@ class Cluster:
         make: Any = config.new_client_from_config
         make_of_text: Any = config.new_client_from_config_dict
         given, context = settings.kubeconfig, settings.kube_context
-        if settings.google and not given and not context:
-            context = gke_context(settings)  # never whatever cluster kubectl was used with last
+        if not given and not context:
+            context = settings.own_context
         try:
             if given and ("\n" in given or given.lstrip().startswith("{")):
                 api = make_of_text(yaml.safe_load(given), context=context)
@@ -213,17 +213,6 @@ class Cluster:
         if response.status >= 400:
             raise ClusterError(int(response.status), _message(text, str(response.reason)))
         return text
-
-
-def gke_context(settings: Settings) -> str | None:
-    """Return the context that `gcloud container clusters get-credentials` makes for a stack's cluster.
-
-    None where the stack takes its cluster from another stack.
-    """
-    google = settings.google
-    if google is None or google.cluster.name is None or google.location is None:
-        return None
-    return f"gke_{google.project}_{google.location}_{google.cluster.name}"
 
 
 def _message(text: str, reason: str) -> str:

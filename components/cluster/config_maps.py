@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from components.cluster.access import JSON, Cluster, ClusterError
+from components.config.model_spec import ModelSpec
 from components.config.problems import NAMESPACE
-from components.config.settings import Settings
 from modelcar.errors import refuse
 
 #: What switches such looks off.
 UNASKED = f"do not look: `pulumi config set --path {NAMESPACE}:kserve.verify false`"
 
 
-def read(reached: Settings, namespace: str, name: str, part: str) -> JSON | None:
+def read(reached: ModelSpec, namespace: str, name: str, part: str) -> JSON | None:
     """Return a ConfigMap; None where there is none.
 
     Args:

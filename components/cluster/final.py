@@ -17,7 +17,7 @@ from components.cluster.pods import boxes, is_ready, last_log, pods_of, why
 from components.cluster.pull_failures import pull_cause
 from components.cluster.room import asks, lacks_gpus, rooms_of
 from components.cluster.workload import declares, inference_service, path
-from components.config.settings import Settings
+from components.config.model_spec import ModelSpec
 from components.manifests.service import REVISION
 
 #: Starts of a container that failed with the same known line before it counts.
@@ -50,7 +50,7 @@ _REFUSED = re.compile(r"violates PodSecurity|ValidatingAdmissionPolicy '[^']*' w
 class Patience:
     """Tells when there is nothing left to wait for."""
 
-    def __init__(self, settings: Settings, revision: str, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: ModelSpec, revision: str, clock: Callable[[], float]) -> None:
         """settings, revision: what is waited for. clock: seconds, as `time.monotonic`."""
         self._settings, self._revision, self._clock = settings, revision, clock
         self._since: dict[str, float] = {}
@@ -76,7 +76,7 @@ class Patience:
 
 
 def faults(
-    cluster: Cluster, settings: Settings, revision: str, pods: Iterable[JSON], began: Mapping[str, int]
+    cluster: Cluster, settings: ModelSpec, revision: str, pods: Iterable[JSON], began: Mapping[str, int]
 ) -> Iterator[Fault]:
     """Yield what is wrong with the pods of a revision and does not mend itself.
 
@@ -101,7 +101,7 @@ def faults(
         yield Fault(f"KServe calls the declaration invalid: {told}", 60)
 
 
-def _of_pod(cluster: Cluster, settings: Settings, pod: JSON, began: Mapping[str, int]) -> Iterator[Fault]:
+def _of_pod(cluster: Cluster, settings: ModelSpec, pod: JSON, began: Mapping[str, int]) -> Iterator[Fault]:
     name = pod["metadata"]["name"]
     for box in boxes(pod):
         failed_again = RESTARTS <= _restarts(box) > began.get(_key(pod, box), -1)
@@ -115,7 +115,7 @@ def _of_pod(cluster: Cluster, settings: Settings, pod: JSON, began: Mapping[str,
             if pattern.search(told):
                 yield Fault(f"{name}: {box['name']} does not get its image", seconds)
                 break
-    if lacks_gpus(pod) and not settings.google:
+    if lacks_gpus(pod) and not settings.pool_name:
         yield from _too_many_gpus(cluster, pod)
 
 

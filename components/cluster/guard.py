@@ -7,10 +7,12 @@ What the provider does with an object that exists already depends on its version
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pulumi
 
 from components.cluster.existing import refuse_existing
-from components.config.settings import Settings
+from components.config.cluster import PlaceSettings
 from components.engine.threads import in_thread
 
 #: What the provider, or the API server behind it, says; and what to do.
@@ -24,27 +26,37 @@ _GONE = (
 )
 
 
-def guarded(
-    kind: str, name: str, settings: Settings, kubeconfig: pulumi.Input[str] | None = None
-) -> pulumi.ResourceHookBinding | None:
-    """Return the hooks of a Kubernetes object; None in a preview.
+@dataclass(frozen=True)
+class ClusterAccess:
+    """How a cluster is asked by the program itself, beside the provider that declares objects in it.
+
+    kubeconfig: its text or path; None for what the machine has (KUBECONFIG, ~/.kube/config).
+    context: in it; the current one where None.
+    """
+
+    kubeconfig: pulumi.Input[str] | None = None
+    context: str | None = None
+
+    def place(self, kubeconfig: str | None) -> PlaceSettings:
+        """Return how the cluster is reached, once its kubeconfig is known."""
+        return PlaceSettings(kubeconfig=kubeconfig, kube_context=self.context)
+
+
+def guarded(kind: str, name: str, access: ClusterAccess | None) -> pulumi.ResourceHookBinding | None:
+    """Return the hooks of a Kubernetes object; None in a preview, and where the cluster is not asked.
 
     Args:
         kind: of the object: a namespace may be called as a model, and the engine knows hooks by name alone.
         name: of the resource.
-        settings: how the cluster is reached.
-        kubeconfig: of the cluster, where the settings have none.
+        access: how the cluster is asked.
     """
-    if pulumi.runtime.is_dry_run():
+    if access is None or pulumi.runtime.is_dry_run():
         return None
-    known: list[str] = []
-    if kubeconfig is not None:
-        pulumi.Output.from_input(kubeconfig).apply(known.append)
+    known: list[str | None] = []
+    pulumi.Output.from_input(access.kubeconfig).apply(known.append)
 
     async def absent(args: pulumi.ResourceHookArgs) -> None:
-
-        own = settings.reached_by(known[0] if known else None)
-        await in_thread(refuse_existing, own, args.new_inputs or {})
+        await in_thread(refuse_existing, access.place(known[0] if known else None), args.new_inputs or {})
 
     def explain(args: pulumi.ErrorHookArgs) -> bool:
         if told := explanation(args.failed_operation, args.errors):

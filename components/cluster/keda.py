@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from components.cluster.access import Cluster, ClusterError
+from components.config.model_spec import ModelSpec
 from components.config.problems import NAMESPACE
-from components.config.settings import Settings
 from components.manifests.autoscaling import API_VERSION, KIND
 from modelcar.errors import refuse
 
 
-def require(settings: Settings) -> None:
+def require(settings: ModelSpec) -> None:
     """Refuse a cluster that knows no ScaledObject; one that cannot be asked is the provider's to tell of.
 
     Args:

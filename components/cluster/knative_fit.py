@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from components.cluster import config_maps
 from components.cluster.access import JSON
 from components.config.knative import LONGEST
+from components.config.model_spec import ModelSpec
 from components.config.problems import NAMESPACE
-from components.config.settings import Settings
 from components.manifests.knative import features_needed, features_off
 from components.manifests.knative import timeout as longest_request
 from components.manifests.service import predictor, volumes
@@ -23,7 +23,7 @@ SERVING = "knative-serving"
 MAX_TIMEOUT = "max-revision-timeout-seconds"
 
 
-def require(reached: Settings, models: Iterable[Settings]) -> None:
+def require(reached: ModelSpec, models: Iterable[ModelSpec]) -> None:
     """Refuse a cluster whose Knative does not take the models.
 
     Args:
@@ -45,7 +45,7 @@ def require(reached: Settings, models: Iterable[Settings]) -> None:
         raise InputError(list(dict.fromkeys(found)))
 
 
-def _config(reached: Settings, name: str) -> JSON:
+def _config(reached: ModelSpec, name: str) -> JSON:
     found = config_maps.read(reached, SERVING, name, "Knative")
     if found is None:
         fix = f"install Knative Serving, or set {NAMESPACE}:deploymentMode to Standard"
@@ -58,7 +58,7 @@ def _config(reached: Settings, name: str) -> JSON:
     return found.get("data") or {}
 
 
-def _features(settings: Settings, data: JSON) -> Iterator[Problem]:
+def _features(settings: ModelSpec, data: JSON) -> Iterator[Problem]:
     pods = predictor(settings, "oci://")
     for name in features_off(features_needed(pods, volumes(settings)), data):
         yield Problem(
@@ -70,7 +70,7 @@ def _features(settings: Settings, data: JSON) -> Iterator[Problem]:
         )
 
 
-def _timeout(settings: Settings, data: JSON) -> Iterator[Problem]:
+def _timeout(settings: ModelSpec, data: JSON) -> Iterator[Problem]:
     asked = int(longest_request(settings)["timeout"])
     text = str(data.get(MAX_TIMEOUT, LONGEST))
     if text.isdigit() and asked > int(text):

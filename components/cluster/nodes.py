@@ -12,7 +12,7 @@ from typing import Any
 
 from components.cluster.access import JSON, Cluster
 from components.cluster.pods import pods_of
-from components.config.settings import Settings
+from components.config.model_spec import ModelSpec
 
 GPU = "nvidia.com/gpu"
 SAFE = "cluster-autoscaler.kubernetes.io/safe-to-evict"
@@ -37,7 +37,7 @@ class Nodes:
     holders: tuple[Holder, ...]
 
 
-def nodes(cluster: Cluster, settings: Settings) -> Nodes:
+def nodes(cluster: Cluster, settings: ModelSpec) -> Nodes:
     """Return the GPU nodes, and what keeps each.
 
     Raises:

@@ -15,7 +15,7 @@ from components.cluster.pods import is_ready, last_log, leaving, pods_of, shown,
 from components.cluster.pull_failures import pull_cause
 from components.cluster.room import lacks_gpus, why_no_room
 from components.cluster.workload import NEW_PODS, inference_service, lacking, start_from_none
-from components.config.settings import Settings
+from components.config.model_spec import ModelSpec
 from components.manifests import termination
 from components.manifests.service import CONTAINER, serving_timeout
 from modelcar.errors import InputError
@@ -35,7 +35,7 @@ class Missing:
 
 
 def await_rolled_out(
-    settings: Settings, revision: str, say: Callable[[str], object], *, patience: float | None = None
+    settings: ModelSpec, revision: str, say: Callable[[str], object], *, patience: float | None = None
 ) -> None:
     """Wait until all pods of the stack's InferenceService are of a revision, and ready.
 
@@ -76,7 +76,7 @@ def await_rolled_out(
 
 
 def await_pulled(
-    settings: Settings, daemon_set: str, say: Callable[[str], object], *, patience: float | None = None
+    settings: ModelSpec, daemon_set: str, say: Callable[[str], object], *, patience: float | None = None
 ) -> None:
     """Wait until all nodes that a DaemonSet is for have its images.
 
@@ -102,7 +102,7 @@ def await_pulled(
 
 
 def _await(
-    settings: Settings,
+    settings: ModelSpec,
     look: Callable[[Cluster], Missing | None],
     say: Callable[[str], object],
     name: str,
@@ -155,7 +155,7 @@ def _tried(hopeless: Callable[[Cluster], str | None], cluster: Cluster) -> str |
         return None
 
 
-def _pods_say(cluster: Cluster, settings: Settings, of: Callable[[JSON], bool]) -> list[str]:
+def _pods_say(cluster: Cluster, settings: ModelSpec, of: Callable[[JSON], bool]) -> list[str]:
     try:
         pods = (cluster.get(f"/api/v1/namespaces/{settings.namespace}/pods") or {}).get("items") or []
         waiting = [pod for pod in pods if of(pod) and not is_ready(pod)]
@@ -182,7 +182,7 @@ def _unpulled(daemon_set: JSON | None) -> Missing | None:
     return None if done >= wanted else Missing(f"{done} of {wanted} nodes have it")
 
 
-def _former_ones(cluster: Cluster, settings: Settings, missing: str | None) -> Missing | None:
+def _former_ones(cluster: Cluster, settings: ModelSpec, missing: str | None) -> Missing | None:
     """Say that a new pod waits for a former one, which may have answers to finish."""
     if missing is None:
         return None
@@ -199,7 +199,7 @@ def _former_ones(cluster: Cluster, settings: Settings, missing: str | None) -> M
     return Missing(told, former=True)
 
 
-def reasons(settings: Settings) -> list[str]:
+def reasons(settings: ModelSpec) -> list[str]:
     """Return why the stack's InferenceService is not ready, and whether a former pod still serves.
 
     Never raises: it explains an error, and must not take its place.
@@ -210,7 +210,7 @@ def reasons(settings: Settings) -> list[str]:
         return [f"the cluster does not say why: {error}"]
 
 
-def _reasons(cluster: Cluster, settings: Settings) -> Iterator[str]:
+def _reasons(cluster: Cluster, settings: ModelSpec) -> Iterator[str]:
     name = f"{settings.namespace}/{settings.service_name}"
     found = pods_of(cluster, settings.namespace, settings.service_name)[::-1]
     failing = [pod for pod in found if not is_ready(pod)]
@@ -251,7 +251,7 @@ def _ended_before(cluster: Cluster, pod: JSON) -> str:
     return last_log(cluster, pod, ended[-1]) if ended else ""
 
 
-def _conditions(cluster: Cluster, settings: Settings) -> Iterator[str]:
+def _conditions(cluster: Cluster, settings: ModelSpec) -> Iterator[str]:
     status = (inference_service(cluster, settings) or {}).get("status") or {}
     for condition in status.get("conditions") or []:
         if condition.get("status") == "False" and condition.get("message"):

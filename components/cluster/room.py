@@ -9,7 +9,7 @@ from typing import Any
 from components.cluster.access import JSON, Cluster, ClusterError
 from components.cluster.failures import Cause
 from components.cluster.nodes import GPU
-from components.config.settings import Settings
+from components.config.model_spec import ModelSpec
 
 #: The scheduler's own word for it: https://github.com/kubernetes/kubernetes/blob/v1.34.4/pkg/scheduler/framework/plugins/noderesources/fit.go
 NOT_ENOUGH = f"Insufficient {GPU}"
@@ -52,7 +52,7 @@ def lacks_gpus(pod: JSON) -> bool:
     )
 
 
-def why_no_room(cluster: Cluster, settings: Settings, pod: JSON) -> Cause:
+def why_no_room(cluster: Cluster, settings: ModelSpec, pod: JSON) -> Cause:
     """Return why the nodes' GPUs are not enough for a pod; without rights to look at them, what it asks."""
     try:
         rooms = rooms_of(cluster)
@@ -64,7 +64,7 @@ def why_no_room(cluster: Cluster, settings: Settings, pod: JSON) -> Cause:
     return judge(asks(pod), rooms, settings, str(pod["metadata"]["name"]))
 
 
-def judge(asked: int, rooms: list[Room], settings: Settings, pod: str = "") -> Cause:
+def judge(asked: int, rooms: list[Room], settings: ModelSpec, pod: str = "") -> Cause:
     """Return why so many GPUs are not to be had of these nodes, and what to do."""
     begin = _asked(asked)
     seen = [
@@ -78,7 +78,7 @@ def judge(asked: int, rooms: list[Room], settings: Settings, pod: str = "") -> C
         fix = (
             "a node pool with GPUs takes minutes to make a node; where none comes: kubectl describe pod (its "
             "autoscaler's reason), quota, maxNodes"
-            if settings.google
+            if settings.pool_name
             else "a node with cards lacks its device plugin: kubectl get daemonsets -A | grep -i nvidia"
         )
         return Cause(f"{begin}, and no node offers any", fix)

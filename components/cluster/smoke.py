@@ -175,7 +175,7 @@ def objects(
         "max_replicas": 1,
         "rollout": "auto",
         "start_timeout_seconds": 600,
-        "probes": ProbesSettings.model_validate({}),
+        "probes": ProbesSettings(),
         # Nothing is lost with a probe, and its namespace waits for it.
         "termination": TerminationSettings.model_validate({"gracePeriodSeconds": 1, "preStopSeconds": 0}),
     }

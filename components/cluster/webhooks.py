@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from components.cluster.access import Cluster, ClusterError, gke_context
+from components.cluster.access import Cluster, ClusterError
 from components.config.problems import NAMESPACE
 from components.config.settings import Settings
 from modelcar.errors import InputError, refuse
@@ -111,7 +111,7 @@ def firewall_rule(settings: Settings) -> str:
     https://cloud.google.com/kubernetes-engine/docs/how-to/private-clusters#add_firewall_rules
     """
     google = settings.google
-    if google is None or gke_context(settings) is None:
+    if google is None or settings.own_context is None:
         return f"let the control plane's addresses through to the nodes on TCP port {PORT}"
     name = google.cluster.name
     asked = (

@@ -8,7 +8,7 @@ its `status.observedGeneration` (PropagateRawStatus, PropagateStatus), so that n
 from __future__ import annotations
 
 from components.cluster.access import JSON, Cluster
-from components.config.settings import Settings
+from components.config.model_spec import ModelSpec
 from components.manifests.service import AUTOSCALER, REVISION, fixed_replicas
 
 #: Of a Knative Service: its least number of pods.
@@ -18,7 +18,7 @@ NOT_TAKEN_OVER = "KServe has not taken the change over yet"
 NEW_PODS = "new pods are there"
 
 
-def lacking(cluster: Cluster, settings: Settings, revision: str) -> str | None:
+def lacking(cluster: Cluster, settings: ModelSpec, revision: str) -> str | None:
     """Return what is missing until all pods are of a revision and serve; None where nothing is.
 
     Args:
@@ -37,7 +37,7 @@ def lacking(cluster: Cluster, settings: Settings, revision: str) -> str | None:
     return missing
 
 
-def start_from_none(cluster: Cluster, settings: Settings) -> bool:
+def start_from_none(cluster: Cluster, settings: ModelSpec) -> bool:
     """Give a Deployment its first pods where an autoscaler keeps their number; tell whether that was done.
 
     KServe leaves the size to the HorizontalPodAutoscaler, which never touches a workload of size 0
@@ -57,7 +57,7 @@ def start_from_none(cluster: Cluster, settings: Settings) -> bool:
     return True
 
 
-def path(settings: Settings) -> str:
+def path(settings: ModelSpec) -> str:
     """Return where the workload of a model is."""
     group, kind = ("apps", "deployments")
     if settings.deployment_mode == "Knative":
@@ -65,7 +65,7 @@ def path(settings: Settings) -> str:
     return f"/apis/{group}/v1/namespaces/{settings.namespace}/{kind}/{settings.service_name}-predictor"
 
 
-def inference_service(cluster: Cluster, settings: Settings) -> JSON | None:
+def inference_service(cluster: Cluster, settings: ModelSpec) -> JSON | None:
     """Return a model's InferenceService as it is; None where there is none.
 
     Raises:
@@ -111,7 +111,7 @@ def of_knative_service(service: JSON | None, revision: str) -> str | None:
     return _condition(status, "the Knative Service is not ready")
 
 
-def _other_scale(service: JSON | None, settings: Settings) -> str | None:
+def _other_scale(service: JSON | None, settings: ModelSpec) -> str | None:
     """Tell that KServe has not handed on yet how many pods there are to be, which is no revision of ours.
 
     Of Knative it is one, whose first pod has to be ready (KServe 0.19, SetAutoScalingAnnotations).
@@ -134,7 +134,7 @@ def _taken_over(workload: JSON, revision: str) -> bool:
     return declares(workload, revision) and bool(seen >= workload["metadata"]["generation"])
 
 
-def _other_count(deployment: JSON | None, settings: Settings) -> str | None:
+def _other_count(deployment: JSON | None, settings: ModelSpec) -> str | None:
     """Tell that a Deployment is not of the size yet that is declared; a change of it alone is no revision."""
     there = ((deployment or {}).get("spec") or {}).get("replicas", 1)
     wanted = 0 if settings.idle else settings.min_replicas

@@ -14,16 +14,30 @@ from components.config.network import EgressSettings, IngressSettings
 from components.config.section import Section
 
 
-class TargetSettings(Section):
-    """Keys of a stack that are about the cluster, its KServe and the namespace."""
+class PlaceSettings(Section):
+    """Keys of a stack that say where in which cluster a model is, and in which of KServe's modes."""
 
     kubeconfig: str | None = None
     kube_context: str | None = None
     namespace: Label = "kserve-demo"
-    create_namespace: bool = True
     deployment_mode: Literal["Standard", "Knative"] = "Standard"
     knative: KnativeSettings | None = None
-    kserve: KServeSettings = Field(default_factory=lambda: KServeSettings.model_validate({}))
+
+    def reached_by(self, kubeconfig: str | None) -> Self:
+        """Return the same settings for a cluster of this kubeconfig; None: the settings' own."""
+        return self.model_copy(update={"kubeconfig": kubeconfig}) if kubeconfig else self
+
+    @property
+    def own_context(self) -> str | None:
+        """The context of kubectl that is meant where none is named; None: the current one."""
+        return None
+
+
+class TargetSettings(Section):
+    """Keys of a stack that are about the cluster itself: KServe, the namespace, rights, who applies."""
+
+    create_namespace: bool = True
+    kserve: KServeSettings = Field(default_factory=KServeSettings)
 
     # how nodes pull from a registry that does not know them by themselves
     pull_secret: Label | None = None
@@ -31,16 +45,12 @@ class TargetSettings(Section):
     registry_password: SecretStr | None = None
 
     # what the pods may connect to, and who to them
-    egress: EgressSettings = Field(default_factory=lambda: EgressSettings.model_validate({}))
+    egress: EgressSettings = Field(default_factory=EgressSettings)
     ingress: IngressSettings | None = None
 
     # who applies the objects to the cluster
     delivery: Literal["cluster", "gitops"] = "cluster"
     gitops: GitOpsSettings | None = None
-
-    def reached_by(self, kubeconfig: str | None) -> Self:
-        """Return the same settings for a cluster of this kubeconfig; None: the settings' own."""
-        return self.model_copy(update={"kubeconfig": kubeconfig}) if kubeconfig else self
 
     @property
     def uses_cluster(self) -> bool:

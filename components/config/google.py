@@ -220,7 +220,7 @@ class GoogleSettings(Section):
     region: Region
     protect: bool = False
     enable_apis: bool = True
-    repository: RepositorySettings = Field(default_factory=lambda: RepositorySettings.model_validate({}))
+    repository: RepositorySettings = Field(default_factory=RepositorySettings)
     cluster: ClusterSettings
     nodes: NodeSettings
     pools: tuple[NodeSettings, ...] = ()

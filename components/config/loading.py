@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from components.config.checks.signature import problems_of_files
 from components.config.checks.together import all_problems
-from components.config.fields import Refused
+from components.config.explain import explained
 from components.config.problems import NAMESPACE, problem
 from components.config.settings import PLACEHOLDERS, PLATFORM_FILE, Settings
 from modelcar.errors import InputError, Problem
@@ -42,9 +41,6 @@ _OBJECTS = frozenset(
     }
 )
 
-#: Keys whose values may hold secrets; they are never shown.
-_HIDDEN = frozenset({"serverEnv", "registryPassword"})
-
 #: Keys that former versions had: what is there instead, and what to do.
 _REPLACED = {
     "weights": (
@@ -53,11 +49,6 @@ _REPLACED = {
     ),
     "modelSize": ("the lock, which says it", f"pulumi config rm {NAMESPACE}:modelSize"),
     "baseImage": ("modelcar/base.lock", f"pulumi config rm {NAMESPACE}:baseImage"),
-}
-
-_REQUIRED = {
-    "registry": "HOST[:PORT]/PATH that modelcars are pushed to",
-    "serverImage": "the model server's image, by digest",
 }
 
 
@@ -104,7 +95,7 @@ def checked(values: Mapping[str, Any], project: Path, problems: Iterable[Problem
     """
     found = list(problems)
     try:
-        settings = Settings.model_validate(values)
+        settings = Settings.model_validate(values, by_name=False)
     except ValidationError as error:
         raise InputError([*found, *_explain(error, values)]) from None
     if wrong := all_problems(settings):
@@ -165,64 +156,14 @@ def _platform_defaults(name: str | None, project: Path) -> tuple[dict[str, Any],
 
 def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[Problem]:
     """Put pydantic's findings into this project's words, and look behind them for what they hide."""
-    problems = list(_problems(error))
+    problems = list(explained(error, Settings))
     wrong = {str(found["loc"][0]) for found in error.errors() if found["loc"]}
     if wrong:
         # Settings are checked together only where each alone is right: the wrong ones give way for that.
         wrong.update(*(_LEANS_ON_IT.get(key, ()) for key in wrong))
         rest = {key: value for key, value in values.items() if key not in wrong}
         try:
-            problems += all_problems(Settings.model_validate({**PLACEHOLDERS, **rest}))
+            problems += all_problems(Settings.model_validate({**PLACEHOLDERS, **rest}, by_name=False))
         except ValidationError as hidden:
-            problems += _problems(hidden)
+            problems += explained(hidden, Settings)
     return problems
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    """Return a place in the settings as `pulumi config --path` takes it."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-
-
-def _names(location: tuple[int | str, ...]) -> list[str]:
-    """Return the keys of the section that an unknown key stands in."""
-    model: type[BaseModel] = Settings
-    for part in location[:-1]:
-        if isinstance(part, str):  # a number is a place in a list, and says nothing of what the list holds
-            field = next(field for field in model.model_fields.values() if field.alias == part)
-            model = next(_models_in(field.annotation))
-    return sorted(str(field.alias) for field in model.model_fields.values())
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the sections that an annotation is made of: `Nodes | None`, `tuple[Nodes, ...]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _models_in(part)
-
-
-def _problems(error: ValidationError) -> Iterator[Problem]:
-    for found in error.errors():
-        cause = found.get("ctx", {}).get("error")
-        key = _path(found["loc"]) or "settings"
-        hidden = bool(found["loc"]) and found["loc"][0] in _HIDDEN
-        shown = "not shown: it may hold secrets" if hidden else repr(found["input"])[:120]
-        if isinstance(cause, Refused):
-            yield problem(key, f"{shown}: {cause.why}", cause.allowed, cause.fix)
-        elif found["type"] == "extra_forbidden":
-            names = _names(found["loc"])
-            close = difflib.get_close_matches(str(found["loc"][-1]), names, n=1, cutoff=0.6)
-            fix = f"did you mean {close[0]}?" if close else "remove it"
-            yield problem(key, "unknown key", ", ".join(names), fix)
-        elif found["type"] == "missing":
-            path = "--path " if "." in key else ""
-            fix = f"pulumi config set {path}{NAMESPACE}:{key} …"
-            yield problem(key, "not set", _REQUIRED.get(key, "a value: it has no default"), fix)
-        elif found["type"] == "literal_error":
-            allowed = str(found["ctx"]["expected"])
-            choices = re.findall(r"'([^']+)'", allowed)
-            close = difflib.get_close_matches(str(found["input"]), choices, n=1, cutoff=0.4)
-            fix = f"did you mean {close[0]}?" if close else "choose one of these"
-            yield problem(key, shown, allowed, fix)
-        else:
-            yield problem(key, shown, found["msg"], f"correct {NAMESPACE}:{key}")

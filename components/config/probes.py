@@ -66,6 +66,6 @@ class ProbesSettings(Section):
     liveness: whether it has to be restarted.
     """
 
-    startup: StartupProbe = Field(default_factory=lambda: StartupProbe.model_validate({}))
-    readiness: ReadinessProbe = Field(default_factory=lambda: ReadinessProbe.model_validate({}))
-    liveness: LivenessProbe = Field(default_factory=lambda: LivenessProbe.model_validate({}))
+    startup: StartupProbe = Field(default_factory=StartupProbe)
+    readiness: ReadinessProbe = Field(default_factory=ReadinessProbe)
+    liveness: LivenessProbe = Field(default_factory=LivenessProbe)

@@ -61,6 +61,6 @@ class ServerSettings(Section):
 class PodSettings(Section):
     """Keys of a stack that are about pods: where they run, how they are asked, and how they end."""
 
-    scheduling: SchedulingSettings = Field(default_factory=lambda: SchedulingSettings.model_validate({}))
-    probes: ProbesSettings = Field(default_factory=lambda: ProbesSettings.model_validate({}))
-    termination: TerminationSettings = Field(default_factory=lambda: TerminationSettings.model_validate({}))
+    scheduling: SchedulingSettings = Field(default_factory=SchedulingSettings)
+    probes: ProbesSettings = Field(default_factory=ProbesSettings)
+    termination: TerminationSettings = Field(default_factory=TerminationSettings)

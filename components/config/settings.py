@@ -15,8 +15,7 @@ from components.config.fields import Label
 from components.config.google import GoogleSettings
 from components.config.image import ImageSettings
 from components.config.image_place import registry_of
-from components.config.server import PodSettings, ServerSettings
-from components.config.service import ServiceSettings
+from components.config.model_spec import ModelSpec
 
 #: Key of the stack that is not a setting of the program itself.
 PLATFORM_FILE = "platformFile"
@@ -29,7 +28,7 @@ PLACEHOLDERS = {
 
 
 # The last base's fields come first: pydantic goes through them in Python's order of base classes, reversed.
-class Settings(PodSettings, ServerSettings, ServiceSettings, TargetSettings, ImageSettings):
+class Settings(ModelSpec, TargetSettings, ImageSettings):
     """What one stack is told; see `Pulumi.yaml` for the same keys with their defaults.
 
     name, former_names: the model's place among the stack's (`modelcar:models`); a stack with one model has
@@ -56,7 +55,7 @@ class Settings(PodSettings, ServerSettings, ServiceSettings, TargetSettings, Ima
             return registry_of(values["image"], PLACEHOLDERS["registry"]) | values
         if isinstance(google, dict) and "registry" not in values:
             try:
-                registry = GoogleSettings.model_validate(google).registry
+                registry = GoogleSettings.model_validate(google, by_name=False).registry
             except ValidationError:
                 registry = PLACEHOLDERS["registry"]  # what is wrong with google is told, and not this too
             return {**values, "registry": registry}
@@ -73,3 +72,34 @@ class Settings(PodSettings, ServerSettings, ServiceSettings, TargetSettings, Ima
         return self.served_model_name or (
             self.place.name if self.image and self.name is None else self.repository
         )
+
+    @property
+    def pool_name(self) -> str | None:
+        """Pool of GPU nodes that its pods run on, of this stack's own."""
+        return self.google.nodes.name if self.google else None
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether this is the embedded platform's stack: its registry speaks plain HTTP."""
+        return self.registry_insecure
+
+    @property
+    def kernel_mode(self) -> str:
+        """What its pods do with compiled kernels in the image.
+
+        Kernels are code that the server runs. Those in an image that this program did not build
+        (`modelcar:image`) are anybody's, and count only where the stack says so.
+        """
+        return "off" if self.image and "kernels" not in self.model_fields_set else self.kernels
+
+    @property
+    def own_context(self) -> str | None:
+        """The context that `gcloud container clusters get-credentials` makes for the stack's cluster.
+
+        Never whatever cluster kubectl was used with last. None where the stack takes its cluster from
+        another stack.
+        """
+        google = self.google
+        if google is None or google.cluster.name is None or google.location is None:
+            return None
+        return f"gke_{google.project}_{google.location}_{google.cluster.name}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from components.config.command_line import said
 from components.config.model_path import MODEL_PATH
-from components.config.settings import Settings
+from components.config.model_spec import ModelSpec
 from components.config.vllm import VllmSettings
 
 _PARALLEL = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
 
 
-#: Settings that are one argument with a value.
+#: ModelSpec that are one argument with a value.
 _VALUES = (
     "tensor_parallel_size",
     "pipeline_parallel_size",
@@ -30,9 +30,9 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def vllm_arguments(settings: Settings) -> list[str]:
+def vllm_arguments(settings: ModelSpec) -> list[str]:
     """Return what `modelcar:vllm` and the number of GPUs come to."""
-    typed = settings.vllm or VllmSettings.model_validate({})
+    typed = settings.vllm or VllmSettings()
     values = {name: getattr(typed, name) for name in _VALUES}
     if settings.gpu_count > 1 and not typed.pipeline_parallel_size and not parallel(settings.server_args):
         values["tensor_parallel_size"] = typed.tensor_parallel_size or settings.gpu_count

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
 
+from components.cluster.guard import ClusterAccess, guarded
 from components.config.autoscaling import AutoscalingSettings
-from components.config.settings import Settings
+from components.config.model_spec import ModelSpec
 from components.engine.options import OWNED, child
+from components.kserve.spec import checked_namespace
 from components.manifests.autoscaling import API_VERSION, KIND, scaled_object
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AutoscalerArgs:
-    """settings: of the model. scaling: its own. hooks: of the object, `components.cluster.guard.guarded`."""
+    """service, namespace: of the InferenceService. scaling: by what.
 
-    settings: Settings
+    min_replicas, max_replicas: between which there are pods. start_timeout_seconds: before which no first pod
+        is taken away. access: how the cluster is asked whether somebody else has one; not asked where None.
+    """
+
+    service: str
+    namespace: pulumi.Input[str]
     scaling: AutoscalingSettings
-    hooks: pulumi.ResourceHookBinding | None = None
+    min_replicas: int = 1
+    max_replicas: int = 1
+    start_timeout_seconds: int = 1800
+    access: ClusterAccess | None = None
 
 
 class Autoscaler(pulumi.ComponentResource):
@@ -34,18 +45,33 @@ class Autoscaler(pulumi.ComponentResource):
     def __init__(self, name: str, args: AutoscalerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare it."""
         super().__init__("modelcar:kserve:Autoscaler", name, None, opts)
-        settings = args.settings
+        namespace = checked_namespace(args.namespace)
+        # Prometheus is asked for the pods of the namespace.
+        spec: Any = (
+            _spec(args, namespace)
+            if isinstance(namespace, str)
+            else pulumi.Output.all(namespace).apply(lambda found: _spec(args, str(found[0])))
+        )
         scaled = CustomResource(
             name,
             api_version=API_VERSION,
             kind=KIND,
-            metadata={
-                "name": settings.service_name,
-                "namespace": settings.namespace,
-                "annotations": OWNED,
-            },
-            spec=scaled_object(settings, args.scaling),
-            opts=pulumi.ResourceOptions.merge(child(self, opts), pulumi.ResourceOptions(hooks=args.hooks)),
+            metadata={"name": args.service, "namespace": namespace, "annotations": OWNED},
+            spec=spec,
+            opts=pulumi.ResourceOptions.merge(
+                child(self, opts), pulumi.ResourceOptions(hooks=guarded(KIND, name, args.access))
+            ),
         )
-        self.name = scaled.urn.apply(lambda _: settings.service_name)
+        self.name = scaled.urn.apply(lambda _: args.service)
         self.register_outputs({"name": self.name})
+
+
+def _spec(args: AutoscalerArgs, namespace: str) -> dict[str, Any]:
+    model = ModelSpec.model_construct(
+        service_name=args.service,
+        namespace=namespace,
+        min_replicas=args.min_replicas,
+        max_replicas=args.max_replicas,
+        start_timeout_seconds=args.start_timeout_seconds,
+    )
+    return scaled_object(model, args.scaling)

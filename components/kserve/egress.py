@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from components.cluster.guard import ClusterAccess, guarded
 from components.config.network import EgressSettings
 from components.engine.options import OWNED, child, imported
+from components.kserve.spec import checked_namespace, identity
 from components.manifests.network import egress_policy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EgressPolicyArgs:
-    """service, namespace: whose pods; settings: what they may do; imports: kinds that are there already.
+    """service, namespace: of the InferenceService whose pods it is for. settings: what they may connect to.
 
-    hooks: of the policy, `components.cluster.guard.guarded`.
+    access: how the cluster is asked whether somebody else has such a policy; not asked where None.
+    imports: kinds that are there already (NetworkPolicy), and are taken over as they are.
     """
 
     service: str
-    namespace: str
-    settings: EgressSettings
+    namespace: pulumi.Input[str]
+    settings: EgressSettings = field(default_factory=EgressSettings)
+    access: ClusterAccess | None = None
     imports: Collection[str] = ()
-    hooks: pulumi.ResourceHookBinding | None = None
 
 
 class EgressPolicy(pulumi.ComponentResource):
@@ -39,13 +42,17 @@ class EgressPolicy(pulumi.ComponentResource):
     def __init__(self, name: str, args: EgressPolicyArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare the policy."""
         super().__init__("modelcar:kserve:EgressPolicy", name, None, opts)
-        own = f"{args.service}-egress"
+        own, namespace = f"{args.service}-egress", checked_namespace(args.namespace)
         policy = kubernetes.networking.v1.NetworkPolicy(
             name,
-            metadata={"name": own, "namespace": args.namespace, "annotations": OWNED},
+            metadata={"name": own, "namespace": namespace, "annotations": OWNED},
             spec=egress_policy(args.service, args.settings),
             opts=imported(
-                child(self, opts), "NetworkPolicy", args.imports, f"{args.namespace}/{own}", hooks=args.hooks
+                child(self, opts),
+                "NetworkPolicy",
+                args.imports,
+                identity(namespace, own, args.imports),
+                hooks=guarded("NetworkPolicy", name, args.access),
             ),
         )
         self.name = policy.metadata.apply(lambda metadata: str(metadata.name))

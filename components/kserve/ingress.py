@@ -7,22 +7,24 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from components.cluster.guard import ClusterAccess, guarded
 from components.config.network import IngressSettings
 from components.engine.options import OWNED, child
+from components.kserve.spec import checked_namespace
 from components.manifests.network import ingress_policy, ingress_policy_name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IngressPolicyArgs:
-    """service, namespace: whose pods; settings: who may connect to them.
+    """service, namespace: of the InferenceService whose pods it is for. settings: who may connect to them.
 
-    hooks: of the policy, `components.cluster.guard.guarded`.
+    access: how the cluster is asked whether somebody else has such a policy; not asked where None.
     """
 
     service: str
-    namespace: str
+    namespace: pulumi.Input[str]
     settings: IngressSettings
-    hooks: pulumi.ResourceHookBinding | None = None
+    access: ClusterAccess | None = None
 
 
 class IngressPolicy(pulumi.ComponentResource):
@@ -39,15 +41,16 @@ class IngressPolicy(pulumi.ComponentResource):
     ) -> None:
         """Declare the policy."""
         super().__init__("modelcar:kserve:IngressPolicy", name, None, opts)
+        hooks = guarded("NetworkPolicy", name, args.access)
         policy = kubernetes.networking.v1.NetworkPolicy(
             name,
             metadata={
                 "name": ingress_policy_name(args.service),
-                "namespace": args.namespace,
+                "namespace": checked_namespace(args.namespace),
                 "annotations": OWNED,
             },
             spec=ingress_policy(args.service, args.settings),
-            opts=pulumi.ResourceOptions.merge(child(self, opts), pulumi.ResourceOptions(hooks=args.hooks)),
+            opts=pulumi.ResourceOptions.merge(child(self, opts), pulumi.ResourceOptions(hooks=hooks)),
         )
         self.name = policy.metadata.apply(lambda metadata: str(metadata.name))
         self.register_outputs({"name": self.name})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import pulumi
@@ -11,19 +11,40 @@ import pulumi_kubernetes as kubernetes
 from components.config.kserve import KServeSettings
 from components.engine.options import child, unknown
 
+_DEFAULTS = KServeSettings.model_fields
+
 CERT_MANAGER_CHARTS = "https://charts.jetstack.io"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KServePlatformArgs:
-    """settings: of KServe; mode: the default deployment mode (Standard or Knative).
+    """version: of KServe and of its charts. mode: the default deployment mode.
 
+    namespace: of its controller. chart_repository: where its charts are, oci://HOST/PATH or a folder.
+    cert_manager_version: of cert-manager, which KServe's webhooks need.
+    modelcar_uid: user that the pods' processes run as (KServe's uidModelcar).
+    modelcar_cpu, modelcar_memory: of the containers that KServe adds to a pod for the weights.
     unread: in a preview, do not let the provider download the charts; it shows each release as changed then.
     """
 
-    settings: KServeSettings
-    mode: Literal["Standard", "Knative"]
+    version: str = _DEFAULTS["version"].default
+    mode: Literal["Standard", "Knative"] = "Standard"
+    namespace: str = _DEFAULTS["namespace"].default
+    chart_repository: str = _DEFAULTS["chart_repository"].default
+    cert_manager_version: str = _DEFAULTS["cert_manager_version"].default
+    modelcar_uid: int = _DEFAULTS["modelcar_uid"].default
+    modelcar_cpu: str = _DEFAULTS["modelcar_cpu"].default
+    modelcar_memory: str = _DEFAULTS["modelcar_memory"].default
     unread: bool = False
+
+    def settings(self) -> KServeSettings:
+        """Return them as settings, checked.
+
+        Raises:
+            modelcar.errors.InputError: with everything that is wrong.
+        """
+        own = {name: value for name, value in asdict(self).items() if name not in {"mode", "unread"}}
+        return KServeSettings(install=True, **own)
 
 
 class KServePlatform(pulumi.ComponentResource):
@@ -43,7 +64,7 @@ class KServePlatform(pulumi.ComponentResource):
     ) -> None:
         """Declare the releases, each after what it needs."""
         super().__init__("modelcar:kserve:KServePlatform", name, None, opts)
-        settings = args.settings
+        settings = args.settings()
         helm = kubernetes.helm.v3
         # The provider reads no chart of a release of which anything is not known yet.
         description = unknown() if args.unread and pulumi.runtime.is_dry_run() else None

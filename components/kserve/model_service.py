@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
 
 from components.cluster.access import Cluster
-from components.cluster.guard import guarded
+from components.cluster.guard import ClusterAccess, guarded
 from components.cluster.rollout import await_rolled_out
 from components.cluster.workload import inference_service
-from components.config.settings import Settings
+from components.config.autoscaling import AutoscalingSettings
+from components.config.checks.models import runtime_differences
+from components.config.knative import KnativeSettings
+from components.config.model_spec import ModelSpec
+from components.config.probes import ProbesSettings
+from components.config.scheduling import SchedulingSettings
+from components.config.termination import TerminationSettings
+from components.engine.inputs import is_known
 from components.engine.options import OWNED, child, imported
 from components.engine.taken_over import telling
 from components.engine.threads import in_thread
+from components.kserve.server import CustomServer, Replicas, ServerResources, VllmServer
+from components.kserve.shared_runtime import SharedRuntime
+from components.kserve.spec import checked_namespace, identity, model_spec
 from components.manifests import termination
 from components.manifests.service import (
     PULLING,
@@ -26,38 +38,104 @@ from components.manifests.service import (
     serving_runtime,
 )
 from modelcar import oci_names
+from modelcar.errors import InputError, Problem
+
+#: Lets the provider wait until KServe calls a service ready, where this program does not ask the cluster.
+#: https://www.pulumi.com/registry/packages/kubernetes/how-to-guides/managing-resources-with-server-side-apply/
+WAIT_FOR = {"pulumi.com/waitFor": "condition=Ready"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelServiceArgs:
-    """storage_uri: `oci://…@sha256:…`; settings: the stack's, for everything else.
+    """What is served, by what, and where.
 
+    storage_uri: `oci://…@sha256:…`, as ModelcarImage and ExistingImage tell it.
+    namespace: that is there.
+    server: VllmServer or CustomServer.
+    resources: of one pod. replicas: how many pods.
+    name: of the InferenceService; the component's where None.
+    deployment_mode, knative: KServe's mode, and what Knative waits for.
+    placement: where the storage URI stands (docs/decisions/0001-storage-uri-placement.md).
+    shared_runtime: the ServingRuntime that it uses together with other models.
+    scheduling, probes, termination: of its pods.
+    autoscaling: by which KEDA keeps the number of pods; `Autoscaler` declares that.
+    start_timeout_seconds: that a server may take for its start.
+    node_pool: pool of GPU nodes that its pods run on (GKE).
     service_account: of the pods; the namespace's default one where None.
-    kubeconfig: of the cluster, where the settings have none; it is asked whether the model is served.
-    shared_runtime: the ServingRuntime that the settings name; made by `SharedRuntime`.
+    access: how this program asks the cluster whether the model is served, and why not. Where None, the
+        provider waits for KServe to call it ready, and tells no reasons.
+    await_ready: false ends an `up` before the model is served.
+    imports: kinds of objects that are there already, and are taken over as they are.
     """
 
     storage_uri: pulumi.Input[str]
-    settings: Settings
+    namespace: pulumi.Input[str]
+    server: VllmServer | CustomServer
+    resources: ServerResources = field(default_factory=ServerResources)
+    replicas: Replicas = field(default_factory=Replicas)
+    name: str | None = None
+    deployment_mode: Literal["Standard", "Knative"] = "Standard"
+    knative: KnativeSettings | None = None
+    placement: Literal["servingRuntime", "storageUriEnv", "storageUris"] = "servingRuntime"
+    shared_runtime: SharedRuntime | None = None
+    scheduling: SchedulingSettings = field(default_factory=SchedulingSettings)
+    probes: ProbesSettings = field(default_factory=ProbesSettings)
+    termination: TerminationSettings = field(default_factory=TerminationSettings)
+    autoscaling: AutoscalingSettings | None = None
+    start_timeout_seconds: int = 1800
+    node_pool: pulumi.Input[str] | None = None
     service_account: pulumi.Input[str] | None = None
-    kubeconfig: pulumi.Input[str] | None = None
-    shared_runtime: pulumi.Resource | None = None
+    access: ClusterAccess | None = None
+    await_ready: bool = True
+    imports: Collection[str] = ()
+
+    def spec(self, name: str) -> ModelSpec:
+        """Return all of it that is plain, checked; name: of the component.
+
+        Raises:
+            modelcar.errors.InputError: with everything that is wrong.
+        """
+        spec = model_spec(
+            self.server,
+            self.resources,
+            self.probes,
+            self.termination,
+            service_name=self.name or name,
+            namespace=self.namespace if is_known(self.namespace) else None,
+            deployment_mode=self.deployment_mode,
+            knative=self.knative,
+            placement=self.placement,
+            shared_runtime=self.shared_runtime.runtime_name if self.shared_runtime else None,
+            scheduling=self.scheduling,
+            autoscaling=self.autoscaling,
+            start_timeout_seconds=self.start_timeout_seconds,
+            await_ready=self.await_ready,
+            min_replicas=self.replicas.min,
+            max_replicas=self.replicas.max,
+            idle=self.replicas.idle,
+            rollout=self.replicas.rollout,
+            canary_traffic_percent=self.replicas.canary_traffic_percent,
+            node_pool=self.node_pool if is_known(self.node_pool) else None,
+        )
+        if self.shared_runtime and (found := list(_unshared(spec, self.shared_runtime))):
+            raise InputError(found)
+        return spec
 
 
 class ModelService(pulumi.ComponentResource):
     """Serve one modelcar with KServe.
 
-    The storage URI is placed as the setting `placement` says
-    (docs/decisions/0001-storage-uri-placement.md); the runbook's own placement, a `model` beside a custom
-    container, is refused by KServe 0.19 and not offered.
+    The runbook's own placement of the storage URI, a `model` beside a custom container, is refused by KServe
+    0.19 and not offered.
 
     Outputs:
         name, namespace: of the InferenceService.
         storage_uri: what it serves; there once it does. Of a service that is imported, what it served then.
 
-    Raises (inside of the outputs):
-        pulumi.RunError: the pods of this declaration are not ready in time, or cannot get ready. KServe alone
-            would not tell: it calls a service ready as long as former pods serve.
+    Raises:
+        modelcar.errors.InputError: plain arguments are wrong, each with what is allowed and the fix.
+        pulumi.RunError: (inside of the outputs) the pods of this declaration are not ready in time, or cannot
+            get ready. KServe alone would not tell: it calls a service ready as long as former pods serve.
     """
 
     name: pulumi.Output[str]
@@ -67,38 +145,35 @@ class ModelService(pulumi.ComponentResource):
     def __init__(self, name: str, args: ModelServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare the InferenceService, and its ServingRuntime where the placement has one."""
         super().__init__("modelcar:kserve:ModelService", name, None, opts)
-        settings = args.settings
-        metadata = {
-            "name": settings.service_name,
-            "namespace": settings.namespace,
-            "labels": labels(settings),
-        }
-        identity = f"{settings.namespace}/{settings.service_name}"
+        spec = args.spec(name)
+        namespace = checked_namespace(args.namespace)
+        metadata = {"name": spec.service_name, "namespace": namespace, "labels": labels(spec)}
+        known_as = identity(namespace, spec.service_name, args.imports)
         told = pulumi.ResourceOptions(hooks=telling(name))
-        depends_on = [args.shared_runtime] if args.shared_runtime else []
-        if settings.placement == "servingRuntime" and not settings.shared_runtime:
+        depends_on: list[pulumi.Resource] = [args.shared_runtime] if args.shared_runtime else []
+        if spec.placement == "servingRuntime" and not spec.shared_runtime:
             runtime = CustomResource(
                 f"{name}-runtime",
                 api_version="serving.kserve.io/v1alpha1",
                 kind="ServingRuntime",
                 metadata={**metadata, "annotations": OWNED},
-                spec=serving_runtime(settings),
+                spec=serving_runtime(spec),
                 opts=imported(
                     pulumi.ResourceOptions.merge(child(self, opts), told),
                     "ServingRuntime",
-                    settings.import_objects,
-                    identity,
-                    hooks=guarded("ServingRuntime", f"{name}-runtime", settings, args.kubeconfig),
+                    args.imports,
+                    known_as,
+                    hooks=guarded("ServingRuntime", f"{name}-runtime", args.access),
                 ),
             )
             depends_on.append(runtime)
-        declared = pulumi.Output.all(args.storage_uri, args.service_account).apply(
-            lambda found: revision(settings, *found)
+        declared = pulumi.Output.all(args.storage_uri, args.service_account, args.node_pool).apply(
+            lambda found: revision(spec.on_pool(found[2]), found[0], found[1])
         )
         annotations: dict[str, pulumi.Input[str]] = {
-            **service_annotations(settings),
+            **service_annotations(spec),
             # Awaited here, with reasons: docs/decisions/0007-our-own-wait.md
-            "pulumi.com/skipAwait": "true",
+            **({"pulumi.com/skipAwait": "true"} if args.access or not spec.await_ready else WAIT_FOR),
             REVISION: declared,
         }
         service = CustomResource(
@@ -106,24 +181,24 @@ class ModelService(pulumi.ComponentResource):
             api_version="serving.kserve.io/v1beta1",
             kind="InferenceService",
             metadata={**metadata, "annotations": {**OWNED, **annotations}},
-            spec={"predictor": predictor(settings, args.storage_uri, args.service_account)},
+            spec={"predictor": _predictor(spec, args)},
             opts=imported(
                 pulumi.ResourceOptions.merge(
                     pulumi.ResourceOptions.merge(child(self, opts, *depends_on), told),
-                    pulumi.ResourceOptions(custom_timeouts=_timeouts(settings)),
+                    pulumi.ResourceOptions(custom_timeouts=_timeouts(spec)),
                 ),
                 "InferenceService",
-                settings.import_objects,
-                identity,
-                hooks=guarded("InferenceService", name, settings, args.kubeconfig),
+                args.imports,
+                known_as,
+                hooks=guarded("InferenceService", name, args.access),
             ),
         )
         # Known in a preview, and tied to the service: nobody gets the name before it is served.
-        served = _served(service, declared, args)
-        self.name = served.apply(lambda _: settings.service_name)
-        self.namespace = served.apply(lambda _: settings.namespace)
-        if "InferenceService" in settings.import_objects:
-            self.storage_uri = _imported_uri(service, args)
+        served = _served(service, declared, spec, namespace, args)
+        self.name = served.apply(lambda _: spec.service_name)
+        self.namespace = pulumi.Output.all(served, namespace).apply(lambda found: str(found[1]))
+        if "InferenceService" in args.imports:
+            self.storage_uri = _imported_uri(service, spec, namespace, args)
         else:
             self.storage_uri = pulumi.Output.all(served, args.storage_uri).apply(lambda found: str(found[1]))
         self.register_outputs(
@@ -131,42 +206,66 @@ class ModelService(pulumi.ComponentResource):
         )
 
 
+def _unshared(spec: ModelSpec, runtime: SharedRuntime) -> Iterator[Problem]:
+    """Yield what keeps a model from using a ServingRuntime together with others."""
+    if spec.placement != "servingRuntime":
+        found = f"{runtime.runtime_name}, and placement {spec.placement} has no ServingRuntime"
+        yield Problem("shared_runtime", found, "with placement servingRuntime", "remove one of the two")
+    if differing := runtime_differences(spec, runtime.spec):
+        found = f"{runtime.runtime_name}, and {', '.join(differing)} differ from it"
+        yield Problem("shared_runtime", found, "what the runtime has, or nothing", "make them equal")
+
+
+def _predictor(spec: ModelSpec, args: ModelServiceArgs) -> Any:
+    """Return the predictor; what of it is not known yet shows as such in a preview, and nothing else does."""
+    if is_known(args.node_pool):
+        return predictor(spec, args.storage_uri, args.service_account)
+    return pulumi.Output.from_input(args.node_pool).apply(
+        lambda pool: predictor(spec.on_pool(pool), args.storage_uri, args.service_account)
+    )
+
+
 def _served(
-    service: CustomResource, declared: pulumi.Output[str], args: ModelServiceArgs
+    service: CustomResource,
+    declared: pulumi.Output[str],
+    spec: ModelSpec,
+    namespace: pulumi.Input[str],
+    args: ModelServiceArgs,
 ) -> pulumi.Output[str]:
     """Return an output that is there once the pods of this declaration serve, and no others."""
-    settings = args.settings
+    access = args.access
     # What is imported is as somebody else declared it; an idle model's pods go, or in Knative mode come once.
-    known = settings.await_ready and "InferenceService" not in settings.import_objects
-    known = known and not (settings.idle and settings.deployment_mode == "Knative")
-    if pulumi.runtime.is_dry_run() or not known:
+    known = spec.await_ready and "InferenceService" not in args.imports
+    known = known and not (spec.idle and spec.deployment_mode == "Knative")
+    if access is None or pulumi.runtime.is_dry_run() or not known:
         return service.urn
 
-    async def wait(found: list[str]) -> str:
+    async def wait(found: list[Any]) -> str:
+        urn, wanted, kubeconfig, space, pool = found
+        own = spec.on_pool(pool).reached_at(access.place(kubeconfig), str(space))
+        await in_thread(await_rolled_out, own, str(wanted), pulumi.log.info)
+        return str(urn)
 
-        urn, wanted, kubeconfig = found
-        await in_thread(await_rolled_out, settings.reached_by(kubeconfig), wanted, pulumi.log.info)
-        return urn
-
-    return pulumi.Output.all(service.urn, declared, args.kubeconfig).apply(wait)
+    return pulumi.Output.all(service.urn, declared, access.kubeconfig, namespace, args.node_pool).apply(wait)
 
 
-def _imported_uri(service: CustomResource, args: ModelServiceArgs) -> pulumi.Output[str]:
+def _imported_uri(
+    service: CustomResource, spec: ModelSpec, namespace: pulumi.Input[str], args: ModelServiceArgs
+) -> pulumi.Output[str]:
     """Return what a service that is imported serves, which this program did not say."""
-    settings = args.settings
-
-    async def look(found: list[str]) -> str:
-
-        _, planned, kubeconfig = found
-        own = settings.reached_by(kubeconfig)
-        document = await in_thread(lambda: inference_service(Cluster.of(own), own))
-        return oci_names.find_storage_uri((document or {}).get("spec")) or planned
-
-    if pulumi.runtime.is_dry_run():
+    access = args.access
+    if access is None or pulumi.runtime.is_dry_run():
         return pulumi.Output.from_input(args.storage_uri)
-    return pulumi.Output.all(service.urn, args.storage_uri, args.kubeconfig).apply(look)
+
+    async def look(found: list[Any]) -> str:
+        _, planned, kubeconfig, space = found
+        own = spec.reached_at(access.place(kubeconfig), str(space))
+        document = await in_thread(lambda: inference_service(Cluster.of(own), own))
+        return oci_names.find_storage_uri((document or {}).get("spec")) or str(planned)
+
+    return pulumi.Output.all(service.urn, args.storage_uri, access.kubeconfig, namespace).apply(look)
 
 
-def _timeouts(settings: Settings) -> pulumi.CustomTimeouts:
+def _timeouts(spec: ModelSpec) -> pulumi.CustomTimeouts:
     """Return the time for a deletion: the provider waits until the pods are gone, and they may finish."""
-    return pulumi.CustomTimeouts(delete=f"{max(600, termination.patience(settings) + 2 * PULLING)}s")
+    return pulumi.CustomTimeouts(delete=f"{max(600, termination.patience(spec) + 2 * PULLING)}s")

@@ -1,4 +1,4 @@
-"""`modelcar:prePull`: have the image on the nodes that are there before a pod asks for it.
+"""Have the image on the nodes that are there before a pod asks for it (`modelcar:prePull`).
 
 For pools that keep nodes (`nodes.minNodes`): a new version is pulled while the former one serves, and a pod
 that moves finds it. It makes no start on a new node faster: there both pull at the same time.
@@ -6,32 +6,43 @@ that moves finds it. It makes no start on a new node faster: there both pull at 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from components.cluster.guard import ClusterAccess
 from components.cluster.rollout import await_pulled
-from components.config.settings import Settings
+from components.config.model_spec import ModelSpec
+from components.config.scheduling import SchedulingSettings
 from components.engine.options import OWNED, child
 from components.engine.threads import in_thread
+from components.kserve.spec import checked_namespace
 from components.manifests.pre_pull import daemon_set_name, daemon_set_spec
 from components.manifests.service import labels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PrePullArgs:
-    """storage_uri: what is pulled; settings: the stack's.
+    """storage_uri, server_image: what is pulled. service, namespace: of the InferenceService.
 
+    gpus: of one pod. scheduling, node_pool: of its pods, on whose nodes it is pulled.
     service_account: whose pull secrets it takes; the namespace's default one where None.
-    kubeconfig: of the cluster, where the settings have none; it is asked whether the nodes have it.
+    access: how the cluster is asked whether the nodes have it; where None, it is not waited for.
+    start_timeout_seconds: that it may take.
     """
 
     storage_uri: pulumi.Input[str]
-    settings: Settings
+    server_image: str
+    service: str
+    namespace: pulumi.Input[str]
+    gpus: int = 1
+    scheduling: SchedulingSettings = field(default_factory=SchedulingSettings)
+    node_pool: pulumi.Input[str] | None = None
     service_account: pulumi.Input[str] | None = None
-    kubeconfig: pulumi.Input[str] | None = None
+    access: ClusterAccess | None = None
+    start_timeout_seconds: int = 1800
 
 
 class PrePull(pulumi.ComponentResource):
@@ -49,34 +60,43 @@ class PrePull(pulumi.ComponentResource):
     def __init__(self, name: str, args: PrePullArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare the DaemonSet."""
         super().__init__("modelcar:kserve:PrePull", name, None, opts)
-        settings = args.settings
+        model = ModelSpec.model_construct(
+            service_name=args.service,
+            server_image=args.server_image,
+            gpu_count=args.gpus,
+            scheduling=args.scheduling,
+            start_timeout_seconds=args.start_timeout_seconds,
+        )
+        namespace = checked_namespace(args.namespace)
         metadata: Any = {
-            "name": daemon_set_name(settings),
-            "namespace": settings.namespace,
-            "labels": labels(settings),
+            "name": daemon_set_name(model),
+            "namespace": namespace,
+            "labels": labels(model),
             "annotations": {**OWNED, "pulumi.com/skipAwait": "true"},  # awaited here, with reasons
         }
         uri = pulumi.Output.from_input(args.storage_uri)
-        spec: Any = pulumi.Output.all(uri, args.service_account).apply(
-            lambda found: daemon_set_spec(settings, *found)
+        spec: Any = pulumi.Output.all(uri, args.service_account, args.node_pool).apply(
+            lambda found: daemon_set_spec(model.on_pool(found[2]), found[0], found[1])
         )
         daemon_set = kubernetes.apps.v1.DaemonSet(name, metadata=metadata, spec=spec, opts=child(self, opts))
-        self.storage_uri = _pulled(daemon_set, uri, args)
+        self.storage_uri = _pulled(daemon_set, uri, model, namespace, args.access)
         self.register_outputs({"storageUri": self.storage_uri})
 
 
 def _pulled(
-    daemon_set: kubernetes.apps.v1.DaemonSet, uri: pulumi.Output[str], args: PrePullArgs
+    daemon_set: kubernetes.apps.v1.DaemonSet,
+    uri: pulumi.Output[str],
+    model: ModelSpec,
+    namespace: pulumi.Input[str],
+    access: ClusterAccess | None,
 ) -> pulumi.Output[str]:
-    settings = args.settings
-    if pulumi.runtime.is_dry_run() or not settings.await_ready:
+    if access is None or pulumi.runtime.is_dry_run():
         return pulumi.Output.all(uri, daemon_set.urn).apply(lambda found: str(found[0]))
 
     async def wait(found: list[Any]) -> str:
-
-        storage_uri, _, kubeconfig = found
-        own = settings.reached_by(kubeconfig)
-        await in_thread(await_pulled, own, daemon_set_name(settings), pulumi.log.info)
+        storage_uri, _, kubeconfig, space = found
+        own = model.reached_at(access.place(kubeconfig), str(space))
+        await in_thread(await_pulled, own, daemon_set_name(model), pulumi.log.info)
         return str(storage_uri)
 
-    return pulumi.Output.all(uri, daemon_set.urn, args.kubeconfig).apply(wait)
+    return pulumi.Output.all(uri, daemon_set.urn, access.kubeconfig, namespace).apply(wait)

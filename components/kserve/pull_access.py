@@ -12,38 +12,25 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.config.settings import Settings
 from components.engine.options import OWNED, child
+from components.kserve.spec import checked_namespace
 from components.manifests.pull_secret import encoded_docker_config
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PullAccessArgs:
-    """service, namespace: whose pods pull; host: of the registry.
+    """service, namespace: of the InferenceService whose pods pull. host: of the registry.
 
     secret: name of an existing Secret of type kubernetes.io/dockerconfigjson; or
     username, password: credentials to make one from. The password is kept as a Pulumi secret.
     """
 
     service: str
-    namespace: str
-    host: str
-    secret: str | None = None
-    username: str | None = None
+    namespace: pulumi.Input[str]
+    host: pulumi.Input[str]
+    secret: pulumi.Input[str] | None = None
+    username: pulumi.Input[str] | None = None
     password: pulumi.Input[str] | None = None
-
-    @classmethod
-    def of(cls, settings: Settings) -> PullAccessArgs:
-        """Take them from the stack's settings; the password stays a secret."""
-        password = settings.registry_password
-        return cls(
-            service=settings.service_name,
-            namespace=settings.namespace,
-            host=settings.registry.partition("/")[0],
-            secret=settings.pull_secret,
-            username=settings.registry_username,
-            password=pulumi.Output.secret(password.get_secret_value()) if password else None,
-        )
 
 
 class PullAccess(pulumi.ComponentResource):
@@ -58,13 +45,14 @@ class PullAccess(pulumi.ComponentResource):
     def __init__(self, name: str, args: PullAccessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare the ServiceAccount, and the Secret where the stack has credentials."""
         super().__init__("modelcar:kserve:PullAccess", name, None, opts)
+        namespace = checked_namespace(args.namespace)
         secret: pulumi.Input[str] = args.secret or ""
         if args.secret is None:
             made = kubernetes.core.v1.Secret(
                 f"{name}-credentials",
                 metadata={
                     "name": f"{args.service}-registry",
-                    "namespace": args.namespace,
+                    "namespace": namespace,
                     "annotations": OWNED,
                 },
                 type="kubernetes.io/dockerconfigjson",
@@ -74,7 +62,7 @@ class PullAccess(pulumi.ComponentResource):
             secret = made.metadata.apply(lambda metadata: str(metadata.name))
         account = kubernetes.core.v1.ServiceAccount(
             name,
-            metadata={"name": args.service, "namespace": args.namespace, "annotations": OWNED},
+            metadata={"name": args.service, "namespace": namespace, "annotations": OWNED},
             image_pull_secrets=[{"name": secret}],
             automount_service_account_token=False,
             opts=child(self, opts),
@@ -86,7 +74,5 @@ class PullAccess(pulumi.ComponentResource):
 def docker_config(args: PullAccessArgs) -> pulumi.Output[str]:
     """Return the registry's credentials as a pull secret holds them, marked as secret."""
 
-    def encode(password: str) -> str:
-        return encoded_docker_config(args.host, str(args.username), password)
-
-    return pulumi.Output.secret(args.password or "").apply(encode)
+    known = pulumi.Output.all(args.host, args.username, pulumi.Output.secret(args.password or ""))
+    return known.apply(lambda found: encoded_docker_config(str(found[0]), str(found[1]), str(found[2])))

@@ -2,13 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
 
-from components.cluster.guard import guarded
-from components.config.settings import Settings
+from components.cluster.guard import ClusterAccess, guarded
+from components.config.model_spec import ModelSpec
+from components.config.probes import ProbesSettings
+from components.config.termination import TerminationSettings
 from components.engine.options import OWNED, child
+from components.kserve.server import CustomServer, ServerResources, VllmServer
+from components.kserve.spec import checked_namespace, model_spec
 from components.manifests.service import labels, serving_runtime
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedRuntimeArgs:
+    """What the models that use it have in common.
+
+    namespace: that is there. server: without what is a model's own, as its arguments and variables are.
+    shared_memory: of /dev/shm. probes, termination, start_timeout_seconds: of the pods.
+    name: of the ServingRuntime; the component's where None.
+    access: how the cluster is asked whether somebody else has one of this name; not asked where None.
+    """
+
+    namespace: pulumi.Input[str]
+    server: VllmServer | CustomServer
+    shared_memory: str = ServerResources.model_fields["shared_memory"].default
+    probes: ProbesSettings = field(default_factory=ProbesSettings)
+    termination: TerminationSettings = field(default_factory=TerminationSettings)
+    start_timeout_seconds: int = 1800
+    name: str | None = None
+    access: ClusterAccess | None = None
+
+    def spec(self, name: str) -> ModelSpec:
+        """Return all of it that is plain, checked; name: of the component.
+
+        Raises:
+            modelcar.errors.InputError: with everything that is wrong.
+        """
+        own = self.name or name
+        resources = ServerResources(shared_memory=self.shared_memory)
+        return model_spec(
+            self.server,
+            resources,
+            self.probes,
+            self.termination,
+            service_name=own,
+            shared_runtime=own,
+            start_timeout_seconds=self.start_timeout_seconds,
+        )
 
 
 class SharedRuntime(pulumi.ComponentResource):
@@ -16,39 +60,36 @@ class SharedRuntime(pulumi.ComponentResource):
 
     Outputs:
         name: of the ServingRuntime.
+        runtime_name: the same, before it is there.
+        spec: what models that use it have to have in common with it.
     """
 
     name: pulumi.Output[str]
+    runtime_name: str
+    spec: ModelSpec
 
     def __init__(
-        self,
-        settings: Settings,
-        opts: pulumi.ResourceOptions | None = None,
-        kubeconfig: pulumi.Input[str] | None = None,
+        self, name: str, args: SharedRuntimeArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
-        """Declare it.
-
-        Args:
-            settings: of any of the models that share it.
-            kubeconfig: of the cluster, where the settings have none.
-        """
-        name = str(settings.shared_runtime)
+        """Declare it."""
         super().__init__("modelcar:kserve:SharedRuntime", name, None, opts)
+        self.spec = spec = args.spec(name)
+        self.runtime_name = spec.service_name
         runtime = CustomResource(
             name,
             api_version="serving.kserve.io/v1alpha1",
             kind="ServingRuntime",
             metadata={
-                "name": name,
-                "namespace": settings.namespace,
-                "labels": {**labels(settings), "app.kubernetes.io/name": name},
+                "name": spec.service_name,
+                "namespace": checked_namespace(args.namespace),
+                "labels": labels(spec),
                 "annotations": OWNED,
             },
-            spec=serving_runtime(settings),
+            spec=serving_runtime(spec),
             opts=pulumi.ResourceOptions.merge(
                 child(self, opts),
-                pulumi.ResourceOptions(hooks=guarded("SharedRuntime", name, settings, kubeconfig)),
+                pulumi.ResourceOptions(hooks=guarded("SharedRuntime", name, args.access)),
             ),
         )
-        self.name = runtime.urn.apply(lambda _: name)
+        self.name = runtime.urn.apply(lambda _: spec.service_name)
         self.register_outputs({"name": self.name})

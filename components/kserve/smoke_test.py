@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components.engine.options import OWNED, child
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmokeTestArgs:
+    """config_map, namespace: where it is kept. placement: found, with the KServe of a fingerprint."""
+
+    config_map: str
+    namespace: pulumi.Input[str]
+    placement: str
+    fingerprint: str
 
 
 class SmokeTest(pulumi.ComponentResource):
@@ -17,20 +29,13 @@ class SmokeTest(pulumi.ComponentResource):
 
     placement: pulumi.Output[str]
 
-    def __init__(
-        self,
-        name: str,
-        config_map: str,
-        namespace: str,
-        found: dict[str, str],
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        """Declare the ConfigMap; found: placement, and fingerprint of the KServe that it was tested with."""
+    def __init__(self, name: str, args: SmokeTestArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Declare the ConfigMap."""
         super().__init__("modelcar:kserve:SmokeTest", name, None, opts)
         kept = kubernetes.core.v1.ConfigMap(
             name,
-            metadata={"name": config_map, "namespace": namespace, "annotations": OWNED},
-            data=found,
+            metadata={"name": args.config_map, "namespace": args.namespace, "annotations": OWNED},
+            data={"placement": args.placement, "fingerprint": args.fingerprint},
             opts=child(self, opts),
         )
         self.placement = kept.data.apply(lambda data: str(data["placement"]))

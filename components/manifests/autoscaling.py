@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from components.config.autoscaling import VLLM_METRICS, AutoscalingSettings, Trigger
-from components.config.settings import Settings
+from components.config.model_spec import ModelSpec
 
 #: What `serving.kserve.io/autoscalerClass` says where the number of pods is not KServe's affair.
 EXTERNAL = "external"
@@ -14,18 +14,18 @@ API_VERSION, KIND = "keda.sh/v1alpha1", "ScaledObject"
 _METRIC_TYPES = {"kvCacheUse": "Value"}
 
 
-def of(settings: Settings) -> AutoscalingSettings | None:
+def of(settings: ModelSpec) -> AutoscalingSettings | None:
     """Return by what KEDA keeps the number of pods; None where it does not."""
     return None if settings.idle else settings.autoscaling
 
 
-def selector(settings: Settings) -> str:
+def selector(settings: ModelSpec) -> str:
     """Return PromQL's labels of the model's pods, as Prometheus' operator and GKE's set them."""
     pods = f"{settings.service_name}-predictor-.*"
     return f'namespace="{settings.namespace}",pod=~"{pods}"'
 
 
-def scaled_object(settings: Settings, own: AutoscalingSettings) -> dict[str, Any]:
+def scaled_object(settings: ModelSpec, own: AutoscalingSettings) -> dict[str, Any]:
     """Return the spec of the model's ScaledObject.
 
     https://keda.sh/docs/latest/reference/scaledobject-spec/
@@ -44,7 +44,7 @@ def scaled_object(settings: Settings, own: AutoscalingSettings) -> dict[str, Any
     }
 
 
-def _trigger(settings: Settings, own: AutoscalingSettings, trigger: Trigger) -> dict[str, Any]:
+def _trigger(settings: ModelSpec, own: AutoscalingSettings, trigger: Trigger) -> dict[str, Any]:
     """Return one trigger; KEDA takes every value as text."""
     if trigger.type == "cron":
         metadata = {

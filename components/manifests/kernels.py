@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from components.config.settings import Settings
+from components.config.model_spec import ModelSpec
 from components.manifests.server_arguments import server_arguments
 from modelcar.kernels import FITS, FOLDER, TIMED, TIMES
 from modelcar.manifest import to_json
@@ -112,7 +112,7 @@ def script(folder: str) -> str:
     return f"{PLACE}{COPY}modelcar_kernels {folder}/{FOLDER} || {need}\n"
 
 
-def server_of(settings: Settings) -> str:
+def server_of(settings: ModelSpec) -> str:
     """Return which server a model's pods run, as kernels name it: its image's digest.
 
     A server that is mounted from its machine is named by its command and folders instead.
@@ -156,7 +156,7 @@ _IN_NO_KEY = (
 _NOT_SHOWN = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CACHE_ROOT", "CACHE_DIR", "LOGGING", "FORCE_AOT_LOAD")
 
 
-def arguments_of(settings: Settings) -> tuple[str, ...]:
+def arguments_of(settings: ModelSpec) -> tuple[str, ...]:
     """Return the server's arguments and variables that kernels depend on; nothing that may be a secret."""
 
     found: list[str] = []
@@ -176,7 +176,7 @@ def arguments_of(settings: Settings) -> tuple[str, ...]:
     return (*found, *sorted(variables))
 
 
-def environment(settings: Settings, *, own: bool, extra: bool) -> dict[str, str]:
+def environment(settings: ModelSpec, *, own: bool, extra: bool) -> dict[str, str]:
     """Return the server's variables for its kernels.
 
     Args:
@@ -186,19 +186,8 @@ def environment(settings: Settings, *, own: bool, extra: bool) -> dict[str, str]
     if settings.runtime == "custom":
         return {}
     found = {SERVER: server_of(settings)} if own else {}
-    if extra and (wanted := mode(settings)) != "use":
+    if extra and (wanted := settings.kernel_mode) != "use":
         found[MODE] = wanted
         if wanted == "require":
             found[FORCE] = "1"
     return found
-
-
-def mode(settings: Settings) -> str:
-    """Return what a model's pods do with kernels in its image.
-
-    Kernels are code that the server runs. Those in an image that this program did not build
-    (`modelcar:image`) are anybody's, and count only where the stack says so.
-    """
-    if settings.image and "kernels" not in settings.model_fields_set:
-        return "off"
-    return settings.kernels

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components.config.knative import KnativeSettings
-from components.config.settings import Settings
+from components.config.model_spec import ModelSpec
 
 DEADLINE = "serving.knative.dev/progress-deadline"
 
@@ -18,7 +18,7 @@ _ANNOTATIONS = {
 }
 
 
-def revision_annotations(settings: Settings) -> dict[str, str]:
+def revision_annotations(settings: ModelSpec) -> dict[str, str]:
     """Return what Knative is told; KServe copies an InferenceService's annotations to its revisions.
 
     Knative gives a revision up that has no ready pod by its deadline, 600 s as shipped: ours is the time
@@ -32,7 +32,7 @@ def revision_annotations(settings: Settings) -> dict[str, str]:
     return {DEADLINE: f"{settings.start_timeout_seconds}s", **told}
 
 
-def timeout(settings: Settings) -> dict[str, Any]:
+def timeout(settings: ModelSpec) -> dict[str, Any]:
     """Return the predictor's field for the longest request; Standard mode has none."""
     return {"timeout": _own(settings).timeout_seconds} if settings.deployment_mode == "Knative" else {}
 
@@ -74,5 +74,5 @@ def features_off(needed: Mapping[str, bool], data: Mapping[str, str] | None) -> 
     ]
 
 
-def _own(settings: Settings) -> KnativeSettings:
-    return settings.knative or KnativeSettings.model_validate({})
+def _own(settings: ModelSpec) -> KnativeSettings:
+    return settings.knative or KnativeSettings()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from components.config.settings import Settings
+from components.config.model_spec import ModelSpec
 from components.manifests.scheduling import nodes
 from components.manifests.service import CLOSED_POD, RESTRICTED, RESTRICTED_POD
 
@@ -12,12 +12,12 @@ from components.manifests.service import CLOSED_POD, RESTRICTED, RESTRICTED_POD
 _RESOURCES = {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "100m", "memory": "16Mi"}}
 
 
-def daemon_set_name(settings: Settings) -> str:
+def daemon_set_name(settings: ModelSpec) -> str:
     """Return the name of the DaemonSet."""
     return f"{settings.service_name}-pre-pull"
 
 
-def daemon_set_spec(settings: Settings, storage_uri: str, service_account: str | None = None) -> Any:
+def daemon_set_spec(settings: ModelSpec, storage_uri: str, service_account: str | None = None) -> Any:
     """Return the DaemonSet's spec: the server's image is pulled and left, the modelcar's stays in use."""
     own = {"app.kubernetes.io/name": daemon_set_name(settings)}
     common = {"securityContext": RESTRICTED, "resources": _RESOURCES}

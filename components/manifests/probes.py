@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from components.config.model_spec import ModelSpec
 from components.config.probes import LivenessProbe, ReadinessProbe
-from components.config.settings import Settings
 
 
-def probes(settings: Settings) -> dict[str, Any]:
+def probes(settings: ModelSpec) -> dict[str, Any]:
     """Return the server's probes, as a container has them."""
     said = settings.probes
     found = {
@@ -26,7 +26,7 @@ def probes(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def _probe(settings: Settings, said: ReadinessProbe | LivenessProbe) -> dict[str, Any]:
+def _probe(settings: ModelSpec, said: ReadinessProbe | LivenessProbe) -> dict[str, Any]:
     return {
         "httpGet": _get(settings, said.path),
         "periodSeconds": said.period_seconds,
@@ -35,5 +35,5 @@ def _probe(settings: Settings, said: ReadinessProbe | LivenessProbe) -> dict[str
     }
 
 
-def _get(settings: Settings, path: str | None) -> dict[str, Any]:
+def _get(settings: ModelSpec, path: str | None) -> dict[str, Any]:
     return {"path": path or settings.health_path, "port": settings.server_port}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from components.config.model_spec import ModelSpec
 from components.config.scheduling import POOL_LABEL, NodeRequirement, Toleration
-from components.config.settings import Settings
 from components.manifests.network import SERVICE_LABEL
 
 #: GKE taints nodes with GPUs with nvidia.com/gpu=present:NoSchedule; pods with GPUs tolerate it.
 GPU_TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 
 
-def nodes(settings: Settings) -> dict[str, Any]:
+def nodes(settings: ModelSpec) -> dict[str, Any]:
     """Return the fields of a pod that say which nodes can take it; those that pull for a model have them too.
 
     The model's own pool on Google Cloud is among them, whose disk was computed for it.
@@ -20,8 +20,8 @@ def nodes(settings: Settings) -> dict[str, Any]:
     said = settings.scheduling
     found: dict[str, Any] = {}
     selector = {**said.node_selector}
-    if settings.google is not None:
-        selector[POOL_LABEL] = settings.google.nodes.name
+    if settings.pool_name is not None:
+        selector[POOL_LABEL] = settings.pool_name
     if selector:
         found["nodeSelector"] = selector
     if said.node_affinity:
@@ -38,7 +38,7 @@ def nodes(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def pods(settings: Settings) -> dict[str, Any]:
+def pods(settings: ModelSpec) -> dict[str, Any]:
     """Return the fields of a model's predictor (KServe 0.19, PodSpec and ComponentExtensionSpec).
 
     They stand in the predictor whatever the placement: KServe puts its tolerations, selector and affinity in

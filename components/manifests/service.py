@@ -15,8 +15,8 @@ import pulumi
 
 from components.config.kserve import MODELCAR_UID
 from components.config.model_path import MODEL_PATH
+from components.config.model_spec import ModelSpec
 from components.config.server import USER_VARIABLES
-from components.config.settings import Settings
 from components.manifests import kernels, knative, scheduling, termination
 from components.manifests.autoscaling import EXTERNAL
 from components.manifests.probes import probes
@@ -84,12 +84,12 @@ AUTOSCALER = "serving.kserve.io/autoscalerClass"
 PULLING = 60
 
 
-def labels(settings: Settings) -> dict[str, str]:
+def labels(settings: ModelSpec) -> dict[str, str]:
     """Kubernetes' recommended labels."""
     return {"app.kubernetes.io/name": settings.service_name, "app.kubernetes.io/managed-by": "pulumi"}
 
 
-def service_annotations(settings: Settings) -> dict[str, str]:
+def service_annotations(settings: ModelSpec) -> dict[str, str]:
     """Return what KServe is told of the mode, whoever applies it; KServe copies annotations to the pods."""
     found = mode_annotation(settings) | knative.revision_annotations(settings)
     if fixed_replicas(settings):
@@ -100,7 +100,7 @@ def service_annotations(settings: Settings) -> dict[str, str]:
     return found
 
 
-def mode_annotation(settings: Settings) -> dict[str, str]:
+def mode_annotation(settings: ModelSpec) -> dict[str, str]:
     """Return how KServe is told the mode of an InferenceService: Standard by name, Knative by its default.
 
     KServe 0.19 takes the status of an object that it has not looked at yet for Standard, and its webhook then
@@ -112,13 +112,13 @@ def mode_annotation(settings: Settings) -> dict[str, str]:
     return {"serving.kserve.io/deploymentMode": "Standard"} if standard else {}
 
 
-def fixed_replicas(settings: Settings) -> bool:
+def fixed_replicas(settings: ModelSpec) -> bool:
     """Tell whether the Deployment is always of one size."""
     fixed = settings.idle or settings.min_replicas == settings.max_replicas
     return settings.deployment_mode == "Standard" and fixed
 
 
-def serving_timeout(settings: Settings) -> int:
+def serving_timeout(settings: ModelSpec) -> int:
     """Return how long it may take, in seconds, until a declaration is served, once nothing stands before it.
 
     Pulling comes before the startup probe's time begins. Where a former pod has answers to finish first, that
@@ -127,7 +127,7 @@ def serving_timeout(settings: Settings) -> int:
     return settings.start_timeout_seconds + PULLING
 
 
-def revision(settings: Settings, storage_uri: str, service_account: str | None = None) -> str:
+def revision(settings: ModelSpec, storage_uri: str, service_account: str | None = None) -> str:
     """Return a short hash of all that makes a new pod necessary; how many there are does not."""
     pods = predictor(settings, storage_uri, service_account)
     parts = [pods, serving_runtime(settings)]
@@ -139,7 +139,7 @@ def revision(settings: Settings, storage_uri: str, service_account: str | None =
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def serving_runtime(settings: Settings) -> dict[str, Any]:
+def serving_runtime(settings: ModelSpec) -> dict[str, Any]:
     """Return the spec of a ServingRuntime that serves with the stack's model server.
 
     One that models share holds what they have in common: KServe appends a model's arguments, merges its
@@ -157,7 +157,7 @@ def serving_runtime(settings: Settings) -> dict[str, Any]:
 
 
 def predictor(
-    settings: Settings, storage_uri: pulumi.Input[str], service_account: pulumi.Input[str] | None = None
+    settings: ModelSpec, storage_uri: pulumi.Input[str], service_account: pulumi.Input[str] | None = None
 ) -> dict[str, Any]:
     """Return the predictor, with the storage URI where the placement puts it."""
     common = {
@@ -194,7 +194,7 @@ def predictor(
     return {"storageUris": uris, "containers": [container(settings)], **custom}
 
 
-def container(settings: Settings) -> dict[str, Any]:
+def container(settings: ModelSpec) -> dict[str, Any]:
     """Return the model server's container; its arguments are never parsed by a shell."""
     mounts: list[dict[str, Any]] = [
         {"name": "scratch", "mountPath": SCRATCH},
@@ -223,12 +223,12 @@ def container(settings: Settings) -> dict[str, Any]:
     }
 
 
-def start_script(settings: Settings) -> str:
+def start_script(settings: ModelSpec) -> str:
     """Return what the container runs before its server, whose command and arguments follow."""
     return WAIT_FOR_MODEL if settings.runtime == "custom" else WAIT_AND_COPY
 
 
-def environment(settings: Settings, *, own: bool = True, extra: bool = True) -> list[dict[str, Any]]:
+def environment(settings: ModelSpec, *, own: bool = True, extra: bool = True) -> list[dict[str, Any]]:
     """Return the server's variables: no hub, and every cache in the folder that can be written to.
 
     Args:
@@ -268,14 +268,14 @@ def own_environment(scratch: str = SCRATCH) -> dict[str, str]:
     }
 
 
-def resources(settings: Settings) -> dict[str, dict[str, str]]:
+def resources(settings: ModelSpec) -> dict[str, dict[str, str]]:
     """Return requests and limits, both always set; a GPU cannot be shared, so its two are equal."""
     gpu = {"nvidia.com/gpu": str(settings.gpu_count)} if settings.gpu_count else {}
     requests = {"cpu": settings.cpu, "memory": settings.memory, **gpu}
     return {"requests": requests, "limits": {**requests, "cpu": settings.cpu_limit or settings.cpu}}
 
 
-def volumes(settings: Settings) -> list[dict[str, Any]]:
+def volumes(settings: ModelSpec) -> list[dict[str, Any]]:
     """Return the writable folders, and the local stack's read-only host folders."""
     shared = {"medium": "Memory", "sizeLimit": settings.shared_memory}
     found: list[dict[str, Any]] = [
@@ -289,7 +289,7 @@ def volumes(settings: Settings) -> list[dict[str, Any]]:
     return found
 
 
-def pod_security(settings: Settings) -> dict[str, Any]:
+def pod_security(settings: ModelSpec) -> dict[str, Any]:
     """Say for the whole pod what holds in it; Knative refuses that unless a feature of its own is enabled.
 
     https://knative.dev/docs/serving/configuration/feature-flags/#kubernetes-security-context
@@ -297,13 +297,13 @@ def pod_security(settings: Settings) -> dict[str, Any]:
     return {"securityContext": RESTRICTED_POD} if settings.deployment_mode == "Standard" else {}
 
 
-def canary(settings: Settings) -> dict[str, Any]:
+def canary(settings: ModelSpec) -> dict[str, Any]:
     """Knative: the share of requests, in percent, that the newest revision gets beside the former one."""
     share = settings.canary_traffic_percent
     return {} if share is None else {"canaryTrafficPercent": share}
 
 
-def strategy(settings: Settings) -> dict[str, Any]:
+def strategy(settings: ModelSpec) -> dict[str, Any]:
     """With a single GPU the old pod has to go before the new one can be placed."""
     one_gpu = settings.gpu_count > 0 and settings.max_replicas == 1
     automatic = "Recreate" if one_gpu else "RollingUpdate"

@@ -12,23 +12,24 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components.cluster import keda, knative_fit, kserve_fit, placement, webhooks
-from components.cluster.guard import guarded
+from components.cluster.guard import ClusterAccess, guarded
 from components.config.settings import Settings
 from components.config.stack import Stack
 from components.engine.options import OWNED, formerly, imported
 from components.engine.threads import in_thread
 from components.google.cloud import GoogleCloud
-from components.kserve.autoscaler import Autoscaler, AutoscalerArgs
+from components.kserve.autoscaler import Autoscaler
 from components.kserve.cluster_provider import cluster_provider
-from components.kserve.egress import EgressPolicy, EgressPolicyArgs
-from components.kserve.ingress import IngressPolicy, IngressPolicyArgs
-from components.kserve.kserve_platform import KServePlatform, KServePlatformArgs
-from components.kserve.model_service import ModelService, ModelServiceArgs
-from components.kserve.pre_pull import PrePull, PrePullArgs
-from components.kserve.pull_access import PullAccess, PullAccessArgs
+from components.kserve.egress import EgressPolicy
+from components.kserve.ingress import IngressPolicy
+from components.kserve.kserve_platform import KServePlatform
+from components.kserve.model_service import ModelService
+from components.kserve.pre_pull import PrePull
+from components.kserve.pull_access import PullAccess
 from components.kserve.shared_runtime import SharedRuntime
-from components.kserve.smoke_test import SmokeTest
+from components.kserve.smoke_test import SmokeTest, SmokeTestArgs
 from components.manifests import autoscaling, gitops
+from components.stack import translate
 from components.stack.preflight import Facts
 from modelcar.errors import InputError
 
@@ -41,13 +42,13 @@ class Place:
     """Where models are served.
 
     options: the cluster's provider, and what comes before any model: KServe, the namespace.
-    kubeconfig: of the cluster, where the settings have none.
+    access: how the program itself asks the cluster.
     runtimes: ServingRuntimes that models share, by name.
     cloud: with the pools that models wait for.
     """
 
     options: pulumi.ResourceOptions
-    kubeconfig: pulumi.Output[str] | None = None
+    access: ClusterAccess = field(default_factory=ClusterAccess)
     runtimes: Mapping[str, SharedRuntime] = field(default_factory=dict)
     cloud: GoogleCloud | None = None
 
@@ -88,28 +89,31 @@ def place(facts: Facts, cloud: GoogleCloud | None) -> Place | None:
         return None
     kubeconfig = _kubeconfig_of(cloud, settings)
     reached = settings.kubeconfig if kubeconfig is None else kubeconfig
+    access = translate.access(settings, kubeconfig)
     cluster = cluster_provider("cluster", reached, settings.kube_context)
     options = pulumi.ResourceOptions(provider=cluster)
     if settings.kserve.install:
-        arguments = KServePlatformArgs(settings.kserve, settings.deployment_mode, facts.charts_unread)
-        platform = KServePlatform("kserve", arguments, options)
+        platform = KServePlatform("kserve", translate.platform(settings, unread=facts.charts_unread), options)
         options = _after(options, platform, *_answering(platform, settings, kubeconfig))
     if settings.delivery != "cluster":
         return None
     if settings.create_namespace:
         name = settings.namespace
-        hooks = guarded("Namespace", name, settings, kubeconfig)
+        hooks = guarded("Namespace", name, access)
         own = imported(options, "Namespace", settings.import_existing, name, hooks=hooks)
         metadata: Any = {"name": name, "annotations": OWNED}
         options = _after(options, kubernetes.core.v1.Namespace(name, metadata=metadata, opts=own))
     if facts.tested:
-        name = placement.config_map_name(settings)
-        options = _after(
-            options, SmokeTest("smoke-test", name, settings.namespace, vars(facts.tested), options)
+        kept = SmokeTestArgs(
+            config_map=placement.config_map_name(settings), namespace=settings.namespace, **vars(facts.tested)
         )
+        options = _after(options, SmokeTest("smoke-test", kept, options))
     shared = {str(m.shared_runtime): m for m in reversed(stack.models) if m.shared_runtime}
-    runtimes = {name: SharedRuntime(shared[name], options, kubeconfig) for name in sorted(shared)}
-    return Place(options, kubeconfig, runtimes, cloud)
+    runtimes = {
+        name: SharedRuntime(name, translate.shared_runtime(shared[name], access), options)
+        for name in sorted(shared)
+    }
+    return Place(options, access, runtimes, cloud)
 
 
 def to_cluster(
@@ -134,33 +138,25 @@ def to_cluster(
         # Only a stack's only model was without a component of its own.
         return options if settings.name else pulumi.ResourceOptions.merge(options, formerly(parent, former))
 
-    account = None
+    account, access = None, place.access
     if settings.needs_pull_access:
-        arguments = PullAccessArgs.of(settings)
-        account = PullAccess(f"{name}-pull-access", arguments, own("pull-access")).service_account
+        rights = PullAccess(f"{name}-pull-access", translate.pull_access(settings), own("pull-access"))
+        account = rights.service_account
     if settings.egress.restrict:
-        policed = EgressPolicyArgs(
-            settings.service_name,
-            settings.namespace,
-            settings.egress,
-            settings.import_objects,
-            guarded("NetworkPolicy", f"{name}-egress", settings, place.kubeconfig),
-        )
         # Before the pods: none of them ever runs without it.
-        options = _after(options, EgressPolicy(f"{name}-egress", policed, own("egress")))
-    if settings.ingress:
-        hooks = guarded("NetworkPolicy", f"{name}-ingress", settings, place.kubeconfig)
-        closed = IngressPolicyArgs(settings.service_name, settings.namespace, settings.ingress, hooks)
+        policy = EgressPolicy(f"{name}-egress", translate.egress(settings, access), own("egress"))
+        options = _after(options, policy)
+    if closed := translate.ingress(settings, access):
         options = _after(options, IngressPolicy(f"{name}-ingress", closed, options))
     if settings.pre_pull and not settings.idle:
-        pulled = PrePullArgs(storage_uri, settings, account, place.kubeconfig)
+        pulled = translate.pre_pull(settings, storage_uri, account, access)
         storage_uri = PrePull(f"{name}-pre-pull", pulled, own("pre-pull")).storage_uri
     runtime = place.runtimes.get(settings.shared_runtime or "")
-    served = ModelServiceArgs(storage_uri, settings, account, place.kubeconfig, runtime)
+    served = translate.service(settings, storage_uri, account, runtime, access)
     own_service = pulumi.ResourceOptions.merge(options, formerly(parent, settings.service_name))
     service = ModelService(name, served, own_service)
     if scaling := autoscaling.of(settings):
-        scaled = AutoscalerArgs(settings, scaling, guarded("ScaledObject", name, settings, place.kubeconfig))
+        scaled = translate.autoscaler(settings, scaling, access)
         Autoscaler(f"{name}-autoscaler", scaled, _after(options, _once_served(service)))
     return service.storage_uri
 
@@ -181,7 +177,6 @@ def _answering(
         return []
 
     async def wait(found: list[Any]) -> pulumi.Resource:
-
         own, say = settings.reached_by(found[1]), pulumi.log.info
         try:
             await in_thread(webhooks.require, own, patience=webhooks.PATIENCE, say=say)

@@ -156,8 +156,8 @@ class Engine:
         with (
             mock.patch("pulumi.resource_hooks.register_resource_hook", keep_hook),
             mock.patch("pulumi.resource_hooks.register_error_hook", keep_hook),
-            mock.patch("components.cluster.rollout.await_rolled_out", self.await_rolled_out),
-            mock.patch("components.cluster.rollout.await_pulled", self.await_pulled),
+            mock.patch("components.kserve.model_service.await_rolled_out", self.await_rolled_out),
+            mock.patch("components.kserve.pre_pull.await_pulled", self.await_pulled),
         ):
             contextvars.copy_context().run(asyncio.run, main())
         return found

@@ -20,7 +20,9 @@ from components.config.signature import SignatureSettings
 from components.engine.options import OWNED
 from components.image.modelcar_image import ModelcarImage, ModelcarImageArgs
 from components.kserve.model_service import ModelService, ModelServiceArgs
+from components.kserve.shared_runtime import SharedRuntime
 from components.manifests.service import REVISION
+from components.stack import translate
 from modelcar import fetching, locking, oci_names
 from modelcar.base import read_base
 from modelcar.errors import InputError
@@ -307,7 +309,7 @@ def test_without_a_lock_a_preview_shows_what_it_can(placement: str) -> None:
 
     def program() -> dict[str, pulumi.Output[Any]]:
         image = ModelcarImage("tiny-image", image_args(lock=None))
-        service = ModelService("tiny", ModelServiceArgs(image.storage_uri, stack(placement=placement)))
+        service = ModelService("tiny", service_args(image.storage_uri, stack(placement=placement)))
         return {"name": service.name, "storage_uri": service.storage_uri, "digest": image.digest}
 
     assert preview.run(program) == {"name": "tiny", "storage_uri": UNKNOWN, "digest": UNKNOWN}
@@ -333,13 +335,24 @@ def stack(**changes: Any) -> Settings:
     return Settings.model_validate({**values, **changes})
 
 
+def service_args(
+    uri: pulumi.Input[str], settings: Settings, kubeconfig: str | None = None
+) -> ModelServiceArgs:
+    """Return what the program makes of a stack's settings."""
+    made = pulumi.Output.from_input(kubeconfig) if kubeconfig else None
+    asked = translate.access(settings, made)
+    runtime = None
+    if settings.shared_runtime:
+        runtime = SharedRuntime(settings.shared_runtime, translate.shared_runtime(settings, asked))
+    return translate.service(settings, uri, None, runtime, asked)
+
+
 def declare_service(
     engine: Engine, uri: str = STORAGE_URI, kubeconfig: str | None = None, **changes: Any
 ) -> dict[str, Any]:
     def program() -> dict[str, pulumi.Output[Any]]:
         served = pulumi.Output.from_input(uri)
-        args = ModelServiceArgs(served, stack(**changes), kubeconfig=kubeconfig)
-        service = ModelService("tiny-service", args)
+        service = ModelService("tiny-service", service_args(served, stack(**changes), kubeconfig))
         return {name: getattr(service, name) for name in ("name", "namespace", "storage_uri")}
 
     return engine.run(program)

@@ -12,12 +12,12 @@ from unittest import mock
 import pulumi
 import pytest
 
-from components.config.kserve import KServeSettings
 from components.config.models import load_stack
 from components.image.model_lock import model_lock
 from components.kserve.kserve_platform import KServePlatform, KServePlatformArgs
-from components.kserve.model_service import ModelService, ModelServiceArgs
-from components.kserve.pull_access import PullAccess, PullAccessArgs
+from components.kserve.model_service import ModelService
+from components.kserve.pull_access import PullAccess
+from components.stack import translate
 from components.stack.preflight import node_disks, sizes
 from modelcar import locking
 from modelcar.errors import InputError
@@ -39,7 +39,7 @@ def up() -> Engine:
 
 def declare_kserve(engine: Engine, mode: Any = "Standard", **settings: Any) -> None:
     def program() -> dict[str, pulumi.Output[Any]]:
-        arguments = KServePlatformArgs(KServeSettings.model_validate(settings), mode)
+        arguments = KServePlatformArgs(mode=mode, **settings)
         return {"version": KServePlatform("kserve", arguments).version}
 
     engine.run(program)
@@ -50,7 +50,7 @@ def releases(engine: Engine) -> dict[str, Any]:
 
 
 def test_kserve_comes_with_modelcar_on_and_after_what_it_needs(up: Engine) -> None:
-    declare_kserve(up, modelcarMemory="20Mi")
+    declare_kserve(up, modelcar_memory="20Mi")
     found = releases(up)
     assert set(found) == {"cert-manager", "kserve-crd", "kserve"}
     storage = found["kserve"].inputs["values"]["kserve"]["storage"]
@@ -79,7 +79,7 @@ def test_a_preview_without_network_lets_no_chart_be_downloaded() -> None:
         engine = Engine(preview=preview)
 
         def program() -> dict[str, pulumi.Output[Any]]:
-            arguments = KServePlatformArgs(KServeSettings.model_validate({}), "Standard", unread=True)
+            arguments = KServePlatformArgs(unread=True)
             return {"version": KServePlatform("kserve", arguments).version}
 
         engine.run(program)
@@ -94,8 +94,9 @@ def declare_access(engine: Engine, **settings: Any) -> None:
     loaded = load(dev(registry="registry.example/models", **settings))
 
     def program() -> dict[str, pulumi.Output[Any]]:
-        access = PullAccess("pull-access", PullAccessArgs.of(loaded))
-        service = ModelService("svc", ModelServiceArgs(URI, loaded, access.service_account))
+        access = PullAccess("pull-access", translate.pull_access(loaded))
+        asked = translate.access(loaded, None)
+        service = ModelService("svc", translate.service(loaded, URI, access.service_account, None, asked))
         return {"account": access.service_account, "name": service.name}
 
     engine.run(program)

@@ -66,7 +66,7 @@ def test_the_policy_is_a_child_of_its_component() -> None:
     engine = Engine(preview=True)
 
     def program() -> dict[str, Any]:
-        policy = EgressPolicy("egress", EgressPolicyArgs("m", "models", egress()))
+        policy = EgressPolicy("egress", EgressPolicyArgs(service="m", namespace="models", settings=egress()))
         return {"name": policy.name}
 
     assert engine.run(program) == {"name": "m-egress"}

@@ -10,8 +10,9 @@ import pytest
 
 from components.cluster import existing
 from components.cluster.access import ClusterError
-from components.cluster.guard import explanation, guarded
-from components.kserve.model_service import ModelService, ModelServiceArgs
+from components.cluster.guard import ClusterAccess, explanation, guarded
+from components.kserve.model_service import ModelService
+from components.stack import translate
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.mocked_engine import DIGEST, Engine
 from tests.unit.test_components_settings import load
@@ -79,7 +80,9 @@ def test_the_cluster_is_asked_before_the_service_is_made(cluster: FakeCluster) -
     engine = Engine(preview=False)
 
     def program() -> dict[str, pulumi.Output[Any]]:
-        return {"name": ModelService("svc", ModelServiceArgs(f"oci://r.example/m@{DIGEST}", SETTINGS)).name}
+        asked = translate.access(SETTINGS, None)
+        args = translate.service(SETTINGS, f"oci://r.example/m@{DIGEST}", None, None, asked)
+        return {"name": ModelService("svc", args).name}
 
     engine.run(program)
     assert engine.the("InferenceService").before_create == ("absent-InferenceService-svc",)
@@ -96,7 +99,7 @@ def test_a_namespace_may_be_called_as_its_model() -> None:
 
     def program() -> dict[str, pulumi.Output[Any]]:
         for kind in ("Namespace", "NetworkPolicy", "ServingRuntime", "SharedRuntime", "InferenceService"):
-            guarded(kind, "assistant", SETTINGS)
+            guarded(kind, "assistant", ClusterAccess())
         return {}
 
     engine.run(program)

@@ -76,7 +76,8 @@ def test_the_policy_is_a_child_of_its_component() -> None:
     engine = Engine(preview=True)
 
     def program() -> dict[str, Any]:
-        return {"name": IngressPolicy("ingress", IngressPolicyArgs("m", "models", ingress())).name}
+        args = IngressPolicyArgs(service="m", namespace="models", settings=ingress())
+        return {"name": IngressPolicy("ingress", args).name}
 
     assert engine.run(program) == {"name": "m-ingress"}
     component, policy = engine.declared

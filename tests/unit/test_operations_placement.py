@@ -41,8 +41,8 @@ def tested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         outcomes = (Outcome("servingRuntime", "refused", "no"), Outcome("storageUriEnv", "works"))
         return Smoke("v0.19.0", outcomes, "storageUriEnv")
 
-    monkeypatch.setattr("components.cluster.smoke.smoke", run)
-    monkeypatch.setattr("components.cluster.probe_image.push_probe", lambda *_: "sha256:" + "0" * 64)
+    monkeypatch.setattr("components.cluster.placement.smoke", run)
+    monkeypatch.setattr("components.cluster.placement.push_probe", lambda *_: "sha256:" + "0" * 64)
     return runs
 
 
@@ -105,7 +105,7 @@ def test_none_that_works_is_told_with_every_reason(
     cluster: FakeCluster, tested: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcomes = (Outcome("servingRuntime", "ignored", "off"), Outcome("storageUris", "failed", "no pod"))
-    monkeypatch.setattr("components.cluster.smoke.smoke", lambda *_, **__: Smoke("", outcomes, None))
+    monkeypatch.setattr("components.cluster.placement.smoke", lambda *_, **__: Smoke("", outcomes, None))
     with pytest.raises(InputError, match=r"servingRuntime: off; storageUris: no pod"):
         ask()
 

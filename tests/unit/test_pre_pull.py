@@ -9,9 +9,10 @@ import pytest
 
 from components.cluster import rollout
 from components.cluster.access import ClusterError
-from components.kserve.pre_pull import PrePull, PrePullArgs
+from components.kserve.pre_pull import PrePull
 from components.manifests.pre_pull import daemon_set_spec
 from components.manifests.service import RESTRICTED
+from components.stack import translate
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_components_image_and_service import STORAGE_URI, stack
@@ -24,7 +25,9 @@ PATH = "/apis/apps/v1/namespaces/models/daemonsets/tiny-pre-pull"
 def declare(engine: Engine, **changes: Any) -> dict[str, Any]:
     def program() -> dict[str, pulumi.Output[Any]]:
         uri = pulumi.Output.from_input(STORAGE_URI)
-        made = PrePull("pre-pull", PrePullArgs(uri, stack(prePull=True, **changes), "puller"))
+        settings = stack(prePull=True, **changes)
+        args = translate.pre_pull(settings, uri, "puller", translate.access(settings, None))
+        made = PrePull("pre-pull", args)
         return {"uri": made.storage_uri}
 
     return engine.run(program)

@@ -12,8 +12,8 @@ from typing import Any, get_args
 from components.config.command_line import options, said
 from components.config.known_model import KnownModel
 from components.config.model_path import inside
+from components.config.model_spec import ModelSpec
 from components.config.problems import problem
-from components.config.settings import Settings
 from components.config.vllm_values import DEFAULT_RANK, Rank
 from modelcar.errors import Problem
 
@@ -31,7 +31,7 @@ _MERGE = (
 _PATTERNS = ("rank_pattern", "alpha_pattern")
 
 
-def _named(settings: Settings) -> Iterator[tuple[str, str]]:
+def _named(settings: ModelSpec) -> Iterator[tuple[str, str]]:
     """Yield each adapter's key and folder in the model."""
     for number, module in enumerate(settings.vllm.lora_modules if settings.vllm else ()):
         if module.path:
@@ -66,7 +66,7 @@ def _json(text: str) -> Any:
         return None
 
 
-def problems(settings: Settings) -> Iterator[Problem]:
+def problems(settings: ModelSpec) -> Iterator[Problem]:
     """Yield a rank among the server's own arguments that vLLM does not know."""
     rank = said(settings.server_args).get(_RANK_OPTION)
     if rank is not None and rank not in map(str, RANKS):
@@ -78,7 +78,7 @@ def problems(settings: Settings) -> Iterator[Problem]:
         )
 
 
-def unfit(settings: Settings, model: KnownModel) -> Iterator[Problem]:
+def unfit(settings: ModelSpec, model: KnownModel) -> Iterator[Problem]:
     """Yield what the model's adapters lack, and what vLLM refuses of them."""
     for key, folder in _named(settings):
         wanted = f"{folder}/{CONFIG}"
@@ -103,7 +103,7 @@ def unfit(settings: Settings, model: KnownModel) -> Iterator[Problem]:
                 yield problem(key, f"{folder}: {value}", allowed, fix)
 
 
-def _highest(settings: Settings) -> int:
+def _highest(settings: ModelSpec) -> int:
     typed = settings.vllm.max_lora_rank if settings.vllm else None
     text = said(settings.server_args).get(_RANK_OPTION) or ""
     return typed or (int(text) if text.isdecimal() else DEFAULT_RANK)
@@ -150,7 +150,7 @@ def _rank_faults(rank: int, highest: int) -> Iterator[tuple[str, str, str]]:
         yield f"rank {rank}, above maxLoraRank {highest}", f"maxLoraRank {enough} or more", fix
 
 
-def doubts(settings: Settings, model: KnownModel) -> Iterator[str]:
+def doubts(settings: ModelSpec, model: KnownModel) -> Iterator[str]:
     """Yield what cannot be checked, and what vLLM passes over."""
     for key, folder in _named(settings):
         path = f"{folder}/{CONFIG}"

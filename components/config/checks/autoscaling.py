@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from components.config.autoscaling import OF_PROMETHEUS, VLLM_METRICS, AutoscalingSettings, Trigger
+from components.config.model_spec import ModelSpec
 from components.config.problems import problem
-from components.config.settings import Settings
 from modelcar.errors import Problem
 
 #: Fields of a trigger by what they are needed for; the others have to be left out.
@@ -18,7 +18,7 @@ _NEEDED = {
 _POSSIBLE = {**dict.fromkeys(OF_PROMETHEUS, frozenset({"activation_threshold"})), "cron": frozenset()}
 
 
-def problems(settings: Settings) -> list[Problem]:
+def problems(settings: ModelSpec) -> list[Problem]:
     """Return what does not go together."""
     own = settings.autoscaling
     if own is None:
@@ -43,7 +43,7 @@ def _of_trigger(number: int, trigger: Trigger) -> Iterator[Problem]:
         yield problem(key, trigger.threshold, "a share of the cache, above 0 and at most 1", fix)
 
 
-def _of_all(settings: Settings, own: AutoscalingSettings) -> Iterator[Problem]:
+def _of_all(settings: ModelSpec, own: AutoscalingSettings) -> Iterator[Problem]:
     key = "autoscaling"
     if settings.deployment_mode != "Standard":
         value = f"set, in deployment mode {settings.deployment_mode}, which has an autoscaler of its own"

@@ -10,8 +10,8 @@ from typing import Any
 from components.config.command_line import document, said, variables
 from components.config.fields import Refused
 from components.config.known_model import KnownModel
+from components.config.model_spec import ModelSpec
 from components.config.problems import problem
-from components.config.settings import Settings
 from components.config.vllm import parsed
 from modelcar.errors import Problem
 
@@ -29,7 +29,7 @@ _LENGTHS = (
 _DONE = frozenset({"su", "longrope", "llama3"})
 
 
-def problems(settings: Settings) -> Iterator[Problem]:
+def problems(settings: ModelSpec) -> Iterator[Problem]:
     """Yield what is wrong with a length or an override among the server's own arguments."""
     text = said(settings.server_args).get(OPTION)
     if text is not None:
@@ -48,7 +48,7 @@ def problems(settings: Settings) -> Iterator[Problem]:
         )
 
 
-def effective_config(settings: Settings, config: Mapping[str, Any]) -> Mapping[str, Any]:
+def effective_config(settings: ModelSpec, config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a model's configuration with what `--hf-overrides` changes of it."""
     try:
         changes = document(settings.server_args, OVERRIDES)
@@ -80,7 +80,7 @@ def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return text if isinstance(text, dict) and text else config
 
 
-def wanted(settings: Settings) -> tuple[str, int] | None:
+def wanted(settings: ModelSpec) -> tuple[str, int] | None:
     """Return the key and the tokens that a stack asks for; None where it leaves them to vLLM."""
     length: int | str | None = settings.vllm.max_model_len if settings.vllm else None
     if length is not None:
@@ -90,7 +90,7 @@ def wanted(settings: Settings) -> tuple[str, int] | None:
     return ("serverArgs", length) if isinstance(length, int) else None
 
 
-def _beyond(settings: Settings, model: KnownModel) -> tuple[str, int, int] | None:
+def _beyond(settings: ModelSpec, model: KnownModel) -> tuple[str, int, int] | None:
     """Return key, tokens and the longest, where more is asked for than the model was made for."""
     asked = wanted(settings)
     limits = longest(text_part(effective_config(settings, model.config)))
@@ -99,11 +99,11 @@ def _beyond(settings: Settings, model: KnownModel) -> tuple[str, int, int] | Non
     return (*asked, max(limits))
 
 
-def _allowed(settings: Settings) -> bool:
+def _allowed(settings: ModelSpec) -> bool:
     return variables(settings.server_env).get(ALLOW_LONG, "").strip().lower() in {"1", "true"}
 
 
-def unfit(settings: Settings, model: KnownModel) -> Iterator[Problem]:
+def unfit(settings: ModelSpec, model: KnownModel) -> Iterator[Problem]:
     """Yield a length that vLLM would refuse for this model."""
     found = _beyond(settings, model)
     if found is None or _allowed(settings):
@@ -131,7 +131,7 @@ def _stretched(config: Mapping[str, Any], factor: int) -> dict[str, Any]:
     return {"text_config": changes} if text is not config else changes
 
 
-def doubts(settings: Settings, model: KnownModel) -> Iterator[str]:
+def doubts(settings: ModelSpec, model: KnownModel) -> Iterator[str]:
     """Yield what a reviewer should know of a length beyond the model's."""
     found = _beyond(settings, model)
     if found and _allowed(settings):

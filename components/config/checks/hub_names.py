@@ -15,8 +15,8 @@ from components.config.checks.context_length import effective_config
 from components.config.command_line import document, options, variables
 from components.config.known_model import KnownModel
 from components.config.model_path import MODEL_PATH, inside
+from components.config.model_spec import ModelSpec
 from components.config.problems import problem
-from components.config.settings import Settings
 from modelcar.choosing import PICKLE_SUFFIXES
 from modelcar.errors import Problem
 from modelcar.layouts import CONFIG, PARAMS
@@ -54,7 +54,7 @@ class _Name(NamedTuple):
     weights: bool = False
 
 
-def _in_arguments(settings: Settings) -> Iterator[_Name]:
+def _in_arguments(settings: ModelSpec) -> Iterator[_Name]:
     arguments = settings.server_args
     for option, values in options(arguments):
         if option in _OPTIONS and values and _is_model(option, values[0]):
@@ -81,13 +81,13 @@ def _is_of_a_hub(value: str) -> bool:
     return not value.startswith(("/", "~", "./", "../")) and "://" not in value
 
 
-def _cache(settings: Settings) -> str | None:
+def _cache(settings: ModelSpec) -> str | None:
     """Return the variable that names a cache, in which the server's image may have a hub's model."""
     there = variables(settings.server_env)
     return next((name for name in _CACHES if name in there), None)
 
 
-def problems(settings: Settings) -> Iterator[Problem]:
+def problems(settings: ModelSpec) -> Iterator[Problem]:
     """Yield names of a hub's models among the arguments."""
     try:
         document(settings.server_args, _DRAFT)
@@ -110,7 +110,7 @@ def problems(settings: Settings) -> Iterator[Problem]:
             )
 
 
-def unfit(settings: Settings, model: KnownModel) -> Iterator[Problem]:
+def unfit(settings: ModelSpec, model: KnownModel) -> Iterator[Problem]:
     """Yield folders that the model does not have, and hub's models that its own files name."""
     for name in _in_arguments(settings):
         yield from _absent("serverArgs", name, model)
@@ -153,7 +153,7 @@ def _has_weights(folder: str, model: KnownModel) -> bool:
     return any(path.startswith(f"{folder}/") and path.lower().endswith(weights) for path in model.files)
 
 
-def _in_config(settings: Settings, model: KnownModel) -> Iterator[_Name]:
+def _in_config(settings: ModelSpec, model: KnownModel) -> Iterator[_Name]:
     config = model.config
     speculators = config.get("speculators_config")
     verifier = speculators.get("verifier") if isinstance(speculators, dict) else None
@@ -168,7 +168,7 @@ def _in_config(settings: Settings, model: KnownModel) -> Iterator[_Name]:
             yield _Name(f"config.json, {key},", value, config=True, weights=True)
 
 
-def _loads_code(settings: Settings) -> bool:
+def _loads_code(settings: ModelSpec) -> bool:
     last = False
     for option, _ in options(settings.server_args):
         if option in {"--trust-remote-code", "--no-trust-remote-code"}:
@@ -192,7 +192,7 @@ def _foreign_code(model: KnownModel) -> Iterator[Problem]:
             )
 
 
-def doubts(settings: Settings, model: KnownModel) -> Iterator[str]:
+def doubts(settings: ModelSpec, model: KnownModel) -> Iterator[str]:
     """Yield names that only a cache in the server's image could have."""
     cache = _cache(settings)
     if cache is None:

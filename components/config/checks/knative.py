@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from components.config.model_spec import ModelSpec
 from components.config.problems import problem
-from components.config.settings import Settings
 from modelcar.errors import Problem
 
 
-def problems(settings: Settings) -> list[Problem]:
+def problems(settings: ModelSpec) -> list[Problem]:
     """Return what does not go together."""
     if settings.knative is None or settings.deployment_mode == "Knative":
         return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from components.config.model_spec import ModelSpec
 from components.config.problems import problem
 from components.config.settings import Settings
 from components.config.stack import Stack
@@ -79,15 +80,16 @@ def _shared_runtimes(models: Sequence[Settings]) -> Iterator[Problem]:
             found = f"{runtime}, which a model's own ServingRuntime may be called"
             yield problem(_key(number, "sharedRuntime"), found, "a name that is no serviceName", "rename it")
         other = first.setdefault(runtime, settings)
-        differing = [
-            str(Settings.model_fields[key].alias)
-            for key in RUNTIME_KEYS
-            if getattr(settings, key) != getattr(other, key)
-        ]
+        differing = [str(Settings.model_fields[key].alias) for key in runtime_differences(settings, other)]
         if differing:
             found = f"{runtime}, and {', '.join(differing)} differ from model {other.key}'s"
             fix = "make them equal, or leave sharedRuntime out of one"
             yield problem(_key(number, "sharedRuntime"), found, "models that these are equal for", fix)
+
+
+def runtime_differences(one: ModelSpec, other: ModelSpec) -> list[str]:
+    """Return what two models say differently of a ServingRuntime that they share, by Python's names."""
+    return [key for key in RUNTIME_KEYS if getattr(one, key) != getattr(other, key)]
 
 
 def _pools(stack: Stack) -> Iterator[Problem]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from components.config.model_spec import ModelSpec
 from components.config.problems import problem
 from components.config.scheduling import POOL_LABEL, NodeRequirement, Toleration
-from components.config.settings import Settings
 from modelcar.errors import Problem
 
 #: Owners of labels and annotations that KServe, Knative and this program set on pods; `app` selects them.
@@ -19,7 +19,7 @@ RESERVED = (
 )
 
 
-def problems(settings: Settings) -> Iterator[Problem]:
+def problems(settings: ModelSpec) -> Iterator[Problem]:
     """Yield what Kubernetes would refuse, and what the program or KServe says itself."""
     said = settings.scheduling
     for number, entry in enumerate(said.tolerations):
@@ -33,7 +33,7 @@ def problems(settings: Settings) -> Iterator[Problem]:
             value, fix = f"{spread.topology_key} with {spread.when_unsatisfiable}, twice", "take one out"
             yield problem(f"scheduling.topologySpread[{number}]", value, "each once", fix)
         seen.append(one)
-    if settings.google is not None and POOL_LABEL in said.node_selector:
+    if settings.pool_name is not None and POOL_LABEL in said.node_selector:
         yield problem(
             "scheduling.nodeSelector",
             f"{POOL_LABEL}, which modelcar:google sets to the model's pool",

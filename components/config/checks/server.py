@@ -7,23 +7,23 @@ import re
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
+from components.config.model_spec import ModelSpec
 from components.config.problems import problem
 from components.config.quantities import quantity
 from components.config.server import RESERVED_ENV, USER_VARIABLES
-from components.config.settings import Settings
 from modelcar.errors import Problem
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def _cpu(settings: Settings) -> Problem | None:
+def _cpu(settings: ModelSpec) -> Problem | None:
     if settings.cpu_limit and quantity(settings.cpu_limit) < quantity(settings.cpu):
         value = f"{settings.cpu_limit}, below the request modelcar:cpu {settings.cpu}"
         return problem("cpuLimit", value, "at least modelcar:cpu", "raise cpuLimit or lower cpu")
     return None
 
 
-def _environment(settings: Settings) -> Problem | None:
+def _environment(settings: ModelSpec) -> Problem | None:
     for number, entry in enumerate(settings.server_env, start=1):
         name, separator, text = entry.partition("=")
         if not separator or not _VARIABLE.fullmatch(name):
@@ -40,13 +40,13 @@ def _environment(settings: Settings) -> Problem | None:
     return None
 
 
-def _host_paths(settings: Settings) -> Problem | None:
+def _host_paths(settings: ModelSpec) -> Problem | None:
     for path in settings.server_host_paths:
         below_root = path.startswith("/") and posixpath.normpath(path).strip("/")
         if not below_root or ".." in PurePosixPath(path).parts:
             return problem("serverHostPaths", path, "absolute paths below /", "give the folder's full path")
     # The embedded platform's registry speaks plain HTTP; its node is the machine with those folders.
-    if settings.server_host_paths and settings.gpu_count and not settings.registry_insecure:
+    if settings.server_host_paths and settings.gpu_count and not settings.on_this_machine:
         value = f"{len(settings.server_host_paths)} folders on a stack with GPUs"
         fix = "put the server into serverImage instead"
         return problem("serverHostPaths", value, "[] but on the local stack", fix)
@@ -57,7 +57,7 @@ def _host_paths(settings: Settings) -> Problem | None:
 _OWN_FOLDERS = ("/dev", "/mnt", "/proc", "/sys", "/tmp")  # noqa: S108
 
 
-def _writable_paths(settings: Settings) -> Problem | None:
+def _writable_paths(settings: ModelSpec) -> Problem | None:
     taken = [*_OWN_FOLDERS, *settings.server_host_paths]
     for path in settings.server_writable_paths:
         folder = PurePosixPath(path)
@@ -74,7 +74,7 @@ def _writable_paths(settings: Settings) -> Problem | None:
     return None
 
 
-def _templates(settings: Settings) -> Problem | None:
+def _templates(settings: ModelSpec) -> Problem | None:
     # KServe runs a ServingRuntime's whole container through Go templates ({{.Name}}).
     expanded = {
         "serverCommand": settings.server_command,
@@ -94,7 +94,7 @@ def _templates(settings: Settings) -> Problem | None:
 
 
 #: All of them.
-CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
+CHECKS: tuple[Callable[[ModelSpec], Problem | None], ...] = (
     _cpu,
     _environment,
     _host_paths,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from components.config.model_spec import ModelSpec
 from components.config.problems import problem
-from components.config.settings import Settings
 from modelcar.errors import Problem
 
 
-def _hostname(settings: Settings) -> Problem | None:
+def _hostname(settings: ModelSpec) -> Problem | None:
     # KServe names hosts `<name>-predictor-<namespace>`, each a DNS label (RFC 1123).
     label = f"{settings.service_name}-predictor-{settings.namespace}"
     if len(label) <= 63:
@@ -18,14 +18,14 @@ def _hostname(settings: Settings) -> Problem | None:
     return problem("serviceName", value, "63 characters at most", "shorten serviceName or namespace")
 
 
-def _replicas(settings: Settings) -> Problem | None:
+def _replicas(settings: ModelSpec) -> Problem | None:
     if settings.max_replicas < max(settings.min_replicas, 1):
         value = f"{settings.max_replicas}, below minReplicas {settings.min_replicas}"
         return problem("maxReplicas", value, "at least minReplicas", "raise maxReplicas or lower minReplicas")
     return None
 
 
-def _rollout(settings: Settings) -> Problem | None:
+def _rollout(settings: ModelSpec) -> Problem | None:
     if settings.rollout != "auto" and settings.deployment_mode != "Standard":
         value = (
             f"{settings.rollout} in deployment mode {settings.deployment_mode}, which has its own revisions"
@@ -34,7 +34,7 @@ def _rollout(settings: Settings) -> Problem | None:
     return None
 
 
-def _canary(settings: Settings) -> Problem | None:
+def _canary(settings: ModelSpec) -> Problem | None:
     if settings.canary_traffic_percent is not None and settings.deployment_mode == "Standard":
         value = f"{settings.canary_traffic_percent} in deployment mode Standard, which splits no traffic"
         fix = "remove it; or set deploymentMode Knative on a new service; or split traffic between two stacks"
@@ -42,7 +42,7 @@ def _canary(settings: Settings) -> Problem | None:
     return None
 
 
-def _scale_to_zero(settings: Settings) -> Problem | None:
+def _scale_to_zero(settings: ModelSpec) -> Problem | None:
     if settings.min_replicas == 0 and settings.deployment_mode == "Standard" and not settings.autoscaling:
         value = "0 in deployment mode Standard, where the HorizontalPodAutoscaler makes it 1"
         allowed = "1 or more, or deploymentMode Knative, or modelcar:autoscaling (KEDA)"
@@ -50,7 +50,7 @@ def _scale_to_zero(settings: Settings) -> Problem | None:
     return None
 
 
-def _storage_uris(settings: Settings) -> Problem | None:
+def _storage_uris(settings: ModelSpec) -> Problem | None:
     if settings.placement == "storageUris" and settings.deployment_mode != "Standard":
         value = f"storageUris in deployment mode {settings.deployment_mode}"
         fix = "use servingRuntime, which works in every mode"
@@ -59,7 +59,7 @@ def _storage_uris(settings: Settings) -> Problem | None:
 
 
 #: All of them.
-CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
+CHECKS: tuple[Callable[[ModelSpec], Problem | None], ...] = (
     _hostname,
     _replicas,
     _rollout,

@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from components.config.checks.drivers import vllm_release
+from components.config.model_spec import ModelSpec
 from components.config.problems import problem
-from components.config.settings import Settings
 from modelcar.errors import Problem
 
 #: vLLM's own argument, and the first release that has it: https://github.com/vllm-project/vllm/pull/36666
@@ -28,7 +28,7 @@ SINCE = (0, 18, 0)
 TEARDOWN = 20
 
 
-def problems(settings: Settings) -> Iterator[Problem]:
+def problems(settings: ModelSpec) -> Iterator[Problem]:
     """Yield what cannot be in this order, or does not end in time."""
     said = settings.termination
     if settings.deployment_mode != "Standard":
@@ -74,7 +74,7 @@ def problems(settings: Settings) -> Iterator[Problem]:
             )
 
 
-def doubts(settings: Settings) -> Iterator[str]:
+def doubts(settings: ModelSpec) -> Iterator[str]:
     """Yield what a reviewer should know of a server that cannot finish what it has begun."""
     release = vllm_release(settings.server_image)
     if settings.runtime == "vllm" and release and release < SINCE:
@@ -84,7 +84,7 @@ def doubts(settings: Settings) -> Iterator[str]:
         )
 
 
-def takes_drain_argument(settings: Settings) -> bool:
+def takes_drain_argument(settings: ModelSpec) -> bool:
     """Tell whether the server has the argument, and finishes what it has begun by itself."""
     if settings.runtime != "vllm" or settings.deployment_mode != "Standard":
         return False
@@ -92,7 +92,7 @@ def takes_drain_argument(settings: Settings) -> bool:
     return release is None or release >= SINCE
 
 
-def drain_said(settings: Settings) -> str | None:
+def drain_said(settings: ModelSpec) -> str | None:
     """Return the value that the stack's own arguments give; empty where the value is missing."""
     for number, argument in enumerate(settings.server_args):
         name, separator, value = argument.partition("=")
@@ -102,6 +102,6 @@ def drain_said(settings: Settings) -> str | None:
     return None
 
 
-def _keys(settings: Settings) -> list[str]:
+def _keys(settings: ModelSpec) -> list[str]:
     said = settings.termination
     return [str(type(said).model_fields[name].alias) for name in sorted(said.model_fields_set)]

@@ -16,17 +16,25 @@ from components.config.checks import (
     termination,
     vllm,
 )
+from components.config.model_spec import ModelSpec
 from components.config.settings import Settings
 from modelcar.errors import Problem
 
-_CHECKS = (*image.CHECKS, *service.CHECKS, *server.CHECKS, *cluster.CHECKS)
 _SECTIONS = (vllm, scheduling, termination, kernels, autoscaling, knative)
+
+
+def spec_problems(spec: ModelSpec) -> list[Problem]:
+    """Return what is wrong with a model as a cluster gets it, whatever its image and its stack."""
+    checks = (*service.CHECKS, *server.CHECKS)
+    found = [one for check in checks if (one := check(spec)) is not None]
+    return found + [one for section in _SECTIONS for one in section.problems(spec)]
 
 
 def all_problems(settings: Settings) -> list[Problem]:
     """Return everything that is wrong with a model's settings taken together."""
-    found = [one for check in _CHECKS if (one := check(settings)) is not None]
-    found += [one for section in _SECTIONS for one in section.problems(settings)]
+    checks = (*image.CHECKS, *cluster.CHECKS)
+    found = [one for check in checks if (one := check(settings)) is not None]
+    found += spec_problems(settings)
     if settings.google:
         found += google.problems(settings, settings.google)
     if settings.signature:

@@ -12,8 +12,8 @@ from fnmatch import fnmatchcase
 from components.config.checks import adapters, context_length, hub_names, vocabulary
 from components.config.command_line import said
 from components.config.known_model import KnownModel
+from components.config.model_spec import ModelSpec
 from components.config.problems import problem
-from components.config.settings import Settings
 from components.config.vllm import VllmSettings
 from components.config.vllm_arguments import flag, parallel, vllm_arguments
 from modelcar.errors import Problem
@@ -36,7 +36,7 @@ _LOADED = {
 _ANY = ("*.safetensors", "lock the model's safetensors")
 
 
-def problems(settings: Settings) -> Iterator[Problem]:
+def problems(settings: ModelSpec) -> Iterator[Problem]:
     """Yield what vLLM would refuse at its start, as far as settings alone tell."""
     if settings.runtime == "custom":
         if settings.vllm:
@@ -60,8 +60,8 @@ def problems(settings: Settings) -> Iterator[Problem]:
     yield from _split(settings)
 
 
-def _split(settings: Settings) -> Iterator[Problem]:
-    typed = settings.vllm or VllmSettings.model_validate({})
+def _split(settings: ModelSpec) -> Iterator[Problem]:
+    typed = settings.vllm or VllmSettings()
     parts = parallel(settings.server_args)
     own = {"--tensor-parallel-size": typed.tensor_parallel_size}
     own["--pipeline-parallel-size"] = typed.pipeline_parallel_size
@@ -105,7 +105,7 @@ def _adapters(typed: VllmSettings) -> Iterator[Problem]:
         yield problem("vllm.maxLoraRank", "set without loraModules", "both, or neither", "remove it")
 
 
-def unfit(settings: Settings, model: KnownModel) -> Iterator[Problem]:
+def unfit(settings: ModelSpec, model: KnownModel) -> Iterator[Problem]:
     """Yield what does not fit the model itself."""
     if settings.runtime != "vllm":
         return
@@ -128,7 +128,7 @@ def unfit(settings: Settings, model: KnownModel) -> Iterator[Problem]:
     yield from vocabulary.unfit(settings, model)
 
 
-def _unreadable(settings: Settings, model: KnownModel) -> Iterator[Problem]:
+def _unreadable(settings: ModelSpec, model: KnownModel) -> Iterator[Problem]:
     """A lock of any layout may hold what vLLM does not find by itself."""
     elsewhere = {"--hf-config-path", "--config-format"} & said(settings.server_args).keys()
     if model.files and not model.has_config and not elsewhere:
@@ -141,7 +141,7 @@ def _unreadable(settings: Settings, model: KnownModel) -> Iterator[Problem]:
         )
 
 
-def _unloadable(settings: Settings, model: KnownModel) -> Iterator[Problem]:
+def _unloadable(settings: ModelSpec, model: KnownModel) -> Iterator[Problem]:
     """Yield the loader that would find nothing in the model's image."""
     loader = settings.vllm.load_format if settings.vllm else None
     if loader in {None, "auto", "hf"} or not model.complete:
@@ -154,7 +154,7 @@ def _unloadable(settings: Settings, model: KnownModel) -> Iterator[Problem]:
         yield problem("vllm.loadFormat", value, f"{fitting}, or such files", f"remove it, or {fix}")
 
 
-def doubts(settings: Settings, model: KnownModel) -> Iterator[str]:
+def doubts(settings: ModelSpec, model: KnownModel) -> Iterator[str]:
     """Yield what a reviewer should know of the server's arguments and the model, and what stops nothing."""
     if settings.runtime == "vllm":
         yield from context_length.doubts(settings, model)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from components.config.command_line import variables
 from components.config.known_model import KnownModel
 from components.config.model_path import MODEL_PATH, inside
+from components.config.model_spec import ModelSpec
 from components.config.problems import problem
-from components.config.settings import Settings
 from modelcar.errors import Problem
 
 FILE = "o200k_base.tiktoken"
@@ -26,11 +26,11 @@ _LOCK_IT = (
 )
 
 
-def _needed(settings: Settings, model: KnownModel) -> bool:
+def _needed(settings: ModelSpec, model: KnownModel) -> bool:
     return settings.runtime == "vllm" and model.config.get("model_type") == "gpt_oss"
 
 
-def unfit(settings: Settings, model: KnownModel) -> Iterator[Problem]:
+def unfit(settings: ModelSpec, model: KnownModel) -> Iterator[Problem]:
     """Yield a folder of the model that is to have the vocabulary, and has not."""
     base = variables(settings.server_env).get(BASE)
     if base is None or not _needed(settings, model):
@@ -51,7 +51,7 @@ def unfit(settings: Settings, model: KnownModel) -> Iterator[Problem]:
     )
 
 
-def doubts(settings: Settings, model: KnownModel) -> Iterator[str]:
+def doubts(settings: ModelSpec, model: KnownModel) -> Iterator[str]:
     """Yield that the server downloads it, where nobody said where it is."""
     if not _needed(settings, model) or {BASE, _CACHE} & variables(settings.server_env).keys():
         return

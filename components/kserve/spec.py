@@ -1,0 +1,156 @@
+"""From a component's arguments to what manifests are made of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from typing import Annotated, Any
+
+import pulumi
+from pydantic import TypeAdapter, ValidationError
+
+from components.config.checks.together import spec_problems
+from components.config.explain import explained
+from components.config.fields import Label
+from components.config.model_spec import ModelSpec
+from components.config.probes import ProbesSettings
+from components.config.problems import NAMESPACE
+from components.config.server import ServerSettings
+from components.config.termination import TerminationSettings
+from components.config.vllm import VllmSettings
+from components.engine.inputs import checked
+from components.kserve.server import CustomServer, ServerResources, VllmServer
+from modelcar.errors import InputError, Problem
+
+#: Arguments of components, by the settings of a stack that say the same.
+_ARGUMENTS = {
+    "serviceName": "name",
+    "servedModelName": "server.served_model_name",
+    "serverImage": "server.image",
+    "serverCommand": "server.command",
+    "serverArgs": "server.args",
+    "serverEnv": "server.env",
+    "serverPort": "server.port",
+    "serverHostPaths": "server.host_paths",
+    "serverWritablePaths": "server.writable_paths",
+    "healthPath": "server.health_path",
+    "vllm": "server",
+    "kernels": "server.kernels",
+    "runtime": "server",
+    "gpuCount": "resources.gpus",
+    "cpu": "resources.cpu",
+    "cpuLimit": "resources.cpu_limit",
+    "memory": "resources.memory",
+    "sharedMemory": "resources.shared_memory",
+    "minReplicas": "replicas.min",
+    "maxReplicas": "replicas.max",
+    "idle": "replicas.idle",
+    "rollout": "replicas.rollout",
+    "canaryTrafficPercent": "replicas.canary_traffic_percent",
+}
+
+_NAMESPACE: TypeAdapter[str] = TypeAdapter(Annotated[str, Label])
+
+
+def model_spec(
+    server: VllmServer | CustomServer,
+    resources: ServerResources,
+    probes: ProbesSettings,
+    termination: TerminationSettings,
+    *,
+    namespace: Any = None,
+    **more: Any,
+) -> ModelSpec:
+    """Return a model as manifests need it.
+
+    Args:
+        server, resources, probes, termination: as the components have them.
+        namespace: where it is known.
+        more: fields of ModelSpec.
+
+    Raises:
+        modelcar.errors.InputError: with everything that is wrong, by the arguments' names.
+    """
+    values = server_fields(server, resources) | {"probes": probes, "termination": termination} | more
+    if isinstance(namespace, str):
+        values["namespace"] = namespace
+    try:
+        spec = ModelSpec.model_validate(values, by_name=True)
+    except ValidationError as error:
+        raise InputError(list(as_arguments(explained(error, ModelSpec)))) from None
+    if problems := spec_problems(spec):
+        raise InputError(list(as_arguments(problems)))
+    return spec
+
+
+def server_fields(server: VllmServer | CustomServer, resources: ServerResources) -> dict[str, Any]:
+    """Return the fields of ModelSpec that a server and what it asks for come to."""
+    found: dict[str, Any] = {
+        "runtime": "custom",
+        "server_image": server.image,
+        "server_command": server.command,
+        "server_args": server.args,
+        "server_env": tuple(f"{name}={value}" for name, value in server.env.items()),
+        "server_host_paths": server.host_paths,
+        "server_writable_paths": server.writable_paths,
+        "server_port": server.port,
+        "health_path": server.health_path,
+        "served_model_name": server.served_model_name,
+        "gpu_count": resources.gpus,
+        "cpu": resources.cpu,
+        "cpu_limit": resources.cpu_limit,
+        "memory": resources.memory,
+        "shared_memory": resources.shared_memory,
+    }
+    if isinstance(server, VllmServer):
+        typed = {
+            name: getattr(server, name) for name in server.model_fields_set & VllmSettings.model_fields.keys()
+        }
+        found |= {"runtime": "vllm", "vllm": VllmSettings(**typed) if typed else None}
+        if "kernels" in server.model_fields_set:
+            found["kernels"] = server.kernels
+    return found
+
+
+def as_arguments(problems: Iterable[Problem]) -> Iterable[Problem]:
+    """Yield the same problems, with the names that a program has for what is wrong."""
+    for one in problems:
+        head, dot, rest = one.key.removeprefix(f"{NAMESPACE}:").partition(".")
+        name, bracket, place = head.partition("[")
+        told = _ARGUMENTS.get(name) or _snake(name)
+        yield Problem(f"{told}{bracket}{place}{dot}{_snake(rest)}", one.value, one.allowed, one.fix)
+
+
+def checked_namespace(namespace: pulumi.Input[str]) -> pulumi.Input[str]:
+    """Return a namespace's name, checked as soon as it is known.
+
+    Raises:
+        modelcar.errors.InputError: Kubernetes would refuse it.
+    """
+    return checked(namespace, _check_namespace)
+
+
+def identity(namespace: pulumi.Input[str], name: str, imports: Collection[str]) -> str:
+    """Return what the provider knows an object by; only an import needs it.
+
+    Raises:
+        modelcar.errors.InputError: something is to be taken over, and its namespace is not known yet.
+    """
+    if isinstance(namespace, str):
+        return f"{namespace}/{name}"
+    if imports:
+        found = "an output of another resource, beside imports: what is taken over is there already"
+        raise InputError([Problem("namespace", found, "the namespace's name", "write it as text")])
+    return ""
+
+
+def _check_namespace(namespace: str) -> None:
+    try:
+        _NAMESPACE.validate_python(namespace)
+    except ValidationError as error:
+        [found] = explained(error, ServerSettings)
+        raise InputError([Problem("namespace", found.value, found.allowed, found.fix)]) from None
+
+
+def _snake(text: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text).lower() if text else text
