@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pulumi
 
-from components.google.cloud import GoogleCloud
 from components.stack import configuration, delivery, model, outcomes, outputs, preflight, promotion, summary
 from modelcar.base import read_base
 from modelcar.errors import InputError
@@ -28,8 +27,7 @@ async def main() -> None:
 
     registrations = outcomes.Registrations()
     # The registry, its reader, the cluster and its pools of GPU nodes, where they are Google's.
-    imports = stack.shared.import_existing
-    cloud = GoogleCloud("modelcar", stack.google, facts.disks, imports=imports) if stack.google else None
+    cloud = delivery.google(facts)
     try:
         await delivery.require_fit(facts, cloud)
     except InputError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import pulumi
 
@@ -12,6 +13,19 @@ from components.google import apis, cluster
 from components.google.node_account import NodeServiceAccount, NodeServiceAccountArgs
 from components.google.node_pool import GpuNodePool, GpuNodePoolArgs
 from components.google.registry import ModelRegistry, ModelRegistryArgs
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoogleCloudArgs:
+    """settings: as `modelcar:google` has them.
+
+    needs: what the disks of a pool's nodes have to hold, by the pool's name.
+    imports: kinds of the registry's parts that are there already.
+    """
+
+    settings: GoogleSettings
+    needs: Mapping[str, disk.DiskNeed] = field(default_factory=dict)
+    imports: Collection[str] = ()
 
 
 class GoogleCloud(pulumi.ComponentResource):
@@ -29,51 +43,62 @@ class GoogleCloud(pulumi.ComponentResource):
     cluster: cluster.Cluster
     node_account: pulumi.Output[str]
 
-    def __init__(
-        self,
-        name: str,
-        google: GoogleSettings,
-        needs: Mapping[str, disk.DiskNeed],
-        opts: pulumi.ResourceOptions | None = None,
-        *,
-        imports: Collection[str] = (),
-    ) -> None:
-        """Declare all of it.
-
-        Args:
-            imports: kinds of the registry's parts that are there already.
-            needs: what the disks of a pool's nodes have to hold, by the pool's name.
-        """
+    def __init__(self, name: str, args: GoogleCloudArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Declare all of it."""
         super().__init__("modelcar:google:GoogleCloud", name, None, opts)
+        google = args.settings
         labels = {"managed-by": "pulumi", "app": name, "stack": pulumi.get_stack().lower()}
         scanning = google.repository.vulnerability_scanning
         enabled = apis.enable(google.project, scanning=scanning, parent=self) if google.enable_apis else []
         own = pulumi.ResourceOptions(parent=self, depends_on=enabled)
 
+        reader: pulumi.Input[str]
         if google.nodes.service_account:
-            self.node_account = pulumi.Output.from_input(google.nodes.service_account)
+            reader = google.nodes.service_account
         else:
-            arguments = NodeServiceAccountArgs(google.project, name, google.nodes.image_streaming)
-            self.node_account = NodeServiceAccount(f"{name}-nodes", arguments, own).email
-        served = ModelRegistryArgs(google, self.node_account, labels, imports)
-        self.registry = ModelRegistry(f"{name}-registry", served, own)
+            account = NodeServiceAccountArgs(
+                project=google.project, purpose=name, image_streaming=google.nodes.image_streaming
+            )
+            reader = NodeServiceAccount(f"{name}-nodes", account, own).email
+        self.node_account = pulumi.Output.from_input(reader)
+        repository = ModelRegistryArgs(
+            project=google.project,
+            region=google.region,
+            reader=reader,
+            repository=google.repository,
+            protect=google.protect,
+            labels=labels,
+            imports=args.imports,
+        )
+        self.registry = ModelRegistry(f"{name}-registry", repository, own)
         if google.cluster.create:
-            arguments_ = cluster.NewClusterArgs(google, self.node_account, labels)
-            self.cluster = cluster.NewCluster(str(google.cluster.name), arguments_, own).cluster
+            made = cluster.NewClusterArgs(
+                project=google.project,
+                region=google.region,
+                location=str(google.location),
+                name=str(google.cluster.name),
+                service_account=self.node_account,
+                release_channel=google.cluster.release_channel,
+                authorized_networks=google.cluster.authorized_networks,
+                protect=google.protect,
+                labels=labels,
+            )
+            self.cluster = cluster.NewCluster(str(google.cluster.name), made, own).cluster
         else:
             self.cluster = cluster.adopted(google)
         self.pools = {}
         for nodes in google.all_pools:
             # The first one's name does not follow from its place in Google: its settings may be renamed.
             own_name = f"{name}-gpu" if nodes is google.nodes else f"{name}-gpu-{nodes.name}"
-            arguments__ = GpuNodePoolArgs(
-                google=google,
-                nodes=nodes,
+            pool = GpuNodePoolArgs(
+                project=google.project,
                 cluster=self.cluster.name,
                 location=self.cluster.location,
+                nodes=nodes,
                 service_account=self.node_account,
-                need=needs.get(nodes.name) or disk.need([]),
+                zones=google.zones_of(nodes),
+                need=args.needs.get(nodes.name),
                 labels=labels,
             )
-            self.pools[nodes.name] = GpuNodePool(own_name, arguments__, own)
+            self.pools[nodes.name] = GpuNodePool(own_name, pool, own)
         self.register_outputs({"registry": self.registry.path, "cluster": self.cluster.name})

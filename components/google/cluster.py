@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
@@ -99,13 +99,26 @@ def adopted(google: GoogleSettings) -> Cluster:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NewClusterArgs:
-    """google: the stack's settings; service_account: e-mail of the nodes' account; labels: for costs."""
+    """What the cluster is made of.
 
-    google: GoogleSettings
+    project, region: where its network is. location: of the cluster, that region or a zone of it.
+    name: of the cluster. service_account: e-mail that its nodes run as.
+    release_channel: that keeps it up to date.
+    authorized_networks: who may reach its control plane by address; by its DNS name where empty.
+    protect: refuse to delete it. labels: for costs.
+    """
+
+    project: pulumi.Input[str]
+    region: pulumi.Input[str]
+    location: pulumi.Input[str]
+    name: str
     service_account: pulumi.Input[str]
-    labels: dict[str, str]
+    release_channel: str = "REGULAR"
+    authorized_networks: Sequence[str] = ()
+    protect: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class NewCluster(pulumi.ComponentResource):
@@ -125,24 +138,23 @@ class NewCluster(pulumi.ComponentResource):
     def __init__(self, name: str, args: NewClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare network, way out, cluster and system nodes."""
         super().__init__("modelcar:google:NewCluster", name, None, opts)
-        google, labels = args.google, args.labels
         own = child(self, opts)
-        network, subnetwork = self._network(name, google, own)
+        network, subnetwork = self._network(name, args, own)
         created = gcp.container.Cluster(
             name,
-            **cluster_inputs(google, labels),
+            **cluster_inputs(args),
             network=network.id,
             subnetwork=subnetwork.id,
             # Of the pool that is removed at once; otherwise it would run as Compute Engine's default
             # account, which many organisations have switched off.
             node_config={"service_account": args.service_account, "oauth_scopes": [SCOPE]},
             opts=pulumi.ResourceOptions.merge(
-                own, pulumi.ResourceOptions(protect=google.protect, ignore_changes=["nodeConfig"])
+                own, pulumi.ResourceOptions(protect=args.protect, ignore_changes=["nodeConfig"])
             ),
         )
         system = gcp.container.NodePool(
             f"{name}-system",
-            project=google.project,
+            project=args.project,
             cluster=created.id,
             location=created.location,
             name="system",
@@ -159,12 +171,12 @@ class NewCluster(pulumi.ComponentResource):
                 "workload_metadata_config": {"mode": "GKE_METADATA"},
                 "shielded_instance_config": {"enable_secure_boot": True, "enable_integrity_monitoring": True},
                 "metadata": {"disable-legacy-endpoints": "true"},
-                "resource_labels": labels,
+                "resource_labels": {**args.labels},
             },
             opts=pulumi.ResourceOptions(parent=self, ignore_changes=["initialNodeCount", "nodeCount"]),
         )
         ready = pulumi.Output.all(created.name, system.id).apply(lambda values: str(values[0]))
-        if google.cluster.authorized_networks:
+        if args.authorized_networks:
             server = created.endpoint.apply(lambda host: f"https://{host}")
             authority = created.master_auth.apply(lambda auth: auth.cluster_ca_certificate or "")
         else:
@@ -174,15 +186,15 @@ class NewCluster(pulumi.ComponentResource):
         self.register_outputs({"name": ready, "location": created.location})
 
     def _network(
-        self, name: str, google: GoogleSettings, own: pulumi.ResourceOptions
+        self, name: str, args: NewClusterArgs, own: pulumi.ResourceOptions
     ) -> tuple[gcp.compute.Network, gcp.compute.Subnetwork]:
         network = gcp.compute.Network(
-            name, project=google.project, name=name, auto_create_subnetworks=False, opts=own
+            name, project=args.project, name=name, auto_create_subnetworks=False, opts=own
         )
         subnetwork = gcp.compute.Subnetwork(
             name,
-            project=google.project,
-            region=google.region,
+            project=args.project,
+            region=args.region,
             name=name,
             network=network.id,
             ip_cidr_range=NODES_CIDR,
@@ -194,12 +206,12 @@ class NewCluster(pulumi.ComponentResource):
             opts=own,
         )
         router = gcp.compute.Router(
-            name, project=google.project, region=google.region, name=name, network=network.id, opts=own
+            name, project=args.project, region=args.region, name=name, network=network.id, opts=own
         )
         gcp.compute.RouterNat(
             name,
-            project=google.project,
-            region=google.region,
+            project=args.project,
+            region=args.region,
             name=name,
             router=router.name,
             nat_ip_allocate_option="AUTO_ONLY",
@@ -209,14 +221,14 @@ class NewCluster(pulumi.ComponentResource):
         return network, subnetwork
 
 
-def cluster_inputs(google: GoogleSettings, labels: dict[str, str]) -> dict[str, Any]:
+def cluster_inputs(args: NewClusterArgs) -> dict[str, Any]:
     """Return the inputs of a created cluster, but for its network."""
-    networks = google.cluster.authorized_networks
+    networks = args.authorized_networks
     inputs: dict[str, Any] = {
-        "project": google.project,
-        "location": google.location,
-        "name": google.cluster.name,
-        "deletion_protection": google.protect,
+        "project": args.project,
+        "location": args.location,
+        "name": args.name,
+        "deletion_protection": args.protect,
         # GKE cannot make a cluster without nodes; the pool it comes with is removed at once.
         "remove_default_node_pool": True,
         "initial_node_count": 1,
@@ -227,8 +239,8 @@ def cluster_inputs(google: GoogleSettings, labels: dict[str, str]) -> dict[str, 
             "services_secondary_range_name": "services",
         },
         "private_cluster_config": {"enable_private_nodes": True},
-        "workload_identity_config": {"workload_pool": f"{google.project}.svc.id.goog"},
-        "release_channel": {"channel": google.cluster.release_channel},
+        "workload_identity_config": {"workload_pool": pulumi.Output.concat(args.project, ".svc.id.goog")},
+        "release_channel": {"channel": args.release_channel},
         "enable_shielded_nodes": True,
         "enable_legacy_abac": False,
         "control_plane_endpoints_config": {
@@ -236,7 +248,7 @@ def cluster_inputs(google: GoogleSettings, labels: dict[str, str]) -> dict[str, 
             "ip_endpoints_config": {"enabled": bool(networks)},
         },
         "security_posture_config": {"mode": "BASIC"},
-        "resource_labels": labels,
+        "resource_labels": {**args.labels},
     }
     if networks:
         blocks = [{"cidr_block": network, "display_name": "authorized"} for network in networks]

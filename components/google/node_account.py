@@ -19,11 +19,11 @@ STREAMING_ROLE = "roles/serviceusage.serviceUsageConsumer"
 SHORTEST_ID, LONGEST_ID = 6, 30
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NodeServiceAccountArgs:
     """project: its project; purpose: names it; image_streaming: whether nodes stream images."""
 
-    project: str
+    project: pulumi.Input[str]
     purpose: str
     image_streaming: bool = False
 

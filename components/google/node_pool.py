@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
 import pulumi_gcp as gcp
 
 from components.config import disk
-from components.config.google import GoogleSettings, NodeSettings
+from components.config.google import NodeSettings
 from components.engine.options import child
 from components.google.cluster import SCOPE
 
@@ -18,20 +19,26 @@ from components.google.cluster import SCOPE
 GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NO_SCHEDULE"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GpuNodePoolArgs:
-    """google: the stack's settings; nodes: the pool's own; cluster: id or name; service_account: e-mail.
+    """What the pool is made of.
 
-    location: of the cluster. need: what its disks have to hold.
+    project, location: of the cluster. cluster: id or name.
+    nodes: what they are, and how many.
+    service_account: e-mail that they run as.
+    zones: where they may be; those of `nodes`, or of the cluster, where None.
+    need: what their disks have to hold; what any node needs where None.
+    labels: for costs.
     """
 
-    google: GoogleSettings
-    nodes: NodeSettings
+    project: pulumi.Input[str]
     cluster: pulumi.Input[str]
     location: pulumi.Input[str]
+    nodes: NodeSettings
     service_account: pulumi.Input[str]
-    need: disk.DiskNeed
-    labels: dict[str, str]
+    zones: Sequence[str] | None = None
+    need: disk.DiskNeed | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class GpuNodePool(pulumi.ComponentResource):
@@ -49,14 +56,16 @@ class GpuNodePool(pulumi.ComponentResource):
         """Declare the pool."""
         super().__init__("modelcar:google:GpuNodePool", name, None, opts)
         nodes = args.nodes
-        self.disk_gb = nodes.disk_gb or args.need.disk
+        need = args.need or disk.need([])
+        zones = nodes.zones if args.zones is None else args.zones
+        self.disk_gb = nodes.disk_gb or need.disk
         pool = gcp.container.NodePool(
             name,
-            project=args.google.project,
+            project=args.project,
             cluster=args.cluster,
             location=args.location,
             name=nodes.name,
-            node_locations=list(args.google.zones_of(nodes)),
+            node_locations=list(zones) if zones or args.zones is not None else None,
             initial_node_count=0,
             autoscaling=gcp.container.NodePoolAutoscalingArgs(
                 total_min_node_count=nodes.min_nodes,
@@ -69,7 +78,7 @@ class GpuNodePool(pulumi.ComponentResource):
             upgrade_settings=gcp.container.NodePoolUpgradeSettingsArgs(
                 strategy="SURGE", max_surge=0, max_unavailable=1
             ),
-            node_config=node_config(args, self.disk_gb),
+            node_config=node_config(args, self.disk_gb, need),
             opts=pulumi.ResourceOptions.merge(
                 child(self, opts),
                 # The autoscaler owns the number of nodes.
@@ -100,7 +109,9 @@ def _faster_starts(nodes: NodeSettings) -> dict[str, Any]:
     return found
 
 
-def node_config(args: GpuNodePoolArgs, disk_gb: int) -> gcp.container.NodePoolNodeConfigArgs:
+def node_config(
+    args: GpuNodePoolArgs, disk_gb: int, need: disk.DiskNeed
+) -> gcp.container.NodePoolNodeConfigArgs:
     """Return what each node is."""
     nodes, container = args.nodes, gcp.container
     accelerator = container.NodePoolNodeConfigGuestAcceleratorArgs(
@@ -136,5 +147,5 @@ def node_config(args: GpuNodePoolArgs, disk_gb: int) -> gcp.container.NodePoolNo
         metadata={"disable-legacy-endpoints": "true"},
         labels={"modelcar.dev/gpu": nodes.gpu},
         # The policy pack holds the disk to this.
-        resource_labels={**args.labels, "modelcar-disk-need-gb": str(args.need.disk)},
+        resource_labels={**args.labels, "modelcar-disk-need-gb": str(need.disk)},
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import pulumi
 import pulumi_gcp as gcp
 
-from components.config.google import GoogleSettings
+from components.config.google import RepositorySettings
 from components.engine.options import child, imported
 
 #: Read images of one repository: https://cloud.google.com/artifact-registry/docs/access-control
@@ -21,18 +22,25 @@ CHANGEABLE = (
 DAY = 24 * 60 * 60
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelRegistryArgs:
     """What the repository is made of.
 
-    google: the stack's settings. labels: for costs.
+    project, region: where it is.
     reader: e-mail of the nodes' service account.
-    imports: kinds that are there already (`importExisting`).
+    repository: its name, and what is kept.
+    protect: refuse to delete it.
+    labels: for costs.
+    imports: kinds that are there already (Repository, RepositoryIamMember), and are taken over as they are;
+        they take plain values of project, region and reader.
     """
 
-    google: GoogleSettings
+    project: pulumi.Input[str]
+    region: pulumi.Input[str]
     reader: pulumi.Input[str]
-    labels: dict[str, str]
+    repository: RepositorySettings = field(default_factory=RepositorySettings)
+    protect: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
     imports: Collection[str] = ()
 
 
@@ -54,31 +62,38 @@ class ModelRegistry(pulumi.ComponentResource):
     ) -> None:
         """Declare the repository, or adopt it, and the grant on it."""
         super().__init__("modelcar:google:ModelRegistry", name, None, opts)
-        google = args.google
-        place = f"projects/{google.project}/locations/{google.region}/repositories/{google.repository.name}"
+        kept = args.repository
+        place = pulumi.Output.concat(
+            "projects/", args.project, "/locations/", args.region, "/repositories/", kept.name
+        )
+        # Only an import needs it, and takes no output.
+        known_as = f"projects/{args.project}/locations/{args.region}/repositories/{kept.name}"
         repository: gcp.artifactregistry.Repository
-        if google.repository.existing:
+        if kept.existing:
+            there: Any = place
+            if isinstance(args.project, str) and isinstance(args.region, str):
+                there = known_as
             repository = gcp.artifactregistry.Repository.get(
-                name, place, opts=pulumi.ResourceOptions(parent=self)
+                name, there, opts=pulumi.ResourceOptions(parent=self)
             )
         else:
             repository = gcp.artifactregistry.Repository(
                 name,
-                repository_inputs(google, args.labels),
+                repository_inputs(args),
                 opts=imported(
                     pulumi.ResourceOptions.merge(
-                        child(self, opts), pulumi.ResourceOptions(protect=google.protect)
+                        child(self, opts), pulumi.ResourceOptions(protect=args.protect)
                     ),
                     "Repository",
                     args.imports,
-                    place,
+                    known_as,
                     CHANGEABLE,
                 ),
             )
         reader = gcp.artifactregistry.RepositoryIamMember(
             f"{name}-reader",
-            project=google.project,
-            location=google.region,
+            project=args.project,
+            location=args.region,
             repository=repository.repository_id,
             role=READER,
             member=pulumi.Output.concat("serviceAccount:", args.reader),
@@ -86,25 +101,27 @@ class ModelRegistry(pulumi.ComponentResource):
                 child(self, opts),
                 "RepositoryIamMember",
                 args.imports,
-                f"{place} {READER} serviceAccount:{google.nodes.service_account}",
+                f"{known_as} {READER} serviceAccount:{args.reader}",
                 (),
             ),
         )
         # Tied to the grant: whoever gets the path can count on nodes being able to pull.
-        self.path = reader.id.apply(lambda _: google.registry)
+        self.path = pulumi.Output.all(args.region, args.project, reader.id).apply(
+            lambda found: f"{found[0]}-docker.pkg.dev/{found[1]}/{kept.name}"
+        )
         self.register_outputs({"path": self.path})
 
 
-def repository_inputs(google: GoogleSettings, labels: dict[str, str]) -> gcp.artifactregistry.RepositoryArgs:
+def repository_inputs(args: ModelRegistryArgs) -> gcp.artifactregistry.RepositoryArgs:
     """Return the inputs of the repository."""
     registry = gcp.artifactregistry
     policy, condition = registry.RepositoryCleanupPolicyArgs, registry.RepositoryCleanupPolicyConditionArgs
-    untagged = condition(tag_state="UNTAGGED", older_than=f"{google.repository.untagged_days * DAY}s")
-    scanning = "INHERITED" if google.repository.vulnerability_scanning else "DISABLED"
+    untagged = condition(tag_state="UNTAGGED", older_than=f"{args.repository.untagged_days * DAY}s")
+    scanning = "INHERITED" if args.repository.vulnerability_scanning else "DISABLED"
     return registry.RepositoryArgs(
-        project=google.project,
-        location=google.region,
-        repository_id=google.repository.name,
+        project=args.project,
+        location=args.region,
+        repository_id=args.repository.name,
         format="DOCKER",
         description="Modelcars: models as OCI images",
         docker_config=registry.RepositoryDockerConfigArgs(immutable_tags=True),
@@ -117,5 +134,5 @@ def repository_inputs(google: GoogleSettings, labels: dict[str, str]) -> gcp.art
         vulnerability_scanning_config=registry.RepositoryVulnerabilityScanningConfigArgs(
             enablement_config=scanning
         ),
-        labels=labels,
+        labels={**args.labels},
     )

@@ -11,14 +11,16 @@ import pulumi
 import pulumi_docker_build as docker_build
 
 from components.config.signature import SignatureSettings
+from components.engine.inputs import checked
 from components.engine.options import child, unknown
 from components.engine.threads import in_thread
 from components.image.delivery_plan import Delivery
 from modelcar import oci_names
-from modelcar.base import Base
+from modelcar.base import Base, read_base
 from modelcar.build_options import export_options, image_tag
+from modelcar.errors import InputError, Problem
 from modelcar.image import modelcar_image
-from modelcar.lock import LAYOUTS, Lock
+from modelcar.lock import LAYOUTS, Lock, read_lock
 from modelcar.manifest import Image
 from modelcar.oci_layout import context_of
 
@@ -29,14 +31,15 @@ NO_CONTEXT = "-"
 DOCKERFILE = "FROM weights\n"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelcarImageArgs:
     """What one image is made of.
 
-    lock: of the model; None in a preview before there is one.
-    base: the programs beside the weights.
-    registry: HOST[:PORT]/PATH to push to.
-    name: repository below it.
+    lock: of the model, or the path of a model.lock below the project; None in a preview before there is one.
+    registry: HOST[:PORT]/PATH to push to. The digest in a preview does not depend on it.
+    name: repository below it; the name of the lock's folder where None.
+    architecture: of the nodes.
+    base: the programs beside the weights; those of modelcar/base.lock where None.
     builder: name of the buildx builder; None for the default one.
     insecure: push over plain HTTP, for a registry on this machine.
     project: the program's folder.
@@ -49,10 +52,11 @@ class ModelcarImageArgs:
     builds: lets so many images be brought and built at the same time.
     """
 
-    lock: Lock | None
-    base: Base
-    registry: str
-    name: str
+    lock: Lock | str | Path | None
+    registry: pulumi.Input[str]
+    name: str | None = None
+    architecture: Literal["amd64", "arm64"] = "amd64"
+    base: Base | None = None
     builder: str | None = None
     insecure: bool = False
     project: Path = Path()
@@ -63,6 +67,29 @@ class ModelcarImageArgs:
     sbom: bool = True
     signature: SignatureSettings | None = None
     builds: asyncio.Semaphore | None = None
+
+    def resolved(self) -> Resolved:
+        """Return what of it is plain, read and checked.
+
+        Raises:
+            modelcar.errors.InputError: the lock is missing or wrong, or the repository has no name.
+        """
+        path = None if self.lock is None or isinstance(self.lock, Lock) else self.project / self.lock
+        lock = read_lock(path) if path else self.lock if isinstance(self.lock, Lock) else None
+        name = self.name or (path.parent.name if path else lock.name if lock else "")
+        if not oci_names.NAME.fullmatch(name):
+            allowed = "lower case, digits, and single . _ - between"
+            raise InputError([Problem("name", repr(name), allowed, "give the repository a name")])
+        return Resolved(lock, self.base or read_base(self.architecture), name)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What an image is made of, and the repository's name below the registry."""
+
+    lock: Lock | None
+    base: Base
+    name: str
 
 
 class ModelcarImage(pulumi.ComponentResource):
@@ -96,12 +123,18 @@ class ModelcarImage(pulumi.ComponentResource):
     ) -> None:
         """Declare the image."""
         super().__init__("modelcar:kserve:ModelcarImage", name, None, opts)
-        planned = modelcar_image(args.lock, args.base) if args.lock else None
+        made = args.resolved()
+        lock, repository = made.lock, made.name
+        registry = pulumi.Output.from_input(checked(args.registry, _check_registry))
+        planned = modelcar_image(lock, made.base) if lock else None
         predicted = pulumi.Output.from_input(planned.digest) if planned else unknown()
-        self.reference = predicted.apply(lambda digest: f"{args.registry}/{args.name}:{image_tag(digest)}")
+        self.reference = pulumi.Output.all(registry, predicted).apply(
+            lambda found: f"{found[0]}/{repository}:{image_tag(str(found[1]))}"
+        )
         export = export_options(planned, insecure=args.insecure)
         # A relative path: another checkout's preview must not show a change where there is none.
-        layout = LAYOUTS / f"{args.lock.name if args.lock else args.name}.oci"
+        layout = LAYOUTS / f"{lock.name if lock else repository}.oci"
+        hooks = _fetching(name, args, made, planned, layout, registry)
         image = docker_build.Image(
             name,
             context=docker_build.BuildContextArgs(
@@ -118,16 +151,14 @@ class ModelcarImage(pulumi.ComponentResource):
             exports=[docker_build.ExportArgs(raw=pulumi.Output.concat(export, ",name=", self.reference))],
             push=False,  # the export above pushes
             build_on_preview=False,
-            opts=pulumi.ResourceOptions.merge(
-                child(self, opts), pulumi.ResourceOptions(hooks=_fetching(name, args, planned, layout))
-            ),
+            opts=pulumi.ResourceOptions.merge(child(self, opts), pulumi.ResourceOptions(hooks=hooks)),
         )
-        self.digest = _signed(_pushed(image, planned), args)
-        self.storage_uri = self.digest.apply(
-            lambda found: oci_names.storage_uri(args.registry, args.name, found)
+        self.digest = _signed(_pushed(image, planned), args, made, registry)
+        self.storage_uri = pulumi.Output.all(registry, self.digest).apply(
+            lambda found: oci_names.storage_uri(str(found[0]), repository, str(found[1]))
         )
-        self.lock_digest = pulumi.Output.from_input(args.lock.digest) if args.lock else unknown()
-        self.size_bytes = pulumi.Output.from_input(args.lock.total_size if args.lock else 0)
+        self.lock_digest = pulumi.Output.from_input(lock.digest) if lock else unknown()
+        self.size_bytes = pulumi.Output.from_input(lock.total_size if lock else 0)
         self.register_outputs(
             {
                 "digest": self.digest,
@@ -139,32 +170,47 @@ class ModelcarImage(pulumi.ComponentResource):
         )
 
 
+def _check_registry(registry: str) -> None:
+    if not oci_names.REGISTRY.fullmatch(registry):
+        allowed, fix = "HOST[:PORT]/PATH, in lower case, without scheme and tag", "take the scheme or tag off"
+        raise InputError([Problem("registry", repr(registry), allowed, fix)])
+
+
 def _fetching(
-    name: str, args: ModelcarImageArgs, planned: Image | None, layout: Path
+    name: str,
+    args: ModelcarImageArgs,
+    made: Resolved,
+    planned: Image | None,
+    layout: Path,
+    registry: pulumi.Output[str],
 ) -> pulumi.ResourceHookBinding | None:
     """Return the hooks that bring the weights when the image is made or changed, and at no other time.
 
     Layers that the registry has are not brought. The others are sent to it at once: BuildKit takes none over.
     """
-    lock = args.lock
+    lock = made.lock
     if lock is None or planned is None or pulumi.runtime.is_dry_run():
         return None
+    # Hooks run once the image's own inputs are there, and so the registry.
+    known: list[str] = []
+    registry.apply(known.append)
 
-    delivery = Delivery(
-        planned,
-        lock,
-        args.base,
-        layout,
-        args.project,
-        args.registry,
-        args.name,
-        insecure=args.insecure,
-        hub_endpoint=args.hub_endpoint,
-        fetching_builder=args.builder if args.fetch_on == "builder" else None,
-        mirrors=args.mirrors,
-        mirrors_insecure=args.mirrors_insecure,
-        builder=args.builder,
-    )
+    def delivery() -> Delivery:
+        return Delivery(
+            planned,
+            lock,
+            made.base,
+            layout,
+            args.project,
+            known[0],
+            made.name,
+            insecure=args.insecure,
+            hub_endpoint=args.hub_endpoint,
+            fetching_builder=args.builder if args.fetch_on == "builder" else None,
+            mirrors=args.mirrors,
+            mirrors_insecure=args.mirrors_insecure,
+            builder=args.builder,
+        )
 
     builds = args.builds
     # Whether this image holds one of the places; its build begins and ends in different hooks.
@@ -183,7 +229,7 @@ def _fetching(
             await builds.acquire()
             taken.append(True)
         try:
-            await in_thread(bring, delivery)
+            await in_thread(bring, delivery())
         except BaseException:
             leave()
             raise
@@ -195,7 +241,7 @@ def _fetching(
                 attach,  # with clients of registries: only a build needs it
             )
 
-            await in_thread(attach, delivery)
+            await in_thread(attach, delivery())
 
     async def failed(_: pulumi.ErrorHookArgs) -> bool:
         leave()
@@ -231,27 +277,30 @@ def _pushed(image: docker_build.Image, planned: Image | None) -> pulumi.Output[s
     return image.digest.apply(check)
 
 
-def _signed(digest: pulumi.Output[str], args: ModelcarImageArgs) -> pulumi.Output[str]:
+def _signed(
+    digest: pulumi.Output[str], args: ModelcarImageArgs, made: Resolved, registry: pulumi.Output[str]
+) -> pulumi.Output[str]:
     """Return a digest once its image is signed: what comes after it never refers to an unsigned one."""
     signature = args.signature.found_from(args.project) if args.signature else None
     if signature is None or pulumi.runtime.is_dry_run():
         return digest
 
-    async def check(found: str) -> str:
+    async def check(known: list[str]) -> str:
+        place, found = known
         from components.image.image_delivery import (
             have_signed,  # with clients of registries: only a build needs it
         )
 
-        reference = f"{args.registry}/{args.name}@{found}"
+        reference = f"{place}/{made.name}@{found}"
         await in_thread(
             have_signed,
             reference,
             signature,
-            args.lock if args.sbom else None,
+            made.lock if args.sbom else None,
             insecure=args.insecure,
             mirrors=args.mirrors,
             mirrors_insecure=args.mirrors_insecure,
         )
         return found
 
-    return digest.apply(check)
+    return pulumi.Output.all(registry, digest).apply(check)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import pulumi
@@ -15,7 +16,9 @@ from components.cluster.rollout import await_rolled_out
 from components.cluster.workload import inference_service
 from components.config.autoscaling import AutoscalingSettings
 from components.config.checks.models import runtime_differences
+from components.config.checks.vllm import doubts, unfit
 from components.config.knative import KnativeSettings
+from components.config.known_model import KnownModel
 from components.config.model_spec import ModelSpec
 from components.config.probes import ProbesSettings
 from components.config.scheduling import SchedulingSettings
@@ -26,7 +29,7 @@ from components.engine.taken_over import telling
 from components.engine.threads import in_thread
 from components.kserve.server import CustomServer, Replicas, ServerResources, VllmServer
 from components.kserve.shared_runtime import SharedRuntime
-from components.kserve.spec import checked_namespace, identity, model_spec
+from components.kserve.spec import as_arguments, checked_namespace, identity, model_spec
 from components.manifests import termination
 from components.manifests.service import (
     PULLING,
@@ -39,6 +42,7 @@ from components.manifests.service import (
 )
 from modelcar import oci_names
 from modelcar.errors import InputError, Problem
+from modelcar.lock import read_lock
 
 #: Lets the provider wait until KServe calls a service ready, where this program does not ask the cluster.
 #: https://www.pulumi.com/registry/packages/kubernetes/how-to-guides/managing-resources-with-server-side-apply/
@@ -53,6 +57,7 @@ class ModelServiceArgs:
     namespace: that is there.
     server: VllmServer or CustomServer.
     resources: of one pod. replicas: how many pods.
+    lock: path of the model's lock, whose configuration the server's arguments are checked against.
     name: of the InferenceService; the component's where None.
     deployment_mode, knative: KServe's mode, and what Knative waits for.
     placement: where the storage URI stands (docs/decisions/0001-storage-uri-placement.md).
@@ -73,6 +78,7 @@ class ModelServiceArgs:
     server: VllmServer | CustomServer
     resources: ServerResources = field(default_factory=ServerResources)
     replicas: Replicas = field(default_factory=Replicas)
+    lock: str | Path | None = None
     name: str | None = None
     deployment_mode: Literal["Standard", "Knative"] = "Standard"
     knative: KnativeSettings | None = None
@@ -117,9 +123,19 @@ class ModelServiceArgs:
             canary_traffic_percent=self.replicas.canary_traffic_percent,
             node_pool=self.node_pool if is_known(self.node_pool) else None,
         )
-        if self.shared_runtime and (found := list(_unshared(spec, self.shared_runtime))):
+        found = list(_unshared(spec, self.shared_runtime)) if self.shared_runtime else []
+        found += as_arguments(unfit(spec, self.model)) if self.model else ()
+        if found:
             raise InputError(found)
         return spec
+
+    @property
+    def model(self) -> KnownModel | None:
+        """What is known of the model; None where no lock is named."""
+        if self.lock is None:
+            return None
+        path = Path(self.lock)
+        return KnownModel.of(read_lock(path), path.parent)
 
 
 class ModelService(pulumi.ComponentResource):
@@ -146,6 +162,8 @@ class ModelService(pulumi.ComponentResource):
         """Declare the InferenceService, and its ServingRuntime where the placement has one."""
         super().__init__("modelcar:kserve:ModelService", name, None, opts)
         spec = args.spec(name)
+        for doubt in doubts(spec, args.model) if args.model else ():
+            pulumi.log.warn(doubt, self)
         namespace = checked_namespace(args.namespace)
         metadata = {"name": spec.service_name, "namespace": namespace, "labels": labels(spec)}
         known_as = identity(namespace, spec.service_name, args.imports)

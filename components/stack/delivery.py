@@ -17,7 +17,7 @@ from components.config.settings import Settings
 from components.config.stack import Stack
 from components.engine.options import OWNED, formerly, imported
 from components.engine.threads import in_thread
-from components.google.cloud import GoogleCloud
+from components.google.cloud import GoogleCloud, GoogleCloudArgs
 from components.kserve.autoscaler import Autoscaler
 from components.kserve.cluster_provider import cluster_provider
 from components.kserve.egress import EgressPolicy
@@ -51,6 +51,15 @@ class Place:
     access: ClusterAccess = field(default_factory=ClusterAccess)
     runtimes: Mapping[str, SharedRuntime] = field(default_factory=dict)
     cloud: GoogleCloud | None = None
+
+
+def google(facts: Facts) -> GoogleCloud | None:
+    """Declare what is Google's; None where nothing of the stack is."""
+    stack = facts.stack
+    if stack.google is None:
+        return None
+    args = GoogleCloudArgs(settings=stack.google, needs=facts.disks, imports=stack.shared.import_existing)
+    return GoogleCloud("modelcar", args)
 
 
 async def require_fit(facts: Facts, cloud: GoogleCloud | None) -> None:

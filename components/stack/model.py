@@ -96,8 +96,8 @@ class Model(pulumi.ComponentResource):
         return ModelcarImage(
             name,
             ModelcarImageArgs(
-                args.lock,
-                args.base,
+                lock=args.lock,
+                base=args.base,
                 registry=settings.registry,
                 name=settings.repository,
                 builder=settings.builder,

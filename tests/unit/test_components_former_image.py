@@ -50,7 +50,9 @@ def declare(engine: Engine, found: Settings) -> dict[str, Any]:
     former = former_image.find(found, preview=engine.preview)
 
     def program() -> dict[str, pulumi.Output[Any]]:
-        image = ModelcarImage("tiny", ModelcarImageArgs(LOCK, BASE, found.registry, "tiny"))
+        image = ModelcarImage(
+            "tiny", ModelcarImageArgs(lock=LOCK, base=BASE, registry=found.registry, name="tiny")
+        )
         return vars(former_image.served(found, Path(), image, former))
 
     return engine.run(program, modelcar_image(LOCK, BASE).digest)

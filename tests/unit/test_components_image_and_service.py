@@ -77,13 +77,16 @@ PLANNED = modelcar_image(LOCK, BASE).digest
 
 
 def image_args(**changes: Any) -> ModelcarImageArgs:
-    return dataclasses.replace(ModelcarImageArgs(LOCK, BASE, registry=REGISTRY, name="tiny"), **changes)
+    return dataclasses.replace(
+        ModelcarImageArgs(lock=LOCK, base=BASE, registry=REGISTRY, name="tiny"), **changes
+    )
 
 
 def declare_image(engine: Engine, digest: str | None = None, **changes: Any) -> dict[str, Any]:
     """Declare an image; the provider pushes what was planned, unless told otherwise."""
     args = image_args(**changes)
-    planned = modelcar_image(args.lock, args.base).digest if args.lock else None
+    made = args.resolved()
+    planned = modelcar_image(made.lock, made.base).digest if made.lock else None
 
     def program() -> dict[str, pulumi.Output[Any]]:
         image = ModelcarImage("tiny-image", args)
@@ -267,7 +270,7 @@ def test_so_many_images_are_built_at_once_as_the_stack_says(
         hooks: list[dict[str, Any]] = []
         for _ in range(2):
             engine, args = Engine(preview=False), image_args(builds=builds)
-            planned = modelcar_image(args.lock, args.base).digest if args.lock else None
+            planned = modelcar_image(LOCK, BASE).digest
 
             def declare(args: ModelcarImageArgs = args) -> dict[str, Any]:
                 ModelcarImage("image", args)

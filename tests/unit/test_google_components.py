@@ -10,7 +10,7 @@ import pulumi
 import pytest
 
 from components.config import disk
-from components.google.cloud import GoogleCloud
+from components.google.cloud import GoogleCloud, GoogleCloudArgs
 from components.manifests.scheduling import nodes
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_google_settings import CLUSTER, NODES, dev, load
@@ -35,7 +35,7 @@ def declare(
 
     def program() -> dict[str, pulumi.Output[Any]]:
         needs = {nodes.name: disk.need([disk.OnNode(model_bytes)]) for nodes in google.all_pools}
-        cloud = GoogleCloud("modelcar", google, needs, imports=imports)
+        cloud = GoogleCloud("modelcar", GoogleCloudArgs(settings=google, needs=needs, imports=imports))
         return {
             "registry": cloud.registry.path,
             "kubeconfig": cloud.cluster.kubeconfig,

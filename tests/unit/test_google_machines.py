@@ -54,7 +54,15 @@ def declared(*stacks: dict[str, Any], model_bytes: float = 1e9) -> list[dict[str
             google = load(dev(**changes)).google
             assert google
             need = disk.need([disk.OnNode(model_bytes)])
-            arguments = GpuNodePoolArgs(google, google.nodes, "models", google.region, ACCOUNT, need, {})
+            arguments = GpuNodePoolArgs(
+                project=google.project,
+                cluster="models",
+                location=google.region,
+                nodes=google.nodes,
+                service_account=ACCOUNT,
+                zones=google.zones_of(google.nodes),
+                need=need,
+            )
             GpuNodePool(f"pool-{number}", arguments)
         return {}
 

@@ -9,7 +9,7 @@ import pytest
 
 from components.config import disk
 from components.config.google import ClusterSettings, GoogleSettings, NodeSettings, RepositorySettings
-from components.google.cloud import GoogleCloud
+from components.google.cloud import GoogleCloud, GoogleCloudArgs
 from components.google.replaced import NODE_BY_NODE, OF_POOL, MadeWith, made_with, output, told
 from local.standins.gcp_provider.changes import REPLACING, changes
 from local.standins.gcp_provider.kinds import KINDS
@@ -53,7 +53,7 @@ def declared(settings: GoogleSettings) -> list[Declared]:
     engine = Engine(preview=False)
 
     def program() -> dict[str, pulumi.Output[Any]]:
-        GoogleCloud("modelcar", settings, {nodes.name: disk.need([]) for nodes in settings.all_pools})
+        GoogleCloud("modelcar", GoogleCloudArgs(settings=settings))
         return {}
 
     engine.run(program)
@@ -192,7 +192,7 @@ def test_the_next_run_gets_to_know_it_once_the_pools_are_there() -> None:
     engine = Engine(preview=False)
 
     def program() -> dict[str, pulumi.Output[Any]]:
-        cloud = GoogleCloud("modelcar", settings, {"gpu": disk.need([])})
+        cloud = GoogleCloud("modelcar", GoogleCloudArgs(settings=settings))
         return {"made": output(settings, cloud.pools)}
 
     found = engine.run(program)["made"]
