@@ -354,10 +354,13 @@ class Site:
         return ready[0]
 
     def keep_log(self, name: str, pod: JSON) -> None:
-        """Keep what the pod's server has said beside the logs of commands: it goes with the pod."""
-        told = pod["metadata"]["name"]
-        text = self.cluster(name).logs(namespace(name), told, "kserve-container", None, stamped=True)
-        (self.children.logs / f"{name}-{told}.log").write_text(text)
+        """Keep what the pod's server has said beside the logs of commands, before it was restarted too."""
+        told, cluster = pod["metadata"]["name"], self.cluster(name)
+        for former, suffix in ((True, "-before"), (False, "")):
+            box = "kserve-container"
+            text = cluster.logs(namespace(name), told, box, None, stamped=True, previous=former)
+            if text:
+                (self.children.logs / f"{name}-{told}{suffix}.log").write_text(text)
 
     def gone(self, name: str) -> None:
         """Wait until no pod of a stack is left, so that its GPU is free."""
