@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import pulumi
 import pulumi_gcp as gcp
 
 from components.config.google import RepositorySettings
 from components.engine.options import child, imported
+from modelcar.errors import InputError, Problem
 
 #: Read images of one repository: https://cloud.google.com/artifact-registry/docs/access-control
 READER = "roles/artifactregistry.reader"
@@ -63,18 +63,11 @@ class ModelRegistry(pulumi.ComponentResource):
         """Declare the repository, or adopt it, and the grant on it."""
         super().__init__("modelcar:google:ModelRegistry", name, None, opts)
         kept = args.repository
-        place = pulumi.Output.concat(
-            "projects/", args.project, "/locations/", args.region, "/repositories/", kept.name
-        )
-        # Only an import needs it, and takes no output.
-        known_as = f"projects/{args.project}/locations/{args.region}/repositories/{kept.name}"
+        known_as = _identity(args)
         repository: gcp.artifactregistry.Repository
         if kept.existing:
-            there: Any = place
-            if isinstance(args.project, str) and isinstance(args.region, str):
-                there = known_as
             repository = gcp.artifactregistry.Repository.get(
-                name, there, opts=pulumi.ResourceOptions(parent=self)
+                name, known_as, opts=pulumi.ResourceOptions(parent=self)
             )
         else:
             repository = gcp.artifactregistry.Repository(
@@ -101,7 +94,7 @@ class ModelRegistry(pulumi.ComponentResource):
                 child(self, opts),
                 "RepositoryIamMember",
                 args.imports,
-                f"{known_as} {READER} serviceAccount:{args.reader}",
+                f"{known_as} {READER} serviceAccount:{args.reader if args.imports else ''}",
                 (),
             ),
         )
@@ -110,6 +103,24 @@ class ModelRegistry(pulumi.ComponentResource):
             lambda found: f"{found[0]}-docker.pkg.dev/{found[1]}/{kept.name}"
         )
         self.register_outputs({"path": self.path})
+
+
+def _identity(args: ModelRegistryArgs) -> str:
+    """Return what Google knows the repository by; empty where nobody asks for one that is there.
+
+    Raises:
+        modelcar.errors.InputError: it is there, and what names it is another resource's output.
+    """
+    if not args.imports and not args.repository.existing:
+        return ""
+    named = {"project": args.project, "region": args.region}
+    if "RepositoryIamMember" in args.imports:
+        named["reader"] = args.reader
+    for name, value in named.items():
+        if not isinstance(value, str):
+            found = "an output of another resource, and the repository is there already"
+            raise InputError([Problem(name, found, "plain text", "write it as text")])
+    return f"projects/{args.project}/locations/{args.region}/repositories/{args.repository.name}"
 
 
 def repository_inputs(args: ModelRegistryArgs) -> gcp.artifactregistry.RepositoryArgs:
