@@ -144,9 +144,8 @@ def _shared_values(values: dict[str, Any], problems: list[Problem]) -> dict[str,
     """Return what models say who say nothing; what makes a model itself is not among it."""
     kept = dict(values)
     for key in OF_ONE:
-        default = KEYS[key].default or ""  # Pulumi hands over the project file's, which is the same
-        found = kept.pop(key, default)
-        if found != default:
+        # Pulumi hands over the project file's default of servedModelName, which is empty.
+        if found := kept.pop(key, ""):
             value = f"{found}, beside modelcar:models"
             fix = f"move it into the model's entry, and `pulumi config rm {NAMESPACE}:{key}`"
             problems.append(problem(key, value, "a setting of each entry", fix))
