@@ -73,7 +73,14 @@ def load_stack(config: Mapping[str, str], project: Path) -> Stack:
     else:
         model = loading.checked(values, project, problems)
         models, google = (placed(model),), model.google
-    stack = Stack(models, listed, parallel_builds=parallel, google=google, keep_removed_days=keep)
+    stack = Stack(
+        models,
+        listed,
+        parallel_builds=parallel,
+        google=google,
+        keep_removed_days=keep,
+        service_named=listed or "serviceName" in values,
+    )
     if found := list(together(stack)):
         raise InputError(found)
     return stack
