@@ -16,8 +16,7 @@ async def main() -> None:
     """Declare the stack's resources; everything is checked before the first one."""
     try:
         told = configuration.from_pulumi(PROJECT)
-        # What the last run told of an image stands in for a registry that is out of reach.
-        former = await summary.former_outputs() if any(model.image for model in told.models) else None
+        former = await summary.former_outputs() if preflight.needs_outputs(told) else None
         facts = preflight.check(told, PROJECT, former)
         facts = await promotion.resolved(facts)
     except InputError as error:

@@ -74,13 +74,13 @@ class _Project:
         make_tiny_model(TINY_FOLDER)
         document = yaml.safe_load((PROJECT / f"Pulumi.{STACK}.yaml").read_text())
         config = {key.removeprefix("modelcar:"): value for key, value in document["config"].items()}
+        del config["vllm"]  # the stand-in for the server takes no arguments of vLLM's
         self.config = config | {key: offered[key] for key in PLATFORM_KEYS}
         self.config |= {
             "model": TINY_MODEL,
             "imageName": "rehearsal",
             "namespace": "rehearsal",
             "serverCommand": ["sh", "-c", SERVER, "server"],
-            "serverArgs": [],
             "cpu": "100m",
             "memory": "64Mi",
             "sharedMemory": "16Mi",

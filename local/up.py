@@ -17,7 +17,6 @@ from typing import Any
 import psutil
 import yaml
 
-from components.config.settings import Settings
 from local import ask, kubernetes_provider, own_cluster, platform, servers, stack
 from local.gpu import Gpus
 from local.instance import PROJECT, Instance, cache_root
@@ -179,7 +178,7 @@ def models_of(settings: dict[str, Any]) -> list[str]:
         return [str(entry.get("model", entry.get("name"))) for entry in built]
     if settings.get("image"):
         return []
-    return [str(settings.get("model", Settings.model_fields["model"].default))]
+    return [str(settings["model"])] if settings.get("model") else []  # Pulumi's program tells what is missing
 
 
 def require_disk(instance: Instance, settings: dict[str, Any]) -> None:

@@ -13,13 +13,16 @@ from components.config.kserve import KServeSettings
 from components.config.network import EgressSettings, IngressSettings
 from components.config.section import Section
 
+#: Stands for the namespace where a component's is another resource's output; a stack always says its own.
+NOT_KNOWN = "not-known"
+
 
 class PlaceSettings(Section):
     """Keys of a stack that say where in which cluster a model is, and in which of KServe's modes."""
 
     kubeconfig: str | None = None
     kube_context: str | None = None
-    namespace: Label = "kserve-demo"
+    namespace: Label = NOT_KNOWN
     deployment_mode: Literal["Standard", "Knative"] = "Standard"
     knative: KnativeSettings | None = None
 

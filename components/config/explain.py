@@ -10,16 +10,23 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from components.config.fields import Refused
+from components.config.fields import SERVICE, Refused
 from components.config.problems import NAMESPACE, problem
 from modelcar.errors import Problem
 
 #: Keys whose values may hold secrets; they are never shown.
 _HIDDEN = frozenset({"serverEnv", "registryPassword"})
 
+#: What is allowed for a setting that has to be there, and what it is set to.
 _REQUIRED = {
-    "registry": "HOST[:PORT]/PATH that modelcars are pushed to",
-    "serverImage": "the model server's image, by digest",
+    "model": (
+        "a locked model (a folder of modelcar/models, or a model.lock's path), or modelcar:image by digest",
+        "NAME (`python -m modelcar lock NAME --hub OWNER/NAME` makes one)",
+    ),
+    "namespace": ("the namespace that the model is served in", "NAME"),
+    "registry": ("HOST[:PORT]/PATH that modelcars are pushed to", "…"),
+    "serverImage": ("the model server's image, by digest", "…"),
+    "serviceName": (f"a match of {SERVICE.pattern}; the model's name does not make one", "NAME"),
 }
 
 
@@ -47,8 +54,9 @@ def explained(error: ValidationError, model: type[BaseModel], owner: str = "") -
             yield told("unknown key", ", ".join(names), fix)
         elif found["type"] == "missing":
             path = "--path " if "." in key else ""
-            fix = f"set {key}" if owner else f"pulumi config set {path}{NAMESPACE}:{key} …"
-            yield told("not set", _REQUIRED.get(key, "a value: it has no default"), fix)
+            allowed, meant = _REQUIRED.get(key, ("a value: it has no default", "…"))
+            fix = f"set {key}" if owner else f"pulumi config set {path}{NAMESPACE}:{key} {meant}"
+            yield told("not set", allowed, fix)
         elif found["type"] == "literal_error":
             allowed = str(found["ctx"]["expected"])
             choices = re.findall(r"'([^']+)'", allowed)

@@ -46,8 +46,13 @@ def _pinned(value: Any) -> Any:
     )
 
 
+def is_model(value: Any) -> bool:
+    """Tell whether a value can name a locked model."""
+    return isinstance(value, str) and bool(value.endswith("/model.lock") or lock.NAME.fullmatch(value))
+
+
 def _model(value: Any) -> Any:
-    if isinstance(value, str) and (value.endswith("/model.lock") or lock.NAME.fullmatch(value)):
+    if is_model(value):
         return value
     raise Refused(
         "not a model",
@@ -113,7 +118,8 @@ def network_field(example: str, everything: Refused) -> AfterValidator:
 
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_SERVICE = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # KServe's validating webhook: IsvcNameFmt
+#: KServe's validating webhook: IsvcNameFmt.
+SERVICE = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _LABEL_FIX = "use lower-case letters, digits and '-', starting and ending with a letter or digit"
 
 ImageName = Annotated[
@@ -125,7 +131,7 @@ ImageName = Annotated[
 ServiceName = Annotated[
     str,
     matches(
-        _SERVICE, "KServe refuses this name", f"a match of {_SERVICE.pattern}", "start with a letter; no dots"
+        SERVICE, "KServe refuses this name", f"a match of {SERVICE.pattern}", "start with a letter; no dots"
     ),
 ]
 Label = Annotated[

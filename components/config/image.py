@@ -13,9 +13,12 @@ from modelcar.lock import lock_path
 
 
 class ImageSettings(Section):
-    """Keys of a stack that are about the image."""
+    """Keys of a stack that are about the image.
 
-    model: ModelName = "qwen2.5-0.5b"
+    model: that is locked; for an image that is there already, the name of its repository.
+    """
+
+    model: ModelName
     image: ImageReference | None = None
     entrypoint_runs_arguments: bool = False
     image_name: ImageName | None = None

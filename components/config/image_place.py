@@ -71,5 +71,13 @@ def registry_of(reference: Any, otherwise: str) -> dict[str, str]:
     return {"registry": registry} if "/" in registry else {}
 
 
+def name_of(reference: Any, otherwise: str) -> str:
+    """Return the last part of an image's repository; `otherwise` where the image is wrong."""
+    try:
+        return ImagePlace.of(str(reference).removeprefix("oci://")).name
+    except ValueError:
+        return otherwise
+
+
 #: `modelcar:image`. That it has a digest is looked at later: what a tag means is asked of the registry.
 ImageReference = Annotated[str, BeforeValidator(_reference)]

@@ -30,8 +30,17 @@ TOP_LEVEL = frozenset(KEYS) - OF_ENTRIES
 #: What a stack says of all of its models, beside the settings (`components/config/models.py`).
 OF_STACK = frozenset({PLATFORM_FILE, "models", "parallelBuilds", "keepRemovedDays"})
 
+#: What a stack need not say where the embedded platform's file does.
+_OFFERED = ("registry", "serverImage")
+
 #: Keys that are only right beside another one: where that is wrong, nothing is known of these.
-_LEANS_ON_IT = {"google": ("importExisting",), "autoscaling": ("minReplicas",)}
+_LEANS_ON_IT = {
+    "google": ("importExisting",),
+    "image": ("entrypointRunsArguments",),
+    "autoscaling": ("minReplicas",),
+}
+#: Keys that follow from another one, so that they are missing where that is wrong.
+_FOLLOWS_FROM_IT = {"google": ("registry",), "image": ("model", "registry")}
 
 #: Keys whose values are objects.
 _OBJECTS = frozenset(
@@ -77,7 +86,7 @@ def given(config: Mapping[str, str], project: Path) -> tuple[dict[str, Any], lis
     if missing_platform:
         problems.append(missing_platform)
         # What the file would have offered is not another mistake.
-        values = PLACEHOLDERS | values
+        values = {key: PLACEHOLDERS[key] for key in _OFFERED} | values
     return values, problems
 
 
@@ -162,8 +171,10 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[Problem]
         # Settings are checked together only where each alone is right: the wrong ones give way for that.
         wrong.update(*(_LEANS_ON_IT.get(key, ()) for key in wrong))
         rest = {key: value for key, value in values.items() if key not in wrong}
+        lost = wrong.union(*(_FOLLOWS_FROM_IT.get(key, ()) for key in wrong))
+        stand_ins = {key: text for key, text in PLACEHOLDERS.items() if key in lost}
         try:
-            problems += all_problems(Settings.model_validate({**PLACEHOLDERS, **rest}, by_name=False))
+            problems += all_problems(Settings.model_validate({**stand_ins, **rest}, by_name=False))
         except ValidationError as hidden:
             problems += explained(hidden, Settings)
     return problems

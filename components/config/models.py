@@ -73,7 +73,14 @@ def load_stack(config: Mapping[str, str], project: Path) -> Stack:
     else:
         model = loading.checked(values, project, problems)
         models, google = (placed(model),), model.google
-    stack = Stack(models, listed, parallel_builds=parallel, google=google, keep_removed_days=keep)
+    stack = Stack(
+        models,
+        listed,
+        parallel_builds=parallel,
+        google=google,
+        keep_removed_days=keep,
+        service_named=listed or "serviceName" in values,
+    )
     if found := list(together(stack)):
         raise InputError(found)
     return stack
@@ -144,9 +151,8 @@ def _shared_values(values: dict[str, Any], problems: list[Problem]) -> dict[str,
     """Return what models say who say nothing; what makes a model itself is not among it."""
     kept = dict(values)
     for key in OF_ONE:
-        default = KEYS[key].default or ""  # Pulumi hands over the project file's, which is the same
-        found = kept.pop(key, default)
-        if found != default:
+        # Pulumi hands over the project file's default of servedModelName, which is empty.
+        if found := kept.pop(key, ""):
             value = f"{found}, beside modelcar:models"
             fix = f"move it into the model's entry, and `pulumi config rm {NAMESPACE}:{key}`"
             problems.append(problem(key, value, "a setting of each entry", fix))

@@ -27,6 +27,9 @@ COMPONENTS = PROJECT / "docs/reference/components.md"
 
 #: What keys without a default are for; those with one say it in Pulumi.yaml.
 WITHOUT_DEFAULT = {
+    "model": "A locked model (a folder of modelcar/models), or the path of a model.lock; with image, nothing",
+    "namespace": "Namespace of the InferenceService",
+    "serviceName": "Name of the InferenceService",
     "registry": "Where modelcars are pushed to; follows from google where that is set",
     "importExisting": "What of the stack is there already, made by hand (docs/migrate.md)",
     "importObjects": "The same of a model's objects",
@@ -75,6 +78,9 @@ WITHOUT_DEFAULT = {
     "name": "Name of the model in the stack; an entry of models has to have it",
     "formerNames": "Names that the model had before, the oldest first",
 }
+
+#: What follows from other settings, and so has a default all the same.
+FOLLOWS = {"serviceName": "the model's name, with `-` for what KServe does not take"}
 
 #: Modules with components, in the order of the story.
 MODULES = (
@@ -131,7 +137,7 @@ def settings_page() -> str:
             }
         else:
             extra = {}
-        rows = [(key, *_row(KEYS[key]), texts[key]) for key in keys]
+        rows = [(key, *_row(KEYS[key], FOLLOWS.get(key)), texts[key]) for key in keys]
         rows += [(key, *row) for key, row in extra.items()]
         lines += _table(rows)
     for key, field in KEYS.items():
@@ -205,10 +211,12 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield bare
 
 
-def _row(field: FieldInfo) -> tuple[str, str]:
-    """Return a field's type and default, in words."""
+def _row(field: FieldInfo, follows: str | None = None) -> tuple[str, str]:
+    """Return a field's type and default, in words; follows: the default that other settings make."""
     default = field.default
-    if field.is_required():
+    if follows:
+        shown = follows
+    elif field.is_required():
         shown = "**required**"
     elif field.default_factory is not None or default in {None, PydanticUndefined, "", ()}:
         shown = ""

@@ -14,7 +14,7 @@ from components.config.section import Section
 class ServiceSettings(Section):
     """Keys of a stack that are about the InferenceService."""
 
-    service_name: ServiceName = "qwen-oci"
+    service_name: ServiceName
     served_model_name: str = ""
     placement: Literal["servingRuntime", "storageUriEnv", "storageUris", "auto"] = "servingRuntime"
     smoke_namespace: Label = "modelcar-smoke"

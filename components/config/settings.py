@@ -6,15 +6,18 @@ reads and checks them.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError, model_validator
 
 from components.config.cluster import TargetSettings
-from components.config.fields import Label
+from components.config.fields import SERVICE, Label, is_model
 from components.config.google import GoogleSettings
 from components.config.image import ImageSettings
-from components.config.image_place import registry_of
+from components.config.image_place import name_of, registry_of
 from components.config.model_spec import ModelSpec
 
 #: Key of the stack that is not a setting of the program itself.
@@ -22,8 +25,11 @@ PLATFORM_FILE = "platformFile"
 
 #: Stand for a required setting that is wrong or missing while the others are checked together.
 PLACEHOLDERS = {
+    "model": "model",
+    "namespace": "namespace",
     "registry": "placeholder.invalid/models",
     "serverImage": "placeholder@sha256:" + "0" * 64,
+    "serviceName": "service",
 }
 
 
@@ -31,12 +37,14 @@ PLACEHOLDERS = {
 class Settings(ModelSpec, TargetSettings, ImageSettings):
     """What one stack is told; see `Pulumi.yaml` for the same keys with their defaults.
 
+    namespace: of the InferenceService.
     name, former_names: the model's place among the stack's (`modelcar:models`); a stack with one model has
         neither.
     import_existing, import_objects: what is there already, made by hand: of the stack, and of a model.
     google: the registry, the cluster and its GPU nodes; a stack without it brings its own.
     """
 
+    namespace: Label
     name: Label | None = None
     former_names: tuple[Label, ...] = ()
     import_existing: tuple[Literal["Repository", "RepositoryIamMember", "Namespace"], ...] = ()
@@ -45,20 +53,11 @@ class Settings(ModelSpec, TargetSettings, ImageSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _registry_that_follows(cls, values: Any) -> Any:
-        """The stack's own repository is where images go, unless the stack names another registry.
-
-        For an image that is there it need not name any.
-        """
-        google = values.get("google") if isinstance(values, dict) else None
-        if google is None and isinstance(values, dict) and values.get("image"):
-            return registry_of(values["image"], PLACEHOLDERS["registry"]) | values
-        if isinstance(google, dict) and "registry" not in values:
-            try:
-                registry = GoogleSettings.model_validate(google, by_name=False).registry
-            except ValidationError:
-                registry = PLACEHOLDERS["registry"]  # what is wrong with google is told, and not this too
-            return {**values, "registry": registry}
+    def _what_follows(cls, values: Any) -> Any:
+        """Fill in what the stack does not say and other settings do; what it says counts."""
+        if isinstance(values, dict):
+            for follows in (_registry, _model, _service_name):
+                values = {**follows(values), **values}
         return values
 
     @property
@@ -103,3 +102,32 @@ class Settings(ModelSpec, TargetSettings, ImageSettings):
         if google is None or google.cluster.name is None or google.location is None:
             return None
         return f"gke_{google.project}_{google.location}_{google.cluster.name}"
+
+
+def _registry(values: Mapping[str, Any]) -> dict[str, str]:
+    """Images go to the stack's own repository; for an image that is there nothing need be said."""
+    google = values.get("google")
+    if google is None and values.get("image"):
+        return registry_of(values["image"], PLACEHOLDERS["registry"])
+    if not isinstance(google, dict):
+        return {}
+    try:
+        return {"registry": GoogleSettings.model_validate(google, by_name=False).registry}
+    except ValidationError:
+        return {"registry": PLACEHOLDERS["registry"]}  # what is wrong with google is told, and not this too
+
+
+def _model(values: Mapping[str, Any]) -> dict[str, str]:
+    """An image that is there is called as its repository."""
+    return {"model": name_of(values["image"], PLACEHOLDERS["model"])} if values.get("image") else {}
+
+
+def _service_name(values: Mapping[str, Any]) -> dict[str, str]:
+    """A service is called as its image's repository, as far as KServe takes that; else it has to be said."""
+    name: Any = values.get("imageName") or values.get("model")
+    if not is_model(name):
+        # What is wrong with the name is told, and not this too.
+        return {"serviceName": PLACEHOLDERS["serviceName"]}
+    folder = Path(name).parent.name if name.endswith(".lock") else name
+    made = re.sub(r"[^-a-z0-9]", "-", folder.lower())
+    return {"serviceName": made} if SERVICE.fullmatch(made) else {}

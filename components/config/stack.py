@@ -23,6 +23,8 @@ class Stack:
     parallel_builds: images that are brought and built at the same time.
     google: the Google side as the stack has it; a model's own has the model's pool as `nodes`.
     keep_removed_days: so long `make prune` keeps the images of a removed model.
+    service_named: whether the services' names stay when a model is changed: the stack says its service's,
+        or has a list, whose entries have names.
     """
 
     models: tuple[Settings, ...]
@@ -30,6 +32,7 @@ class Stack:
     parallel_builds: int = PARALLEL_BUILDS
     google: GoogleSettings | None = None
     keep_removed_days: int = KEEP_REMOVED_DAYS
+    service_named: bool = True
 
     @property
     def shared(self) -> Settings:

@@ -23,7 +23,7 @@ from components.image.former_image import Former
 from components.image.model_lock import model_doubts, model_lock
 from components.kserve import cluster_provider
 from components.manifests import gitops
-from components.stack import charts, kernel_fit, reachability
+from components.stack import charts, kernel_fit, reachability, renamed
 from modelcar.errors import InputError, Problem
 from modelcar.lock import Lock
 
@@ -55,11 +55,19 @@ class Facts:
     charts_unread: bool = False
 
 
+def needs_outputs(stack: Stack) -> bool:
+    """Tell whether `check` has to know what the last run told.
+
+    A service keeps its name, and of an image that is there it stands in for a registry that is out of reach.
+    """
+    return not stack.service_named or any(model.image for model in stack.models)
+
+
 def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None) -> Facts:
     """Look at locks, disks, registry and cluster, and return what is known then.
 
     Args:
-        outputs: of the last run, for what cannot be asked now.
+        outputs: of the last run: what has to stay, and what cannot be asked now.
 
     Raises:
         InputError: with what is wrong, of all models.
@@ -67,7 +75,7 @@ def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None)
     preview, shared = pulumi.runtime.is_dry_run(), stack.shared
     locks: dict[str, Lock | None] = {}
     former: dict[str, Former | None] = {}
-    problems: list[Problem] = []
+    problems = list(renamed.problems(stack, outputs or {}))
     for settings in stack.models:
         try:
             locks[settings.key] = None if settings.image else model_lock(settings, project)

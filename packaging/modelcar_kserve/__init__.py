@@ -2,7 +2,8 @@
 
 For example:
 
-    settings = load_model({"model": "chat", "registry": "…", "serverImage": "…@sha256:…"})
+    values = {"model": "chat", "namespace": "models", "registry": "…", "serverImage": "…@sha256:…"}
+    settings = load_model(values)
     served = serve("chat", settings, Place(options))
     pulumi.export("digest", served.outputs["modelDigest"])
 """

@@ -51,6 +51,15 @@ CASES: dict[str, tuple[Callable[[Project], None], list[str]]] = {
         setting(serviceNam="x"),
         ["modelcar:serviceNam: unknown key", "did you mean modelcar:serviceName?"],
     ),
+    "nothing to serve": (
+        setting(model=None, serviceName=None, namespace=None),
+        [
+            "modelcar:model: not set",
+            "fix: pulumi config set modelcar:model NAME (`python -m modelcar lock NAME --hub OWNER/NAME`",
+            "modelcar:namespace: not set",
+            "fix: pulumi config set modelcar:namespace NAME",
+        ],
+    ),
     # The CLI itself checks what Pulumi.yaml declares, and the program everything.
     "wrong type": (setting(maxReplicas="many"), ["'modelcar:maxReplicas' must be of type 'integer'"]),
     "wrong value": (setting(cpuLimit="plenty"), ["modelcar:cpuLimit: 'plenty'", "quantity", "fix: "]),

@@ -47,6 +47,7 @@ def dev(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
             for key in ("serverCommand", "serverArgs", "cpu", "memory", "sharedMemory")
         },
         "serverImage": settings["serverImage"],
+        "vllm": None,
         "startTimeoutSeconds": 120,
         "kserve": {"install": False},
     }

@@ -315,7 +315,9 @@ def test_the_example_in_yaml_serves_a_model(in_yaml: Elsewhere) -> None:
     for key in ("registry", "serverImage"):
         in_yaml.pulumi("config", "set", key, in_yaml.properties[key])
     platform_s = {key: in_yaml.properties[key] for key in ("namespace", "kubeconfig", "gpuCount", "project")}
-    write(**platform_s, serverArgs=[], settings=made["settings"] | in_yaml.properties["settings"], modle="x")
+    of_another_server = made["settings"] | in_yaml.properties["settings"]
+    del of_another_server["vllm"]
+    write(**platform_s, settings=of_another_server, modle="x")
     refused = in_yaml.pulumi("preview", check=False)
     assert "modle" in refused, "the host knows the component's schema"
 

@@ -88,6 +88,17 @@ def test_record(dev: Project) -> None:
     (STATES / f"{RECORD}.json").write_text(recorded(dev))
 
 
+def test_a_stack_that_relied_on_a_former_default_is_told_how_to_keep_it(dev: Project) -> None:
+    put(dev, VERSIONS[-1])
+    dev.configure(serviceName=None)
+    result = dev.pulumi("preview", check=False)
+    said = result.stdout + result.stderr
+    assert result.returncode
+    assert f"modelcar:serviceName: not set: the model's name makes it {dev.config['model']}" in said
+    assert "fix: pulumi config set modelcar:serviceName tiny" in said
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_nothing_of_a_former_version_is_replaced_or_lost(dev: Project, version: str) -> None:
     put(dev, version)

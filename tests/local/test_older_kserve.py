@@ -30,8 +30,9 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
     try:
         platform.up(instance, tools, print)
         up.write_platform_settings(instance)
-        values = {"modelcar:platformFile": str(instance.settings_file), "modelcar:gpuCount": "0"}
-        yield stack.load(values, tmp_path)
+        own = {"gpuCount": "0", "model": "tiny", "namespace": "models"}
+        values = {"platformFile": str(instance.settings_file), **own}
+        yield stack.load({f"modelcar:{key}": value for key, value in values.items()}, tmp_path)
     finally:
         platform.down(instance, print)
         shutil.rmtree(instance.state)

@@ -51,4 +51,4 @@ def test_make_up_serves_on_it(platform: Platform, other: Checkout) -> None:
     assert "port-forward" in output
     assert "platform:" not in output, "the embedded platform is not started"
     assert "not running" in other.make("status", check=False).stdout
-    assert platform.kubectl("-n", "own-cluster", "get", "inferenceservice", "qwen-oci", "-o", "name")
+    assert platform.kubectl("-n", "own-cluster", "get", "inferenceservice", "own-cluster", "-o", "name")

@@ -51,7 +51,7 @@ class Served:
         values = {
             "platformFile": str(self.platform.checkout.folder / ".local/local/platform.json"),
             "namespace": self.namespace,
-            "serviceName": "m",
+            "model": "m",
             "gpuCount": "0",
             "cpu": "50m",
             "memory": "64Mi",

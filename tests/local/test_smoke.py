@@ -30,8 +30,8 @@ from tests.modelcar_switch import kserve_with, modelcar_off
 @pytest.fixture(scope="module")
 def settings(platform: Platform) -> Settings:
     file = platform.checkout.folder / ".local/local/platform.json"
-    values = {"modelcar:platformFile": str(file), "modelcar:gpuCount": "0"}
-    return stack.load(values, platform.checkout.folder)
+    values = {"platformFile": str(file), "gpuCount": "0", "model": "tiny-qwen2", "namespace": "models"}
+    return stack.load({f"modelcar:{key}": value for key, value in values.items()}, platform.checkout.folder)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,8 @@ def command(platform: Platform, tmp_path: Path) -> Any:
     for part in PARTS:
         (tmp_path / part).symlink_to(platform.checkout.folder / part)
     file = platform.checkout.folder / ".local/local/platform.json"
-    write_stack(tmp_path, "test", {"platformFile": str(file), "gpuCount": 0})
+    own = {"model": "tiny-qwen2", "namespace": "models"}
+    write_stack(tmp_path, "test", {"platformFile": str(file), "gpuCount": 0, **own})
     environment = platform.pulumi_env(tmp_path)
     make = ["pulumi", "stack", "init", "test", "--non-interactive"]
     subprocess.run(make, cwd=tmp_path, env=environment, check=True, capture_output=True)

@@ -29,6 +29,7 @@ def made(
     (folder / "cosign.pub").write_text(KEY)
     config = {
         "modelcar:model": "qwen",
+        "modelcar:namespace": "models",
         "modelcar:registry": registry,
         "modelcar:serverImage": f"docker.io/vllm/vllm-openai{DIGEST}",
     }
@@ -144,6 +145,7 @@ def test_kyverno_reads_the_registry_as_its_host_or_an_option_says(
 def test_what_a_person_has_to_do_for_that_is_told(tmp_path: Path) -> None:
     config = {
         "modelcar:model": "qwen",
+        "modelcar:namespace": "models",
         "modelcar:registry": "registry.example/models",
         "modelcar:pullSecret": "pull",
         "modelcar:serverImage": f"docker.io/vllm/vllm-openai{DIGEST}",
@@ -231,6 +233,7 @@ def test_knatives_own_container_is_told(tmp_path: Path) -> None:
     config = {
         "modelcar:registry": REGISTRY,
         "modelcar:model": "qwen",
+        "modelcar:namespace": "models",
         "modelcar:serverImage": f"docker.io/vllm/vllm-openai{DIGEST}",
         "modelcar:deploymentMode": "Knative",
     }

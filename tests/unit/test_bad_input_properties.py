@@ -158,7 +158,11 @@ MODELS = some.lists(ENTRY, max_size=4).map(json.dumps)
 @many
 @given(some.dictionaries(KEY, VALUES, max_size=6), some.none() | MODELS)
 def test_settings(values: dict[str, str], models: str | None) -> None:
-    config = {"modelcar:registry": "localhost:5000/models", "modelcar:model": "tiny-qwen2"}
+    config = {
+        "modelcar:registry": "localhost:5000/models",
+        "modelcar:model": "tiny-qwen2",
+        "modelcar:namespace": "models",
+    }
     config |= {f"modelcar:{key}": value for key, value in values.items()}
     if models is not None:
         config["modelcar:models"] = models
@@ -179,7 +183,11 @@ GOOGLE = some.dictionaries(
 @given(GOOGLE, some.lists(some.dictionaries(TEXT, JSON, max_size=4), max_size=3))
 def test_google_settings(values: dict[str, Any], pools: list[dict[str, Any]]) -> None:
     google = {"project": "my-project-1", "location": "europe-west4", "pools": pools, **values}
-    config = {"modelcar:model": "tiny-qwen2", "modelcar:google": json.dumps(google)}
+    config = {
+        "modelcar:model": "tiny-qwen2",
+        "modelcar:namespace": "models",
+        "modelcar:google": json.dumps(google),
+    }
     with fit_to_print():
         assert isinstance(load_stack(config, PROJECT), Stack)
 

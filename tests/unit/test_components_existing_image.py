@@ -126,7 +126,7 @@ def test_what_would_be_built_is_refused_beside_it() -> None:
     ]
     assert [one.key for one in problems(image=REFERENCE, imageName="x")] == ["modelcar:imageName"]
     assert [one.key for one in problems(entrypointRunsArguments=True)] == ["modelcar:entrypointRunsArguments"]
-    assert load(image=REFERENCE, model="qwen2.5-0.5b"), "Pulumi hands the project's default over"
+    assert load(image=REFERENCE).model == "granite"
 
 
 def test_the_registry_follows_from_it_where_nothing_is_pushed() -> None:

@@ -332,7 +332,7 @@ def stack(**changes: Any) -> Settings:
     values = {
         "registry": REGISTRY,
         "serverImage": f"docker.io/vllm/vllm-openai:v1@{DIGEST}",
-        "serviceName": "tiny",
+        "model": "tiny",
         "namespace": "models",
     }
     return Settings.model_validate({**values, **changes})

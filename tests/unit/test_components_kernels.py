@@ -14,7 +14,6 @@ import pytest
 
 from components.config.gpus import CARDS
 from components.config.model_path import MODEL_PATH
-from components.config.models import load_stack
 from components.config.settings import Settings
 from components.manifests import kernels
 from components.manifests.service import WAIT_AND_COPY, WAIT_FOR_MODEL, container, environment, start_script
@@ -24,7 +23,8 @@ from local.instance import cache_root
 from modelcar.kernels import Target, pack, unpacked
 from modelcar.lock import FolderSource, Lock, LockedFile, LockedLayer
 from tests.unit.kernel_entries import CACHES, H100, SERVER, entry
-from tests.unit.test_components_settings import MINIMAL, as_text, load, problems
+from tests.unit.test_components_models import load as load_listed
+from tests.unit.test_components_settings import load, problems
 from tests.unit.test_google_settings import dev
 from tests.unit.test_google_settings import load as load_google
 
@@ -336,13 +336,7 @@ def test_the_pools_card_is_known_before_a_pod_is() -> None:
 
 
 def test_a_stacks_preview_warns_of_each_model_whose_pods_compile_anew() -> None:
-    stack = load_stack(
-        {
-            f"modelcar:{key}": as_text(value)
-            for key, value in {**MINIMAL, "models": [{"name": "chat"}, {"name": "code"}]}.items()
-        },
-        Path("/nowhere"),
-    )
+    stack = load_listed({"name": "chat"}, {"name": "code"})
     chat, code = stack.models
     locks = {"chat": lock_for(chat, server="sha256:" + "7" * 64), "code": lock_for(code)}
     [doubt] = kernel_doubts(stack, locks, "prod")

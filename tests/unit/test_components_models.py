@@ -9,7 +9,7 @@ import pytest
 
 from components.config import disk
 from components.config.loading import KEYS, OF_ENTRIES, TOP_LEVEL
-from components.config.models import OF_MODEL, SHARED, load_stack
+from components.config.models import OF_MODEL, OF_ONE, SHARED, load_stack
 from components.config.stack import Stack
 from components.stack.preflight import node_disks
 from modelcar.errors import InputError, Problem
@@ -17,13 +17,16 @@ from tests.unit.test_components_settings import MINIMAL, as_text
 from tests.unit.test_google_settings import as_texts, dev
 
 NOWHERE = Path("/nowhere")
+#: What a stack with a list says of all of its models.
+STACK = {key: value for key, value in MINIMAL.items() if key not in OF_ONE}
 CHAT, CODE = {"name": "chat"}, {"name": "code"}
 A100 = {"name": "large", "gpu": "nvidia-a100-80gb", "gpusPerNode": 2, "machineType": "a2-ultragpu-2g"}
 
 
 def load(*models: dict[str, Any], **shared: Any) -> Stack:
-    values = {**MINIMAL, **shared, "models": list(models)}
-    return load_stack({f"modelcar:{key}": as_text(value) for key, value in values.items()}, NOWHERE)
+    values = {**STACK, **shared, "models": list(models)}
+    config = {f"modelcar:{key}": as_text(value) for key, value in values.items() if value is not None}
+    return load_stack(config, NOWHERE)
 
 
 def problems(*models: dict[str, Any], **shared: Any) -> list[Problem]:
@@ -73,7 +76,7 @@ def test_a_renamed_model_keeps_what_it_is_called_in_the_cluster() -> None:
 
 
 def test_defaults_of_the_project_file_are_no_settings_of_a_stack_with_a_list() -> None:
-    stack = load(CHAT, CODE, model="qwen2.5-0.5b", serviceName="qwen-oci", servedModelName="")
+    stack = load(CHAT, CODE, servedModelName="")
     assert [model.service_name for model in stack.models] == ["chat", "code"]
 
 
@@ -188,6 +191,11 @@ def test_a_mistake_is_told_with_its_place(
     told = found[f"modelcar:{key}"]
     assert value in told.value
     assert fix.replace("models's", "model's") in told.fix
+
+
+def test_a_namespace_that_nobody_says_is_told_once() -> None:
+    [found] = problems(CHAT, CODE, namespace=None)
+    assert (found.key, found.value) == ("modelcar:namespace", "not set")
 
 
 def test_mistakes_of_all_models_are_told_at_once_and_shared_ones_once() -> None:

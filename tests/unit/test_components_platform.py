@@ -154,7 +154,7 @@ def test_half_of_the_credentials_is_refused_and_none_is_shown(changes: dict[str,
 def locked(project: Path, *, preview: bool = False, **changes: Any) -> int:
     """Return the size that the lock of a stack says; 0 where there is none."""
     with mock.patch("pulumi.runtime.is_dry_run", return_value=preview):
-        found = model_lock(load(dev(model="tiny", serverArgs=[], **changes)), project)
+        found = model_lock(load(dev(model="tiny", vllm=None, **changes)), project)
     return found.total_size if found else 0
 
 
@@ -210,7 +210,7 @@ def test_a_disk_too_small_for_the_locked_model_is_refused(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("components.config.disk.GB", 1000**2 / 50)  # the tiny model counts as 200 GB
-    stack = load_stack(as_texts(dev(model="tiny", serverArgs=[], **{NODES + "diskGb": 300})), project)
+    stack = load_stack(as_texts(dev(model="tiny", vllm=None, **{NODES + "diskGb": 300})), project)
     locks = {stack.shared.key: model_lock(stack.shared, project)}
     with pytest.raises(InputError, match=r"(?s)google\.nodes\.diskGb: 300.*at least \d{3,4}.*computed then"):
         node_disks(stack, sizes(locks, {}))

@@ -78,7 +78,7 @@ def closed() -> Iterator[str]:
 
 def stack(registry: str, **changes: Any) -> Settings:
     image = f"busybox@{DIGEST}"
-    values = {"registry": f"{registry}/models", "serverImage": image}
+    values = {"registry": f"{registry}/models", "serverImage": image, "model": "tiny", "namespace": "models"}
     return Settings.model_validate({**values, **changes})
 
 

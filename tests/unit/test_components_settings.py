@@ -12,7 +12,7 @@ import yaml
 
 from components.config import loading as settings
 from components.config import models
-from components.config.loading import OF_STACK, TOP_LEVEL
+from components.config.loading import KEYS, OF_STACK, TOP_LEVEL
 from components.config.quantities import quantity
 from components.config.settings import PLATFORM_FILE, Settings
 from components.stack import configuration
@@ -23,6 +23,9 @@ DIGEST = "sha256:" + "a" * 64
 MINIMAL = {
     "registry": "localhost:5000/models",
     "serverImage": f"docker.io/vllm/vllm-openai:v0.23.0@{DIGEST}",
+    "namespace": "kserve-demo",
+    "model": "qwen2.5-0.5b",
+    "serviceName": "qwen-oci",
 }
 SECRET = "hf_s3cret"
 
@@ -33,8 +36,9 @@ def as_text(value: Any) -> str:
 
 
 def load(project: Path = Path("/nowhere"), **changes: Any) -> Settings:
-    """Load the minimal stack with changes; a key that is None is left out."""
-    config = {f"modelcar:{key}": as_text(value) for key, value in {**MINIMAL, **changes}.items()}
+    """Load the minimal stack with changes; a key that is None is left out, and an image needs no model."""
+    minimal = {key: value for key, value in MINIMAL.items() if key != "model" or "image" not in changes}
+    config = {f"modelcar:{key}": as_text(value) for key, value in {**minimal, **changes}.items()}
     return settings.load({key: value for key, value in config.items() if value != "null"}, project)
 
 
@@ -54,7 +58,7 @@ def declared() -> dict[str, dict[str, Any]]:
 
 def test_two_keys_are_enough() -> None:
     found = load()
-    assert (found.registry, found.server_image) == tuple(MINIMAL.values())
+    assert (found.registry, found.server_image) == (MINIMAL["registry"], MINIMAL["serverImage"])
     assert (found.cpu, found.cpu_limit, found.memory) == ("4", None, "16Gi")
     assert found.server_command == ("python3", "-m", "vllm.entrypoints.openai.api_server")
     assert (found.server_args, found.server_env, found.server_host_paths) == ((), (), ())
@@ -98,6 +102,38 @@ def test_text_becomes_numbers_flags_and_lists() -> None:
 def test_strings_that_look_like_json_stay_strings() -> None:
     found = load(serviceName="true", cpu="4", servedModelName="[1]", imageName="7")
     assert (found.service_name, found.cpu, found.model_name, found.image_name) == ("true", "4", "[1]", "7")
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"model": "tiny-qwen2"}, "tiny-qwen2"),
+        ({"model": "qwen2.5-0.5b"}, "qwen2-5-0-5b"),
+        ({"model": "a__b"}, "a--b"),
+        ({"model": "/srv/models/My Model/model.lock"}, "my-model"),
+        ({"model": "7b", "imageName": "seven_b"}, "seven-b"),
+        ({"image": f"ghcr.io/acme/granite-3.1@{DIGEST}"}, "granite-3-1"),
+        ({"image": f"oci://ghcr.io/acme/granite-3.1:v2@{DIGEST}"}, "granite-3-1"),
+    ],
+)
+def test_a_service_is_named_by_its_model_where_the_stack_does_not_say(
+    changes: dict[str, Any], name: str
+) -> None:
+    found = load(**changes, serviceName=None)
+    assert (found.service_name, found.key) == (name, name)
+    assert load(**changes, serviceName="own").service_name == "own"
+
+
+def test_a_stack_that_says_nothing_is_told_what_it_needs() -> None:
+    with pytest.raises(InputError) as caught:
+        models.load_stack({}, Path())
+    assert keys(list(caught.value.problems)) == {"model", "namespace", "registry", "serverImage"}
+
+
+def test_what_belongs_to_a_demo_is_no_default() -> None:
+    required = {key for key, field in KEYS.items() if field.is_required()}
+    assert required == {"model", "namespace", "registry", "serverImage", "serviceName"}
+    assert not required & set(declared())
 
 
 def test_clients_ask_for_the_images_name_where_no_other_is_set() -> None:
@@ -197,6 +233,39 @@ WRONG = {
     "unheard of": Wrong({"zzz": 1}, "zzz", "unknown key", "registry", "remove it; the keys are listed in"),
     "no registry": Wrong(
         {"registry": None}, "registry", "not set", "HOST[:PORT]/PATH", f"{NOT_SET}registry …"
+    ),
+    "no model": Wrong(
+        {"model": None},
+        "model",
+        "not set",
+        "a locked model (a folder of modelcar/models, or a model.lock's path), or modelcar:image by digest",
+        f"{NOT_SET}model NAME (`python -m modelcar lock NAME --hub OWNER/NAME` makes one)",
+    ),
+    "no model and no name": Wrong({"model": None, "serviceName": None}, "model", "not set", "locked", "NAME"),
+    "no namespace": Wrong(
+        {"namespace": None}, "namespace", "not set", "served in", f"{NOT_SET}namespace NAME"
+    ),
+    "no name that KServe takes": Wrong(
+        {"model": "7b", "serviceName": None},
+        "serviceName",
+        "not set",
+        "[a-z]([-a-z0-9]*[a-z0-9])?; the model's name does not make one",
+        f"{NOT_SET}serviceName NAME",
+    ),
+    "no name in a path": Wrong(
+        {"model": "/model.lock", "serviceName": None}, "serviceName", "not set", "[a-z]", "serviceName NAME"
+    ),
+    "no name of the image": Wrong(
+        {"image": f"ghcr.io/acme/7b@{DIGEST}", "serviceName": None}, "serviceName", "not set", "", "NAME"
+    ),
+    "image's name, wrong": Wrong(
+        {"imageName": "-7b", "serviceName": None}, "imageName", "'-7b'", "lower case", "use lower-case"
+    ),
+    "model's name, wrong": Wrong(
+        {"model": "../7b", "serviceName": None}, "model", "'../7b'", "modelcar/models", "modelcar lock NAME"
+    ),
+    "image and no name": Wrong(
+        {"image": "7b", "serviceName": None}, "image", "not an image by digest", "@sha256:", "registry shows"
     ),
     "weights of 0.1": Wrong(
         {"weights": "data/x"}, "weights", "a key of version 0.1", "locked model", "lock NAME --folder PATH"
@@ -647,6 +716,17 @@ def test_a_wrong_value_does_not_hide_two_others_that_do_not_go_together() -> Non
     assert keys(problems(gpuCount="x", minReplicas=5)) == {"gpuCount", "maxReplicas"}
 
 
+@pytest.mark.parametrize("changes", [{"gpuCount": "x"}, {"serviceName": "7b"}, {"namespace": None}])
+def test_a_wrong_value_beside_an_image_is_told_alone(changes: dict[str, Any]) -> None:
+    [found] = problems(image=f"ghcr.io/acme/granite@{DIGEST}", registry=None, **changes)
+    assert keys([found]) == set(changes)
+
+
+def test_what_is_said_of_an_image_that_is_wrong_is_not_told_too() -> None:
+    [found] = problems(image="granite", registry=None, entrypointRunsArguments=True)
+    assert keys([found]) == {"image"}
+
+
 def test_the_message_has_all_four_parts_of_each_problem() -> None:
     with pytest.raises(InputError) as caught:
         load(registry="h.io/P", gpuCount="x")
@@ -713,6 +793,13 @@ def test_platforms_file_is_relative_to_the_project_or_absolute(tmp_path: Path) -
     assert load(tmp_path, platformFile="platform.json").gpu_count == 0
     assert load(Path("/nowhere"), platformFile=str(tmp_path / "platform.json")).gpu_count == 0
     assert load(tmp_path, platformFile="").gpu_count == 1
+
+
+def test_without_the_platforms_file_what_it_never_says_is_missed_all_the_same() -> None:
+    found = problems(
+        platformFile="platform.json", registry=None, serverImage=None, model=None, namespace=None
+    )
+    assert keys(found) == {"platformFile", "model", "namespace"}
 
 
 def test_platforms_values_are_checked_as_the_stacks_are(tmp_path: Path) -> None:

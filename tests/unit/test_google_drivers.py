@@ -131,7 +131,7 @@ def test_the_version_is_that_of_the_cluster_which_is_adopted(monkeypatch: pytest
         ("1.33.5-gke.1162000", {"serverImage": f"{VLLM}:v0.19.1{DIGEST}"}),
         ("1.33.5-gke.1162000", {"serverImage": f"{VLLM}:v0.23.0-cu129{DIGEST}"}),
         ("1.33.5-gke.1162000", {"serverImage": f"registry.example.org/ours{DIGEST}"}),
-        ("1.33.5-gke.1162000", {"runtime": "custom"}),
+        ("1.33.5-gke.1162000", {"runtime": "custom", "vllm": None}),
         (None, {NODES + "driver": "LATEST"}),
         (None, {"serverImage": f"{VLLM}:v0.19.1{DIGEST}"}),
     ],

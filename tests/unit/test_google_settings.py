@@ -65,6 +65,15 @@ def test_the_committed_stacks_are_right(name: str) -> None:
     assert loaded.google.zones_of(loaded.google.nodes), "there is a zone with that GPU"
 
 
+@pytest.mark.parametrize("name", STACKS)
+def test_the_committed_stacks_say_it_in_vllms_terms_and_their_models_can_be_locked(name: str) -> None:
+    loaded = load(stack_config(name))
+    assert loaded.server_args == ()
+    assert loaded.vllm
+    assert loaded.vllm.max_model_len
+    assert (PROJECT / loaded.lock_path).with_name("model.yaml").is_file()
+
+
 def test_a_repository_is_referred_to_or_imported_and_not_both() -> None:
     changes = {"google.repository.existing": True, "importExisting": ["Repository"]}
     [found] = problems(**changes)
@@ -93,6 +102,8 @@ def test_environments_differ_where_they_should() -> None:
     assert (one.google.nodes.spot, other.google.nodes.spot) == (True, False)
     assert one.google.nodes.min_nodes == 0
     assert other.min_replicas > one.min_replicas
+    assert other.google.nodes.min_nodes == other.min_replicas
+    assert other.google.nodes.max_nodes > other.max_replicas, "a new version starts beside the old one"
     assert other.google.repository.untagged_days > one.google.repository.untagged_days
 
 

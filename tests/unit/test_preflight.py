@@ -26,11 +26,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def check(project: Path, **settings: Any) -> preflight.Facts:
+def check(project: Path, outputs: dict[str, Any] | None = None, **settings: Any) -> preflight.Facts:
+    """Look at a stack; a setting that is None is left out. outputs: of its last run."""
     config = {**MINIMAL, "model": "tiny", "checkReachable": "false", **settings}
-    return preflight.check(
-        load_stack({f"modelcar:{key}": as_text(value) for key, value in config.items()}, project), project
-    )
+    told = {f"modelcar:{key}": as_text(value) for key, value in config.items() if value is not None}
+    return preflight.check(load_stack(told, project), project, outputs)
 
 
 def test_a_length_beyond_the_models_is_refused_or_told(project: Path) -> None:
@@ -45,3 +45,29 @@ def test_a_length_beyond_the_models_is_refused_or_told(project: Path) -> None:
 def test_folders_that_arguments_name_are_looked_for_in_the_lock(project: Path) -> None:
     with pytest.raises(InputError, match=r"the model's lock has no draft/config\.json"):
         check(project, serverArgs=["--spec-model", "/mnt/models/draft"])
+
+
+def test_a_deployed_service_is_not_renamed_by_its_model(project: Path) -> None:
+    before = {"serviceName": "qwen-oci"}
+    with pytest.raises(InputError) as caught:
+        check(project, before, serviceName=None)
+    [found] = caught.value.problems
+    assert found.key == "modelcar:serviceName"
+    assert "the model's name makes it tiny, and the deployed service is qwen-oci" in found.value
+    assert found.fix == "pulumi config set modelcar:serviceName qwen-oci"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "settings"),
+    [
+        ({}, {"serviceName": None}),
+        ({"serviceName": "tiny"}, {"serviceName": None}),
+        ({"serviceName": "qwen-oci"}, {"serviceName": "tiny"}),
+        ({"serviceName": "qwen-oci"}, {"serviceName": None, "model": None, "models": [{"name": "tiny"}]}),
+    ],
+    ids=["new", "as before", "said", "listed"],
+)
+def test_a_service_is_renamed_where_the_stack_says_so(
+    project: Path, outputs: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    assert check(project, outputs, **settings).stack.shared.service_name == "tiny"

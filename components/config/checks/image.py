@@ -25,7 +25,7 @@ def check(settings: Settings) -> Problem | None:
         return None
     if settings.place.digest is None:
         return _without_digest(settings)
-    own = {settings.name, *settings.former_names, type(settings).model_fields["model"].default}
+    own = {settings.name, *settings.former_names, settings.place.name}
     for key, value, default in (
         ("model", settings.model, settings.model in own),
         ("imageName", settings.image_name, settings.image_name is None),
