@@ -18,7 +18,8 @@ import psutil
 
 from local.debian import debian_parts
 from local.stack import plugin_variables
-from local.tools import Toolbox, collect, tools_folder
+from local.tool_list import tools_folder
+from local.tools import Toolbox, collect
 
 #: buildx's name for the benchmark's BuildKit.
 BUILDER = "bench"

@@ -12,10 +12,12 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from local import addon_kinds as addon_kinds_local
 from local import addons, doctor, own_cluster, platform, preview, rehearse, runbook, setting, stack, up
 from local.failed_command import in_words
 from local.instance import CAMPAIGN, COLD_START, Instance, load, state_root
-from local.tools import DEVICE_PLUGIN, Toolbox, collect, signing_tools
+from local.tool_list import DEVICE_PLUGIN
+from local.tools import Toolbox, collect, signing_tools
 from modelcar.errors import InputError, refuse
 
 
@@ -332,7 +334,10 @@ def main() -> int:
             command.add_argument("--json", action="store_true", help="for programs")
         if name == "platform":
             command.add_argument(
-                "--with", dest="addons", metavar="NAMES", help=f"others' programs: {', '.join(addons.ADDONS)}"
+                "--with",
+                dest="addons",
+                metavar="NAMES",
+                help=f"others' programs: {', '.join(addon_kinds_local.ADDONS)}",
             )
             command.add_argument("--without", metavar="NAMES", help="remove these again")
         if name == "runbook":

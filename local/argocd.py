@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from local.tools import tools_folder
+from local.tool_list import tools_folder
 
 NAMESPACE = "argocd"
 #: Of the Git host; on the platform's own link, which nothing else listens on.

@@ -27,7 +27,8 @@ from local.forecast import GB
 from local.instance import COLD_START, Instance, load
 from local.page_cache import settle
 from local.random_weights import write_model
-from local.tools import Progress, Toolbox
+from local.tool_list import Progress
+from local.tools import Toolbox
 from modelcar import locking
 from modelcar.base import read_base
 from modelcar.image import modelcar_image

@@ -33,10 +33,10 @@ from local.instance import PROJECT, Instance, cache_root
 from local.preview import chosen_backend
 from local.serving import decide, full_cards
 from local.stack import STACK
-from local.tools import OLDEST_GO
+from local.tool_build import OLDEST_GO
 from modelcar.buildx import builder_problem
 from modelcar.errors import InputError
-from modelcar.lock import read_lock
+from modelcar.lock_reader import read_lock
 
 GIB = 2**30
 #: GiB. For tools, images and state of the embedded platform, vLLM's CPU build included (docs/local-stack.md).

@@ -12,7 +12,8 @@ from typing import Any
 from local import stack
 from local.ask import ServedPod
 from local.instance import Instance
-from local.tools import Progress, Toolbox
+from local.tool_list import Progress
+from local.tools import Toolbox
 from modelcar.errors import refuse
 
 #: The runbook's engine in its official CPU image; its tag is resolved to a digest before anything is served.

@@ -13,7 +13,8 @@ from local.driver import driver_folder
 from local.gpu import Gpus
 from local.instance import Instance
 from local.pki import CLIENTS, NODE
-from local.tools import DEVICE_PLUGIN, Toolbox
+from local.tool_list import DEVICE_PLUGIN
+from local.tools import Toolbox
 
 SERVICE_CIDR = "10.96.0.0/16"
 

@@ -32,7 +32,8 @@ from local.plan import (
     device_plugin_file,
     write_plan,
 )
-from local.tools import Progress, Toolbox, tools_folder
+from local.tool_list import Progress, tools_folder
+from local.tools import Toolbox
 from modelcar.base import write_base_layout
 from modelcar.errors import refuse
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from local.instance import PROJECT, Instance, state_root
 from local.stack import environment
-from local.tools import Progress, Toolbox
+from local.tool_list import Progress
+from local.tools import Toolbox
 from modelcar.errors import refuse
 
 #: Variables that say which backend keeps the state.

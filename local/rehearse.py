@@ -18,7 +18,8 @@ from local import platform, preview
 from local.instance import PROJECT, Instance
 from local.pki import NODE
 from local.stack import environment
-from local.tools import Progress, Toolbox
+from local.tool_list import Progress
+from local.tools import Toolbox
 from local.up import TINY_FOLDER, TINY_MODEL
 from modelcar.tiny_model import make_tiny_model
 

@@ -15,7 +15,8 @@ from local import platform, stack
 from local.argocd import ArgoError
 from local.instance import PROJECT, Instance
 from local.runbook_addons import Addons, StepFailedError
-from local.tools import Progress, Toolbox
+from local.tool_list import Progress
+from local.tools import Toolbox
 from local.up import stack_settings
 from modelcar.errors import InputError
 

@@ -13,7 +13,8 @@ import yaml
 
 from local import addons, argocd, platform, stack
 from local.instance import Instance
-from local.tools import Progress, Toolbox
+from local.tool_list import Progress
+from local.tools import Toolbox
 from modelcar.errors import refuse
 
 #: Seconds that a pod may take to come or to go, and that the small model's start may take.

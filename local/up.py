@@ -24,10 +24,12 @@ from local.oci_push import digest_of
 from local.plan import TOOL_IMAGE
 from local.plugins import KUBERNETES_PLUGIN_VERSION
 from local.serving import decide, full_cards
-from local.tools import DEVICE_PLUGIN, Toolbox, collect, signing_tools
+from local.tool_list import DEVICE_PLUGIN
+from local.tools import Toolbox, collect, signing_tools
 from modelcar import fetching
 from modelcar.errors import refuse
-from modelcar.lock import lock_path, read_lock
+from modelcar.lock import lock_path
+from modelcar.lock_reader import read_lock
 from modelcar.locking import layout_path
 from modelcar.oci_layout import require_space
 from modelcar.tiny_model import make_tiny_model

@@ -24,7 +24,8 @@ from modelcar.image import modelcar_image
 from modelcar.inspect_image import describe, differences, inspect, to_document
 from modelcar.layer_format import LARGE_FILE
 from modelcar.layouts import LAYOUTS
-from modelcar.lock import COMPRESSIONS, Lock, lock_path, read_lock
+from modelcar.lock import Lock, lock_path
+from modelcar.lock_reader import COMPRESSIONS, read_lock
 from modelcar.made_up import PRESETS, make_made_up_model
 from modelcar.manifest import Image
 from modelcar.mirrors import mirror_targets, name_of

@@ -18,7 +18,8 @@ from typing import Any
 from modelcar import hub
 from modelcar.choosing import PICKLE_SUFFIXES
 from modelcar.errors import InputError, Problem, refuse
-from modelcar.lock import LAYOUTS, ExtraFile, Lock, LockedFile, extra_folder, fault_of_url
+from modelcar.lock import LAYOUTS, ExtraFile, Lock, LockedFile, extra_folder
+from modelcar.lock_reader import fault_of_url
 from modelcar.packing import CHANGED
 from modelcar.paths import fault_of_name, printable
 from modelcar.sources import BUFFER, FolderFiles

@@ -19,22 +19,19 @@ from modelcar.kernels import Kernels, basis
 from modelcar.layer_format import LARGE_FILE, group_files, layer_parts
 from modelcar.layouts import LAYOUTS
 from modelcar.lock import (
-    COMPRESSIONS,
     EXTRA,
     ExtraFile,
     FolderSource,
     HubSource,
     Lock,
     LockedFile,
-    check_lock,
-    is_license,
     layout_path,
     lock_path,
-    read_lock,
     write_lock,
 )
 from modelcar.lock import MODELS as DESCRIPTIONS
 from modelcar.lock import NAME as MODEL_NAME
+from modelcar.lock_reader import COMPRESSIONS, check_lock, is_license, read_lock
 from modelcar.oci_layout import LayoutStore, open_store, replace_file
 from modelcar.packing import Packed, Packer, Progress
 from modelcar.paths import printable

@@ -23,7 +23,7 @@ from components.config.gitops import GitOpsSettings
 from components.manifests import gitops
 from modelcar.base import read_base
 from modelcar.errors import InputError, refuse
-from modelcar.lock import read_lock
+from modelcar.lock_reader import read_lock
 from modelcar.registry import Target
 from operations import admission, admission_builtin, monitoring
 from operations import cold_start as start_phases
@@ -32,6 +32,7 @@ from operations import kernels as compiled
 from operations import prune as pruning
 from operations import revisions as served_before
 from operations import validate as validation
+from operations import validation_report as validation_report_operations
 from operations.stack import outputs_of, settings_of, stack_of
 
 PROJECT = Path(__file__).absolute().parent.parent
@@ -197,12 +198,16 @@ def _validate(options: argparse.Namespace) -> int:
         uri = outputs.get(settings.key, {}).get("storageUri")
         found[settings.key] = validation.validate(Cluster.of(settings), settings, uri, say=_note)
     if options.json:
-        documents = {name: validation.document(lines) for name, lines in found.items()}
+        documents = {name: validation_report_operations.document(lines) for name, lines in found.items()}
         several = stack.listed and not options.model
         print(json.dumps({"models": documents} if several else next(iter(documents.values())), indent=1))
     else:
         for name, lines in found.items():
-            print("\n".join([*([f"── {name}"] if stack.listed else []), *validation.report(lines)]))
+            print(
+                "\n".join(
+                    [*([f"── {name}"] if stack.listed else []), *validation_report_operations.report(lines)]
+                )
+            )
     return 0 if all(line.passed for lines in found.values() for line in lines) else 1
 
 

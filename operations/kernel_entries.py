@@ -15,7 +15,8 @@ from modelcar import kernel_store as store
 from modelcar import lock_diff
 from modelcar.errors import InputError, refuse
 from modelcar.kernels import Kernels, with_entry
-from modelcar.lock import Lock, read_lock
+from modelcar.lock import Lock
+from modelcar.lock_reader import read_lock
 from modelcar.progress import amount
 from modelcar.registry import Registry, parse
 from modelcar.registry import Target as Repository

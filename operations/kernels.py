@@ -21,7 +21,8 @@ from modelcar import kernel_store as store
 from modelcar.errors import InputError, Problem, refuse
 from modelcar.kernel_cleaning import clean, compiled, is_code, is_needless, is_temporary
 from modelcar.kernels import Kernels, Target, basis, pack, with_entry
-from modelcar.lock import Lock, check_lock, read_lock, write_lock
+from modelcar.lock import Lock, write_lock
+from modelcar.lock_reader import check_lock, read_lock
 from modelcar.manifest import sha256_digest
 from modelcar.oci_layout import replace_file
 from modelcar.progress import amount

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from components.cluster import workload
 from components.cluster.access import JSON, Cluster, ClusterError
@@ -20,46 +17,23 @@ from components.cluster.failures import SEARCHED, cause
 from components.cluster.pods import is_ready, last_log, pods_of, shown, why
 from components.cluster.pull_failures import pull_cause
 from components.cluster.room import asks, lacks_gpus, why_no_room
-from components.config.network import IngressSettings
 from components.config.problems import NAMESPACE
 from components.config.settings import Settings
 from components.manifests import autoscaling
 from components.manifests.kernels import NONE, OFF
-from components.manifests.service import CLOSED_POD, CONTAINER, OFFLINE, RESTRICTED, RESTRICTED_POD
+from components.manifests.service import CONTAINER, OFFLINE
 from components.stack.kernel_fit import renew
 from operations import gpu
 from operations.kernel_use import describe, fix, kernel_use
 from operations.kernel_use import document as document_of_kernels
+from operations.validate_network import network
+from operations.validation_report import Line
 
 PROMPT = "Kubernetes is"
 #: Lines of a log that tell of a hub: its hosts, and what its client says when it downloads.
 HUB_LINES = re.compile(r"huggingface\.co|hf\.co|Downloading (shards|\S+:)|Fetching \d+ files", re.IGNORECASE)
-HUB = ("huggingface.co", 443)
-#: Seconds for one attempt to connect.
-CONNECT = 4
-#: Seconds until each node knows a new pod by its address, and lets it in where a policy says so.
-LET_IN = 20.0
 #: Lines of a log that are searched.
 LOG_LINES = 20_000
-
-#: The pod beside the model's, which no policy holds back.
-CONTROL = "modelcar-validate-control"
-CONTROL_PATIENCE = 90.0
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the report.
-
-    passed: None where it could not be found out. evidence: what was seen. details: the same for programs,
-    where it is more than words.
-    """
-
-    name: str
-    passed: bool | None
-    evidence: str
-    fix: str = ""
-    details: Mapping[str, object] = field(default_factory=dict)
 
 
 def validate(
@@ -90,7 +64,7 @@ def validate(
     lines.append(_log(log))
     lines.append(_policy(cluster, settings, pod))
     say("trying connections from inside of the pod, and from one beside it")
-    lines += _network(cluster, settings, pod)
+    lines += network(cluster, settings, pod)
     return tuple(lines)
 
 
@@ -224,176 +198,3 @@ def _policy(cluster: Cluster, settings: Settings, pod: JSON) -> Line:
         return Line("egress denied by policy", True, f"NetworkPolicy {', '.join(names)}")
     fix = "pulumi config set --path modelcar:egress.restrict true, and pulumi up"
     return Line("egress denied by policy", False, "no NetworkPolicy holds the pod's egress back", fix)
-
-
-# --- the network ------------------------------------------------------------------------------------
-
-
-Target = tuple[str, int]
-OPEN, CLOSED = "connects", "does not connect"
-_EGRESS, _INGRESS = "egress impossible", "ingress as it is set"
-_ENFORCES_NONE = (
-    "this network enforces no NetworkPolicies, or one allows it: on GKE use Dataplane V2 "
-    "(gcloud container clusters describe … --format='value(networkConfig.datapathProvider)')"
-)
-_PROVES_NOTHING = "nothing can be reached from beside the pod either, so this proves nothing"
-
-
-def _network(cluster: Cluster, settings: Settings, pod: JSON) -> Iterator[Line]:
-    """Try to connect to the hub, and to what is there for sure, from the pod and from one beside it.
-
-    And from the one beside it to the pod, where the stack says who may.
-    """
-    image = next((box["image"] for box in pod["spec"]["containers"] if box["name"] == "modelcar"), None)
-    if image is None:
-        yield Line(_EGRESS, None, "the pod has no modelcar to try it from", "")
-        return
-    targets = _targets(cluster)
-    inside = _attempts(cluster, settings.namespace, pod["metadata"]["name"], "modelcar", targets)
-    model = (str(pod["status"].get("podIP")), settings.server_port)
-    with _control(cluster, settings, image) as control:
-        beside = _attempts(cluster, settings.namespace, control, "control", targets)
-        to_model = _attempt_ingress(cluster, settings, control, model) if settings.ingress else CLOSED
-    outside = any(beside[target] == OPEN for target in targets)
-    yield _egress(inside, beside, outside=outside)
-    if settings.ingress:
-        yield _ingress(settings.namespace, settings.ingress, model, to_model, outside=outside)
-
-
-def _attempt_ingress(cluster: Cluster, settings: Settings, control: str, model: Target) -> str:
-    """Try to connect to the model from the pod beside it; more than once where that pod is let in.
-
-    A network plugin allows a pod that has just been made only after it has seen its address.
-    """
-    let_in = settings.ingress is not None and settings.namespace in settings.ingress.namespaces
-    deadline = time.monotonic() + (LET_IN if let_in else 0)
-    while True:
-        found = _attempts(cluster, settings.namespace, control, "control", [model])[model]
-        if found == OPEN or time.monotonic() >= deadline:
-            return found
-        time.sleep(1)
-
-
-def _egress(inside: Mapping[Target, str], beside: Mapping[Target, str], *, outside: bool) -> Line:
-    seen = "; ".join(
-        f"{host}:{port} from the pod {inside[host, port]}, from beside it {beside[host, port]}"
-        for host, port in inside
-    )
-    if OPEN in inside.values():
-        return Line(_EGRESS, False, seen, _ENFORCES_NONE)
-    if not outside:
-        return Line(_EGRESS, None, seen, _PROVES_NOTHING)
-    return Line(_EGRESS, True, seen)
-
-
-def _ingress(namespace: str, settings: IngressSettings, model: Target, found: str, *, outside: bool) -> Line:
-    """Judge what came of a connection to the model. outside: who tried it could connect elsewhere."""
-    may = namespace in settings.namespaces
-    seen = (
-        f"{model[0]}:{model[1]} from beside the pod {found}, its namespace is {'' if may else 'not '}let in"
-    )
-    if may == (found == OPEN):
-        certain = may or outside
-        return Line(_INGRESS, certain or None, seen, "" if certain else _PROVES_NOTHING)
-    fix = "pulumi up; or another NetworkPolicy keeps it out" if may else _ENFORCES_NONE
-    return Line(_INGRESS, False, seen, fix)
-
-
-def _targets(cluster: Cluster) -> list[Target]:
-    """Return the hub, and an address that is there for sure: the API server's, as pods see it."""
-    found = cluster.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices") or {}
-    for entry in found.get("items") or []:
-        if (entry["metadata"].get("labels") or {}).get("kubernetes.io/service-name") == "kubernetes":
-            return [HUB, (str(entry["endpoints"][0]["addresses"][0]), int(entry["ports"][0]["port"]))]
-    return [HUB]
-
-
-def _attempts(
-    cluster: Cluster, namespace: str, pod: str, container: str, targets: Sequence[Target]
-) -> Mapping[Target, str]:
-    found = {}
-    for host, port in targets:
-        # BusyBox's nc ends with 0 once it is connected; the shell says which it was.
-        connect = f"busybox nc -w {CONNECT} {host} {port} -e busybox true 2>/dev/null"
-        script = f"{connect} && echo {OPEN} || echo {CLOSED}"
-        found[host, port] = cluster.execute(namespace, pod, container, ["sh", "-c", script]).strip()
-    return found
-
-
-@contextmanager
-def _control(cluster: Cluster, settings: Settings, image: str) -> Iterator[str]:
-    """Run a pod beside the model's, of its image and without its labels; remove it afterwards."""
-    path = f"/api/v1/namespaces/{settings.namespace}/pods"
-    box = {
-        "name": "control",
-        "image": image,
-        "command": ["sh", "-c", "sleep 600"],
-        "resources": {
-            "requests": {"cpu": "10m", "memory": "16Mi"},
-            "limits": {"cpu": "100m", "memory": "32Mi"},
-        },
-        "securityContext": RESTRICTED,
-    }
-    secrets = [{"name": settings.pull_secret}] if settings.pull_secret else []
-    account = {"serviceAccountName": settings.service_name} if settings.registry_username else {}
-    body = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": CONTROL, "labels": {"app.kubernetes.io/managed-by": "modelcar"}},
-        "spec": {
-            "containers": [box],
-            "restartPolicy": "Never",
-            **CLOSED_POD,
-            "securityContext": RESTRICTED_POD,
-            "terminationGracePeriodSeconds": 0,
-            "activeDeadlineSeconds": 600,  # where nobody is left to remove it
-            "tolerations": [{"operator": "Exists"}],
-            "imagePullSecrets": secrets,
-            **account,
-        },
-    }
-    cluster.remove(f"{path}/{CONTROL}", CONTROL_PATIENCE)
-    cluster.create(path, body)
-    try:
-        deadline = time.monotonic() + CONTROL_PATIENCE
-        while True:
-            pod = cluster.get(f"{path}/{CONTROL}") or {"status": {}}
-            if is_ready(pod):
-                break
-            if time.monotonic() > deadline:
-                raise ClusterError(0, f"pod {CONTROL} does not start: {why(cluster, pod)}")
-            time.sleep(0.5)
-        yield CONTROL
-    finally:
-        cluster.delete(f"{path}/{CONTROL}")
-
-
-# --- what a person sees -----------------------------------------------------------------------------
-
-_MARKS = {True: "PASS", False: "FAIL", None: "????"}
-
-
-def report(lines: tuple[Line, ...]) -> Iterator[str]:
-    """Yield the report: a line each, and what to do about those that are not passed."""
-    width = max(len(line.name) for line in lines)
-    for line in lines:
-        yield f"{_MARKS[line.passed]}  {line.name:<{width}}  {line.evidence}"
-        if line.fix:
-            yield f"      {'':<{width}}  → {line.fix}"
-
-
-def document(lines: tuple[Line, ...]) -> dict[str, Any]:
-    """Return the report for programs. `passed` is null where it could not be found out."""
-    return {
-        "passed": all(line.passed for line in lines),
-        "lines": [
-            {
-                "name": line.name,
-                "passed": line.passed,
-                "evidence": line.evidence,
-                "fix": line.fix,
-                **({"details": dict(line.details)} if line.details else {}),
-            }
-            for line in lines
-        ],
-    }

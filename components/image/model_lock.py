@@ -10,7 +10,8 @@ from components.config.checks.vllm import doubts, unfit
 from components.config.known_model import KnownModel
 from components.config.settings import Settings
 from modelcar.errors import InputError, refuse
-from modelcar.lock import Lock, changed_files, read_lock
+from modelcar.lock import Lock, changed_files
+from modelcar.lock_reader import read_lock
 from modelcar.paths import printable
 
 

@@ -20,7 +20,8 @@ from modelcar.base import Base, read_base
 from modelcar.build_options import export_options, image_tag
 from modelcar.errors import InputError, Problem
 from modelcar.image import modelcar_image
-from modelcar.lock import LAYOUTS, Lock, read_lock
+from modelcar.lock import LAYOUTS, Lock
+from modelcar.lock_reader import read_lock
 from modelcar.manifest import Image
 from modelcar.oci_layout import context_of
 

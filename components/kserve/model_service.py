@@ -42,7 +42,7 @@ from components.manifests.service import (
 )
 from modelcar import oci_names
 from modelcar.errors import InputError, Problem
-from modelcar.lock import read_lock
+from modelcar.lock_reader import read_lock
 
 #: Lets the provider wait until KServe calls a service ready, where this program does not ask the cluster.
 #: https://www.pulumi.com/registry/packages/kubernetes/how-to-guides/managing-resources-with-server-side-apply/

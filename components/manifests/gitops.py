@@ -25,7 +25,8 @@ from components.manifests.service import labels, predictor, service_annotations,
 from modelcar.base import read_base
 from modelcar.errors import refuse
 from modelcar.image import modelcar_image
-from modelcar.lock import Lock, read_lock
+from modelcar.lock import Lock
+from modelcar.lock_reader import read_lock
 
 #: Of the file that says which ones were written, so that a file that is no longer wanted can go.
 HEADER = (

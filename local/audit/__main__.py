@@ -14,7 +14,7 @@ from typing import Protocol
 
 from local.audit import findings, go, manifests, python
 from local.failed_command import in_words
-from local.tools import Progress
+from local.tool_list import Progress
 from modelcar.errors import InputError
 
 

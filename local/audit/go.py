@@ -14,7 +14,9 @@ from typing import Any
 
 from local.audit.findings import Finding
 from local.instance import cache_root
-from local.tools import OLDER_KSERVE, TOOLS, Progress, download_module, find_tool
+from local.tool_build import download_module
+from local.tool_list import OLDER_KSERVE, TOOLS, Progress
+from local.tools import find_tool
 from modelcar.errors import refuse
 
 DATABASE = "https://vuln.go.dev"

@@ -19,7 +19,7 @@ from components.manifests import network, pre_pull, service
 from local.audit.findings import Finding
 from local.instance import PROJECT, cache_root
 from local.locked_environment import locked_environment
-from local.tools import Progress
+from local.tool_list import Progress
 
 NAME = "checkov"
 FRAMEWORKS = ("kubernetes", "dockerfile", "github_actions")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from local.audit.findings import Finding
 from local.instance import PROJECT
-from local.tools import Progress
+from local.tool_list import Progress
 
 NAME = "pip-audit"
 #: For the advisories of one lock, in seconds.

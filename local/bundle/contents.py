@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from local import debian, netfilter, tools
+from local import debian, netfilter, tool_list, tools
 from local.bundle import libraries
 from local.bundle.archives import Entry, entries
 from local.bundle.packages import Pinned
-from local.tools import Progress
+from local.tool_list import Progress
 from local.up import ARCHITECTURES
 from modelcar.base import pinned_program, read_base
 from modelcar.errors import refuse
@@ -38,7 +38,7 @@ def programs(staging: Path, progress: Progress, extra: tuple[str, ...] = ()) -> 
     """
     built = tools.build_all(progress, extra)
     kserve = tools.kserve_manifests(progress)
-    unpacked = debian.debian_parts(tools.tools_folder() / "debian", progress)
+    unpacked = debian.debian_parts(tool_list.tools_folder() / "debian", progress)
     shutil.rmtree(staging, ignore_errors=True)
     root = staging / "debian" / "usr"
     pairs = [(path, PLACES.get(name, Path("bin") / name)) for name, path in unpacked.items()]
@@ -56,7 +56,7 @@ def programs(staging: Path, progress: Progress, extra: tuple[str, ...] = ()) -> 
     filters = _netfilter(staging / "netfilter" / "debian", staging.parent / "netfilter")
     found = [
         *(
-            Entry(str(path.relative_to(tools.tools_folder())), path, executable=True)
+            Entry(str(path.relative_to(tool_list.tools_folder())), path, executable=True)
             for path in built.values()
         ),
         *entries(kserve, f"{kserve.name}/"),

@@ -19,7 +19,7 @@ from local.bundle.manifest import PYTHON, SERVER, TOOLS, Archive, Component, Man
 from local.bundle.packages import Pinned, read_freeze, read_lock, runtime, split_present
 from local.instance import PROJECT, cache_root
 from local.servers.choice import RELEASES, environment_folder
-from local.tools import DEVICE_PLUGIN, ON_REQUEST, Progress
+from local.tool_list import DEVICE_PLUGIN, ON_REQUEST, Progress
 from modelcar.errors import refuse
 
 #: Of what developers need: the policy pack's, by which `make preview` and `make deploy` check.

@@ -11,7 +11,7 @@ import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from local import tools
+from local import tool_list, tools
 from local.bundle.manifest import PYTHON, SERVER, TOOLS, Component, Manifest
 from local.bundle.packages import installed, same_version
 from local.instance import KSERVE_VERSION, PROJECT
@@ -114,7 +114,7 @@ def _python(manifest: Manifest) -> Iterator[Problem]:
 
 def _checkout(manifest: Manifest) -> Iterator[Problem]:
     for component in manifest.components:
-        extra = tuple(name for name in tools.ON_REQUEST if name in component.fingerprint)
+        extra = tuple(name for name in tool_list.ON_REQUEST if name in component.fingerprint)
         wanted = fingerprint(component.name, manifest.server, extra)
         differing = sorted(key for key, value in wanted.items() if component.fingerprint.get(key) != value)
         if differing:

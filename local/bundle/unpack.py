@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from local import tools
+from local import tool_list, tools
 from local.alone import alone
 from local.bundle import archives, manifest, parts, target
 from local.bundle.manifest import PYTHON, SERVER, TOOLS, Archive, Component, Manifest
@@ -71,7 +71,7 @@ def unpack(folder: Path, progress: Progress, environment: Mapping[str, str] = os
 
 def _places(found: Manifest) -> dict[str, Path]:
     """Return the folder that each component goes to."""
-    places = {PYTHON: PROJECT / ".venv", TOOLS: tools.tools_folder()}
+    places = {PYTHON: PROJECT / ".venv", TOOLS: tool_list.tools_folder()}
     if found.server:
         places[SERVER] = cache_root() / "servers" / found.server_folder
     return places
@@ -84,7 +84,7 @@ def _is_unpacked(component: Component, place: Path) -> bool:
         return False
     if component.name == TOOLS:
         built = _built(component)
-        return marked and all(tool.target.exists() for tool in tools.TOOLS if tool.name in built)
+        return marked and all(tool.target.exists() for tool in tool_list.TOOLS if tool.name in built)
     return marked and (place / "bin" / "python3").exists()
 
 

@@ -15,7 +15,7 @@ import psutil
 from local.gpu import Gpus
 from local.instance import KSERVE_VERSION, KUBERNETES_VERSION, PROJECT
 from local.servers.choice import RELEASES
-from local.tools import PULUMI_VERSION
+from local.tool_list import PULUMI_VERSION
 
 GIB = 2**30
 

@@ -35,7 +35,8 @@ from local.gpu_report.runner import Say
 from local.instance import PROJECT, Instance, load, state_root
 from local.preview import PARTS
 from local.tools import Toolbox, collect
-from modelcar.lock import Lock, lock_path, read_lock
+from modelcar.lock import Lock, lock_path
+from modelcar.lock_reader import read_lock
 from modelcar.made_up import size_of
 
 T = TypeVar("T")

@@ -37,7 +37,8 @@ from modelcar_kserve.components.stack.output_schema import ModelOutputs, StackOu
 from modelcar_kserve.components.stack.stack_reader import read_stack
 from modelcar_kserve.modelcar.base import read_base
 from modelcar_kserve.modelcar.errors import InputError
-from modelcar_kserve.modelcar.lock import Lock, read_lock
+from modelcar_kserve.modelcar.lock import Lock
+from modelcar_kserve.modelcar.lock_reader import read_lock
 
 __all__ = [
     "EgressPolicy",

@@ -23,7 +23,8 @@ from local.instance import CAMPAIGN, PROJECT, Instance, load, state_root
 from local.oci_push import digest_of
 from local.plan import TOOL_IMAGE
 from local.preview import scratch_project
-from local.tools import Progress, collect
+from local.tool_list import Progress
+from local.tools import collect
 from local.up import architecture
 from modelcar import locking
 from modelcar.lock import Lock

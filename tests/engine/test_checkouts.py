@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from local.debian import debian_parts
-from local.tools import tools_folder
+from local.tool_list import tools_folder
 from tests.conftest import PROJECT, Checkout, Platform
 from tests.engine.test_digest import clean_builder, lock, write_model
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from local.instance import PROJECT
-from local.tools import DEVICE_PLUGIN, find_tool
+from local.tool_list import DEVICE_PLUGIN
+from local.tools import find_tool
 
 MODULE = PROJECT / "local" / "tools" / "kubernetes"
 

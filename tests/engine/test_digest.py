@@ -24,12 +24,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from local.debian import debian_parts
-from local.tools import tools_folder
+from local.tool_list import tools_folder
 from modelcar import kernel_store, locking
 from modelcar.base import read_base
 from modelcar.fetching import fetch
 from modelcar.image import modelcar_image
-from modelcar.lock import Lock, lock_path, read_lock, write_lock
+from modelcar.lock import Lock, lock_path, write_lock
+from modelcar.lock_reader import read_lock
 from tests.conftest import PROJECT, Platform
 from tests.engine.conftest import Project
 from tests.unit.kernel_entries import entry

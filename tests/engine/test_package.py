@@ -18,7 +18,8 @@ import yaml
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
 from local.plugins import PLUGINS
-from local.tools import DOCKER_BUILD_VERSION, find_tool
+from local.tool_list import DOCKER_BUILD_VERSION
+from local.tools import find_tool
 from modelcar.tiny_model import make_tiny_model
 from tests.conftest import PROJECT, Platform
 from tests.engine.conftest import STUB_SERVER

@@ -21,11 +21,12 @@ import yaml
 from safetensors.numpy import save_file
 
 from local.debian import debian_parts
-from local.tools import tools_folder
+from local.tool_list import tools_folder
 from modelcar import locking
 from modelcar.base import read_base
 from modelcar.image import modelcar_image
-from modelcar.lock import lock_path, read_lock
+from modelcar.lock import lock_path
+from modelcar.lock_reader import read_lock
 from modelcar.push import layers_there
 from modelcar.registry import Target
 from modelcar.tiny_model import make_tiny_model

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from local.tools import download_module, find_tool
+from local.tool_build import download_module
+from local.tools import find_tool
 from operations.admission import UNSIGNED
 from tests.conftest import PROJECT, Platform
 from tests.engine.conftest import Project

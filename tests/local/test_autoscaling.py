@@ -18,7 +18,7 @@ import yaml
 
 from components.cluster.pods import is_ready
 from local.debian import debian_script
-from local.tools import tools_folder
+from local.tool_list import tools_folder
 from tests.conftest import Platform
 from tests.engine.conftest import Project
 from tests.engine.conftest import project as project

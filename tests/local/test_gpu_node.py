@@ -24,7 +24,8 @@ from local.gpu import Card, Gpus
 from local.instance import Instance, load
 from local.pki import NODE
 from local.plan import GPU_RESOURCE, TOOL_IMAGE
-from local.tools import DEVICE_PLUGIN, Toolbox, collect
+from local.tool_list import DEVICE_PLUGIN
+from local.tools import Toolbox, collect
 
 SECONDS = 90
 NAMESPACE = "gpus"

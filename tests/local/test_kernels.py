@@ -19,7 +19,7 @@ from local.instance import cache_root
 from local.servers.choice import c_compiler, vllm_obstacles
 from local.servers.environment import host_paths
 from modelcar import kernel_store
-from modelcar.lock import read_lock
+from modelcar.lock_reader import read_lock
 from tests.conftest import Platform
 
 pytestmark = pytest.mark.extended

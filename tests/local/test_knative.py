@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from local.addons import INGRESS_CLASS
+from local.addon_kinds import INGRESS_CLASS
 from tests.conftest import PROJECT, Platform
 from tests.engine.conftest import Project
 from tests.engine.conftest import project as project

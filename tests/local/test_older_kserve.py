@@ -15,7 +15,8 @@ from components.config import loading as stack
 from components.config.settings import Settings
 from local import platform, up
 from local.instance import load
-from local.tools import OLDER_KSERVE, collect, with_older_kserve
+from local.tool_list import OLDER_KSERVE
+from local.tools import collect, with_older_kserve
 from modelcar.base import read_base
 from modelcar.registry import Target
 

@@ -16,7 +16,8 @@ import pytest
 
 from local.debian import debian_parts, debian_script
 from local.instance import cache_root
-from local.tools import find_tool, tools_folder
+from local.tool_list import tools_folder
+from local.tools import find_tool
 from modelcar import locking
 from modelcar.base import read_base
 from modelcar.image import modelcar_image

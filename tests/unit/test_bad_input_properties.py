@@ -29,7 +29,8 @@ from components.config.models import load_stack
 from components.config.stack import Stack
 from modelcar import strict_yaml
 from modelcar.errors import InputError
-from modelcar.lock import Lock, read_lock
+from modelcar.lock import Lock
+from modelcar.lock_reader import read_lock
 from modelcar.paths import is_bad
 from modelcar.registry import parse
 from modelcar.safetensors_header import BITS, Header, HeaderError, read_header

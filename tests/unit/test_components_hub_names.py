@@ -11,7 +11,7 @@ import pytest
 from components.config.checks.vllm import doubts, unfit
 from components.config.known_model import KnownModel
 from modelcar import locking
-from modelcar.lock import read_lock
+from modelcar.lock_reader import read_lock
 from tests.unit.test_components_settings import load, problems
 from tests.unit.test_modelcar_weights import write_model
 

@@ -178,7 +178,7 @@ def test_the_configuration_is_kept_beside_the_lock_and_held_to_it(tmp_path: Path
 
 
 def test_the_committed_model_has_its_configuration() -> None:
-    from modelcar.lock import read_lock
+    from modelcar.lock_reader import read_lock
 
     folder = Path(__file__).parents[2] / "modelcar/models/tiny-qwen2"
     lock = read_lock(folder / "model.lock")

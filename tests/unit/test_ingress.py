@@ -13,7 +13,9 @@ from components.kserve.ingress import IngressPolicy, IngressPolicyArgs
 from components.manifests.gitops import manifests
 from components.manifests.network import ingress_policy
 from local.up import _setting
-from operations.validate import CLOSED, CONTROL, OPEN, Line, validate
+from operations.validate import validate
+from operations.validate_network import CLOSED, CONTROL, OPEN
+from operations.validation_report import Line
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_components_settings import load, problems
@@ -135,7 +137,7 @@ def test_a_stranger_who_connects_to_nothing_proves_nothing(cluster: FakeCluster)
 
 
 def test_who_is_let_in_has_to_connect(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("operations.validate.LET_IN", 0.0)
+    monkeypatch.setattr("operations.validate_network.LET_IN", 0.0)
     assert line(cluster, to_model=OPEN, namespaces=["models"]).passed is True
     found = line(cluster, to_model=CLOSED, namespaces=["models"])
     assert found.passed is False

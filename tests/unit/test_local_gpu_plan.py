@@ -12,7 +12,9 @@ from local import driver, plan, platform
 from local.gpu import Card, Gpus
 from local.instance import Instance
 from local.pki import write_pki
-from local.tools import DEVICE_PLUGIN, ON_REQUEST, TOOLS, Toolbox, _fingerprint
+from local.tool_build import fingerprint
+from local.tool_list import DEVICE_PLUGIN, ON_REQUEST, TOOLS
+from local.tools import Toolbox
 from modelcar.errors import InputError
 
 VERSION = "580.159.04"
@@ -155,20 +157,20 @@ def test_the_plugin_is_built_on_request_and_again_when_its_source_changes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert DEVICE_PLUGIN in ON_REQUEST
-    monkeypatch.setattr("local.tools._module_folder", lambda module: tmp_path)
+    monkeypatch.setattr("local.tool_build._module_folder", lambda module: tmp_path)
     for name in ("go.mod", "go.sum"):
         (tmp_path / name).touch()
     package = tmp_path / "device-plugin"
     package.mkdir()
     tool = next(tool for tool in TOOLS if tool.name == DEVICE_PLUGIN)
     kubelet = next(tool for tool in TOOLS if tool.name == "kubelet")
-    before, other = _fingerprint(tool), _fingerprint(kubelet)
+    before, other = fingerprint(tool), fingerprint(kubelet)
     (package / "main.go").write_text("package main")
-    changed = _fingerprint(tool)
+    changed = fingerprint(tool)
     assert changed != before
     (package / "main_test.go").write_text("package main")
-    assert _fingerprint(tool) == changed, "a test is not built in"
-    assert _fingerprint(kubelet) == other
+    assert fingerprint(tool) == changed, "a test is not built in"
+    assert fingerprint(kubelet) == other
 
 
 def test_what_the_running_platform_hands_out_is_known(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from local import debian, kubernetes_provider, plugins, tools, up
+from local import debian, kubernetes_provider, plugins, tool_build, tool_list, tools, up
 from local.instance import KSERVE_VERSION, PROJECT, Instance
 from local.stack import environment
 from modelcar.errors import InputError
@@ -33,15 +33,15 @@ def program(folder: Path, name: str, script: str) -> Path:
     return path
 
 
-PULUMI = next(tool for tool in tools.TOOLS if tool.name == "pulumi")
-KUBELET = next(tool for tool in tools.TOOLS if tool.name == "kubelet")
+PULUMI = next(tool for tool in tool_list.TOOLS if tool.name == "pulumi")
+KUBELET = next(tool for tool in tool_list.TOOLS if tool.name == "kubelet")
 
 
 def test_a_program_on_path_is_used(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = program(tmp_path / "bin", "pulumi", "exit 0")
     monkeypatch.setenv("PATH", str(own.parent))
     lines: list[str] = []
-    assert tools._find_or_build(PULUMI, lines.append) == own
+    assert tool_build.find_or_build(PULUMI, lines.append) == own
     assert lines == [], "nothing was built"
 
 
@@ -52,15 +52,15 @@ def test_a_tool_is_built_once_and_again_when_its_pins_change(
     script = f'echo x >> {count}; while [ "$1" != -o ]; do shift; done; echo built > "$2"'
     program(tmp_path / "bin", "go", script)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setattr(tools, "BUILD_DISK_BYTES", 0)
+    monkeypatch.setattr(tool_build, "BUILD_DISK_BYTES", 0)
     lines: list[str] = []
-    first = tools._find_or_build(KUBELET, lines.append)
-    assert tools._find_or_build(KUBELET, lines.append) == first
+    first = tool_build.find_or_build(KUBELET, lines.append)
+    assert tool_build.find_or_build(KUBELET, lines.append) == first
     assert count.read_text().count("x") == 1
     assert [line.split()[0] for line in lines] == ["building", "built"]
     stamp = cache / "tools" / "stamps" / "kubelet"
     stamp.write_text("other pins")
-    tools._find_or_build(KUBELET, lines.append)
+    tool_build.find_or_build(KUBELET, lines.append)
     assert count.read_text().count("x") == 2
 
 
@@ -69,7 +69,7 @@ def test_without_go_the_error_names_what_to_install(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"(?s)go: not on PATH.*Go 1\.26\.6 or newer.*install Go"):
-        tools._find_or_build(KUBELET, print)
+        tool_build.find_or_build(KUBELET, print)
 
 
 def test_a_full_disk_is_refused_with_both_figures(
@@ -77,9 +77,9 @@ def test_a_full_disk_is_refused_with_both_figures(
 ) -> None:
     program(tmp_path / "bin", "go", "exit 0")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(tools, "BUILD_DISK_BYTES", 2**60)
+    monkeypatch.setattr(tool_build, "BUILD_DISK_BYTES", 2**60)
     with pytest.raises(InputError, match=r"(?s)free disk at .*GiB.*allowed: 1073741824 GiB.*MODELCAR_CACHE"):
-        tools._find_or_build(KUBELET, print)
+        tool_build.find_or_build(KUBELET, print)
 
 
 def test_a_failed_build_shows_what_go_said(
@@ -87,9 +87,9 @@ def test_a_failed_build_shows_what_go_said(
 ) -> None:
     program(tmp_path / "bin", "go", "echo 'proxy: no such module' >&2; exit 1")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setattr(tools, "BUILD_DISK_BYTES", 0)
+    monkeypatch.setattr(tool_build, "BUILD_DISK_BYTES", 0)
     with pytest.raises(InputError, match="no such module"):
-        tools._find_or_build(KUBELET, print)
+        tool_build.find_or_build(KUBELET, print)
 
 
 def test_missing_debian_parts_are_named_with_the_command(
@@ -138,13 +138,13 @@ def test_an_official_plugin_keeps_ours_away(
     program(tmp_path / "bin", "pulumi-language-python", "exit 0")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("PULUMI_HOME", str(installed(tmp_path / "home", "kubernetes")))
-    assert plugins.find_plugins(pulumi, tools._which).missing == ()
+    assert plugins.find_plugins(pulumi, tool_build.which).missing == ()
     monkeypatch.setenv("PULUMI_HOME", str(tmp_path))
     program(tmp_path / "bin", plugins.KUBERNETES_PLUGIN, "exit 0")
-    assert plugins.find_plugins(pulumi, tools._which).missing == ()
+    assert plugins.find_plugins(pulumi, tool_build.which).missing == ()
     monkeypatch.setenv("PATH", str(tmp_path))
     lone = program(tmp_path / "lone", "pulumi", "exit 1")
-    assert plugins.find_plugins(lone, tools._which, ("kubernetes", "gcp")).missing == (
+    assert plugins.find_plugins(lone, tool_build.which, ("kubernetes", "gcp")).missing == (
         "pulumi-language-python",
         "pulumi-resource-kubernetes",
         "pulumi-resource-gcp",
@@ -161,7 +161,7 @@ def test_an_official_plugin_that_can_be_installed_is(
     program(tmp_path / "bin", "pulumi-language-python", "exit 0")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     monkeypatch.setenv("PULUMI_HOME", str(tmp_path))
-    found = plugins.find_plugins(pulumi, tools._which)
+    found = plugins.find_plugins(pulumi, tool_build.which)
     assert found.missing == missing
     assert found.downloads == (not missing)
     assert asked.read_text() == f"plugin install resource kubernetes {plugins.KUBERNETES_PLUGIN_VERSION}\n"
@@ -177,13 +177,13 @@ def test_pulumi_does_not_try_to_download_what_it_cannot(
     program(tmp_path / "bin", plugins.KUBERNETES_PLUGIN, "exit 0")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "none"))
-    found = plugins.find_plugins(pulumi, tools._which)
+    found = plugins.find_plugins(pulumi, tool_build.which)
     assert (found.missing, found.downloads) == ((), False)
     tried = environment(Instance("local", 63, tmp_path), toolbox(downloads_plugins=found.downloads))
     assert tried["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] == "true"
     # Where everything is here, Pulumi tries nothing, and downloads what else a program of the user's needs.
     monkeypatch.setenv("PULUMI_HOME", str(installed(tmp_path / "home", "gcp")))
-    found = plugins.find_plugins(pulumi, tools._which)
+    found = plugins.find_plugins(pulumi, tool_build.which)
     assert (found.missing, found.downloads) == ((), True)
     left = environment(Instance("local", 63, tmp_path), toolbox(downloads_plugins=found.downloads))
     assert "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION" not in left
@@ -205,7 +205,7 @@ def test_the_version_of_the_built_provider_is_said_once_and_not_by_each_command(
     assert "PULUMI_DEV" not in environment(instance, toolbox()), "the official plugin's warnings are Pulumi's"
 
 
-PROVIDER = next(tool for tool in tools.TOOLS if tool.name == plugins.KUBERNETES_PLUGIN)
+PROVIDER = next(tool for tool in tool_list.TOOLS if tool.name == plugins.KUBERNETES_PLUGIN)
 
 
 @pytest.mark.usefixtures("offline")
@@ -213,11 +213,11 @@ def test_the_real_kubernetes_provider_serves_where_the_official_plugin_cannot_be
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Collected for a cluster of the user's own, with everything else on PATH."""
-    for name in (*tools.CLIENT_TOOLS, "pulumi-language-python"):
+    for name in (*tool_list.CLIENT_TOOLS, "pulumi-language-python"):
         program(tmp_path / "bin", name, "exit 0")
     monkeypatch.setenv("PULUMI_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", f"{go(tmp_path)}:{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setattr(tools, "BUILD_DISK_BYTES", 0)
+    monkeypatch.setattr(tool_build, "BUILD_DISK_BYTES", 0)
     found = tools.collect(print, embedded=False)
     assert (found.built_plugins, found.standins) == ((PROVIDER.name,), ())
     assert shutil.which(PROVIDER.name, path=found.path)
@@ -232,8 +232,8 @@ def test_the_provider_embeds_its_modules_files_with_its_version(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", f"{go(tmp_path)}:/usr/bin:/bin")
-    monkeypatch.setattr(tools, "BUILD_DISK_BYTES", 0)
-    built = tools._find_or_build(PROVIDER, print)
+    monkeypatch.setattr(tool_build, "BUILD_DISK_BYTES", 0)
+    built = tool_build.find_or_build(PROVIDER, print)
     assert json.loads(built.read_text()) == {
         "main.go": True,
         "schema.json": {"name": "kubernetes", "version": kubernetes_provider.VERSION},
@@ -271,15 +271,15 @@ def test_a_changed_source_of_the_provider_rebuilds_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pins = tmp_path / "local" / "tools"
-    shutil.copytree(tools._module_folder(PROVIDER.module), pins / PROVIDER.module)
-    monkeypatch.setattr(tools, "PROJECT", tmp_path)
-    seen = {tools._fingerprint(PROVIDER)}
+    shutil.copytree(tool_build._module_folder(PROVIDER.module), pins / PROVIDER.module)
+    monkeypatch.setattr(tool_build, "PROJECT", tmp_path)
+    seen = {tool_build.fingerprint(PROVIDER)}
     sources = sorted((pins / PROVIDER.module).rglob("*.*"))
     sources = [path for path in sources if path.is_file()]
     assert {"main.go", "go.mod", "go.sum", "types.go"} <= {path.name for path in sources}
     for source in sources:
         source.write_text(source.read_text() + "\n")
-        seen.add(tools._fingerprint(PROVIDER))
+        seen.add(tool_build.fingerprint(PROVIDER))
     assert len(seen) == len(sources) + 1
 
 
@@ -293,7 +293,10 @@ def test_ours_on_the_path_is_not_taken_for_the_official_program(
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setenv("PULUMI_HOME", str(tmp_path))
     lone = program(tmp_path / "lone", "pulumi", "exit 1")
-    assert set(plugins.find_plugins(lone, tools._which).missing) == {"pulumi-language-python", other.name}
+    assert set(plugins.find_plugins(lone, tool_build.which).missing) == {
+        "pulumi-language-python",
+        other.name,
+    }
 
 
 def _unreachable(*_: object) -> None:
@@ -309,12 +312,14 @@ def test_an_ordinary_user_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) ->
 def test_helm_and_actionlint_are_no_part_of_the_local_stack() -> None:
     def wanted(*, embedded: bool, extra: tuple[str, ...] = ()) -> set[str]:
         return {
-            tool.name for tool in tools.TOOLS if tools._is_wanted(tool.name, embedded=embedded, extra=extra)
+            tool.name
+            for tool in tool_list.TOOLS
+            if tools._is_wanted(tool.name, embedded=embedded, extra=extra)
         }
 
-    assert not wanted(embedded=True) & set(tools.ON_REQUEST)
-    assert wanted(embedded=False) == set(tools.CLIENT_TOOLS)
-    assert wanted(embedded=False, extra=("helm",)) == {*tools.CLIENT_TOOLS, "helm"}
+    assert not wanted(embedded=True) & set(tool_list.ON_REQUEST)
+    assert wanted(embedded=False) == set(tool_list.CLIENT_TOOLS)
+    assert wanted(embedded=False, extra=("helm",)) == {*tool_list.CLIENT_TOOLS, "helm"}
 
 
 def test_one_tool_is_found_by_name_and_its_path_printed(
@@ -362,4 +367,4 @@ def test_the_oldest_go_is_what_the_pins_ask_for() -> None:
         for line in path.read_text().splitlines()
         if line.startswith("go ")
     ]
-    assert max(tuple(map(int, version.split("."))) for version in asked) == tools.OLDEST_GO
+    assert max(tuple(map(int, version.split("."))) for version in asked) == tool_build.OLDEST_GO

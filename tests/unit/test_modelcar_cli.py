@@ -13,7 +13,7 @@ import pytest
 
 from modelcar import locking
 from modelcar.__main__ import main
-from modelcar.lock import read_lock
+from modelcar.lock_reader import read_lock
 
 
 @pytest.fixture

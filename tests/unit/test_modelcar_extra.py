@@ -16,8 +16,9 @@ from modelcar import builder_push, fetching, hub, locking
 from modelcar.__main__ import main
 from modelcar.base import read_base
 from modelcar.errors import InputError
-from modelcar.lock import ExtraFile, Lock, changed_files, read_lock, write_lock
+from modelcar.lock import ExtraFile, Lock, changed_files, write_lock
 from modelcar.lock_diff import describe, diff
+from modelcar.lock_reader import read_lock
 from modelcar.sbom import sbom
 from tests.hub_server import COMMIT, Hub, serve
 from tests.unit.test_modelcar_weights import write_model

@@ -11,7 +11,8 @@ import pytest
 from modelcar import base
 from modelcar.image import LOCK_ANNOTATION, annotations_of, modelcar_image
 from modelcar.layer_format import layer_size
-from modelcar.lock import FolderSource, HubSource, Lock, LockedFile, LockedLayer, read_lock
+from modelcar.lock import FolderSource, HubSource, Lock, LockedFile, LockedLayer
+from modelcar.lock_reader import read_lock
 from modelcar.manifest import sha256_digest
 
 PROJECT = Path(base.__file__).parent.parent

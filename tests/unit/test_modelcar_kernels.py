@@ -25,8 +25,9 @@ from modelcar.inspect_image import InspectedLayer, Inspection, differences
 from modelcar.kernel_cleaning import clean, compiled
 from modelcar.kernels import Kernels, Target, fault_of_layer, pack, with_entry
 from modelcar.layer_format import END_OF_TAR, tar_header, tar_padding
-from modelcar.lock import Lock, lock_path, read_lock, write_lock
+from modelcar.lock import Lock, lock_path, write_lock
 from modelcar.lock_diff import describe, diff
+from modelcar.lock_reader import read_lock
 from modelcar.manifest import sha256_digest
 from modelcar.registry import Registry
 from modelcar.registry import Target as Repository

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from modelcar import hub, locking
 from modelcar.__main__ import main
 from modelcar.errors import InputError
-from modelcar.lock import read_lock
+from modelcar.lock_reader import read_lock
 from modelcar.model_config import read_config
 from modelcar.weights import read_weights
 from tests.hub_server import Hub, serve

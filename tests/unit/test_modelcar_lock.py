@@ -17,17 +17,8 @@ from modelcar import base, locking, strict_yaml
 from modelcar.errors import InputError
 from modelcar.image import annotations_of, modelcar_image
 from modelcar.layer_format import group_files, layer_size
-from modelcar.lock import (
-    FolderSource,
-    HubSource,
-    Lock,
-    LockedFile,
-    LockedLayer,
-    changed_files,
-    check_lock,
-    read_lock,
-    write_lock,
-)
+from modelcar.lock import FolderSource, HubSource, Lock, LockedFile, LockedLayer, changed_files, write_lock
+from modelcar.lock_reader import check_lock, read_lock
 from modelcar.tiny_model import make_tiny_model
 
 PROJECT = Path(base.__file__).parent.parent

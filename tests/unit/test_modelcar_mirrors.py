@@ -23,7 +23,8 @@ from modelcar.__main__ import main
 from modelcar.base import read_base
 from modelcar.errors import InputError
 from modelcar.image import modelcar_image
-from modelcar.lock import Lock, lock_path, read_lock
+from modelcar.lock import Lock, lock_path
+from modelcar.lock_reader import read_lock
 from modelcar.manifest import Image, ImageLayer
 from modelcar.mirror_blob import read_blob
 from modelcar.mirrors import look, mirror_targets, reader

@@ -31,7 +31,8 @@ from modelcar.base import read_base
 from modelcar.errors import InputError
 from modelcar.image import modelcar_image
 from modelcar.layer_format import MAX_LAYERS, group_files, layer_size, tar_header
-from modelcar.lock import FolderSource, Lock, read_lock
+from modelcar.lock import FolderSource, Lock
+from modelcar.lock_reader import read_lock
 from modelcar.oci_layout import LayoutStore
 
 KIB = 1024

@@ -17,7 +17,8 @@ from modelcar.__main__ import main
 from modelcar.base import read_base
 from modelcar.errors import InputError
 from modelcar.image import modelcar_image
-from modelcar.lock import lock_path, read_lock
+from modelcar.lock import lock_path
+from modelcar.lock_reader import read_lock
 from modelcar.manifest import Image
 from modelcar.push import layers_there, push_layers
 from modelcar.registry import Registry, Target

@@ -25,7 +25,8 @@ from components.manifests.server_arguments import server_arguments
 from modelcar import kernel_store, locking
 from modelcar.errors import InputError
 from modelcar.kernels import fault_of_layer
-from modelcar.lock import Lock, lock_path, read_lock, write_lock
+from modelcar.lock import Lock, lock_path, write_lock
+from modelcar.lock_reader import read_lock
 from modelcar.tiny_model import make_tiny_model
 from operations import kernel_entries, kernels
 from operations.__main__ import main

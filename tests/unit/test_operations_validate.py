@@ -10,7 +10,9 @@ import pytest
 
 from components.cluster.access import ClusterError
 from operations.gpu import SCRIPT, parse
-from operations.validate import CLOSED, CONTROL, OPEN, Line, document, report, validate
+from operations.validate import validate
+from operations.validate_network import CLOSED, CONTROL, OPEN
+from operations.validation_report import Line, document, report
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load
 

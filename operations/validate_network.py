@@ -1,0 +1,163 @@
+"""`validate`: whether pods can reach a hub, and who can reach them; tried, from inside and from beside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from components.cluster.access import JSON, Cluster, ClusterError
+from components.cluster.pods import is_ready, why
+from components.config.network import IngressSettings
+from components.config.settings import Settings
+from components.manifests.service import CLOSED_POD, RESTRICTED, RESTRICTED_POD
+from operations.validation_report import Line
+
+HUB = ("huggingface.co", 443)
+#: Seconds for one attempt to connect.
+CONNECT = 4
+#: Seconds until each node knows a new pod by its address, and lets it in where a policy says so.
+LET_IN = 20.0
+
+#: The pod beside the model's, which no policy holds back.
+CONTROL = "modelcar-validate-control"
+CONTROL_PATIENCE = 90.0
+
+
+Target = tuple[str, int]
+OPEN, CLOSED = "connects", "does not connect"
+_EGRESS, _INGRESS = "egress impossible", "ingress as it is set"
+_ENFORCES_NONE = (
+    "this network enforces no NetworkPolicies, or one allows it: on GKE use Dataplane V2 "
+    "(gcloud container clusters describe … --format='value(networkConfig.datapathProvider)')"
+)
+_PROVES_NOTHING = "nothing can be reached from beside the pod either, so this proves nothing"
+
+
+def network(cluster: Cluster, settings: Settings, pod: JSON) -> Iterator[Line]:
+    """Try to connect to the hub, and to what is there for sure, from the pod and from one beside it.
+
+    And from the one beside it to the pod, where the stack says who may.
+    """
+    image = next((box["image"] for box in pod["spec"]["containers"] if box["name"] == "modelcar"), None)
+    if image is None:
+        yield Line(_EGRESS, None, "the pod has no modelcar to try it from", "")
+        return
+    targets = _targets(cluster)
+    inside = _attempts(cluster, settings.namespace, pod["metadata"]["name"], "modelcar", targets)
+    model = (str(pod["status"].get("podIP")), settings.server_port)
+    with _control(cluster, settings, image) as control:
+        beside = _attempts(cluster, settings.namespace, control, "control", targets)
+        to_model = _attempt_ingress(cluster, settings, control, model) if settings.ingress else CLOSED
+    outside = any(beside[target] == OPEN for target in targets)
+    yield _egress(inside, beside, outside=outside)
+    if settings.ingress:
+        yield _ingress(settings.namespace, settings.ingress, model, to_model, outside=outside)
+
+
+def _attempt_ingress(cluster: Cluster, settings: Settings, control: str, model: Target) -> str:
+    """Try to connect to the model from the pod beside it; more than once where that pod is let in.
+
+    A network plugin allows a pod that has just been made only after it has seen its address.
+    """
+    let_in = settings.ingress is not None and settings.namespace in settings.ingress.namespaces
+    deadline = time.monotonic() + (LET_IN if let_in else 0)
+    while True:
+        found = _attempts(cluster, settings.namespace, control, "control", [model])[model]
+        if found == OPEN or time.monotonic() >= deadline:
+            return found
+        time.sleep(1)
+
+
+def _egress(inside: Mapping[Target, str], beside: Mapping[Target, str], *, outside: bool) -> Line:
+    seen = "; ".join(
+        f"{host}:{port} from the pod {inside[host, port]}, from beside it {beside[host, port]}"
+        for host, port in inside
+    )
+    if OPEN in inside.values():
+        return Line(_EGRESS, False, seen, _ENFORCES_NONE)
+    if not outside:
+        return Line(_EGRESS, None, seen, _PROVES_NOTHING)
+    return Line(_EGRESS, True, seen)
+
+
+def _ingress(namespace: str, settings: IngressSettings, model: Target, found: str, *, outside: bool) -> Line:
+    """Judge what came of a connection to the model. outside: who tried it could connect elsewhere."""
+    may = namespace in settings.namespaces
+    seen = (
+        f"{model[0]}:{model[1]} from beside the pod {found}, its namespace is {'' if may else 'not '}let in"
+    )
+    if may == (found == OPEN):
+        certain = may or outside
+        return Line(_INGRESS, certain or None, seen, "" if certain else _PROVES_NOTHING)
+    fix = "pulumi up; or another NetworkPolicy keeps it out" if may else _ENFORCES_NONE
+    return Line(_INGRESS, False, seen, fix)
+
+
+def _targets(cluster: Cluster) -> list[Target]:
+    """Return the hub, and an address that is there for sure: the API server's, as pods see it."""
+    found = cluster.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices") or {}
+    for entry in found.get("items") or []:
+        if (entry["metadata"].get("labels") or {}).get("kubernetes.io/service-name") == "kubernetes":
+            return [HUB, (str(entry["endpoints"][0]["addresses"][0]), int(entry["ports"][0]["port"]))]
+    return [HUB]
+
+
+def _attempts(
+    cluster: Cluster, namespace: str, pod: str, container: str, targets: Sequence[Target]
+) -> Mapping[Target, str]:
+    found = {}
+    for host, port in targets:
+        # BusyBox's nc ends with 0 once it is connected; the shell says which it was.
+        connect = f"busybox nc -w {CONNECT} {host} {port} -e busybox true 2>/dev/null"
+        script = f"{connect} && echo {OPEN} || echo {CLOSED}"
+        found[host, port] = cluster.execute(namespace, pod, container, ["sh", "-c", script]).strip()
+    return found
+
+
+@contextmanager
+def _control(cluster: Cluster, settings: Settings, image: str) -> Iterator[str]:
+    """Run a pod beside the model's, of its image and without its labels; remove it afterwards."""
+    path = f"/api/v1/namespaces/{settings.namespace}/pods"
+    box = {
+        "name": "control",
+        "image": image,
+        "command": ["sh", "-c", "sleep 600"],
+        "resources": {
+            "requests": {"cpu": "10m", "memory": "16Mi"},
+            "limits": {"cpu": "100m", "memory": "32Mi"},
+        },
+        "securityContext": RESTRICTED,
+    }
+    secrets = [{"name": settings.pull_secret}] if settings.pull_secret else []
+    account = {"serviceAccountName": settings.service_name} if settings.registry_username else {}
+    body = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": CONTROL, "labels": {"app.kubernetes.io/managed-by": "modelcar"}},
+        "spec": {
+            "containers": [box],
+            "restartPolicy": "Never",
+            **CLOSED_POD,
+            "securityContext": RESTRICTED_POD,
+            "terminationGracePeriodSeconds": 0,
+            "activeDeadlineSeconds": 600,  # where nobody is left to remove it
+            "tolerations": [{"operator": "Exists"}],
+            "imagePullSecrets": secrets,
+            **account,
+        },
+    }
+    cluster.remove(f"{path}/{CONTROL}", CONTROL_PATIENCE)
+    cluster.create(path, body)
+    try:
+        deadline = time.monotonic() + CONTROL_PATIENCE
+        while True:
+            pod = cluster.get(f"{path}/{CONTROL}") or {"status": {}}
+            if is_ready(pod):
+                break
+            if time.monotonic() > deadline:
+                raise ClusterError(0, f"pod {CONTROL} does not start: {why(cluster, pod)}")
+            time.sleep(0.5)
+        yield CONTROL
+    finally:
+        cluster.delete(f"{path}/{CONTROL}")
