@@ -57,7 +57,7 @@ env: .venv/.locked
 .PHONY: lock
 lock: | $(UV) ## resolve requirements.lock again from pyproject.toml
 	$(UV) pip compile --no-config --quiet --universal --generate-hashes --no-emit-index-url --no-header \
-	  pyproject.toml --group dev --output-file requirements.lock
+	  pyproject.toml --extra google --group program --group dev --output-file requirements.lock
 	$(PYTHON) -m local.lock
 
 .PHONY: up
