@@ -35,8 +35,7 @@ DOCKERFILE = "FROM weights\n"
 class ModelcarImageArgs:
     """What one image is made of.
 
-    lock: The model's lock, or the path of a model.lock below the project. None in a preview before there is
-        one.
+    lock: Path of the model's model.lock, below the project, or the lock itself. A preview takes None too.
     registry: HOST[:PORT]/PATH to push to. The digest in a preview does not depend on it.
     name: Repository below the registry; by default the name of the lock's folder.
     architecture: Processor of the nodes.
