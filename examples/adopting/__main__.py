@@ -28,7 +28,7 @@ service = ModelService(
     ModelServiceArgs(
         storage_uri=config.require("storageUri"),
         namespace="models",
-        server=VllmServer(image=config.require("serverImage"), max_model_len=4096),
+        server=VllmServer(image=config.require("serverImage"), max_model_len=2048),
         resources=ServerResources(gpus=1, memory="16Gi"),
         access=access,
         imports=["InferenceService", "ServingRuntime"],

@@ -33,7 +33,7 @@ service = ModelService(
     ModelServiceArgs(
         storage_uri=image.storage_uri,
         namespace=namespace,
-        server=VllmServer(image=config.require("serverImage"), max_model_len=4096),
+        server=VllmServer(image=config.require("serverImage"), max_model_len=2048),
         resources=ServerResources(gpus=1, memory="16Gi"),
         lock=lock,  # checks the server's arguments against the model
         access=access,

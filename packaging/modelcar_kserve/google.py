@@ -1,5 +1,10 @@
 """Google Cloud: registry, nodes' account, GPU nodes, or all of it. Needs the extra `google` (pulumi-gcp)."""
 
+try:
+    import pulumi_gcp  # noqa: F401 -- told before a component's own import of it fails
+except ImportError:
+    raise ImportError("pulumi-gcp is not installed: pip install modelcar-kserve[google]") from None
+
 from modelcar_kserve.components.config.disk import DiskNeed
 from modelcar_kserve.components.config.google import (
     ClusterSettings,
