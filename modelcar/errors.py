@@ -16,7 +16,7 @@ from modelcar.paths import printable
 if TYPE_CHECKING:
     _Error = Exception
 else:
-    # Pulumi prints the message of a RunError alone, and of any other exception the traceback too. A program of
+    # Pulumi prints the message of a RunError alone, and of another exception the traceback too. A program of
     # Pulumi's has loaded it before; nothing here needs it.
     _Error = getattr(sys.modules.get("pulumi"), "RunError", Exception)
 

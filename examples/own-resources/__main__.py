@@ -1,6 +1,6 @@
 """A registry, a cluster and nodes of the program's own, which hand their outputs to the components.
 
-Needs the extra `google`: pip install modelcar-kserve[google]
+Needs the extra `google` (pip install modelcar-kserve[google]) and `pulumi config set gcp:project ID`.
 """
 
 import modelcar_kserve as modelcar

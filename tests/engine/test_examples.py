@@ -30,8 +30,8 @@ def project(environment: Path, platform: Platform, tmp_path: Path) -> Elsewhere:
     return Elsewhere(tmp_path, environment, platform)
 
 
-def preview(project: Elsewhere) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
-    """Return the objects that a preview makes, by type, and the stack's outputs."""
+def preview(project: Elsewhere) -> dict[str, list[dict[str, Any]]]:
+    """Return what a preview does and with which inputs, by type."""
     shown = json.loads(project.pulumi("preview", "--json", "--stack", "dev"))
     found: dict[str, list[dict[str, Any]]] = {}
     for step in shown["steps"]:
@@ -40,7 +40,7 @@ def preview(project: Elsewhere) -> tuple[dict[str, list[dict[str, Any]]], dict[s
         if kind == "pulumi:pulumi:Stack":
             continue
         found.setdefault(kind, []).append({"op": step["op"], **state})
-    return found, found.pop("outputs", {})
+    return found
 
 
 def of(found: dict[str, list[dict[str, Any]]], kind: str) -> list[dict[str, Any]]:
@@ -51,8 +51,8 @@ def test_an_image_alone_needs_no_cluster(project: Elsewhere) -> None:
     project.variables["KUBECONFIG"] = "/nowhere"
     project.lock("assistant")
     project.take("image-only", {"registry": "registry.example.com/models"})
-    found, _ = preview(project)
-    assert {kind.partition(":")[0] for kind in found} == {"modelcar", "docker-build", "pulumi"}
+    found = preview(project)
+    assert {kind.partition(":")[0] for kind in found} == {"modelcar", "docker-build"}
     [image] = of(found, "docker-build:index:Image")
     assert re.search(r"name=registry\.example\.com/models/assistant:\S+", json.dumps(image["exports"]))
 
@@ -61,7 +61,7 @@ def test_two_models_share_a_runtime(project: Elsewhere) -> None:
     project.lock("chat", "code")
     config = {"registry": "registry.example.com/models", "serverImage": SERVER}
     project.take("shared-runtime", {**config, "kubeconfig": project.platform.kubeconfig})
-    found, _ = preview(project)
+    found = preview(project)
     [runtime] = of(found, ":ServingRuntime")
     services = of(found, ":InferenceService")
     models = [service["spec"]["predictor"]["model"] for service in services]
@@ -81,7 +81,7 @@ def test_outputs_of_a_programs_own_resources_are_handed_to_components(project: E
     project.variables["PATH"] = f"{path}:{PROJECT / 'local/standins/bin'}"
     project.lock("chat")
     project.take("own-resources", {"gcp:project": "acme-models", "serverImage": SERVER})
-    found, _ = preview(project)
+    found = preview(project)
     [pool] = of(found, "container/nodePool:NodePool")
     assert pool["nodeConfig"]["guestAccelerators"][0]["type"] == "nvidia-l4"
     [service] = of(found, ":InferenceService")
@@ -96,7 +96,7 @@ def test_what_somebody_else_deployed_is_taken_over_as_it_is(project: Elsewhere) 
     platform.kubectl("create", "namespace", "models")
     try:
         # Somebody else: the same objects, by another stack, which nobody has any more.
-        others = {'imports=["NetworkPolicy"]': "", 'imports=["InferenceService", "ServingRuntime"]': ""}
+        others = {'["NetworkPolicy"]': "[]", '["InferenceService", "ServingRuntime"]': "[]"}
         project.take(
             "adopting", config, {**ON_THE_PLATFORM, **others, "access=access,": "await_ready=False,"}
         )
@@ -106,7 +106,7 @@ def test_what_somebody_else_deployed_is_taken_over_as_it_is(project: Elsewhere) 
             (project.folder / name).unlink(missing_ok=True)
 
         project.take("adopting", config)
-        found, _ = preview(project)
+        found = preview(project)
         operations = {
             kind.rpartition(":")[2]: made[0]["op"] for kind, made in found.items() if "kubernetes:" in kind
         }
