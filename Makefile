@@ -57,7 +57,7 @@ env: .venv/.locked
 .PHONY: lock
 lock: | $(UV) ## resolve requirements.lock again from pyproject.toml
 	$(UV) pip compile --no-config --quiet --universal --generate-hashes --no-emit-index-url --no-header \
-	  pyproject.toml --group dev --output-file requirements.lock
+	  pyproject.toml --extra google --group program --group dev --output-file requirements.lock
 	$(PYTHON) -m local.lock
 
 .PHONY: up
@@ -157,9 +157,10 @@ bench: env ## measure build and push beside other ways (half an hour, 40 GB): ma
 	@UV=$(abspath $(UV)) $(PYTHON) -m bench run $(ARGS)
 
 .PHONY: reference
-reference: env ## write the generated pages of docs/ again
+reference: env ## write the generated pages of docs/, and the provider's types, again
 	@$(PYTHON) -m components.config.reference
 	@$(PYTHON) -m components.stack.output_schema > docs/outputs.schema.json
+	@$(PYTHON) -m local.provider_types
 
 .PHONY: docs
 docs: env ## build the documentation site into .local/site; a broken link fails

@@ -170,6 +170,8 @@ TOOLS = (
         f"-X github.com/pulumi/pulumi-yaml/pkg/version.Version={PULUMI_YAML_VERSION}",
         on_path=("pulumi-language-yaml",),
     ),
+    # Writes SDKs of the package's provider, which tests compile.
+    Tool("pulumi-sdks", PULUMI_VERSION, "pulumi-sdks", "./generate"),
     Tool("d2", D2_VERSION, "d2", "oss.terrastruct.com/d2"),
     Tool(
         "kaniko",
@@ -214,6 +216,7 @@ ON_REQUEST = (
     "d2",
     "govulncheck",
     "pulumi-language-yaml",
+    "pulumi-sdks",
     OLDER_KSERVE,
     DEVICE_PLUGIN,
     "kube-proxy",

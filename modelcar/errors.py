@@ -6,10 +6,19 @@ carries four things: what was looked at, what was found there, what is allowed, 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from modelcar.paths import printable
+
+if TYPE_CHECKING:
+    _Error = Exception
+else:
+    # Pulumi prints the message of a RunError alone, and of another exception the traceback too. A program of
+    # Pulumi's has loaded it before; nothing here needs it.
+    _Error = getattr(sys.modules.get("pulumi"), "RunError", Exception)
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,7 @@ class Problem:
         return printable(text, but="\n\t")
 
 
-class InputError(Exception):
+class InputError(_Error):
     """Bad input, found before anything was built or declared. Holds every problem, not the first only."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:

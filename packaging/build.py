@@ -15,10 +15,13 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NAME = "modelcar_kserve"
-#: Folders that go in; `operations` looks at clusters for them.
-PARTS = ("components", "modelcar", "operations")
+#: Folders that go in.
+PARTS = ("components", "modelcar")
 #: What is of this repository's own program, or made by it.
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "data", "models", "cloudbuild.yaml", "reference.py")
+LEFT_OUT = ("__pycache__", "data", "models", "cloudbuild.yaml", "reference.py")
+#: The program's own frame, and what of it goes in: how others read a stack.
+FRAME = "components/stack"
+OF_THE_FRAME = frozenset({"__init__.py", "output_schema.py", "stack_reader.py"})
 
 _IMPORT = re.compile(rf"^(\s*)(from|import) ({'|'.join(PARTS)})(?=[. ])", re.MULTILINE)
 
@@ -30,9 +33,14 @@ def renamed(source: str) -> str:
 
 def assemble(project: Path, target: Path) -> None:
     """Put the package's files into a folder."""
-    shutil.copytree(project / "packaging" / NAME, target, ignore=LEFT_OUT)
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        out = shutil.ignore_patterns(*LEFT_OUT)(folder, names)
+        return out | (set(names) - OF_THE_FRAME if Path(folder) == project / FRAME else set())
+
+    shutil.copytree(project / "packaging" / NAME, target, ignore=left_out)
     for part in PARTS:
-        shutil.copytree(project / part, target / part, ignore=LEFT_OUT)
+        shutil.copytree(project / part, target / part, ignore=left_out)
         for path in (target / part).rglob("*.py"):
             path.write_text(renamed(path.read_text()))
 

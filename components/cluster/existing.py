@@ -63,7 +63,8 @@ def refuse_existing(settings: PlaceSettings, wanted: Mapping[str, Any]) -> None:
     other = f"{NAMESPACE}:createNamespace false" if kind == "Namespace" else "another name"
     fix = f"choose {other}, or delete it"
     if setting:
-        fix = f"take it over as it is ({NAMESPACE}:{setting}: [{kind}], docs/migrate.md), {fix}"
+        elsewhere = "" if kind == "Namespace" else "; in a program of your own, the argument `imports`"
+        fix = f"take it over as it is ({NAMESPACE}:{setting}: [{kind}]{elsewhere}; docs/migrate.md), {fix}"
     raise pulumi.RunError(
         f"{kind} {name} is there already, made by {', '.join(makers) or 'somebody else'}: not changed\n"
         f"  fix: {fix}"

@@ -73,7 +73,7 @@ class Trigger(Section):
 
     type: requests, requestsWaiting or kvCacheUse (vLLM's own metrics, which need a pod to come from),
         prometheus (any query) or cron.
-    threshold: of requests (running and waiting) or waiting ones that one pod is to have; of kvCacheUse the
+    threshold: requests (running and waiting), or waiting ones, that one pod is to have; of kvCacheUse the
         share of the cache, 0.8 for 80 %; of prometheus what the query's value is divided by.
     activation_threshold: above which the first pod comes, where there is none; 0 where not set.
     query: PromQL that gives one number (prometheus).
@@ -95,7 +95,7 @@ class AutoscalingSettings(Section):
     """`modelcar:autoscaling`: between minReplicas, which may be 0, and maxReplicas.
 
     triggers: what asks for pods; at least one.
-    server_address: of the Prometheus that the queries go to, as KEDA reaches it.
+    server_address: address of the Prometheus that the queries go to, as KEDA reaches it.
     polling_interval: seconds between two looks of KEDA at the triggers.
     cooldown_period: seconds from the last trigger that held until the last pod goes (minReplicas 0).
     fallback_replicas: pods while Prometheus does not answer; where not set there are as many as before.

@@ -53,10 +53,11 @@ class OnNode:
 
 @dataclass(frozen=True)
 class DiskNeed:
-    """What has to fit on a node's disk, in GB; `disk` is the size that it follows to have.
+    """What has to fit on a node's disk; `disk` is the size that follows.
 
-    model: of all models that can be on one node at once. servers: images of model servers among them.
-    models: how many that are.
+    model: GB of all models that can be on one node at once.
+    servers: Images of model servers among them.
+    models: How many models that are.
     """
 
     model: float

@@ -95,7 +95,7 @@ Network = Annotated[
 class RepositorySettings(Section):
     """The Artifact Registry repository.
 
-    name: its id.
+    name: id of the repository.
     existing: adopt one that is there, instead of creating it.
     untagged_days: untagged images are deleted after so many days; tagged ones never are.
     vulnerability_scanning: let Google scan what is pushed, as the project is set; it is billed.
@@ -110,13 +110,13 @@ class RepositorySettings(Section):
 class ClusterSettings(Section):
     """The cluster: adopted by name and location, or by a StackReference, or created.
 
-    name: of the cluster.
+    name: name of the cluster.
     location: region or zone of it; the stack's region where not set.
     create: make it; else it has to be there.
     stack_reference: ORG/PROJECT/STACK whose outputs `clusterName` and `clusterLocation` name the cluster.
     authorized_networks: who may reach a created cluster's control plane by address; where empty, it is
         reached by its DNS name only, which asks for IAM rights before anything else.
-    release_channel: of a created cluster.
+    release_channel: release channel of a created cluster.
     """
 
     name: ResourceName | None = None
@@ -141,22 +141,23 @@ class ClusterSettings(Section):
 class NodeSettings(Section):
     """The pool of GPU nodes.
 
-    name: of the pool, in the cluster.
-    gpu: as GKE names it (`cloud.google.com/gke-accelerator`).
-    gpus_per_node: as many as the machine type has, or one of those that it can have.
-    machine_type: of Compute Engine, with that GPU.
+    name: name of the pool in the cluster.
+    gpu: GPU, as GKE names it (`cloud.google.com/gke-accelerator`).
+    gpus_per_node: GPUs of one node: as many as the machine type has, or one of those that it can have.
+    machine_type: machine type of Compute Engine, with that GPU.
     check_zones: refuse a zone that is not known to have the GPU; false where Google has a new one.
-    disk_type: of the boot disk; the first one that the machine takes where not set.
+    disk_type: type of the boot disk; the first one that the machine takes where not set.
     driver: version of the GPU driver that GKE installs.
     service_account: e-mail of the nodes' own; one with the least rights is made where not set.
     zones: where nodes may be; all zones of the cluster's region that have the GPU where empty.
-    min_nodes, max_nodes: of the whole pool, over all zones.
+    min_nodes: the fewest nodes of the whole pool, over all zones.
+    max_nodes: the most nodes of the whole pool, over all zones.
     provisioning: `spot` can be taken away at any time, at a fraction of the price.
     reservation: name of the reservation, for provisioning `reservation`.
     disk_gb: size of the boot disk; computed from the model's size where not set.
     image_streaming: start pods before their image is pulled whole; a modelcar reads all of it anyway.
     secondary_boot_disk: disk image with preloaded container images (gke-disk-image-builder); takes streaming.
-    local_ssds: of 375 GB each, for images and all else that pods write, in place of the boot disk.
+    local_ssds: local SSDs of 375 GB each, for images and all else that pods write, in place of the boot disk.
     parallel_pulls: images that the kubelet pulls at the same time; GKE's own choice (2 or 3) where not set.
     """
 
@@ -204,10 +205,10 @@ class NodeSettings(Section):
 
 
 class GoogleSettings(Section):
-    """All of `modelcar:google`.
+    """`modelcar:google`: project, registry, cluster and nodes in Google Cloud.
 
     project: id of the project.
-    region: of the repository, and of the cluster.
+    region: region of the repository and of the cluster.
     repository: where modelcars are pushed to.
     cluster: where models are served.
     protect: refuse to delete the repository and the cluster; for production.

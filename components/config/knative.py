@@ -21,11 +21,12 @@ SHORTEST_WINDOW, LONGEST_WINDOW = 6, 3600
 class KnativeSettings(Section):
     """What Knative waits for, in seconds; where a field is not set, the cluster's own default holds.
 
-    timeout_seconds: of a request, the wait for a first pod included. A value above 600 takes a Knative whose
-        config-defaults allow it (max-revision-timeout-seconds); else the cluster refuses the service.
-    stable_window_seconds: over which requests are counted before pods go (Knative's own: 60).
-    scale_down_delay_seconds: for which fewer requests have to last before pods go (0).
-    last_pod_retention_seconds: for which the last pod stays after the decision for none (0).
+    timeout_seconds: seconds that a request may take, the wait for a first pod included. A value above 600
+        takes a Knative whose config-defaults allow it (max-revision-timeout-seconds); else the cluster
+        refuses the service.
+    stable_window_seconds: seconds over which requests are counted before pods go (Knative's own: 60).
+    scale_down_delay_seconds: seconds for which fewer requests have to last before pods go (0).
+    last_pod_retention_seconds: seconds for which the last pod stays after the decision for none (0).
     """
 
     timeout_seconds: int = Field(LONGEST, ge=1, le=86400)

@@ -23,8 +23,8 @@ _DESTINATION = network_field(
 class EgressRule(Section):
     """A network that the pods may connect to.
 
-    cidr: of the network.
-    ports: TCP; all where empty.
+    cidr: the network, as 10.0.0.0/8.
+    ports: TCP ports; all where empty.
     """
 
     cidr: Annotated[str, _DESTINATION]
@@ -32,7 +32,7 @@ class EgressRule(Section):
 
 
 class EgressSettings(Section):
-    """`modelcar:egress`.
+    """`modelcar:egress`: what the pods may connect to.
 
     restrict: let the pods connect to nothing but what follows.
     dns: let them ask for names.
@@ -54,8 +54,8 @@ _SOURCE = network_field("10.0.0.0/8", Refused("lets everybody in", "networks", "
 class IngressSettings(Section):
     """`modelcar:ingress`: where it is set, nobody connects to the pods but these; their own node always may.
 
-    namespaces: whose pods may: of the gateway, of those who ask, of what collects metrics.
-    networks: that may, as those of a load balancer (GKE: 35.191.0.0/16 and 130.211.0.0/22).
+    namespaces: namespaces whose pods may connect: of the gateway, of those who ask, of what collects metrics.
+    networks: networks that may connect, as those of a load balancer (GKE: 35.191.0.0/16 and 130.211.0.0/22).
     """
 
     namespaces: tuple[Label, ...] = ()

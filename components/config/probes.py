@@ -17,8 +17,8 @@ from components.config.section import Section
 class StartupProbe(Section):
     """Asks until the server has started; `startTimeoutSeconds` says how long that may take.
 
-    period_seconds: between two questions; a server that has started waits for half of it on average.
-    timeout_seconds: for one answer.
+    period_seconds: seconds between two questions; a server that has started waits for half of it on average.
+    timeout_seconds: seconds for one answer.
     """
 
     period_seconds: int = Field(2, ge=1, le=60)
@@ -28,9 +28,9 @@ class StartupProbe(Section):
 class ReadinessProbe(Section):
     """Keeps requests away from a pod that does not answer.
 
-    path: that answers 200 while the server takes requests; healthPath where not set.
-    period_seconds: between two questions.
-    timeout_seconds: for one answer.
+    path: path that answers 200 while the server takes requests; healthPath where not set.
+    period_seconds: seconds between two questions.
+    timeout_seconds: seconds for one answer.
     failure_threshold: unanswered questions after which the pod gets no new requests. The requests that it has
         are not ended.
     """
@@ -45,9 +45,9 @@ class LivenessProbe(Section):
     """Restarts a server that does not answer any more, and with it all requests that it has.
 
     enabled: false leaves restarts to the server itself, which ends when its engine does.
-    path: that answers 200 while the server need not be restarted; healthPath where not set.
-    period_seconds: between two questions.
-    timeout_seconds: for one answer.
+    path: path that answers 200 while the server need not be restarted; healthPath where not set.
+    period_seconds: seconds between two questions.
+    timeout_seconds: seconds for one answer.
     failure_threshold: unanswered questions after which the server is restarted.
     """
 

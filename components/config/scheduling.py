@@ -62,10 +62,10 @@ ClassName = Annotated[
 class Toleration(Section):
     """A taint of nodes that the pods put up with.
 
-    key: of the taint; all taints where not set, with operator Exists.
+    key: key of the taint; all taints where not set, with operator Exists.
     operator: Equal compares the value too.
-    value: of the taint, with operator Equal.
-    effect: of the taint; all effects where not set.
+    value: value of the taint, with operator Equal.
+    effect: effect of the taint; all effects where not set.
     toleration_seconds: until a pod leaves such a node, with effect NoExecute; it stays where not set.
     """
 
@@ -79,9 +79,9 @@ class Toleration(Section):
 class NodeRequirement(Section):
     """What the labels of a node have to be (a match expression of required node affinity).
 
-    key: of the label.
-    operator: In and NotIn compare with the values; Gt and Lt with one number.
-    values: to compare with; none for Exists and DoesNotExist.
+    key: key of the label.
+    operator: how the label is compared: In and NotIn compare with the values; Gt and Lt with one number.
+    values: values to compare with; none for Exists and DoesNotExist.
     """
 
     key: LabelKey
@@ -112,7 +112,8 @@ class SchedulingSettings(Section):
     runtime_class_name: RuntimeClass, as nvidia where that is not the default runtime of GPU nodes.
     priority_class_name: PriorityClass.
     scheduler_name: scheduler, in place of the default one.
-    pod_labels, pod_annotations: of the pods, for what else runs in the cluster: queues, meshes, autoscalers.
+    pod_labels: labels of the pods, for what else runs in the cluster: queues, meshes, autoscalers.
+    pod_annotations: annotations of the pods, for the same.
     """
 
     node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)

@@ -9,7 +9,7 @@ from modelcar.signing import SCHEME, Trust
 
 
 class SignatureSettings(Section):
-    """All of `modelcar:signature`; by a key, or by an identity (keyless).
+    """`modelcar:signature`: who signs images, and whose signature counts: by key, or by identity (keyless).
 
     public_key: file (relative to the project) or URI of the key that signatures are verified by.
     key: file or URI of the private key. Without it a key management service's public_key signs too, and a

@@ -79,8 +79,8 @@ LoadFormat = Literal[
 class LoraModule(Section):
     """A LoRA adapter that is served beside the model.
 
-    name: that clients ask the server for.
-    path: of its folder in the model's image: lock model and adapters together.
+    name: name that clients ask the server for.
+    path: path of its folder in the model's image: lock model and adapters together.
     image: refused; said here so that the refusal can say why.
     """
 
@@ -96,11 +96,11 @@ class VllmSettings(Section):
     pipeline_parallel_size: groups of GPUs that share the layers.
     max_model_len: tokens of prompt and answer together, also as 32k (32000) or 32K (32768); auto is what fits
         into memory.
-    dtype: of weights and activations.
+    dtype: type of weights and activations.
     gpu_memory_utilization: share of a GPU's memory that the server takes.
     max_num_seqs: requests that are computed together.
     quantization: method, as vLLM names it.
-    kv_cache_dtype: of the cache of keys and values.
+    kv_cache_dtype: type of the cache of keys and values.
     load_format: how the weights are read. Some take a package that the server's image has to hold:
         fastsafetensors, instanttensor, runai_streamer (and _sharded), bitsandbytes.
     enforce_eager: no CUDA graphs; starts faster and answers slower.

@@ -17,10 +17,11 @@ from components.google.registry import ModelRegistry, ModelRegistryArgs
 
 @dataclass(frozen=True, kw_only=True)
 class GoogleCloudArgs:
-    """settings: as `modelcar:google` has them.
+    """All that a stack has in Google Cloud.
 
-    needs: what the disks of a pool's nodes have to hold, by the pool's name.
-    imports: kinds of the registry's parts that are there already.
+    settings: Project, registry, cluster and nodes.
+    needs: What the disks of a pool's nodes have to hold, by the pool's name.
+    imports: Kinds of the registry's parts that are there already.
     """
 
     settings: GoogleSettings

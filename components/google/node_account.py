@@ -21,7 +21,12 @@ SHORTEST_ID, LONGEST_ID = 6, 30
 
 @dataclass(frozen=True, kw_only=True)
 class NodeServiceAccountArgs:
-    """project: its project; purpose: names it; image_streaming: whether nodes stream images."""
+    """Whose account it is.
+
+    project: Id of the project.
+    purpose: What the account is named by.
+    image_streaming: Whether the nodes stream images, which takes one role more.
+    """
 
     project: pulumi.Input[str]
     purpose: str

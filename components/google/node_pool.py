@@ -23,12 +23,14 @@ GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NO_SCHEDULE
 class GpuNodePoolArgs:
     """What the pool is made of.
 
-    project, location: of the cluster. cluster: id or name.
-    nodes: what they are, and how many.
-    service_account: e-mail that they run as.
-    zones: where they may be; those of `nodes`, or of the cluster, where None.
-    need: what their disks have to hold; what any node needs where None.
-    labels: for costs.
+    project: Id of the cluster's project.
+    cluster: Id or name of the cluster.
+    location: Region or zone of the cluster.
+    nodes: What the nodes are, and how many.
+    service_account: E-mail of the service account that the nodes run as.
+    zones: Zones of the nodes; by default those of `nodes`, or of the cluster.
+    need: What the disks have to hold; by default what any node needs.
+    labels: Labels, for costs.
     """
 
     project: pulumi.Input[str]

@@ -26,13 +26,14 @@ DAY = 24 * 60 * 60
 class ModelRegistryArgs:
     """What the repository is made of.
 
-    project, region: where it is.
-    reader: e-mail of the nodes' service account.
-    repository: its name, and what is kept.
-    protect: refuse to delete it.
-    labels: for costs.
-    imports: kinds that are there already (Repository, RepositoryIamMember), and are taken over as they are;
-        they take plain values of project, region and reader.
+    project: Id of the project.
+    region: Region of the repository.
+    reader: E-mail of the nodes' service account.
+    repository: Name of the repository, and what is kept in it.
+    protect: Refuse to delete the repository.
+    labels: Labels, for costs.
+    imports: Kinds of objects that are there already (Repository, RepositoryIamMember), and are taken over as
+        they are. They need plain values of project, region and reader.
     """
 
     project: pulumi.Input[str]

@@ -36,21 +36,21 @@ DOCKERFILE = "FROM weights\n"
 class ModelcarImageArgs:
     """What one image is made of.
 
-    lock: of the model, or the path of a model.lock below the project; None in a preview before there is one.
+    lock: Path of the model's model.lock, below the project, or the lock itself. A preview takes None too.
     registry: HOST[:PORT]/PATH to push to. The digest in a preview does not depend on it.
-    name: repository below it; the name of the lock's folder where None.
-    architecture: of the nodes.
-    base: the programs beside the weights; those of modelcar/base.lock where None.
-    builder: name of the buildx builder; None for the default one.
-    insecure: push over plain HTTP, for a registry on this machine.
-    project: the program's folder.
-    hub_endpoint: address of a mirror of the hub; None for the hub itself.
-    fetch_on: what downloads the weights: this machine, or the builder, which then needs a name.
+    name: Repository below the registry; by default the name of the lock's folder.
+    architecture: Processor of the nodes.
+    base: The programs beside the weights; by default those of modelcar/base.lock.
+    builder: Name of the buildx builder; by default Docker's default one.
+    insecure: Push over plain HTTP, for a registry on this machine.
+    project: Folder of the program; by default the current one.
+    hub_endpoint: Address of a mirror of the model hub; by default the hub itself.
+    fetch_on: What downloads the weights: this machine, or the builder, which then needs a name.
     mirrors: HOST[:PORT]/PATH of repositories that layers come from before the hub.
-    mirrors_insecure: read those that are on other hosts than the registry over plain HTTP.
-    sbom: attach the model's bill of materials to the image.
-    signature: who signs the image, and whose signature it has to have before anything refers to it.
-    builds: lets so many images be brought and built at the same time.
+    mirrors_insecure: Read mirrors on other hosts than the registry's over plain HTTP.
+    sbom: Attach the model's bill of materials to the image.
+    signature: Who signs the image, and whose signature it needs before anything refers to it.
+    builds: Limits how many images are brought and built at the same time.
     """
 
     lock: Lock | str | Path | None

@@ -18,10 +18,15 @@ from components.manifests.autoscaling import API_VERSION, KIND, scaled_object
 
 @dataclass(frozen=True, kw_only=True)
 class AutoscalerArgs:
-    """service, namespace: of the InferenceService. scaling: by what.
+    """Which pods, and by what their number is kept.
 
-    min_replicas, max_replicas: between which there are pods. start_timeout_seconds: before which no first pod
-        is taken away. access: how the cluster is asked whether somebody else has one; not asked where None.
+    service: Name of the InferenceService.
+    namespace: Namespace of the InferenceService.
+    scaling: What asks for pods.
+    min_replicas: The fewest pods; 0 lets the last one go.
+    max_replicas: The most pods.
+    start_timeout_seconds: Seconds before which the first pod is not taken away.
+    access: How the cluster is asked whether somebody else has such an object; not asked without it.
     """
 
     service: str

@@ -17,10 +17,13 @@ from components.manifests.network import egress_policy
 
 @dataclass(frozen=True, kw_only=True)
 class EgressPolicyArgs:
-    """service, namespace: of the InferenceService whose pods it is for. settings: what they may connect to.
+    """Which pods, and what they may connect to.
 
-    access: how the cluster is asked whether somebody else has such a policy; not asked where None.
-    imports: kinds that are there already (NetworkPolicy), and are taken over as they are.
+    service: Name of the InferenceService whose pods the policy is for.
+    namespace: Namespace of the InferenceService.
+    settings: What the pods may connect to.
+    access: How the cluster is asked whether somebody else has such an object; not asked without it.
+    imports: Kinds of objects that are there already (NetworkPolicy), and are taken over as they are.
     """
 
     service: str
@@ -52,7 +55,7 @@ class EgressPolicy(pulumi.ComponentResource):
                 "NetworkPolicy",
                 args.imports,
                 identity(namespace, own, args.imports),
-                hooks=guarded("NetworkPolicy", name, args.access),
+                hooks=guarded("EgressPolicy", name, args.access),
             ),
         )
         self.name = policy.metadata.apply(lambda metadata: str(metadata.name))

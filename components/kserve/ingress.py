@@ -16,9 +16,12 @@ from components.manifests.network import ingress_policy, ingress_policy_name
 
 @dataclass(frozen=True, kw_only=True)
 class IngressPolicyArgs:
-    """service, namespace: of the InferenceService whose pods it is for. settings: who may connect to them.
+    """Which pods, and who may connect to them.
 
-    access: how the cluster is asked whether somebody else has such a policy; not asked where None.
+    service: Name of the InferenceService whose pods the policy is for.
+    namespace: Namespace of the InferenceService.
+    settings: Who may connect to the pods.
+    access: How the cluster is asked whether somebody else has such an object; not asked without it.
     """
 
     service: str
@@ -41,7 +44,7 @@ class IngressPolicy(pulumi.ComponentResource):
     ) -> None:
         """Declare the policy."""
         super().__init__("modelcar:kserve:IngressPolicy", name, None, opts)
-        hooks = guarded("NetworkPolicy", name, args.access)
+        hooks = guarded("IngressPolicy", name, args.access)
         policy = kubernetes.networking.v1.NetworkPolicy(
             name,
             metadata={

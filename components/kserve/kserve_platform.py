@@ -18,13 +18,17 @@ CERT_MANAGER_CHARTS = "https://charts.jetstack.io"
 
 @dataclass(frozen=True, kw_only=True)
 class KServePlatformArgs:
-    """version: of KServe and of its charts. mode: the default deployment mode.
+    """Which KServe is installed, and how.
 
-    namespace: of its controller. chart_repository: where its charts are, oci://HOST/PATH or a folder.
-    cert_manager_version: of cert-manager, which KServe's webhooks need.
-    modelcar_uid: user that the pods' processes run as (KServe's uidModelcar).
-    modelcar_cpu, modelcar_memory: of the containers that KServe adds to a pod for the weights.
-    unread: in a preview, do not let the provider download the charts; it shows each release as changed then.
+    version: Version of KServe and of its charts.
+    mode: The default deployment mode.
+    namespace: Namespace of KServe's controller.
+    chart_repository: Where KServe's charts are: oci://HOST/PATH, or a folder.
+    cert_manager_version: Version of cert-manager, which KServe's webhooks need.
+    modelcar_uid: User that the pods' processes run as (KServe's uidModelcar).
+    modelcar_cpu: Processors of the containers that KServe adds to a pod for the weights.
+    modelcar_memory: Memory of the containers that KServe adds to a pod for the weights.
+    unread: In a preview, do not let the provider download the charts. Each release shows as changed then.
     """
 
     version: str = _DEFAULTS["version"].default

@@ -34,6 +34,7 @@ from components.manifests import termination
 from components.manifests.service import (
     PULLING,
     REVISION,
+    endpoint,
     labels,
     predictor,
     revision,
@@ -53,24 +54,30 @@ WAIT_FOR = {"pulumi.com/waitFor": "condition=Ready"}
 class ModelServiceArgs:
     """What is served, by what, and where.
 
-    storage_uri: `oci://…@sha256:…`, as ModelcarImage and ExistingImage tell it.
-    namespace: that is there.
-    server: VllmServer or CustomServer.
-    resources: of one pod. replicas: how many pods.
-    lock: path of the model's lock, whose configuration the server's arguments are checked against.
-    name: of the InferenceService; the component's where None.
-    deployment_mode, knative: KServe's mode, and what Knative waits for.
-    placement: where the storage URI stands (docs/decisions/0001-storage-uri-placement.md).
-    shared_runtime: the ServingRuntime that it uses together with other models.
-    scheduling, probes, termination: of its pods.
-    autoscaling: by which KEDA keeps the number of pods; `Autoscaler` declares that.
-    start_timeout_seconds: that a server may take for its start.
-    node_pool: pool of GPU nodes that its pods run on (GKE).
-    service_account: of the pods; the namespace's default one where None.
-    access: how this program asks the cluster whether the model is served, and why not. Where None, the
-        provider waits for KServe to call it ready, and tells no reasons.
-    await_ready: false ends an `up` before the model is served.
-    imports: kinds of objects that are there already, and are taken over as they are.
+    storage_uri: URI of the image, `oci://…@sha256:…`; an output of ModelcarImage.
+    namespace: Namespace of the InferenceService. It has to exist.
+    server: The model server: VllmServer or CustomServer.
+    resources: What one pod asks for.
+    replicas: How many pods there are, and how they change.
+    lock: Path of the model's lock. The server's arguments are checked against the model's configuration.
+    name: Name of the InferenceService; by default the component's.
+    deployment_mode: KServe's deployment mode.
+    knative: How long Knative waits, in deployment mode Knative.
+    placement: Where the storage URI stands (docs/decisions/0001-storage-uri-placement.md).
+    shared_runtime: ServingRuntime that this model uses together with others: the component, or the name of
+        one that is there, which nothing is compared with.
+    scheduling: Which nodes take the pods.
+    probes: How Kubernetes asks the server for its health.
+    termination: How a pod ends.
+    autoscaling: What KEDA keeps the number of pods by. Autoscaler declares the ScaledObject.
+    start_timeout_seconds: Seconds that a server may take to start.
+    node_pool: Pool of GPU nodes that the pods run on (GKE).
+    service_account: ServiceAccount of the pods; by default the namespace's own.
+    access: How the program asks the cluster whether the model is served, and why it is not. Without it the
+        provider waits until KServe calls the service ready, and gives no reasons.
+    await_ready: False ends `up` before the model is served.
+    imports: Kinds of objects that are there already (InferenceService, ServingRuntime), and are taken over as
+        they are.
     """
 
     storage_uri: pulumi.Input[str]
@@ -83,7 +90,7 @@ class ModelServiceArgs:
     deployment_mode: Literal["Standard", "Knative"] = "Standard"
     knative: KnativeSettings | None = None
     placement: Literal["servingRuntime", "storageUriEnv", "storageUris"] = "servingRuntime"
-    shared_runtime: SharedRuntime | None = None
+    shared_runtime: SharedRuntime | str | None = None
     scheduling: SchedulingSettings = field(default_factory=SchedulingSettings)
     probes: ProbesSettings = field(default_factory=ProbesSettings)
     termination: TerminationSettings = field(default_factory=TerminationSettings)
@@ -111,7 +118,7 @@ class ModelServiceArgs:
             deployment_mode=self.deployment_mode,
             knative=self.knative,
             placement=self.placement,
-            shared_runtime=self.shared_runtime.runtime_name if self.shared_runtime else None,
+            shared_runtime=self.runtime_name,
             scheduling=self.scheduling,
             autoscaling=self.autoscaling,
             start_timeout_seconds=self.start_timeout_seconds,
@@ -128,6 +135,12 @@ class ModelServiceArgs:
         if found:
             raise InputError(found)
         return spec
+
+    @property
+    def runtime_name(self) -> str | None:
+        """Name of the ServingRuntime that the model shares; None where it has one of its own, or none."""
+        shared = self.shared_runtime
+        return shared.runtime_name if isinstance(shared, SharedRuntime) else shared
 
     @property
     def model(self) -> KnownModel | None:
@@ -147,6 +160,8 @@ class ModelService(pulumi.ComponentResource):
     Outputs:
         name, namespace: of the InferenceService.
         storage_uri: what it serves; there once it does. Of a service that is imported, what it served then.
+        endpoint: its address inside of the cluster.
+        served_model_name: what clients ask the server for.
 
     Raises:
         modelcar.errors.InputError: plain arguments are wrong, each with what is allowed and the fix.
@@ -157,6 +172,8 @@ class ModelService(pulumi.ComponentResource):
     name: pulumi.Output[str]
     namespace: pulumi.Output[str]
     storage_uri: pulumi.Output[str]
+    endpoint: pulumi.Output[str]
+    served_model_name: pulumi.Output[str]
 
     def __init__(self, name: str, args: ModelServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare the InferenceService, and its ServingRuntime where the placement has one."""
@@ -168,7 +185,9 @@ class ModelService(pulumi.ComponentResource):
         metadata = {"name": spec.service_name, "namespace": namespace, "labels": labels(spec)}
         known_as = identity(namespace, spec.service_name, args.imports)
         told = pulumi.ResourceOptions(hooks=telling(name))
-        depends_on: list[pulumi.Resource] = [args.shared_runtime] if args.shared_runtime else []
+        depends_on: list[pulumi.Resource] = (
+            [args.shared_runtime] if isinstance(args.shared_runtime, SharedRuntime) else []
+        )
         if spec.placement == "servingRuntime" and not spec.shared_runtime:
             runtime = CustomResource(
                 f"{name}-runtime",
@@ -219,16 +238,26 @@ class ModelService(pulumi.ComponentResource):
             self.storage_uri = _imported_uri(service, spec, namespace, args)
         else:
             self.storage_uri = pulumi.Output.all(served, args.storage_uri).apply(lambda found: str(found[1]))
+        self.endpoint = self.namespace.apply(lambda space: endpoint(spec.service_name, space))
+        self.served_model_name = served.apply(lambda _: spec.model_name)
         self.register_outputs(
-            {"name": self.name, "namespace": self.namespace, "storageUri": self.storage_uri}
+            {
+                "name": self.name,
+                "namespace": self.namespace,
+                "storageUri": self.storage_uri,
+                "endpoint": self.endpoint,
+                "servedModelName": self.served_model_name,
+            }
         )
 
 
-def _unshared(spec: ModelSpec, runtime: SharedRuntime) -> Iterator[Problem]:
+def _unshared(spec: ModelSpec, runtime: SharedRuntime | str) -> Iterator[Problem]:
     """Yield what keeps a model from using a ServingRuntime together with others."""
     if spec.placement != "servingRuntime":
-        found = f"{runtime.runtime_name}, and placement {spec.placement} has no ServingRuntime"
+        found = f"{spec.shared_runtime}, and placement {spec.placement} has no ServingRuntime"
         yield Problem("shared_runtime", found, "with placement servingRuntime", "remove one of the two")
+    if isinstance(runtime, str):  # somebody else's
+        return
     if differing := runtime_differences(spec, runtime.spec):
         found = f"{runtime.runtime_name}, and {', '.join(differing)} differ from it"
         yield Problem("shared_runtime", found, "what the runtime has, or nothing", "make them equal")

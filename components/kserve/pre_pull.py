@@ -25,12 +25,18 @@ from components.manifests.service import labels
 
 @dataclass(frozen=True, kw_only=True)
 class PrePullArgs:
-    """storage_uri, server_image: what is pulled. service, namespace: of the InferenceService.
+    """What is pulled, and to which nodes.
 
-    gpus: of one pod. scheduling, node_pool: of its pods, on whose nodes it is pulled.
-    service_account: whose pull secrets it takes; the namespace's default one where None.
-    access: how the cluster is asked whether the nodes have it; where None, it is not waited for.
-    start_timeout_seconds: that it may take.
+    storage_uri: URI of the modelcar.
+    server_image: Image of the model server, by digest.
+    service: Name of the InferenceService that will use them.
+    namespace: Namespace of the InferenceService.
+    gpus: GPUs of one pod of the service.
+    scheduling: Which nodes take the service's pods.
+    node_pool: Pool of GPU nodes that the service's pods run on (GKE).
+    service_account: ServiceAccount whose pull secrets are used; by default the namespace's own.
+    access: How the cluster is asked whether the nodes have the images; without it nothing waits for them.
+    start_timeout_seconds: Seconds that it may take.
     """
 
     storage_uri: pulumi.Input[str]

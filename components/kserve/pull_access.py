@@ -19,10 +19,14 @@ from components.manifests.pull_secret import encoded_docker_config
 
 @dataclass(frozen=True, kw_only=True)
 class PullAccessArgs:
-    """service, namespace: of the InferenceService whose pods pull. host: of the registry.
+    """Whose pods may pull, and with which credentials: those of an existing Secret, or a user's.
 
-    secret: name of an existing Secret of type kubernetes.io/dockerconfigjson; or
-    username, password: credentials to make one from. The password is kept as a Pulumi secret.
+    service: Name of the InferenceService whose pods pull. The ServiceAccount gets the same name.
+    namespace: Namespace of the InferenceService.
+    host: Host of the registry.
+    secret: Name of an existing Secret of type kubernetes.io/dockerconfigjson.
+    username: User of the registry, to make such a Secret.
+    password: Password of that user. It is kept as a Pulumi secret.
     """
 
     service: str

@@ -17,15 +17,15 @@ _FIELDS = ServerSettings.model_fields
 class _Server(Section):
     """What both kinds of servers have.
 
-    image: by digest.
-    command: of the container; its arguments follow.
-    args: more arguments.
-    env: variables. Values may be seen by whoever sees the pod.
-    port: that it listens at.
-    health_path: that answers 200 once it can serve.
-    served_model_name: that clients ask for; the service's name where empty.
-    writable_paths: folders of the image that it writes to.
-    host_paths: folders of the node, on a machine of one's own.
+    image: Image of the server, by digest.
+    command: Command of the container; the arguments follow it.
+    args: More arguments of the server.
+    env: Environment variables. Whoever sees the pod sees their values.
+    port: Port that the server listens on.
+    health_path: Path that answers 200 once the server can serve.
+    served_model_name: Name that clients ask for; by default the service's.
+    writable_paths: Folders of the image that the server writes to.
+    host_paths: Folders of the node, on a machine of your own.
     """
 
     image: PinnedImage
@@ -40,9 +40,11 @@ class _Server(Section):
 
 
 class VllmServer(_Server, VllmSettings):
-    """vLLM, with its own arguments typed (`components.config.vllm`); each is left to vLLM where not set.
+    """vLLM, with its own arguments typed; each is left to vLLM where it is not set.
 
-    kernels: compiled kernels in the model's image: use them where they fit, require that they do, or off.
+    tensor_parallel_size: GPUs that share each layer; all GPUs of the pod where this and
+        pipeline_parallel_size are not set.
+    kernels: Compiled kernels in the model's image: use them where they fit, require that they fit, or off.
     """
 
     kernels: Literal["use", "require", "off"] = "use"
@@ -55,9 +57,11 @@ class CustomServer(_Server):
 class ServerResources(Section):
     """What one pod asks for.
 
-    gpus: of one pod; 0 for a server without.
-    cpu: processors. cpu_limit: the most that it may take; as cpu where None.
-    memory: of the server. shared_memory: of that, for /dev/shm.
+    gpus: GPUs of one pod; 0 for a server without.
+    cpu: Processors that one pod asks for.
+    cpu_limit: Processors that it may use; by default as many as it asks for.
+    memory: Memory of one pod, request and limit.
+    shared_memory: Memory for /dev/shm, which counts as the pod's memory.
     """
 
     gpus: int = Field(_FIELDS["gpu_count"].default, ge=0, le=16)
@@ -70,10 +74,11 @@ class ServerResources(Section):
 class Replicas(Section):
     """How many pods there are, and how they change.
 
-    min, max: between which an autoscaler keeps their number.
-    idle: none for now.
-    rollout: Recreate ends the former pod before the new one starts; auto takes it for a single pod with GPUs.
-    canary_traffic_percent: of requests for the newest revision (Knative).
+    min: The fewest pods that an autoscaler keeps.
+    max: The most pods that an autoscaler makes.
+    idle: True for no pods for now.
+    rollout: Recreate ends the former pod before the new one starts. auto takes it for a single pod with GPUs.
+    canary_traffic_percent: Share of requests for the newest revision, in percent (Knative).
     """
 
     min: int = Field(1, ge=0, le=1000)

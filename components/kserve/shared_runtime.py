@@ -21,10 +21,14 @@ from components.manifests.service import labels, serving_runtime
 class SharedRuntimeArgs:
     """What the models that use it have in common.
 
-    namespace: that is there. server: without what is a model's own, as its arguments and variables are.
-    shared_memory: of /dev/shm. probes, termination, start_timeout_seconds: of the pods.
-    name: of the ServingRuntime; the component's where None.
-    access: how the cluster is asked whether somebody else has one of this name; not asked where None.
+    namespace: Namespace of the ServingRuntime. It has to exist.
+    server: The model server, without what is a model's own: its arguments and variables.
+    shared_memory: Memory for /dev/shm.
+    probes: How Kubernetes asks the server for its health.
+    termination: How a pod ends.
+    start_timeout_seconds: Seconds that a server may take to start.
+    name: Name of the ServingRuntime; by default the component's.
+    access: How the cluster is asked whether somebody else has such an object; not asked without it.
     """
 
     namespace: pulumi.Input[str]

@@ -89,6 +89,15 @@ def labels(settings: ModelSpec) -> dict[str, str]:
     return {"app.kubernetes.io/name": settings.service_name, "app.kubernetes.io/managed-by": "pulumi"}
 
 
+def endpoint(service: str, namespace: str) -> str:
+    """Return the address of a model inside of the cluster.
+
+    Port 80 of the predictor: in Standard mode a Service, in Knative mode the route of a Knative Service,
+    which is there with any ingress (the InferenceService's own route is Istio's only).
+    """
+    return f"http://{service}-predictor.{namespace}.svc.cluster.local"
+
+
 def service_annotations(settings: ModelSpec) -> dict[str, str]:
     """Return what KServe is told of the mode, whoever applies it; KServe copies annotations to the pods."""
     found = mode_annotation(settings) | knative.revision_annotations(settings)

@@ -15,6 +15,7 @@ from components.image import former_image
 from components.image.existing_image import Existing, ExistingImage, ExistingImageArgs
 from components.image.former_image import Former
 from components.image.modelcar_image import ModelcarImage, ModelcarImageArgs
+from components.manifests.service import endpoint
 from components.stack import delivery
 from components.stack.idle import idle_cost
 from modelcar.base import Base
@@ -126,17 +127,8 @@ def facts(settings: Settings, lock: Lock | None, existing: Existing | None = Non
         "serviceName": settings.service_name,
         "namespace": settings.namespace,
         "servedModelName": settings.model_name,
-        "endpoint": endpoint(settings),
+        "endpoint": endpoint(settings.service_name, settings.namespace),
         "deploymentMode": settings.deployment_mode,
         "idleCost": idle_cost(settings, size or 0),
         **({"nodePool": settings.google.nodes.name} if settings.google else {}),
     }
-
-
-def endpoint(settings: Settings) -> str:
-    """Return the address of the model inside of the cluster.
-
-    Port 80 of the predictor: in Standard mode a Service, in Knative mode the route of a Knative Service,
-    which is there with any ingress (the InferenceService's own route is Istio's only).
-    """
-    return f"http://{settings.service_name}-predictor.{settings.namespace}.svc.cluster.local"

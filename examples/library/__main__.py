@@ -3,41 +3,50 @@
 `python -m modelcar_kserve lock assistant --hub OWNER/NAME` locks the model here; the lock is committed.
 """
 
-import json
-
 import pulumi
 import pulumi_kubernetes as kubernetes
-from modelcar_kserve import InputError, Place, load_model, serve
+from modelcar_kserve import (
+    ClusterAccess,
+    EgressPolicy,
+    EgressPolicyArgs,
+    ModelcarImage,
+    ModelcarImageArgs,
+    ModelService,
+    ModelServiceArgs,
+    ServerResources,
+    VllmServer,
+)
 
 config = pulumi.Config()
-namespace = "assistant"
-
-cluster = kubernetes.Provider("cluster", kubeconfig=config.get("kubeconfig"), enable_server_side_apply=True)
+lock = "modelcar/models/assistant/model.lock"
+access = ClusterAccess(config.get("kubeconfig"))
+cluster = kubernetes.Provider("cluster", kubeconfig=access.kubeconfig, enable_server_side_apply=True)
 in_cluster = pulumi.ResourceOptions(provider=cluster)
-space = kubernetes.core.v1.Namespace(namespace, metadata={"name": namespace}, opts=in_cluster)
+space = kubernetes.core.v1.Namespace("assistant", metadata={"name": "assistant"}, opts=in_cluster)
+namespace = space.metadata.name
 
-try:
-    settings = load_model(
-        {
-            "model": "assistant",
-            "serviceName": "assistant",
-            "namespace": namespace,
-            "registry": config.require("registry"),
-            "serverImage": config.require("serverImage"),
-            # Any other setting of a model, by the name that it has in docs/reference/settings.md.
-            **json.loads(config.get("settings") or "{}"),
-        }
-    )
-    ready = pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=[space]))
-    model = serve("assistant", settings, Place(ready))
-except InputError as error:
-    raise pulumi.RunError(str(error)) from None
+image = ModelcarImage("assistant", ModelcarImageArgs(lock=lock, registry=config.require("registry")))
+egress = EgressPolicyArgs(service="assistant", namespace=namespace, access=access)
+closed = EgressPolicy("assistant", egress, in_cluster)
+service = ModelService(
+    "assistant",
+    ModelServiceArgs(
+        storage_uri=image.storage_uri,
+        namespace=namespace,
+        server=VllmServer(image=config.require("serverImage"), max_model_len=2048),
+        resources=ServerResources(gpus=1, memory="16Gi"),
+        lock=lock,  # checks the server's arguments against the model
+        access=access,
+    ),
+    # No pod ever runs without the policy.
+    pulumi.ResourceOptions(provider=cluster, depends_on=[closed]),
+)
 
-# What is the program's own uses what the model says of itself.
+# What is the program's own uses what the service says of itself, once it serves.
 kubernetes.core.v1.ConfigMap(
     "client",
     metadata={"name": "client", "namespace": namespace},
-    data={"endpoint": model.outputs["endpoint"], "model": model.outputs["servedModelName"]},
-    opts=pulumi.ResourceOptions.merge(in_cluster, pulumi.ResourceOptions(depends_on=[model])),
+    data={"endpoint": service.endpoint, "model": service.served_model_name},
+    opts=in_cluster,
 )
-pulumi.export("digest", model.outputs["modelDigest"])
+pulumi.export("digest", image.digest)

@@ -24,7 +24,7 @@ SOURCE = "golang.org/x/vulndb"
 NAME = "govulncheck"
 #: Programs that tests alone run, or that draw and check what is committed: no stack relies on them.
 TEST_ONLY = frozenset(
-    {"actionlint", "buildctl", "d2", "kaniko", "kyverno", "pulumi-language-yaml", OLDER_KSERVE}
+    {"actionlint", "buildctl", "d2", "kaniko", "kyverno", "pulumi-language-yaml", "pulumi-sdks", OLDER_KSERVE}
 )
 #: What govulncheck calls Go's own library.
 LIBRARY = "stdlib"

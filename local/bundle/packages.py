@@ -79,11 +79,12 @@ def runtime(lock: list[Pinned], project: str, also: frozenset[str] = frozenset()
 
     Args:
         lock: with the comments that say who needs each package.
-        project: the project's name; `NAME (pyproject.toml)` needs what the program depends on, and
-            `NAME (pyproject.toml:dev)` what only developers do.
+        project: the project's name; `NAME (pyproject.toml)` needs what the package depends on,
+            `NAME (pyproject.toml:program)` what the program does, and `NAME (pyproject.toml:dev)` what only
+            developers do.
         also: names of others that are needed.
     """
-    needed = {f"{project} (pyproject.toml)", *also}
+    needed = {f"{project} (pyproject.toml)", f"{project} (pyproject.toml:program)", *also}
     chosen = set(also)
     while True:
         more = {pin.name for pin in lock if pin.name not in chosen and needed & set(pin.wanted_by)}

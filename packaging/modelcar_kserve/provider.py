@@ -1,114 +1,184 @@
-"""The component provider: the same for programs in TypeScript, Go, C#, Java and YAML.
+"""The component provider: the same components for programs in TypeScript, Go, C#, Java and YAML.
 
-Pulumi reads its schema from the types below, and makes an SDK of it: `pulumi package add …/packaging/plugin`.
+Pulumi reads its schema from the types, and makes an SDK of it: `pulumi package add …/packaging/plugin`.
+Google's components are there where pulumi-gcp is installed.
 """
 
 # Without `from __future__ import annotations`: Pulumi reads the types themselves.
-from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from importlib.util import find_spec
 
 import pulumi
 from pulumi.provider.experimental import component_provider_host
 
-from modelcar_kserve import InputError, Place, load_model, serve
-from modelcar_kserve.components.kserve.cluster_provider import cluster_provider
+import modelcar_kserve as components
+from modelcar_kserve import provider_types as types
+from modelcar_kserve.provider_arguments import NAME, Provided, arguments, in_cluster, told
+from modelcar_kserve.served_model import ServedModel
 
-NAME = "modelcar-kserve"
-
-
-class ServedModelArgs(TypedDict):
-    """What one model is made of, and where it is served."""
-
-    model: NotRequired[str]
-    """A locked model (a folder of modelcar/models), or the path of a model.lock. Not with settings.image."""
-    registry: NotRequired[str]
-    """HOST[:PORT]/PATH that the modelcar is pushed to; needed with model."""
-    server_image: str
-    """Model server, by digest."""
-    service_name: str
-    """Name of the InferenceService."""
-    namespace: str
-    """Namespace of it, which has to be there."""
-    kubeconfig: NotRequired[str]
-    """Path or text of a kubeconfig; kubectl's own where not set."""
-    gpu_count: NotRequired[int]
-    """GPUs of one pod; 1 where not set."""
-    server_args: NotRequired[list[str]]
-    """More arguments of the server."""
-    project: NotRequired[str]
-    """Folder of the program, with modelcar/models; the current one where not set."""
-    settings: NotRequired[dict[str, Any]]
-    """Any other setting of a model, by its name in docs/reference/settings.md."""
+Options = pulumi.ResourceOptions | None
 
 
-class ServedModel(pulumi.ComponentResource):
-    """A model, from its lock to a served endpoint: image, right to pull, egress, InferenceService."""
+class ModelcarImage(Provided):
+    """A model's weights as an OCI image, built from a lock, pushed, and known by its digest."""
 
-    model_digest: pulumi.Output[str]
-    """Digest of the modelcar's manifest; in a preview the one that `up` will push."""
+    digest: pulumi.Output[str]
+    """Digest of the image's manifest; in a preview the one that `up` will push."""
     storage_uri: pulumi.Output[str]
     """What KServe serves: oci://REGISTRY/NAME@sha256:…"""
+    reference: pulumi.Output[str]
+    """REGISTRY/NAME:TAG, a tag for people to find the image by."""
+    lock_digest: pulumi.Output[str]
+    """Digest of the lock."""
+    size_bytes: pulumi.Output[int]
+    """Bytes of the model's files."""
+
+    def __init__(self, name: str, args: types.ModelcarImageArgs, opts: Options = None) -> None:
+        """Declare the image."""
+        super().__init__(name, opts)
+        with told(name):
+            made = arguments(components.ModelcarImageArgs, args)
+            self.tell(components.ModelcarImage(name, made, self.inner(opts)))
+
+
+class ModelService(Provided):
+    """An InferenceService that serves one image, pinned by digest."""
+
+    name: pulumi.Output[str]
+    """Name of the InferenceService."""
+    namespace: pulumi.Output[str]
+    """Namespace of the InferenceService."""
+    storage_uri: pulumi.Output[str]
+    """What is served; known once it is."""
     endpoint: pulumi.Output[str]
     """Address inside of the cluster."""
     served_model_name: pulumi.Output[str]
     """Name that clients ask the server for."""
 
-    def __init__(self, name: str, args: ServedModelArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        """Declare it.
-
-        Raises:
-            pulumi.RunError: a setting or the lock is wrong; with key, value, what is allowed and the fix.
-        """
-        super().__init__(f"{NAME}:index:ServedModel", name, None, opts)
-        named = ("model", "registry", "namespace", "kubeconfig")
-        values: dict[str, Any] = {key: args[key] for key in named if args.get(key) is not None}  # type: ignore[literal-required]
-        renamed = {
-            "serverImage": args["server_image"],
-            "serviceName": args["service_name"],
-            "gpuCount": args.get("gpu_count"),
-            "serverArgs": args.get("server_args"),
-        }
-        values |= {key: value for key, value in renamed.items() if value is not None}
-        values |= _plain(args.get("settings") or {})
-        if "model" not in values and "image" not in values:
-            raise pulumi.RunError(f"{name}: neither model nor settings.image says what is served")
-        folder = Path(args.get("project") or ".").absolute()
-        try:
-            settings = load_model(values, folder)
-            cluster = cluster_provider(
-                f"{name}-cluster",
-                settings.kubeconfig,
-                settings.kube_context,
-                pulumi.ResourceOptions(parent=self),
-            )
-            place = Place(pulumi.ResourceOptions(provider=cluster))
-            own = pulumi.ResourceOptions(parent=self)
-            model = serve(name, settings, place, own, project=folder)
-        except InputError as error:
-            raise pulumi.RunError(f"{name}: the model's settings or lock are not fit:\n{error}") from None
-        self.model_digest = pulumi.Output.from_input(model.outputs["modelDigest"])
-        self.storage_uri = pulumi.Output.from_input(model.outputs["storageUri"])
-        self.endpoint = model.done.apply(lambda _: str(model.outputs["endpoint"]))
-        self.served_model_name = model.done.apply(lambda _: str(model.outputs["servedModelName"]))
-        self.register_outputs(
-            {
-                "modelDigest": self.model_digest,
-                "storageUri": self.storage_uri,
-                "endpoint": self.endpoint,
-                "servedModelName": self.served_model_name,
-            }
-        )
+    def __init__(self, name: str, args: types.ModelServiceArgs, opts: Options = None) -> None:
+        """Declare the service."""
+        super().__init__(name, opts)
+        with told(name):
+            place = in_cluster(self, name, args, opts)
+            made = arguments(components.ModelServiceArgs, args, access=place.access)
+            self.tell(components.ModelService(name, made, place.options))
 
 
-def _plain(value: Any) -> Any:
-    """Return numbers as they were written: all of them come as floats."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, list) else value
+class SharedRuntime(Provided):
+    """A ServingRuntime that several models use; each names it in sharedRuntime, and depends on it."""
+
+    name: pulumi.Output[str]
+    """Name of the ServingRuntime."""
+
+    def __init__(self, name: str, args: types.SharedRuntimeArgs, opts: Options = None) -> None:
+        """Declare the ServingRuntime."""
+        super().__init__(name, opts)
+        with told(name):
+            place = in_cluster(self, name, args, opts)
+            made = arguments(components.SharedRuntimeArgs, args, access=place.access)
+            self.tell(components.SharedRuntime(name, made, place.options))
+
+
+class EgressPolicy(Provided):
+    """A NetworkPolicy for what a model's pods may connect to; by default nothing but names."""
+
+    name: pulumi.Output[str]
+    """Name of the policy."""
+
+    def __init__(self, name: str, args: types.EgressPolicyArgs, opts: Options = None) -> None:
+        """Declare the policy."""
+        super().__init__(name, opts)
+        with told(name):
+            place = in_cluster(self, name, args, opts)
+            made = arguments(components.EgressPolicyArgs, args, access=place.access)
+            self.tell(components.EgressPolicy(name, made, place.options))
+
+
+class IngressPolicy(Provided):
+    """A NetworkPolicy for who may connect to a model's pods."""
+
+    name: pulumi.Output[str]
+    """Name of the policy."""
+
+    def __init__(self, name: str, args: types.IngressPolicyArgs, opts: Options = None) -> None:
+        """Declare the policy."""
+        super().__init__(name, opts)
+        with told(name):
+            place = in_cluster(self, name, args, opts)
+            made = arguments(components.IngressPolicyArgs, args, access=place.access)
+            self.tell(components.IngressPolicy(name, made, place.options))
+
+
+class PullAccess(Provided):
+    """A ServiceAccount with the right to pull from a registry, for pods."""
+
+    service_account: pulumi.Output[str]
+    """Name of the ServiceAccount."""
+
+    def __init__(self, name: str, args: types.PullAccessArgs, opts: Options = None) -> None:
+        """Declare the ServiceAccount, and a Secret where a user and a password are given."""
+        super().__init__(name, opts)
+        with told(name):
+            place = in_cluster(self, name, args, opts)
+            made = arguments(components.PullAccessArgs, args)
+            self.tell(components.PullAccess(name, made, place.options))
+
+
+class PrePull(Provided):
+    """A DaemonSet that pulls an image to the nodes before a pod asks for it."""
+
+    storage_uri: pulumi.Output[str]
+    """What is pulled; known once every node has it."""
+
+    def __init__(self, name: str, args: types.PrePullArgs, opts: Options = None) -> None:
+        """Declare the DaemonSet."""
+        super().__init__(name, opts)
+        with told(name):
+            place = in_cluster(self, name, args, opts)
+            made = arguments(components.PrePullArgs, args, access=place.access)
+            self.tell(components.PrePull(name, made, place.options))
+
+
+class Autoscaler(Provided):
+    """A ScaledObject of KEDA, which keeps the number of a model's pods."""
+
+    name: pulumi.Output[str]
+    """Name of the ScaledObject."""
+
+    def __init__(self, name: str, args: types.AutoscalerArgs, opts: Options = None) -> None:
+        """Declare the ScaledObject."""
+        super().__init__(name, opts)
+        with told(name):
+            place = in_cluster(self, name, args, opts)
+            made = arguments(components.AutoscalerArgs, args, access=place.access)
+            self.tell(components.Autoscaler(name, made, place.options))
+
+
+class KServePlatform(Provided):
+    """cert-manager and KServe, by their own charts, with modelcars switched on."""
+
+    version: pulumi.Output[str]
+    """KServe's version, known once its webhooks answer."""
+
+    def __init__(self, name: str, args: types.KServePlatformArgs, opts: Options = None) -> None:
+        """Declare the charts."""
+        super().__init__(name, opts)
+        with told(name):
+            place = in_cluster(self, name, args, opts)
+            made = arguments(components.KServePlatformArgs, args)
+            self.tell(components.KServePlatform(name, made, place.options))
+
+
+COMPONENTS: list[type[pulumi.ComponentResource]] = [
+    *(ModelcarImage, ModelService, SharedRuntime, EgressPolicy, IngressPolicy, PullAccess),
+    *(PrePull, Autoscaler, KServePlatform, ServedModel),
+]
 
 
 def host() -> None:
     """Serve the provider, as Pulumi starts it."""
-    component_provider_host(name=NAME, components=[ServedModel])
+    offered = [*COMPONENTS]
+    if find_spec("pulumi_gcp"):
+        from modelcar_kserve import provider_google  # pulumi-gcp is an extra
+
+        offered += provider_google.COMPONENTS
+    component_provider_host(name=NAME, components=offered)

@@ -47,13 +47,12 @@ def dev(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
             for key in ("serverCommand", "serverArgs", "cpu", "memory", "sharedMemory")
         },
         "serverImage": settings["serverImage"],
-        "vllm": None,
         "startTimeoutSeconds": 120,
         "kserve": {"install": False},
     }
     project.configure()
     project.variables["MODELCAR_GCP_STANDIN"] = str(project.folder / "google.json")
-    project.variables["PATH"] = f"{project.platform.shell['PATH']}:{PROJECT / 'local' / 'standins' / 'bin'}"
+    project.variables["PATH"] = f"{project.platform.shell['PATH']}:{PROJECT / 'local/standins/bin'}"
     node = ("node", "modelcar")
     gpu = json.dumps({"status": {"capacity": {"nvidia.com/gpu": "1"}}})
     project.platform.kubectl("patch", *node, "--subresource=status", "--type=merge", "-p", gpu)

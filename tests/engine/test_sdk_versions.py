@@ -27,7 +27,7 @@ from types import SimpleNamespace
 import pulumi
 
 sys.path.insert(0, PROJECT)
-from components import outcomes
+from components.stack import outcomes
 
 
 def model(name, refused=(), check=str):

@@ -396,6 +396,9 @@ numpy==2.4.6 \\
     # via
     #   own (pyproject.toml)
     #   torch
+psutil==7.2.2 \\
+    --hash=sha256:c2
+    # via own (pyproject.toml:program)
 pytest==9.2.0 \\
     --hash=sha256:dd
     # via own (pyproject.toml:dev)
@@ -428,7 +431,7 @@ def test_a_list_of_packages_that_is_none_is_refused(tmp_path: Path, content: str
 
 def test_only_what_the_program_needs_of_a_lock_is_packed() -> None:
     needed = runtime(read_lock(LOCK), "own")
-    assert [pin.name for pin in needed] == ["numpy", "six"]
+    assert [pin.name for pin in needed] == ["numpy", "psutil", "six"]
     assert needed[0].text == "numpy==2.4.6 \\\n    --hash=sha256:cc", "it installs by itself"
 
 

@@ -128,8 +128,13 @@ def test_what_settings_alone_tell_keeps_to_the_schema() -> None:
         told = model.facts(stack.shared, None)
         assert ModelOutputs.model_validate({**MODEL, **told})
         assert faults({**OUTPUTS, "models": {"chat": {**MODEL, **told}}}) == []
-    assert model.endpoint(stacks[0].shared) == "http://chat-predictor.kserve-demo.svc.cluster.local"
-    assert model.endpoint(stacks[2].shared) == "http://c-predictor.kserve-demo.svc.cluster.local"
+    assert (
+        model.facts(stacks[0].shared, None)["endpoint"]
+        == "http://chat-predictor.kserve-demo.svc.cluster.local"
+    )
+    assert (
+        model.facts(stacks[2].shared, None)["endpoint"] == "http://c-predictor.kserve-demo.svc.cluster.local"
+    )
 
 
 def test_a_reader_gets_types_and_takes_what_a_later_minor_version_adds() -> None:

@@ -1,0 +1,89 @@
+"""Components in a program without a stack's settings: typed arguments, and outputs of other resources."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+import pytest
+
+from components.cluster.guard import ClusterAccess
+from components.config.autoscaling import AutoscalingSettings
+from components.config.network import IngressSettings
+from components.kserve.autoscaler import Autoscaler, AutoscalerArgs
+from components.kserve.egress import EgressPolicy, EgressPolicyArgs
+from components.kserve.ingress import IngressPolicy, IngressPolicyArgs
+from components.kserve.model_service import ModelService, ModelServiceArgs
+from components.kserve.server import VllmServer
+from components.kserve.shared_runtime import SharedRuntime, SharedRuntimeArgs
+from modelcar.errors import InputError
+from tests.conftest import PROJECT
+from tests.unit.mocked_engine import DIGEST, UNKNOWN, Engine
+
+SERVER = VllmServer(image=f"vllm/vllm-openai:v0.23.0@{DIGEST}")
+URI = f"oci://registry.example.com/models/chat@{DIGEST}"
+ACCESS = ClusterAccess()
+
+
+def service(**more: Any) -> ModelServiceArgs:
+    arguments: dict[str, Any] = {"storage_uri": URI, "namespace": "models", "server": SERVER} | more
+    return ModelServiceArgs(**arguments)
+
+
+@pytest.mark.parametrize("preview", [True, False])
+def test_all_components_of_a_model_may_have_its_name(preview: bool) -> None:
+    engine = Engine(preview=preview)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        space = kubernetes.core.v1.Namespace("chat", metadata={"name": "models"})
+        place: dict[str, Any] = {"service": "chat", "namespace": space.metadata.name, "access": ACCESS}
+        EgressPolicy("chat", EgressPolicyArgs(**place))
+        IngressPolicy("chat", IngressPolicyArgs(**place, settings=IngressSettings(namespaces=("gateway",))))
+        triggers: Any = [{"type": "cron", "timezone": "UTC", "start": "0 8 * * *", "end": "0 9 * * *"}]
+        triggers[0]["desired_replicas"] = 1
+        scaling = AutoscalingSettings(triggers=triggers)
+        Autoscaler("chat", AutoscalerArgs(**place, scaling=scaling))
+        made = ModelService("chat", service(namespace=space.metadata.name, access=ACCESS))
+        return {"endpoint": made.endpoint, "model": made.served_model_name}
+
+    told = engine.run(program)
+    assert told["model"] == "chat"
+    wanted = "http://chat-predictor.models.svc.cluster.local"
+    assert told["endpoint"] == wanted or (preview and told["endpoint"] == UNKNOWN)
+
+
+def test_a_service_takes_the_name_of_a_runtime_that_is_there() -> None:
+    engine = Engine(preview=False)
+    engine.run(lambda: {"name": ModelService("chat", service(shared_runtime="vllm")).name})
+    assert engine.the("InferenceService").inputs["spec"]["predictor"]["model"]["runtime"] == "vllm"
+    assert not [one for one in engine.declared if one.type.endswith(":ServingRuntime")]
+
+    with pytest.raises(InputError, match=r"shared_runtime: vllm, and placement storageUris has no"):
+        service(shared_runtime="vllm", placement="storageUris").spec("chat")
+
+
+def test_a_runtime_of_the_same_program_is_compared() -> None:
+    engine = Engine(preview=False)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        runtime = SharedRuntime("vllm", SharedRuntimeArgs(namespace="models", server=SERVER))
+        other = VllmServer(image=SERVER.image, port=9000)
+        return {"name": ModelService("chat", service(server=other, shared_runtime=runtime)).name}
+
+    with pytest.raises(InputError, match="shared_runtime: vllm, and server_port differ from it"):
+        engine.run(program)
+
+
+def test_what_is_wrong_ends_a_pulumi_program_without_a_traceback() -> None:
+    # In a process of its own: here the error may have been made before Pulumi was loaded.
+    code = (
+        "import pulumi\nfrom components.kserve.server import VllmServer\n"
+        "try:\n    VllmServer(image='vllm/vllm-openai:latest')\n"
+        "except pulumi.RunError as error:\n    print(error)"
+    )
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    assert said.startswith("VllmServer.image: 'vllm/vllm-openai:latest': names an image by tag")
