@@ -17,22 +17,22 @@ async def main() -> None:
     try:
         told = configuration.from_pulumi(PROJECT)
         former = await summary.former_outputs() if preflight.needs_outputs(told) else None
-        facts = preflight.check(told, PROJECT, former)
-        facts = await promotion.resolved(facts)
+        checked = preflight.check(told, PROJECT, former)
+        checked = await promotion.resolved(checked)
     except InputError as error:
         raise pulumi.RunError(f"the stack's settings or weights are not fit:\n{error}") from None
-    stack, former = facts.stack, former or await summary.former_outputs()
-    await summary.tell(facts, former)
+    stack, former = checked.stack, former or await summary.former_outputs()
+    await summary.tell(checked, former)
 
     registrations = outcomes.Registrations()
     # The registry, its reader, the cluster and its pools of GPU nodes, where they are Google's.
-    cloud = delivery.google(facts)
+    cloud = delivery.google(checked)
     try:
-        await delivery.require_fit(facts, cloud)
+        await delivery.require_fit(checked, cloud)
     except InputError as error:
         raise pulumi.RunError(f"the cluster is not fit:\n{error}") from None
     # The provider of the cluster, KServe, the namespace, and what models share.
-    place = delivery.place(facts, cloud)
+    destination = delivery.destination(checked, cloud)
 
     # Each model by itself: its image, pinned by digest, and the service that refers to it.
     builds = asyncio.Semaphore(stack.parallel_builds)
@@ -41,14 +41,14 @@ async def main() -> None:
             settings.key,
             model.ModelArgs(
                 settings,
-                facts.locks[settings.key],
+                checked.locks[settings.key],
                 read_base(settings.architecture),
                 PROJECT,
-                former=facts.former[settings.key],
+                former=checked.former[settings.key],
                 builds=builds,
                 registry=cloud.registry if cloud else None,
-                place=place,
-                existing=facts.existing.get(settings.key),
+                destination=destination,
+                existing=checked.existing.get(settings.key),
             ),
         )
         for settings in stack.models

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from components.config.cluster import PlaceSettings
+from components.config.cluster import DestinationSettings
 from components.config.problems import NAMESPACE
 from modelcar.errors import refuse
 
@@ -41,7 +41,7 @@ class Cluster:
         self.name = name
 
     @classmethod
-    def of(cls, settings: PlaceSettings) -> Cluster:
+    def of(cls, settings: DestinationSettings) -> Cluster:
         """Return the cluster that a stack deploys to: its own kubeconfig, else what kubectl uses here.
 
         Raises:

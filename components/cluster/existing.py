@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 
 from components.cluster.access import JSON, Cluster, ClusterError
-from components.config.cluster import PlaceSettings
+from components.config.cluster import DestinationSettings
 from components.config.problems import NAMESPACE
 from modelcar.errors import InputError
 
@@ -34,7 +34,7 @@ _KINDS: dict[str, tuple[str, str | None]] = {
 }
 
 
-def refuse_existing(settings: PlaceSettings, wanted: Mapping[str, Any]) -> None:
+def refuse_existing(settings: DestinationSettings, wanted: Mapping[str, Any]) -> None:
     """Refuse to make an object that is there and that no Pulumi program made.
 
     A cluster that cannot be asked is the provider's to tell of.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pulumi
 
 from components.cluster.existing import refuse_existing
-from components.config.cluster import PlaceSettings
+from components.config.cluster import DestinationSettings
 from components.engine.threads import in_thread
 
 #: What the provider, or the API server behind it, says; and what to do.
@@ -37,9 +37,9 @@ class ClusterAccess:
     kubeconfig: pulumi.Input[str] | None = None
     context: str | None = None
 
-    def place(self, kubeconfig: str | None) -> PlaceSettings:
+    def place(self, kubeconfig: str | None) -> DestinationSettings:
         """Return how the cluster is reached, once its kubeconfig is known."""
-        return PlaceSettings(kubeconfig=kubeconfig, kube_context=self.context)
+        return DestinationSettings(kubeconfig=kubeconfig, kube_context=self.context)
 
 
 def guarded(kind: str, name: str, access: ClusterAccess | None) -> pulumi.ResourceHookBinding | None:

@@ -17,7 +17,7 @@ from components.config.section import Section
 NOT_KNOWN = "not-known"
 
 
-class PlaceSettings(Section):
+class DestinationSettings(Section):
     """Keys of a stack that say where in which cluster a model is, and in which of KServe's modes."""
 
     kubeconfig: str | None = None

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Self
 
-from components.config.cluster import PlaceSettings
+from components.config.cluster import DestinationSettings
 from components.config.server import PodSettings, ServerSettings
 from components.config.service import ServiceSettings
 
 
-class ModelSpec(PodSettings, ServerSettings, ServiceSettings, PlaceSettings):
+class ModelSpec(PodSettings, ServerSettings, ServiceSettings, DestinationSettings):
     """Everything about one served model but its image; a stack's settings are one, and more."""
 
     def on_pool(self, pool: str | None) -> Self:
         """Return the same model on a pool of GPU nodes; None: the one that it has."""
         return self.model_copy(update={"node_pool": pool}) if pool else self
 
-    def reached_at(self, place: PlaceSettings, namespace: str) -> Self:
+    def reached_at(self, place: DestinationSettings, namespace: str) -> Self:
         """Return the same model in a namespace of a cluster."""
         found = {"kubeconfig": place.kubeconfig, "kube_context": place.kube_context, "namespace": namespace}
         return self.model_copy(update=found)

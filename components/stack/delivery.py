@@ -30,7 +30,7 @@ from components.kserve.shared_runtime import SharedRuntime
 from components.kserve.smoke_test import SmokeTest, SmokeTestArgs
 from components.manifests import autoscaling, gitops
 from components.stack import translate
-from components.stack.preflight import Facts
+from components.stack.preflight import CheckedStack
 from modelcar.errors import InputError
 
 #: Lines of differences that a preview shows; a review has the rest in Git.
@@ -38,7 +38,7 @@ MOST_LINES = 200
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """Where models are served.
 
     options: the cluster's provider, and what comes before any model: KServe, the namespace.
@@ -53,26 +53,26 @@ class Place:
     cloud: GoogleCloud | None = None
 
 
-def google(facts: Facts) -> GoogleCloud | None:
+def google(checked: CheckedStack) -> GoogleCloud | None:
     """Declare what is Google's; None where nothing of the stack is."""
-    stack = facts.stack
+    stack = checked.stack
     if stack.google is None:
         return None
-    args = GoogleCloudArgs(settings=stack.google, needs=facts.disks, imports=stack.shared.import_existing)
+    args = GoogleCloudArgs(settings=stack.google, needs=checked.disks, imports=stack.shared.import_existing)
     return GoogleCloud("modelcar", args)
 
 
-async def require_fit(facts: Facts, cloud: GoogleCloud | None) -> None:
+async def require_fit(checked: CheckedStack, cloud: GoogleCloud | None) -> None:
     """Refuse a cluster that is there and cannot serve the models; in a preview too, where it can be asked.
 
     Raises:
         InputError: its KServe serves no modelcar, its Knative does not take a model, it lacks KEDA that a
             model needs, or it cannot be asked.
     """
-    settings, models = facts.stack.shared, facts.stack.models
+    settings, models = checked.stack.shared, checked.stack.models
     asks_kserve = settings.kserve.verify and not settings.kserve.install
     asks_keda = settings.delivery == "cluster" and any(autoscaling.of(model) for model in models)
-    if not facts.reachable or not (asks_kserve or asks_keda):
+    if not checked.reachable or not (asks_kserve or asks_keda):
         return  # and wait for no cluster that is being made
     made = _kubeconfig_of(cloud, settings)
     reached = settings.reached_by(None if made is None else await made.future())
@@ -91,9 +91,9 @@ def _kubeconfig_of(cloud: GoogleCloud | None, settings: Settings) -> pulumi.Outp
     return cloud.cluster.kubeconfig if cloud and not own_cluster else None
 
 
-def place(facts: Facts, cloud: GoogleCloud | None) -> Place | None:
+def destination(checked: CheckedStack, cloud: GoogleCloud | None) -> Destination | None:
     """Declare what all models need of the cluster; None where this program declares no model in it."""
-    stack, settings = facts.stack, facts.stack.shared
+    stack, settings = checked.stack, checked.stack.shared
     if not settings.uses_cluster:
         return None
     kubeconfig = _kubeconfig_of(cloud, settings)
@@ -102,7 +102,9 @@ def place(facts: Facts, cloud: GoogleCloud | None) -> Place | None:
     cluster = cluster_provider("cluster", reached, settings.kube_context)
     options = pulumi.ResourceOptions(provider=cluster)
     if settings.kserve.install:
-        platform = KServePlatform("kserve", translate.platform(settings, unread=facts.charts_unread), options)
+        platform = KServePlatform(
+            "kserve", translate.platform(settings, unread=checked.charts_unread), options
+        )
         options = _after(options, platform, *_answering(platform, settings, kubeconfig))
     if settings.delivery != "cluster":
         return None
@@ -112,9 +114,11 @@ def place(facts: Facts, cloud: GoogleCloud | None) -> Place | None:
         own = imported(options, "Namespace", settings.import_existing, name, hooks=hooks)
         metadata: Any = {"name": name, "annotations": OWNED}
         options = _after(options, kubernetes.core.v1.Namespace(name, metadata=metadata, opts=own))
-    if facts.tested:
+    if checked.tested:
         kept = SmokeTestArgs(
-            config_map=placement.config_map_name(settings), namespace=settings.namespace, **vars(facts.tested)
+            config_map=placement.config_map_name(settings),
+            namespace=settings.namespace,
+            **vars(checked.tested),
         )
         options = _after(options, SmokeTest("smoke-test", kept, options))
     shared = {str(m.shared_runtime): m for m in reversed(stack.models) if m.shared_runtime}
@@ -122,11 +126,15 @@ def place(facts: Facts, cloud: GoogleCloud | None) -> Place | None:
         name: SharedRuntime(name, translate.shared_runtime(shared[name], access), options)
         for name in sorted(shared)
     }
-    return Place(options, access, runtimes, cloud)
+    return Destination(options, access, runtimes, cloud)
 
 
 def to_cluster(
-    parent: pulumi.Resource, name: str, settings: Settings, storage_uri: pulumi.Output[str], place: Place
+    parent: pulumi.Resource,
+    name: str,
+    settings: Settings,
+    storage_uri: pulumi.Output[str],
+    destination: Destination,
 ) -> pulumi.Output[str]:
     """Declare a model's objects, each after what its pods need.
 
@@ -134,20 +142,20 @@ def to_cluster(
         parent: the model's component. name: of its resources.
         settings: the model's.
         storage_uri: what is served.
-        place: where.
+        destination: where.
 
     Returns:
         What is served, once it is.
     """
-    options = pulumi.ResourceOptions.merge(place.options, pulumi.ResourceOptions(parent=parent))
-    if place.cloud and settings.google:
-        options = _after(options, place.cloud.pools[settings.google.nodes.name])
+    options = pulumi.ResourceOptions.merge(destination.options, pulumi.ResourceOptions(parent=parent))
+    if destination.cloud and settings.google:
+        options = _after(options, destination.cloud.pools[settings.google.nodes.name])
 
     def own(former: str) -> pulumi.ResourceOptions:
         # Only a stack's only model was without a component of its own.
         return options if settings.name else pulumi.ResourceOptions.merge(options, formerly(parent, former))
 
-    account, access = None, place.access
+    account, access = None, destination.access
     if settings.needs_pull_access:
         rights = PullAccess(f"{name}-pull-access", translate.pull_access(settings), own("pull-access"))
         account = rights.service_account
@@ -160,7 +168,7 @@ def to_cluster(
     if settings.pre_pull and not settings.idle:
         pulled = translate.pre_pull(settings, storage_uri, account, access)
         storage_uri = PrePull(f"{name}-pre-pull", pulled, own("pre-pull")).storage_uri
-    runtime = place.runtimes.get(settings.shared_runtime or "")
+    runtime = destination.runtimes.get(settings.shared_runtime or "")
     served = translate.service(settings, storage_uri, account, runtime, access)
     own_service = pulumi.ResourceOptions.merge(options, formerly(parent, settings.service_name))
     service = ModelService(name, served, own_service)

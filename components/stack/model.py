@@ -32,7 +32,7 @@ class ModelArgs:
     former: the image that it rolls back to.
     builds: lets so many images be built at the same time.
     registry: what has to be there before the image is pushed.
-    place: where it is served; None where Git delivers it.
+    destination: where it is served; None where Git delivers it.
     """
 
     settings: Settings
@@ -42,7 +42,7 @@ class ModelArgs:
     former: Former | None = None
     builds: asyncio.Semaphore | None = None
     registry: pulumi.Resource | None = None
-    place: delivery.Place | None = None
+    destination: delivery.Destination | None = None
     existing: Existing | None = None
 
 
@@ -69,8 +69,8 @@ class Model(pulumi.ComponentResource):
         super().__init__("modelcar:kserve:Model", name, None, pulumi.ResourceOptions.merge(opts, renamed))
         image = self._image(name, args)
         served = former_image.served(settings, args.project, image, args.former)
-        if args.place:
-            uri = delivery.to_cluster(self, name, settings, served.storage_uri, args.place)
+        if args.destination:
+            uri = delivery.to_cluster(self, name, settings, served.storage_uri, args.destination)
         else:
             uri = served.storage_uri
         image_outputs: dict[str, Any] = {
@@ -80,7 +80,7 @@ class Model(pulumi.ComponentResource):
             "lockDigest": served.lock_digest,
             "modelBytes": served.size_bytes,
         }
-        own = facts(settings, args.lock, args.existing)
+        own = settings_outputs(settings, args.lock, args.existing)
         self.served = uri
         self.outputs = {**image_outputs, **own}
         self.done = pulumi.Output.all(**image_outputs)
@@ -119,7 +119,9 @@ class Model(pulumi.ComponentResource):
         )
 
 
-def facts(settings: Settings, lock: Lock | None, existing: Existing | None = None) -> dict[str, Any]:
+def settings_outputs(
+    settings: Settings, lock: Lock | None, existing: Existing | None = None
+) -> dict[str, Any]:
     """Return what a model's settings alone tell other teams."""
     size = lock.total_size if lock else existing.size if existing else None
     return {

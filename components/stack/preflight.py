@@ -29,7 +29,7 @@ from modelcar.lock import Lock
 
 
 @dataclass(frozen=True)
-class Facts:
+class CheckedStack:
     """What is known of a stack before it is declared.
 
     stack: its settings, with a placement for each model.
@@ -63,7 +63,7 @@ def needs_outputs(stack: Stack) -> bool:
     return not stack.service_named or any(model.image for model in stack.models)
 
 
-def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None) -> Facts:
+def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None) -> CheckedStack:
     """Look at locks, disks, registry and cluster, and return what is known then.
 
     Args:
@@ -115,7 +115,9 @@ def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None)
         asked = next(model for model in stack.models if model.placement == "auto")
         tested = placement.find(asked, project, preview=preview, reachable=reachable, say=pulumi.log.info)
         stack = replace(stack, models=tuple(_placed(model, tested) for model in stack.models))
-    return Facts(stack, locks, former, disks, reachable, tested, doubts, project, existing, bool(unread))
+    return CheckedStack(
+        stack, locks, former, disks, reachable, tested, doubts, project, existing, bool(unread)
+    )
 
 
 def unread_charts(settings: Settings, *, preview: bool) -> tuple[str, ...]:

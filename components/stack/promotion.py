@@ -15,7 +15,7 @@ from components.config.checks.image import mirrors_beside_builder
 from components.config.problems import problem
 from components.config.settings import Settings
 from components.stack.output_schema import ModelOutputs, StackOutputs
-from components.stack.preflight import Facts
+from components.stack.preflight import CheckedStack
 from components.stack.stack_reader import parse
 from modelcar.base import read_base
 from modelcar.errors import InputError, Problem
@@ -25,33 +25,33 @@ from modelcar.lock import Lock
 KEY = "promoteFrom"
 
 
-async def resolved(facts: Facts) -> Facts:
-    """Return the same facts, with the other stack's repositories as each model's first mirrors.
+async def resolved(checked: CheckedStack) -> CheckedStack:
+    """Return the same stack, with the other stack's repositories as each model's first mirrors.
 
     A preview works without that stack too, and says so.
 
     Raises:
         InputError: there is no such stack, it was never deployed, or its repositories cannot be used here.
     """
-    name = facts.stack.shared.promote_from
+    name = checked.stack.shared.promote_from
     if name is None:
-        return facts
+        return checked
     try:
         found = parse(name, await _outputs(name))
     except pulumi.RunError as error:
         if pulumi.runtime.is_dry_run():
             pulumi.log.warn(f"modelcar:{KEY}: not read, so this preview knows no layers of it: {error}")
-            return facts
+            return checked
         allowed = "a deployed stack of this program, in this backend"
         fix = f"see `pulumi stack ls`; or name repositories in modelcar:mirrors, and take {KEY} out"
         raise InputError([problem(KEY, f"{name}: {error}", allowed, fix)]) from None
     models: list[Settings] = []
     problems: list[Problem] = []
-    for settings in facts.stack.models:
+    for settings in checked.stack.models:
         if settings.image:  # it is served as it is, wherever that is
             models.append(settings)
             continue
-        lock = facts.locks[settings.key]
+        lock = checked.locks[settings.key]
         there = list(same_models(settings, lock, found))
         _tell(settings, lock, name, there)
         mirrors = dict.fromkeys([*(repository_of(model) for model in there), *settings.mirrors])
@@ -61,7 +61,7 @@ async def resolved(facts: Facts) -> Facts:
         models.append(settings)
     if problems:
         raise InputError(dict.fromkeys(problems))
-    return replace(facts, stack=replace(facts.stack, models=tuple(models)))
+    return replace(checked, stack=replace(checked.stack, models=tuple(models)))
 
 
 async def _outputs(name: str) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from components.config.google import NodeSettings
 from components.config.settings import Settings
 from components.engine.threads import in_thread
 from components.google import replaced
-from components.stack.preflight import Facts
+from components.stack.preflight import CheckedStack
 from modelcar.base import read_base
 from modelcar.errors import InputError
 from modelcar.image import modelcar_image
@@ -46,18 +46,18 @@ CLASSES = {
 }
 
 
-async def tell(facts: Facts, outputs: Mapping[str, Any]) -> None:
+async def tell(checked: CheckedStack, outputs: Mapping[str, Any]) -> None:
     """Log what is going to change, before it does; outputs: of the last run."""
     former = outputs.get("models") or {}
-    models = facts.stack.models
-    told = await asyncio.gather(*(_row(facts, model, _before(model, former)) for model in models))
+    models = checked.stack.models
+    told = await asyncio.gather(*(_row(checked, model, _before(model, former)) for model in models))
     rows = [row for row, _ in told]
     sources = [line for _, lines in told for line in lines]
-    gone = [name for name in former if name not in _names(facts)]
-    for doubt in facts.doubts:
+    gone = [name for name in former if name not in _names(checked)]
+    for doubt in checked.doubts:
         pulumi.log.warn(doubt)
-    stops = made_anew(facts, outputs)
-    pulumi.log.info("\n".join([*stops, *table(rows), *sources, *(_gone(gone)), *pools(facts)]))
+    stops = made_anew(checked, outputs)
+    pulumi.log.info("\n".join([*stops, *table(rows), *sources, *(_gone(gone)), *pools(checked)]))
 
 
 def _before(settings: Settings, former: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -77,14 +77,14 @@ async def former_outputs() -> dict[str, Any]:
     return outputs if isinstance(outputs, dict) else {}
 
 
-def _names(facts: Facts) -> set[str]:
-    return {name for settings in facts.stack.models for name in (settings.key, *settings.former_names)}
+def _names(checked: CheckedStack) -> set[str]:
+    return {name for settings in checked.stack.models for name in (settings.key, *settings.former_names)}
 
 
-async def _row(facts: Facts, settings: Settings, former: Mapping[str, Any]) -> tuple[Row, list[str]]:
+async def _row(checked: CheckedStack, settings: Settings, former: Mapping[str, Any]) -> tuple[Row, list[str]]:
     """Return a model's line of the table, and where what is to be pushed would come from."""
-    lock, back = facts.locks[settings.key], facts.former[settings.key]
-    there = facts.existing.get(settings.key)
+    lock, back = checked.locks[settings.key], checked.former[settings.key]
+    there = checked.existing.get(settings.key)
     before = str(former.get("modelDigest", ""))
     planned = modelcar_image(lock, read_base(settings.architecture)) if lock else None
     after = back.digest if back else there.digest if there else planned.digest if planned else ""
@@ -94,7 +94,7 @@ async def _row(facts: Facts, settings: Settings, former: Mapping[str, Any]) -> t
         change = f"{_short(before) or 'new'} → {_short(after) or 'not known without a lock'}"
     push, sources = "nothing", list[str]()
     if not after or not (back or there or before == after):
-        push, sources = await _to_push(settings, lock, planned, facts.project)
+        push, sources = await _to_push(settings, lock, planned, checked.project)
     serves = (
         "idle"
         if settings.idle
@@ -154,15 +154,15 @@ def _gone(names: list[str]) -> Iterator[str]:
         yield f"no longer served: {', '.join(names)}; their images stay in the registry"
 
 
-def made_anew(facts: Facts, outputs: Mapping[str, Any]) -> Iterator[str]:
+def made_anew(checked: CheckedStack, outputs: Mapping[str, Any]) -> Iterator[str]:
     """Yield what Google cannot change in place, so that models stop; outputs: of the last run."""
-    google = facts.stack.google
+    google = checked.stack.google
     if google is None:
         return
-    disks = {nodes.name: _disk(facts, nodes) for nodes in google.all_pools}
+    disks = {nodes.name: _disk(checked, nodes) for nodes in google.all_pools}
     models = {
         "nodes" if nodes is google.nodes else f"pools.{nodes.name}": [
-            model.key for model in facts.stack.on_pool(nodes.name) if not model.idle
+            model.key for model in checked.stack.on_pool(nodes.name) if not model.idle
         ]
         for nodes in google.all_pools
     }
@@ -170,16 +170,16 @@ def made_anew(facts: Facts, outputs: Mapping[str, Any]) -> Iterator[str]:
     yield from replaced.told(former, replaced.made_with(google, disks), models, had_pools)
 
 
-def _disk(facts: Facts, nodes: NodeSettings) -> int:
-    return nodes.disk_gb or facts.disks[nodes.name].disk
+def _disk(checked: CheckedStack, nodes: NodeSettings) -> int:
+    return nodes.disk_gb or checked.disks[nodes.name].disk
 
 
-def pools(facts: Facts) -> Iterator[str]:
+def pools(checked: CheckedStack) -> Iterator[str]:
     """Yield what each pool's disk has to hold, and what its nodes cost."""
-    google = facts.stack.google
+    google = checked.stack.google
     for nodes in google.all_pools if google else ():
-        need = facts.disks[nodes.name]
-        size = _disk(facts, nodes)
+        need = checked.disks[nodes.name]
+        size = _disk(checked, nodes)
         idle = "idle: none" if not nodes.min_nodes else f"idle: {nodes.min_nodes} nodes"
         yield (
             f"pool {nodes.name}: {nodes.min_nodes} to {nodes.max_nodes} {nodes.machine_type}, "

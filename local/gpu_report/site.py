@@ -23,7 +23,7 @@ import yaml
 
 from components.cluster.access import JSON, Cluster
 from components.cluster.pods import is_ready, pods_of
-from components.config.cluster import PlaceSettings
+from components.config.cluster import DestinationSettings
 from components.config.loading import load as load_settings
 from components.config.settings import Settings
 from local import platform, stack
@@ -173,7 +173,7 @@ class Site:
 
     def platform_cluster(self) -> Cluster:
         """Return the platform's API server, whatever the stack."""
-        return Cluster.of(PlaceSettings(kubeconfig=str(self.instance.kubeconfig)))
+        return Cluster.of(DestinationSettings(kubeconfig=str(self.instance.kubeconfig)))
 
     def server_env(self, *more: str) -> list[str]:
         """Return the server's variables as the platform has them, and more."""

@@ -15,7 +15,7 @@ from components.manifests import autoscaling
 from components.manifests.gitops import manifests
 from components.manifests.service import AUTOSCALER, service_annotations
 from components.stack import delivery
-from components.stack.delivery import Place
+from components.stack.delivery import Destination
 from modelcar.errors import InputError
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.mocked_engine import DIGEST, Engine
@@ -168,7 +168,7 @@ def declared(engine: Engine, **changes: Any) -> None:
     def program() -> dict[str, Any]:
         parent = pulumi.ComponentResource("test:index:Parent", "parent")
         uri = pulumi.Output.from_input(f"oci://r.example/m@{DIGEST}")
-        return {"uri": delivery.to_cluster(parent, "m", told, uri, Place(pulumi.ResourceOptions()))}
+        return {"uri": delivery.to_cluster(parent, "m", told, uri, Destination(pulumi.ResourceOptions()))}
 
     engine.run(program)
 

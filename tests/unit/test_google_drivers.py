@@ -18,7 +18,7 @@ from components.config.models import load_stack
 from components.config.stack import Stack
 from components.google.cluster import require_adopted
 from components.stack import summary
-from components.stack.preflight import Facts, node_doubts
+from components.stack.preflight import CheckedStack, node_doubts
 from modelcar.errors import InputError, Problem
 from tests.unit.test_google_settings import CLUSTER, NODES, as_texts, dev, stack_config
 
@@ -197,6 +197,6 @@ def test_doubts_are_at_the_head_of_a_preview(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("components.stack.summary.made_anew", lambda *_: ())
     found = stack()
     none = dict.fromkeys(model.key for model in found.models)
-    asyncio.run(summary.tell(Facts(found, none, none, {}, doubts=("the driver may be older",)), {}))
+    asyncio.run(summary.tell(CheckedStack(found, none, none, {}, doubts=("the driver may be older",)), {}))
     assert said[0] == "the driver may be older"
     assert re.match("model +digest", said[1])

@@ -12,7 +12,7 @@ import pytest
 from components.cluster import webhooks
 from components.config.models import load_stack
 from components.stack import delivery
-from components.stack.preflight import Facts
+from components.stack.preflight import CheckedStack
 from modelcar.errors import refuse
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_components_settings import MINIMAL
@@ -30,10 +30,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def declare(engine: Engine, folder: Path, **changes: Any) -> None:
     config = {**MINIMAL, "kserve": {"install": True}, "kubeconfig": KUBECONFIG, **changes}
     texts = {f"modelcar:{k}": v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
-    facts = Facts(load_stack(texts, folder), {}, {}, {}, reachable=True)
+    facts = CheckedStack(load_stack(texts, folder), {}, {}, {}, reachable=True)
 
     def program() -> dict[str, pulumi.Output[Any]]:
-        place = delivery.place(facts, None)
+        place = delivery.destination(facts, None)
         return {"there": pulumi.Output.from_input(place is not None)}
 
     engine.run(program)

@@ -125,15 +125,16 @@ def test_what_settings_alone_tell_keeps_to_the_schema() -> None:
         load({"name": "c"}, deploymentMode="Knative"),
     ]
     for stack in stacks:
-        told = model.facts(stack.shared, None)
+        told = model.settings_outputs(stack.shared, None)
         assert ModelOutputs.model_validate({**MODEL, **told})
         assert faults({**OUTPUTS, "models": {"chat": {**MODEL, **told}}}) == []
     assert (
-        model.facts(stacks[0].shared, None)["endpoint"]
+        model.settings_outputs(stacks[0].shared, None)["endpoint"]
         == "http://chat-predictor.kserve-demo.svc.cluster.local"
     )
     assert (
-        model.facts(stacks[2].shared, None)["endpoint"] == "http://c-predictor.kserve-demo.svc.cluster.local"
+        model.settings_outputs(stacks[2].shared, None)["endpoint"]
+        == "http://c-predictor.kserve-demo.svc.cluster.local"
     )
 
 

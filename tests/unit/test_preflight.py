@@ -26,7 +26,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def check(project: Path, outputs: dict[str, Any] | None = None, **settings: Any) -> preflight.Facts:
+def check(project: Path, outputs: dict[str, Any] | None = None, **settings: Any) -> preflight.CheckedStack:
     """Look at a stack; a setting that is None is left out. outputs: of its last run."""
     config = {**MINIMAL, "model": "tiny", "checkReachable": "false", **settings}
     told = {f"modelcar:{key}": as_text(value) for key, value in config.items() if value is not None}

@@ -18,7 +18,7 @@ from components.config.stack import Stack
 from components.image import image_delivery
 from components.image.delivery_plan import Delivery
 from components.stack import promotion, summary
-from components.stack.preflight import Facts
+from components.stack.preflight import CheckedStack
 from modelcar import fetching, hub, locking, mirror_blob, mirrors, signing
 from modelcar.base import read_base
 from modelcar.errors import InputError
@@ -334,7 +334,7 @@ def resolve(
     for name, value in zip(("organization", "project", "stack"), PROD.split("/"), strict=True):
         monkeypatch.setattr(pulumi, f"get_{name}", lambda value=value: value)
     known: dict[str, Any] = {settings.key: lock for settings in stack.models}
-    facts = Facts(stack, known, dict.fromkeys(known), {})
+    facts = CheckedStack(stack, known, dict.fromkeys(known), {})
     return asyncio.run(promotion.resolved(facts)).stack
 
 
@@ -445,7 +445,7 @@ def told(lock: Lock, project: Path, log: list[str], *names: str, registry: str) 
     stack = replace(
         stack, models=tuple(m.model_copy(update={"mirrors_insecure": True}) for m in stack.models)
     )
-    facts = Facts(stack, {"tiny": lock}, {"tiny": None}, {}, project=project)
+    facts = CheckedStack(stack, {"tiny": lock}, {"tiny": None}, {}, project=project)
     asyncio.run(summary.tell(facts, {}))
     return log[-1].splitlines()[2:]
 

@@ -12,7 +12,7 @@ from components.config.disk import DiskNeed
 from components.config.stack import Stack
 from components.google import replaced
 from components.stack import summary
-from components.stack.preflight import Facts
+from components.stack.preflight import CheckedStack
 from modelcar import locking
 from modelcar.base import read_base
 from modelcar.image import modelcar_image
@@ -39,7 +39,7 @@ def told(
 
     locks = {settings.key: lock for settings in stack.models}
     known = {"former": dict.fromkeys(locks), "disks": {}} | facts
-    asyncio.run(summary.tell(Facts(stack, locks, **known), {"models": former}))
+    asyncio.run(summary.tell(CheckedStack(stack, locks, **known), {"models": former}))
     return lines[0].splitlines()
 
 
@@ -103,7 +103,7 @@ def test_what_google_makes_anew_stands_first(monkeypatch: pytest.MonkeyPatch, lo
     monkeypatch.setattr(pulumi.log, "info", lines.append)
     need = DiskNeed(10)
     outputs = {"models": {}, "googleMadeWith": replaced.made_with(former, {"gpu": need.disk})}
-    facts = Facts(stack, {"chat": lock}, {"chat": None}, {"gpu": need})
+    facts = CheckedStack(stack, {"chat": lock}, {"chat": None}, {"gpu": need})
     asyncio.run(summary.tell(facts, outputs))
     first, head, *_ = lines[0].splitlines()
     assert first.startswith("REPLACED: pool gpu (driver DEFAULT → LATEST)")
