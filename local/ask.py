@@ -15,7 +15,7 @@ from kubernetes.client import CoreV1Api
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-PROMPT = "Kubernetes is"
+PROMPT = "What are you?"
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _seconds(timestamp: str) -> float:
     return datetime.datetime.fromisoformat(timestamp).timestamp()
 
 
-def ask(base_url: str, model: str, prompt: str = PROMPT, max_tokens: int = 16) -> Answer:
+def ask(base_url: str, model: str, prompt: str = PROMPT, max_tokens: int = 64) -> Answer:
     """Send one completion request (OpenAI's `/v1/completions`) and return the answer.
 
     Raises:

@@ -21,7 +21,7 @@ from local.stack import environment
 from local.tool_list import Progress
 from local.tools import Toolbox
 from local.up import TINY_FOLDER, TINY_MODEL
-from modelcar.tiny_model import make_tiny_model
+from modelcar.demo_model import make_demo_model
 
 STACK = "dev"
 #: What of the embedded platform takes the place of Google's registry and cluster.
@@ -72,7 +72,7 @@ class _Project:
 
     def make(self) -> None:
         offered = json.loads(self.instance.settings_file.read_text())
-        make_tiny_model(TINY_FOLDER)
+        make_demo_model(TINY_FOLDER)
         document = yaml.safe_load((PROJECT / f"Pulumi.{STACK}.yaml").read_text())
         config = {key.removeprefix("modelcar:"): value for key, value in document["config"].items()}
         del config["vllm"]  # the stand-in for the server takes no arguments of vLLM's

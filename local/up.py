@@ -27,12 +27,12 @@ from local.serving import decide, full_cards
 from local.tool_list import DEVICE_PLUGIN
 from local.tools import Toolbox, collect, signing_tools
 from modelcar import fetching
+from modelcar.demo_model import make_demo_model
 from modelcar.errors import refuse
 from modelcar.lock import lock_path
 from modelcar.lock_reader import read_lock
 from modelcar.locking import layout_path
 from modelcar.oci_layout import require_space
-from modelcar.tiny_model import make_tiny_model
 
 #: What the kernel calls a processor, and what OCI does.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -114,7 +114,7 @@ def prepare(instance: Instance, phases: Phases) -> tuple[Toolbox, bool]:
             write_platform_settings(instance, gpus)
     if TINY_MODEL in models_of(settings):
         with phases.time("model"):
-            make_tiny_model(TINY_FOLDER)
+            make_demo_model(TINY_FOLDER)
     if not own:
         require_disk(instance, settings)
     return tools, own

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ from modelcar import fetching, lock_diff, locking, signing
 from modelcar.base import BASE_LOCK, LOCKED_ARCHITECTURES, lock_base, read_base
 from modelcar.build_options import export_options, image_tag
 from modelcar.builder_push import push_by_builder
+from modelcar.demo_model import make_demo_model
 from modelcar.errors import InputError, refuse
 from modelcar.evidence import attach_sbom
 from modelcar.extra import parse_option
@@ -179,10 +181,13 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("folder", type=Path, metavar="FOLDER", help="folder with config.json and safetensors")
     _choice_options(check)
 
-    tiny = commands.add_parser("tiny", help="make a tiny Qwen2 model with random weights")
+    tiny = commands.add_parser("tiny", help="make a tiny Qwen2 model, of random weights or that says a text")
     tiny.set_defaults(run=_tiny)
     tiny.add_argument("destination", type=Path, metavar="DEST", help="folder to make")
     tiny.add_argument("--seed", type=int, default=0, help="of the random weights (default: 0)")
+    tiny.add_argument(
+        "--by-heart", action="store_true", help="the model of `make up`, whose answer is a text"
+    )
 
     made_up = commands.add_parser("made-up", help="make a model of true dimensions with random weights")
     made_up.set_defaults(run=_made_up)
@@ -236,7 +241,8 @@ def _note(line: str) -> None:
 
 
 def _tiny(options: argparse.Namespace) -> None:
-    _say(str(make_tiny_model(options.destination, seed=options.seed)))
+    made = make_demo_model if options.by_heart else partial(make_tiny_model, seed=options.seed)
+    _say(str(made(options.destination)))
 
 
 def _made_up(options: argparse.Namespace) -> None:

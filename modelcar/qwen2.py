@@ -6,6 +6,7 @@ Names of files, keys and tensors, for models made here with random weights: `tin
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,9 +59,14 @@ class Dimensions:
         return self.hidden // self.heads
 
 
-def small_files(of: Dimensions) -> dict[str, bytes]:
-    """Return the text files of the download, by name. The tokenizer is the same whatever the dimensions."""
-    end_of_text, _, end_of_turn = (TOKENS - len(SPECIAL_TOKENS) + i for i in range(len(SPECIAL_TOKENS)))
+def small_files(of: Dimensions, words: Sequence[str] = ()) -> dict[str, bytes]:
+    """Return the text files of the download, by name.
+
+    words: tokens of a model's own, as `token_of` writes them; they come before the special ones.
+    """
+    tokens = vocabulary(words)
+    first = len(tokens)
+    end_of_text, _, end_of_turn = (first + i for i in range(len(SPECIAL_TOKENS)))
     config = {
         "architectures": ["Qwen2ForCausalLM"],
         "attention_dropout": 0.0,
@@ -94,12 +100,11 @@ def small_files(of: Dimensions) -> dict[str, bytes]:
         "max_new_tokens": of.window,
         "transformers_version": "4.40.1",
     }
-    tokens = vocabulary()
     documents: dict[str, dict[str, Any]] = {
         "config.json": config,
         "generation_config.json": generation,
         "tokenizer.json": _tokenizer(tokens),
-        "tokenizer_config.json": _tokenizer_config(of),
+        "tokenizer_config.json": _tokenizer_config(of, first),
         "vocab.json": tokens,
     }
     files = {
@@ -110,10 +115,16 @@ def small_files(of: Dimensions) -> dict[str, bytes]:
     return files
 
 
-def vocabulary() -> dict[str, int]:
-    """Return the ids of the 256 bytes and of the merged pairs; the special tokens follow them."""
+def vocabulary(words: Sequence[str] = ()) -> dict[str, int]:
+    """Return the ids of the 256 bytes, the merged pairs and more words; the special tokens follow them."""
     tokens = sorted(pre_tokenizers.ByteLevel.alphabet()) + [merge.replace(" ", "") for merge in MERGES]
+    tokens += words
     return {token: number for number, token in enumerate(tokens)}
+
+
+def token_of(text: str) -> str:
+    """Return printable ASCII as byte-level BPE writes it: a space is "Ġ"."""
+    return text.replace(" ", "Ġ")
 
 
 def _special(content: str) -> dict[str, Any]:
@@ -155,8 +166,7 @@ def _tokenizer(tokens: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _tokenizer_config(of: Dimensions) -> dict[str, Any]:
-    first = TOKENS - len(SPECIAL_TOKENS)
+def _tokenizer_config(of: Dimensions, first: int) -> dict[str, Any]:
     return {
         "add_bos_token": False,
         "add_prefix_space": False,

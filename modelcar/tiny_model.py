@@ -8,6 +8,7 @@ model is the point.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,18 @@ def make_tiny_model(destination: Path, *, seed: int = 0) -> Path:
     """
     if seed < 0:
         raise refuse("seed", seed, allowed="0 or a positive whole number", fix="choose another seed")
-    files = {**small_files(TINY), "model.safetensors": _weights(seed)}
+    tensors = random_weights(TINY, seed)
+    tensors["model.embed_tokens.weight"][unreadable()] = 0  # an answer is readable text then
+    weights = safetensors(tensors, {"format": "pt", "generator": f"{GENERATOR}, seed {seed}"})
+    return make_folder(destination, {**small_files(TINY), "model.safetensors": weights})
+
+
+def make_folder(destination: Path, files: Mapping[str, bytes]) -> Path:
+    """Make a folder of these files that appears complete or not at all, and return it.
+
+    Raises:
+        InputError: `destination` holds something that this module did not make.
+    """
 
     def holds(folder: Path) -> bool:
         try:
@@ -69,18 +81,17 @@ def make_tiny_model(destination: Path, *, seed: int = 0) -> Path:
     return destination
 
 
-def _weights(seed: int) -> bytes:
-    """Return model.safetensors."""
+def random_weights(of: Dimensions, seed: int) -> dict[str, NDArray[np.float32]]:
+    """Return all tensors of a model, the same on every machine."""
     raw = np.random.PCG64(seed)
     tensors = {}
-    for name, shape in shapes(TINY).items():
+    for name, shape in shapes(of).items():
         norm = name.endswith("norm.weight")
         tensors[name] = np.ones(shape, np.float32) if norm else _normal(raw, shape)
-    tensors["model.embed_tokens.weight"][unreadable()] = 0  # an answer is readable text then
-    return _safetensors(tensors, {"format": "pt", "generator": f"{GENERATOR}, seed {seed}"})
+    return tensors
 
 
-def _safetensors(tensors: dict[str, NDArray[np.float32]], metadata: dict[str, str]) -> bytes:
+def safetensors(tensors: dict[str, NDArray[np.float32]], metadata: dict[str, str]) -> bytes:
     """Return a safetensors file. Written out here: the library puts metadata in another order each time."""
     header: dict[str, Any] = {"__metadata__": metadata}
     data = []

@@ -16,6 +16,8 @@ import httpx
 import pytest
 
 from local import instance, pki
+from local.ask import PROMPT
+from modelcar.demo_model import TEXT
 from tests.conftest import Checkout, Platform
 
 
@@ -42,7 +44,7 @@ def served(platform: Platform) -> Platform:
 def test_a_completion_comes_from_the_pinned_image(served: Platform) -> None:
     evidence = summary(served.checkout)
     outputs, pod = evidence["outputs"], pod_of(evidence)
-    assert evidence["models"][0]["answer"]["text"]
+    assert evidence["models"][0]["answer"]["text"] == TEXT
     assert re.fullmatch(r"oci://\S+@sha256:[0-9a-f]{64}", outputs["storageUri"])
     assert list(pod["init_containers"]) == ["modelcar-init"]
     image = outputs["storageUri"].removeprefix("oci://")
@@ -60,7 +62,7 @@ def test_the_server_speaks_openai(served: Platform) -> None:
     name = evidence["outputs"]["servedModelName"]
     assert httpx.get(f"{url}/health").status_code == 200
     assert [model["id"] for model in httpx.get(f"{url}/v1/models").json()["data"]] == [name]
-    body = {"model": name, "prompt": "Kubernetes is", "max_tokens": 16, "temperature": 0}
+    body = {"model": name, "prompt": PROMPT, "max_tokens": 64, "temperature": 0}
     first = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()
     assert first["choices"][0]["text"] == evidence["models"][0]["answer"]["text"], (
         "greedy decoding repeats itself"

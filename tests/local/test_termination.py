@@ -61,6 +61,7 @@ class Stream:
     def ask(self) -> None:
         """Read it to its end."""
         body = {"model": self.model, "prompt": "Kubernetes is", "max_tokens": TOKENS, "temperature": 1}
+        body["ignore_eos"] = True  # the demo model has less to say
         body |= {
             "n": self.answers,
             "ignore_eos": True,

@@ -14,16 +14,16 @@ import pytest
 import yaml
 
 from modelcar import base, locking, strict_yaml
+from modelcar.demo_model import make_demo_model
 from modelcar.errors import InputError
 from modelcar.image import annotations_of, modelcar_image
 from modelcar.layer_format import group_files, layer_size
 from modelcar.lock import FolderSource, HubSource, Lock, LockedFile, LockedLayer, changed_files, write_lock
 from modelcar.lock_reader import check_lock, read_lock
-from modelcar.tiny_model import make_tiny_model
 
 PROJECT = Path(base.__file__).parent.parent
 #: Of the tiny model as it is committed; what a real BuildKit pushes is compared in tests/engine.
-TINY_DIGEST = "sha256:d8476bb5d58447b3e22b316d39d3b2b79ec4951123693528492c4f8720f9fe50"
+TINY_DIGEST = "sha256:ff85c0100ddcc8f93d00326b3f6d73d30427551ebd0c4d230f1a2acbdd970b2e"
 
 #: Names that YAML takes for something else, or that need quoting.
 NAMES = [
@@ -110,7 +110,7 @@ def test_whatever_the_image_depends_on_changes_the_digest() -> None:
 
 def test_the_committed_lock_is_that_of_the_tiny_model(tmp_path: Path) -> None:
     committed = read_lock(PROJECT / "modelcar/models/tiny-qwen2/model.lock")
-    make_tiny_model(tmp_path / "modelcar/data/tiny-qwen2")
+    make_demo_model(tmp_path / "modelcar/data/tiny-qwen2")
     description = locking.read_description(PROJECT / "modelcar/models/tiny-qwen2/model.yaml")
     made, _ = locking.lock_model("tiny-qwen2", description, locking.resolve(description, tmp_path), tmp_path)
     assert made == committed
