@@ -29,7 +29,7 @@ from components.engine.taken_over import telling
 from components.engine.threads import in_thread
 from components.kserve.server import CustomServer, Replicas, ServerResources, VllmServer
 from components.kserve.shared_runtime import SharedRuntime
-from components.kserve.spec import as_arguments, checked_namespace, identity, model_spec
+from components.kserve.spec import argument_name, as_arguments, checked_namespace, identity, model_spec
 from components.manifests import termination
 from components.manifests.service import (
     PULLING,
@@ -259,7 +259,8 @@ def _unshared(spec: ModelSpec, runtime: SharedRuntime | str) -> Iterator[Problem
     if isinstance(runtime, str):  # somebody else's
         return
     if differing := runtime_differences(spec, runtime.spec):
-        found = f"{runtime.runtime_name}, and {', '.join(differing)} differ from it"
+        names = ", ".join(map(argument_name, differing))
+        found = f"{runtime.runtime_name}, and {names} differ from it"
         yield Problem("shared_runtime", found, "what the runtime has, or nothing", "make them equal")
 
 

@@ -121,6 +121,11 @@ def as_arguments(problems: Iterable[Problem]) -> Iterable[Problem]:
         yield Problem(f"{told}{bracket}{place}{dot}{_snake(rest)}", one.value, one.allowed, one.fix)
 
 
+def argument_name(field: str) -> str:
+    """Return what a program calls a field of ModelSpec."""
+    return _ARGUMENTS.get(str(ModelSpec.model_fields[field].alias), field)
+
+
 def checked_namespace(namespace: pulumi.Input[str]) -> pulumi.Input[str]:
     """Return a namespace's name, checked as soon as it is known.
 

@@ -218,7 +218,6 @@ def test_components_are_made_for_a_program_of_any_language(elsewhere: Served) ->
             "registry": settings["registry"],
             "insecure": True,
             "builder": settings["builder"],
-            "project": str(elsewhere.folder),
         },
         "egress": {"service": "assistant", **elsewhere.place},
         "service": {**elsewhere.place, **elsewhere.pod},
@@ -282,7 +281,7 @@ def test_the_example_in_yaml_serves_a_model(in_yaml: Served) -> None:
     server = {**made["vllmServer"], "command": STUB_SERVER}
     image = {"insecure": True, "builder": settings["builder"]}
     own = {"vllmServer": server, "image": image, "kubeconfig": in_yaml.platform.kubeconfig}
-    write(**own, resources=in_yaml.pod["resources"], startTimeoutSeconds=120, project=str(in_yaml.folder))
+    write(**own, resources=in_yaml.pod["resources"], startTimeoutSeconds=120)
     shown = in_yaml.pulumi("preview", "--json")
     in_yaml.pulumi("up", "--yes", "--skip-preview")
     in_yaml.is_served()

@@ -73,7 +73,7 @@ def test_a_runtime_of_the_same_program_is_compared() -> None:
         other = VllmServer(image=SERVER.image, port=9000)
         return {"name": ModelService("chat", service(server=other, shared_runtime=runtime)).name}
 
-    with pytest.raises(InputError, match="shared_runtime: vllm, and server_port differ from it"):
+    with pytest.raises(InputError, match=r"shared_runtime: vllm, and server\.port differ from it"):
         engine.run(program)
 
 
