@@ -108,6 +108,10 @@ smoke: env ## try which placements a cluster's KServe honours: make smoke STACK=
 validate: env ## look whether a stack's model serves, offline for certain: make validate STACK=local
 	@$(LOCAL) operate validate $(STACK) $(ARGS)
 
+.PHONY: chat
+chat: env ## talk to a model of a stack: make chat STACK=local ARGS="--ask 'What are you?'"
+	@$(LOCAL) operate chat $(STACK) $(ARGS)
+
 .PHONY: kernels
 kernels: env ## save what a stack's servers compiled, for the model's image: make kernels STACK=dev
 	@$(LOCAL) operate kernels $(STACK) save $(ARGS)

@@ -7,7 +7,8 @@ import datetime
 import json
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,14 +26,14 @@ from modelcar.base import read_base
 from modelcar.errors import InputError, refuse
 from modelcar.lock_reader import read_lock
 from modelcar.registry import Target
-from operations import admission, admission_builtin, monitoring
+from operations import admission, admission_builtin, monitoring, validation_report
+from operations import chat as chatting
 from operations import cold_start as start_phases
 from operations import kernel_entries as entries
 from operations import kernels as compiled
 from operations import prune as pruning
 from operations import revisions as served_before
 from operations import validate as validation
-from operations import validation_report as validation_report_operations
 from operations.stack import outputs_of, settings_of, stack_of
 
 PROJECT = Path(__file__).absolute().parent.parent
@@ -83,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
         "validate", help="look whether the model is served, offline, and cannot reach a hub"
     )
     validate.set_defaults(run=_validate)
+    talk = commands.add_parser("chat", help="talk to the model, on a terminal or line by line")
+    talk.set_defaults(run=_chat)
+    talk.add_argument("--ask", metavar="TEXT", help="this one question, and no others")
+    talk.add_argument(
+        "--tokens", type=int, default=chatting.ANSWER, help="of an answer, at most (default: 256)"
+    )
     nodes = commands.add_parser("nodes", help="tell which GPU nodes are there, and which pods keep them")
     nodes.set_defaults(run=_nodes)
     start = commands.add_parser("coldstart", help="tell how long the model's start took, phase by phase")
@@ -157,7 +164,20 @@ def _parser() -> argparse.ArgumentParser:
     kernels.add_argument("--no-push", action="store_true", help="do not send them to the image's repository")
     kernels.add_argument("--insecure", action="store_true", help="add: the other repository has plain HTTP")
     kernels.add_argument("--all", action="store_true", help="remove all of the model's")
-    for command in (smoke, validate, nodes, start, revisions, former, old, render, admit, watch, kernels):
+    for command in (
+        smoke,
+        validate,
+        talk,
+        nodes,
+        start,
+        revisions,
+        former,
+        old,
+        render,
+        admit,
+        watch,
+        kernels,
+    ):
         command.add_argument("--stack", required=True, help="name of the Pulumi stack")
         if command not in {old, render, admit}:
             command.add_argument("--model", metavar="NAME", help="of a stack with several (modelcar:models)")
@@ -189,6 +209,26 @@ def _smoke(options: argparse.Namespace) -> int:
     return 0 if found.chosen else 1
 
 
+def _chat(options: argparse.Namespace) -> int:
+    settings = settings_of(options.stack, options.project, options.model)
+    if options.ask:
+        questions: Iterable[str] = [options.ask]
+    elif sys.stdin.isatty():
+        print(f"{settings.model_name}: ask, and end with Ctrl-D", file=sys.stderr)
+        questions = _asked()
+    else:
+        questions = sys.stdin
+    chatting.chat(Cluster.of(settings), settings, questions, print, tokens=options.tokens)
+    return 0
+
+
+def _asked() -> Iterator[str]:
+    """Yield what a person types, until Ctrl-D."""
+    with suppress(EOFError):
+        while True:
+            yield input("> ")
+
+
 def _validate(options: argparse.Namespace) -> int:
     stack = stack_of(options.stack, options.project)
     models = [stack.model(options.model)] if options.model or not stack.listed else list(stack.models)
@@ -198,16 +238,12 @@ def _validate(options: argparse.Namespace) -> int:
         uri = outputs.get(settings.key, {}).get("storageUri")
         found[settings.key] = validation.validate(Cluster.of(settings), settings, uri, say=_note)
     if options.json:
-        documents = {name: validation_report_operations.document(lines) for name, lines in found.items()}
+        documents = {name: validation_report.document(lines) for name, lines in found.items()}
         several = stack.listed and not options.model
         print(json.dumps({"models": documents} if several else next(iter(documents.values())), indent=1))
     else:
         for name, lines in found.items():
-            print(
-                "\n".join(
-                    [*([f"── {name}"] if stack.listed else []), *validation_report_operations.report(lines)]
-                )
-            )
+            print("\n".join([*([f"── {name}"] if stack.listed else []), *validation_report.report(lines)]))
     return 0 if all(line.passed for lines in found.values() for line in lines) else 1
 
 

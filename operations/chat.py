@@ -1,0 +1,65 @@
+"""Talk to a model of a stack, through the API server: no port-forward, no address of a pod."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from components.cluster.access import JSON, Cluster, ClusterError
+from components.cluster.pods import is_ready, pods_of
+from components.config.model_spec import ModelSpec
+from modelcar.errors import refuse
+
+#: Tokens of one answer, where nobody says how many.
+ANSWER = 256
+
+
+def chat(
+    cluster: Cluster,
+    settings: ModelSpec,
+    questions: Iterable[str],
+    say: Callable[[str], object],
+    *,
+    tokens: int = ANSWER,
+) -> None:
+    """Send each question with all that was said before, and say the answer.
+
+    Args:
+        cluster: of the stack.
+        settings: the model's.
+        questions: one after the other; empty ones are passed over.
+        say: takes each answer.
+        tokens: of one answer, at most.
+
+    Raises:
+        InputError: no pod of the model is ready.
+        ClusterError: the server refuses a question, or does not speak OpenAI's chat API.
+    """
+    pod = _ready_pod(cluster, settings)
+    metadata, port = pod["metadata"], settings.server_port
+    path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:{port}/proxy"
+    said: list[dict[str, str]] = []
+    for question in questions:
+        if not question.strip():
+            continue
+        said.append({"role": "user", "content": question.strip()})
+        body = {"model": settings.model_name, "messages": said, "max_tokens": tokens}
+        answer = cluster.request("POST", f"{path}/v1/chat/completions", body)
+        try:
+            text = str(answer["choices"][0]["message"]["content"])
+        except (KeyError, IndexError, TypeError):
+            raise ClusterError(0, f"{path}/v1/chat/completions answers no chat: {answer}") from None
+        said.append({"role": "assistant", "content": text})
+        say(text)
+
+
+def _ready_pod(cluster: Cluster, settings: ModelSpec) -> JSON:
+    found = pods_of(cluster, settings.namespace, settings.service_name)
+    ready = [pod for pod in found if is_ready(pod)]
+    if not ready:
+        raise refuse(
+            f"{settings.namespace}/{settings.service_name}",
+            f"none of {len(found)} pods is ready" if found else "there is no pod",
+            allowed="a model that serves",
+            fix="make wake STACK=… where it is idle; else make validate STACK=… tells why",
+        )
+    return ready[-1]

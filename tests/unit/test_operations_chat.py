@@ -1,0 +1,66 @@
+"""`make chat`: each question goes out with what was said before, and what cannot be is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from components.cluster.access import ClusterError
+from modelcar.errors import InputError
+from operations.chat import chat
+from tests.unit.fake_cluster import FakeCluster
+from tests.unit.test_components_image_and_service import stack
+
+PODS = "/api/v1/namespaces/models/pods"
+PATH = f"{PODS}/tiny-1:8080/proxy/v1/chat/completions"
+
+
+class Server(FakeCluster):
+    """A model that says how many messages it got."""
+
+    def __init__(self, ready: bool = True) -> None:
+        super().__init__()
+        conditions = [{"type": "Ready", "status": str(ready)}]
+        metadata = {
+            "name": "tiny-1",
+            "namespace": "models",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {"serving.kserve.io/inferenceservice": "tiny"},
+        }
+        self.lists[PODS] = [{"metadata": metadata, "status": {"conditions": conditions}, "spec": {}}]
+        self.asked: list[Any] = []
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        if path in self.refusals:
+            raise self.refusals[path]
+        assert (method, path) == ("POST", PATH)
+        messages = [dict(one) for one in (body or {})["messages"]]
+        self.asked.append(messages)
+        return {"choices": [{"message": {"content": f"{len(messages)} so far"}}]}
+
+
+def test_each_question_goes_out_with_what_was_said_before() -> None:
+    server, said = Server(), list[str]()
+    chat(server, stack(), ["What are you?", "", "And now?\n"], said.append)
+    assert said == ["1 so far", "3 so far"]
+    assert [one["content"] for one in server.asked[1]] == ["What are you?", "1 so far", "And now?"]
+
+
+def test_without_a_ready_pod_the_way_to_one_is_told() -> None:
+    with pytest.raises(InputError, match=r"none of 1 pods is ready\n(.|\n)*make wake"):
+        chat(Server(ready=False), stack(), ["x"], print)
+
+
+def test_what_the_server_refuses_is_told() -> None:
+    server = Server()
+    server.refusals[PATH] = ClusterError(404, "no chat template")
+    with pytest.raises(ClusterError, match="no chat template"):
+        chat(server, stack(), ["x"], print)
