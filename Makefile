@@ -193,6 +193,10 @@ campaign: env ## try faults and bad input on a platform of its own, and report: 
 soak: env ## change and roll back 200 times, then serve 24 models at once: does anything grow?
 	@UV=$(abspath $(UV)) $(PYTHON) -m tests.campaign.soak $(ARGS)
 
+.PHONY: release
+release: env ## check, build, sign and tag a version: make release VERSION=0.3.0 ARGS="--key cosign.key --dry-run"
+	@UV=$(abspath $(UV)) $(PYTHON) -m local.release "$(VERSION)" $(ARGS)
+
 .PHONY: hooks
 hooks: env ## check each commit of this checkout before it is made (pre-commit)
 	@$(PYTHON) -m pre_commit install --install-hooks > /dev/null
