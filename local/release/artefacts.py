@@ -57,7 +57,7 @@ def build(release: Release, folder: Path) -> list[Path]:
 
 def _packages(release: Release, source: Path, folder: Path, epoch: str) -> list[Path]:
     """Build sdist and wheel: the wheel out of the sdist, which so is known to be complete."""
-    command = [release.uv, "build", "--quiet", "--out-dir", str(folder), str(source)]
+    command = [release.uv, "build", "--out-dir", str(folder), str(source)]
     variables = {**os.environ, "SOURCE_DATE_EPOCH": epoch}
     try:
         result = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
