@@ -161,6 +161,7 @@ reference: env ## write the generated pages of docs/, and the provider's types, 
 	@$(PYTHON) -m components.config.reference
 	@$(PYTHON) -m components.stack.output_schema > docs/outputs.schema.json
 	@$(PYTHON) -m local.provider_types
+	@$(PYTHON) -m local.support
 
 .PHONY: docs
 docs: env ## build the documentation site into .local/site; a broken link fails
