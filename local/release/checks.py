@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ CHANGELOG = "CHANGELOG.md"
 STATES = "tests/fixtures/states"
 #: Lines of a failed `make check` that are shown.
 LAST_LINES = 15
+#: What `make release` hands on to programs, and a `make` below it would take as its own.
+OF_MAKE = frozenset({"ARGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "VERSION"})
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -125,6 +128,7 @@ def _static(repository: Repository) -> Iterator[Problem]:
         result = subprocess.run(
             ["make", "check"],
             cwd=repository.folder,
+            env={key: value for key, value in os.environ.items() if key not in OF_MAKE},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

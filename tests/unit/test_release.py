@@ -221,6 +221,16 @@ def test_failed_checks_stop_it_with_their_last_lines(
     assert repository.git("show-ref", "--head") == before
 
 
+def test_the_arguments_of_make_release_are_not_those_of_its_checks(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository.folder / "Makefile").write_text("check:\n\t@test -z '$(ARGS)$(VERSION)'\n")
+    commit(repository)
+    monkeypatch.setenv("MAKEFLAGS", " -- ARGS=--dry-run VERSION=0.3.0")
+    monkeypatch.setenv("ARGS", "--dry-run")
+    assert run(repository, "0.3.0", "--dry-run", "--out", str(tmp_path / "out")) == 0
+
+
 def test_a_build_that_fails_leaves_no_tag(
     repository: Repository,
     tmp_path: Path,

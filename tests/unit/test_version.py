@@ -49,6 +49,15 @@ def test_the_installed_package_reads_its_own_metadata(
     assert told.version() == "of modelcar-kserve"
 
 
+def test_the_changelog_begins_with_the_version_that_is_made_and_what_users_must_do() -> None:
+    text = (PROJECT / "CHANGELOG.md").read_text()
+    base = told.semver().partition("-")[0]
+    assert re.findall(r"^## (\d+\.\d+\.\d+)", text, re.MULTILINE)[0] == base
+    for section in re.split(r"(?m)^## ", text)[1:]:
+        assert section.split("\n### ", 1)[1].startswith("What you must do\n"), section.splitlines()[0]
+    assert f"## To {base}\n" in (PROJECT / "docs/upgrading.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("python", "semver"),
     [
