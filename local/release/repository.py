@@ -120,7 +120,9 @@ class Repository:
 
     def export(self, commit: str, target: Path) -> None:
         """Write a commit's files into a folder: nothing that is in no commit gets into a release."""
-        packed = self._run(("archive", "--format=tar", commit), b"", None)
+        # Neither line endings nor modes are to depend on how a machine's Git is set up.
+        plain = ("-c", "core.autocrlf=false", "-c", "tar.umask=0022")
+        packed = self._run((*plain, "archive", "--format=tar", commit), b"", None)
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
             archive.extractall(target, filter="data")
 

@@ -12,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from local.release import checks, evidence
 from local.release.__main__ import main
@@ -293,7 +295,9 @@ def test_every_locked_package_of_this_project_is_told() -> None:
     packages = {one.name: one for one in evidence.locked((PROJECT / "requirements.lock").read_text())}
     assert {"pulumi", "pydantic", "ruff"} <= set(packages)
     assert all(one.hashes and one.needed_by for one in packages.values())
-    bom = json.loads(evidence.sbom(PROJECT, parse("0.3.0"), "0"))
+    text = evidence.sbom(PROJECT, parse("0.3.0"), "0").decode()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    bom = json.loads(text)
     scopes = {row["name"]: row["scope"] for row in bom["components"]}
     assert set(scopes) == set(packages)
     assert (scopes["pulumi"], scopes["grpcio"], scopes["pulumi-gcp"]) == ("required", "required", "optional")
