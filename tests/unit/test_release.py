@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import stat
-import subprocess
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -352,48 +349,3 @@ def test_versions_are_in_the_order_of_semver() -> None:
     ]
     with pytest.raises(InputError):
         parse("1.0.0-nightly.1")
-
-
-@pytest.mark.extended
-def test_the_artefacts_of_a_dry_run_install_into_a_clean_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uv = os.environ.get("UV") or shutil.which("uv")
-    assert uv, "make test says where uv is"
-    monkeypatch.setenv("UV", uv)
-    clone = Repository(tmp_path / "clone")
-    subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(clone.folder)], check=True)
-    for key, value in (("user.name", "Somebody"), ("user.email", "somebody@example.com")):
-        clone.git("config", key, value)
-    changelog = (clone.folder / "CHANGELOG.md").read_text()
-    (clone.folder / "CHANGELOG.md").write_text(f"{changelog}\n## 9.9.9 (2026-12-01)\n\n- Made up.\n")
-    (clone.folder / f"{checks.STATES}/9.9.9.json").write_text("{}")
-    (clone.folder / "Makefile").write_text("check:\n\t@true\n")
-    commit(clone)
-    for name in ("one", "two"):
-        assert run(clone, "9.9.9", "--dry-run", "--out", str(tmp_path / name)) == 0
-    assert contents(tmp_path / "one") == contents(tmp_path / "two"), "the same commit, the same files"
-
-    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=tmp_path / "one", check=True)
-    wheel = tmp_path / "one/modelcar_kserve-9.9.9-py3-none-any.whl"
-    assert zipfile.is_zipfile(wheel)
-    environment, python = tmp_path / "environment", tmp_path / "environment/bin/python"
-    lock = PROJECT / "requirements.lock"
-    install = [uv, "pip", "install", "--no-config", "--quiet", "--python", str(python)]
-    subprocess.run([uv, "venv", "--quiet", str(environment)], check=True)
-    constraints = tmp_path / "constraints.txt"
-    constraints.write_text(
-        "".join(f"{one.name}=={one.version}\n" for one in evidence.locked(lock.read_text()))
-    )
-    subprocess.run([*install, "--constraints", str(constraints), str(wheel)], check=True)
-    said = subprocess.run(
-        [str(python), "-m", "modelcar_kserve", "--version"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert said.stdout == "modelcar 9.9.9\n"
-    subprocess.run(
-        [*install, "--reinstall", "--no-deps", str(wheel.parent / "modelcar_kserve-9.9.9.tar.gz")], check=True
-    )
