@@ -165,6 +165,7 @@ reference: env ## write the generated pages of docs/, and the provider's types, 
 	@$(PYTHON) -m components.config.reference
 	@$(PYTHON) -m components.stack.output_schema > docs/outputs.schema.json
 	@$(PYTHON) -m local.provider_types
+	@$(PYTHON) -m local.support
 
 .PHONY: docs
 docs: env ## build the documentation site into .local/site; a broken link fails
@@ -196,6 +197,10 @@ campaign: env ## try faults and bad input on a platform of its own, and report: 
 .PHONY: soak
 soak: env ## change and roll back 200 times, then serve 24 models at once: does anything grow?
 	@UV=$(abspath $(UV)) $(PYTHON) -m tests.campaign.soak $(ARGS)
+
+.PHONY: release
+release: env ## check, build, sign and tag a version: make release VERSION=0.3.0 ARGS="--key cosign.key --dry-run"
+	@UV=$(abspath $(UV)) $(PYTHON) -m local.release "$(VERSION)" $(ARGS)
 
 .PHONY: hooks
 hooks: env ## check each commit of this checkout before it is made (pre-commit)

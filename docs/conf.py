@@ -1,10 +1,18 @@
 """The documentation site (Sphinx, MyST): `make docs`. A broken link, or a page that no other names, fails."""
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from modelcar.version import version as _version
+
 project = "Modelcars on KServe"
+version = release = _version()
 extensions = ["myst_parser"]
 source_suffix = {".md": "markdown"}
 html_theme = "furo"
-html_title = project
+html_title = f"{project} {release}"
 html_extra_path = ["outputs.schema.json"]
 html_show_copyright = False
 # Nothing is loaded from elsewhere: the site works offline, and tells nobody who reads it.

@@ -37,6 +37,7 @@ from local.tool_build import OLDEST_GO
 from modelcar.buildx import builder_problem
 from modelcar.errors import InputError
 from modelcar.lock_reader import read_lock
+from modelcar.version import version
 
 GIB = 2**30
 #: GiB. For tools, images and state of the embedded platform, vLLM's CPU build included (docs/local-stack.md).
@@ -63,7 +64,7 @@ def doctor(instance: Instance, name: str, config: dict[str, Any]) -> list[Line]:
         name: of the stack.
         config: its settings as its file has them.
     """
-    lines = list(_machine(embedded=name == STACK))
+    lines = [Line("modelcar", "ok", version()), *_machine(embedded=name == STACK)]
     if name == STACK and not config.get("registry"):  # else a cluster of the user's own serves
         lines += _serving(instance, config)
     stack, told = _settings(name, config)

@@ -41,6 +41,7 @@ from modelcar.registry import Registry, Target, parse
 from modelcar.sbom import sbom
 from modelcar.signing import SCHEME, Trust
 from modelcar.tiny_model import make_tiny_model
+from modelcar.version import version
 from modelcar.weights import read_weights
 
 #: Folder that models, locks and layouts are below.
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m modelcar", description="Lock, fetch and check models.")
+    parser.add_argument("--version", action="version", version=f"modelcar {version()}")
     parser.add_argument("--project", type=Path, default=PROJECT, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

@@ -161,13 +161,7 @@ def sign(
         raise refuse(
             "image", reference, allowed="HOST/PATH@sha256:…", fix="copy it from the stack's output storageUri"
         )
-    if key and SCHEME not in key and "COSIGN_PASSWORD" not in os.environ:
-        raise refuse(
-            "COSIGN_PASSWORD",
-            "not set",
-            allowed=f"the password of {key}; empty where it has none",
-            fix="export COSIGN_PASSWORD=…, or keep the key in a key management service (gcpkms://…)",
-        )
+    _require_password(key)
     with Registry(parse(reference, insecure=insecure)[0], write=True) as registry:
         image = registry.manifest(reference.partition("@")[2])
         if image is None:
@@ -179,6 +173,42 @@ def sign(
             )
         bundle = _signature(reference, key, transparency_log=transparency_log, insecure=insecure)
         attach(registry, image, [*beside, Artifact(BUNDLE_TYPE, bundle, annotations=_BUNDLE)])
+
+
+def sign_file(path: Path, key: str | None) -> bytes:
+    """Sign a file, and return the signature: a bundle that `cosign verify-blob --bundle` takes.
+
+    Args:
+        path: of the file.
+        key: path of a private key, or its URI; None for this machine's identity, which goes to Sigstore's
+            public log.
+
+    Raises:
+        InputError: cosign is not there, or cannot use the key.
+    """
+    _require_password(key)
+    options = ["--yes", *([f"--key={key}"] if key else [])]
+    with _servers(used=not key) as servers, tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder, "bundle.json")
+        result = _cosign("sign-blob", [*options, f"--bundle={bundle}", *servers], str(path), insecure=False)
+        if result.returncode == 0:
+            return bundle.read_bytes()
+    raise refuse(
+        str(path),
+        f"cosign cannot sign it: {_said(result)}",
+        allowed="a key that this machine may sign with" if key else "an identity, as a workflow has one",
+        fix="check key, password and rights; see also `cosign sign-blob --help`",
+    )
+
+
+def _require_password(key: str | None) -> None:
+    if key and SCHEME not in key and "COSIGN_PASSWORD" not in os.environ:
+        raise refuse(
+            "COSIGN_PASSWORD",
+            "not set",
+            allowed=f"the password of {key}; empty where it has none",
+            fix="export COSIGN_PASSWORD=…, or keep the key in a key management service (gcpkms://…)",
+        )
 
 
 def _signature(reference: str, key: str | None, *, transparency_log: bool, insecure: bool) -> bytes:

@@ -12,6 +12,7 @@ from pulumi.provider.experimental import component_provider_host
 
 import modelcar_kserve as components
 from modelcar_kserve import provider_types as types
+from modelcar_kserve.modelcar.version import semver
 from modelcar_kserve.provider_arguments import NAME, Provided, arguments, in_cluster, told
 from modelcar_kserve.served_model import ServedModel
 
@@ -181,4 +182,4 @@ def host() -> None:
         from modelcar_kserve import provider_google  # pulumi-gcp is an extra
 
         offered += provider_google.COMPONENTS
-    component_provider_host(name=NAME, components=offered)
+    component_provider_host(name=NAME, components=offered, version=semver())

@@ -20,6 +20,7 @@ from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 from local.plugins import PLUGINS
 from local.tool_list import DOCKER_BUILD_VERSION
 from local.tools import find_tool
+from modelcar.version import semver
 from tests.conftest import PROJECT, Platform
 from tests.engine.conftest import STUB_SERVER
 from tests.engine.package import Elsewhere, install, run
@@ -105,6 +106,7 @@ def test_the_schema_has_every_component_and_a_type_for_everything(schema: dict[s
         if found.get("type") == "object" and "additionalProperties" not in found
     ]
     assert vague == [], "a map says of what"
+    assert schema["version"] == semver(), "SDKs and stacks get the version of the release"
 
 
 @pytest.mark.parametrize(
