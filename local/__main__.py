@@ -12,8 +12,19 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from local import addon_kinds as addon_kinds_local
-from local import addons, doctor, own_cluster, platform, preview, rehearse, runbook, setting, stack, up
+from local import (
+    addon_kinds,
+    addons,
+    doctor,
+    own_cluster,
+    platform,
+    preview,
+    rehearse,
+    runbook,
+    setting,
+    stack,
+    up,
+)
 from local.failed_command import in_words
 from local.instance import CAMPAIGN, COLD_START, Instance, load, state_root
 from local.tool_list import DEVICE_PLUGIN
@@ -233,7 +244,12 @@ def _doctor(instance: Instance, arguments: argparse.Namespace) -> int:
         up.say(json.dumps(doctor.document(found), indent=1))
     else:
         up.say("\n".join(doctor.report(found)))
+        up.say(f"next: {doctor.next_command(found, arguments.stack, running=_runs(instance))}")
     return 1 if any(line.state == "missing" for line in found) else 0
+
+
+def _runs(instance: Instance) -> bool:
+    return platform.supervisor(instance) is not None
 
 
 def _runbook(instance: Instance, arguments: argparse.Namespace) -> int:
@@ -337,7 +353,7 @@ def main() -> int:
                 "--with",
                 dest="addons",
                 metavar="NAMES",
-                help=f"others' programs: {', '.join(addon_kinds_local.ADDONS)}",
+                help=f"others' programs: {', '.join(addon_kinds.ADDONS)}",
             )
             command.add_argument("--without", metavar="NAMES", help="remove these again")
         if name == "runbook":

@@ -380,6 +380,22 @@ def _backend() -> Iterator[Line]:
 MARKS = {"ok": "ok", "note": "note", "missing": "MISSING"}
 
 
+def next_command(lines: list[Line], name: str, *, running: bool) -> str:
+    """Return the one command to go on with.
+
+    Args:
+        lines: that were found.
+        name: of the stack.
+        running: whether the embedded platform runs.
+    """
+    missing = next((line for line in lines if line.state == "missing"), None)
+    if missing is not None:
+        return f"{missing.fix}; then make doctor STACK={name}"
+    if name != STACK:
+        return f"make preview STACK={name}, then make deploy STACK={name}"
+    return "make validate STACK=local" if running else "make up"
+
+
 def report(lines: list[Line]) -> Iterator[str]:
     """Yield the findings as a table for people, with the fixes below their lines."""
     width = max(len(line.part) for line in lines)

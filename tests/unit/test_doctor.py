@@ -11,7 +11,7 @@ import yaml
 
 from components.cluster.access import ClusterError
 from local import doctor
-from local.doctor import Line, report
+from local.doctor import Line, next_command, report
 from local.instance import PROJECT, load
 from tests.unit.test_components_settings import MINIMAL
 
@@ -149,3 +149,21 @@ def test_a_cluster_that_cannot_be_asked_is_told(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("components.cluster.access.Cluster.of", gone)
     line = lines_of("other", MINIMAL)["cluster"]
     assert (line.state, line.found) == ("missing", "the API server does not answer")
+
+
+@pytest.mark.parametrize(
+    ("lines", "name", "running", "command"),
+    [
+        (
+            [Line("go", "missing", "not on PATH", "install Go")],
+            "local",
+            False,
+            "install Go; then make doctor",
+        ),
+        ([Line("go", "ok", "1.26.6")], "local", False, "make up"),
+        ([Line("go", "note", "old", "x")], "local", True, "make validate STACK=local"),
+        ([Line("go", "ok", "1.26.6")], "dev", False, "make preview STACK=dev"),
+    ],
+)
+def test_it_ends_with_the_next_command(lines: list[Line], name: str, running: bool, command: str) -> None:
+    assert next_command(lines, name, running=running).startswith(command)
