@@ -22,7 +22,8 @@ import psutil
 
 from components.cluster.kserve_config import CONFIG_MAP, configuration_problems, modelcar_enabled
 from components.config.models import load_stack
-from components.config.settings import Settings
+from components.config.problems import NAMESPACE
+from components.config.settings import PLATFORM_FILE, Settings
 from components.config.stack import Stack
 from components.image import existing_image
 from components.manifests import autoscaling
@@ -35,7 +36,7 @@ from local.serving import decide, full_cards
 from local.stack import STACK
 from local.tool_build import OLDEST_GO
 from modelcar.buildx import builder_problem
-from modelcar.errors import InputError
+from modelcar.errors import InputError, Problem
 from modelcar.lock_reader import read_lock
 from modelcar.version import version
 
@@ -167,12 +168,15 @@ def _settings(name: str, config: dict[str, Any]) -> tuple[Stack | None, list[Lin
     try:
         stack = load_stack(texts, PROJECT)
     except InputError as error:
-        return None, [
-            Line(f"settings: {problem.key}", "missing", problem.value, f"{problem.allowed}; {problem.fix}")
-            for problem in error.problems
-        ]
+        return None, [_wrong(problem, embedded=name == STACK) for problem in error.problems]
     names = ", ".join(settings.key for settings in stack.models)
     return stack, [Line("settings", "ok", f"Pulumi.{name}.yaml: {names}")]
+
+
+def _wrong(problem: Problem, *, embedded: bool) -> Line:
+    if embedded and problem.key == f"{NAMESPACE}:{PLATFORM_FILE}":
+        return Line("platform", "note", f"{problem.value}: it was not started yet", "make up starts it")
+    return Line(f"settings: {problem.key}", "missing", problem.value, f"{problem.allowed}; {problem.fix}")
 
 
 def _locks(stack: Stack) -> Iterator[Line]:

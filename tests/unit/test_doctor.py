@@ -167,3 +167,12 @@ def test_a_cluster_that_cannot_be_asked_is_told(monkeypatch: pytest.MonkeyPatch)
 )
 def test_it_ends_with_the_next_command(lines: list[Line], name: str, running: bool, command: str) -> None:
     assert next_command(lines, name, running=running).startswith(command)
+
+
+def test_a_platform_that_was_not_started_yet_is_no_mistake() -> None:
+    config = {"platformFile": "nowhere.json", "model": "tiny-qwen2", "namespace": "models"}
+    _, [line] = doctor._settings("local", config)
+    assert (line.state, line.fix) == ("note", "make up starts it")
+    assert next_command([line], "local", running=False) == "make up"
+    _, [line] = doctor._settings("test", config)
+    assert line.state == "missing"
