@@ -35,6 +35,12 @@ def find_or_build(tool: Tool, progress: Progress) -> Path:
     return next(on_path, None) or build(tool, progress)
 
 
+def is_built(tool: Tool) -> bool:
+    """Tell whether a program is there, of the pins of today."""
+    stamp = tools_folder() / "stamps" / tool.name
+    return tool.target.exists() and stamp.exists() and stamp.read_text() == fingerprint(tool)
+
+
 def build(tool: Tool, progress: Progress) -> Path:
     """Build a program, unless it was built of the same pins before.
 
@@ -44,7 +50,7 @@ def build(tool: Tool, progress: Progress) -> Path:
     target = tool.target
     stamp = tools_folder() / "stamps" / tool.name
     wanted = fingerprint(tool)
-    if target.exists() and stamp.exists() and stamp.read_text() == wanted:
+    if is_built(tool):
         return target
     require_go(tool)
     _require_disk()

@@ -20,7 +20,7 @@ from local.debian import debian_parts
 from local.instance import KSERVE_VERSION
 from local.netfilter import netfilter
 from local.plugins import find_plugins, plugin_folder
-from local.tool_build import build, find_or_build, fingerprint, kserve_folder, which
+from local.tool_build import build, find_or_build, fingerprint, is_built, kserve_folder, which
 from local.tool_list import (
     CLIENT_TOOLS,
     OLDER_KSERVE,
@@ -156,6 +156,18 @@ def build_all(progress: Progress, extra: tuple[str, ...] = ()) -> dict[str, Path
     """
     wanted = [tool for tool in TOOLS if _is_wanted(tool.name, embedded=True, extra=extra)]
     return {tool.name: build(tool, progress) for tool in wanted}
+
+
+def unbuilt(*, embedded: bool = True, extra: tuple[str, ...] = ()) -> list[str]:
+    """Return the names of programs that `collect` would build; it looks for Pulumi's plugins by itself."""
+    return [
+        tool.name
+        for tool in TOOLS
+        if _is_wanted(tool.name, embedded=embedded, extra=extra)
+        and not isinstance(tool, Plugin)
+        and not any(which(name) for name in tool.on_path)
+        and not is_built(tool)
+    ]
 
 
 def fingerprints(extra: tuple[str, ...] = ()) -> dict[str, str]:

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import yaml
 
-from local import ask, kubernetes_provider, own_cluster, platform, servers, stack
+from local import ask, expected, kubernetes_provider, own_cluster, platform, servers, stack
 from local.gpu import Gpus
 from local.instance import PROJECT, Instance, cache_root
 from local.oci_push import digest_of
@@ -25,7 +25,7 @@ from local.plan import TOOL_IMAGE
 from local.plugins import KUBERNETES_PLUGIN_VERSION
 from local.serving import decide, full_cards
 from local.tool_list import DEVICE_PLUGIN
-from local.tools import Toolbox, collect, signing_tools
+from local.tools import Toolbox, collect, signing_tools, unbuilt
 from modelcar import fetching
 from modelcar.demo_model import make_demo_model
 from modelcar.errors import refuse
@@ -99,6 +99,8 @@ def prepare(instance: Instance, phases: Phases) -> tuple[Toolbox, bool]:
     """Make ready all that `pulumi up` needs: tools, platform, model server and model."""
     settings = stack_settings()
     own = own_cluster.is_chosen(settings)
+    if not own:
+        say(expected.told(unbuilt(), running=platform.supervisor(instance) is not None))
     with phases.time("tools"):
         gpus = None if own else choose_gpus(instance, settings)
         plugin = (DEVICE_PLUGIN,) if gpus else ()

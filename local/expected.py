@@ -1,0 +1,57 @@
+"""How long `make up` will take on this machine, by what it has already."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+
+from local.instance import cache_root
+
+#: Seconds that building a program took on two processors, from empty caches (docs/local-stack.md).
+BUILD = {
+    "pulumi": 204,
+    "pulumi-resource-docker-build": 102,
+    "buildkitd": 32,
+    "buildx": 2,
+    "kube-apiserver": 171,
+    "kube-controller-manager": 88,
+    "kube-scheduler": 7,
+    "kubelet": 24,
+    "kserve-manager": 229,
+    "kube-router": 93,
+    "pulumi-resource-kubernetes": 106,
+}
+#: Of any other program.
+OTHER = 30
+#: Seconds: to install the model server, to start the platform, to deploy, and to deploy where all is there.
+SERVER, PLATFORM, DEPLOYMENT, NOTHING = 52, 18, 30, 8
+#: Processors that the times of building are of. More share the work, up to eight.
+MEASURED_ON, MOST = 2, 8
+
+
+def seconds(missing: Collection[str], *, server: bool, running: bool, processors: int | None = None) -> float:
+    """Return how long it will take.
+
+    Args:
+        missing: programs that are to be built.
+        server: whether the model server is installed.
+        running: whether the platform runs.
+        processors: of this machine, where not its own number.
+    """
+    count = min(processors or os.cpu_count() or 1, MOST)
+    building = sum(BUILD.get(name, OTHER) for name in missing) * MEASURED_ON / count
+    installing = 0 if server else SERVER
+    if running and not building and not installing:
+        return NOTHING
+    return building + installing + (0 if running else PLATFORM) + DEPLOYMENT
+
+
+def told(missing: Collection[str], *, running: bool) -> str:
+    """Return a line for people; as `seconds`."""
+    folder = cache_root() / "servers"
+    server = folder.is_dir() and any(folder.iterdir())
+    whole = seconds(missing, server=server, running=running)
+    about = f"about {whole / 60:.0f} minutes" if whole >= 90 else f"about {max(5, round(whole / 5) * 5)} s"
+    count = len(missing)
+    first = f": {count} program{'s' * (count != 1)} to build first, once" if count else ""
+    return f"this takes {about} here{first}"
