@@ -37,11 +37,6 @@ class ModelSpec(PodSettings, ServerSettings, ServiceSettings, DestinationSetting
         return self.node_pool
 
     @property
-    def on_this_machine(self) -> bool:
-        """Whether the cluster is this machine's own, whose folders its pods may read."""
-        return False
-
-    @property
     def kernel_mode(self) -> str:
         """What its pods do with compiled kernels in the image."""
         return self.kernels

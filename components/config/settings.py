@@ -78,11 +78,6 @@ class Settings(ModelSpec, TargetSettings, ImageSettings):
         return self.google.nodes.name if self.google else None
 
     @property
-    def on_this_machine(self) -> bool:
-        """Whether this is the embedded platform's stack: its registry speaks plain HTTP."""
-        return self.registry_insecure
-
-    @property
     def kernel_mode(self) -> str:
         """What its pods do with compiled kernels in the image.
 

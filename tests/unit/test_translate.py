@@ -112,3 +112,8 @@ def test_defaults_are_those_of_the_settings() -> None:
     plain = stack(serviceName="tiny")
     assert translate.resources(plain) == ServerResources()
     assert translate.server(plain) == VllmServer(image=plain.server_image, served_model_name=plain.model_name)
+
+
+def test_folders_of_this_machine_and_its_gpu_go_together_on_the_local_stack() -> None:
+    settings = stack(registryInsecure=True, serverHostPaths=["/opt/server"], gpuCount=1)
+    assert objects(of_components(settings)) == objects(settings)

@@ -89,6 +89,15 @@ def _ingress(settings: Settings) -> Problem | None:
     )
 
 
+def _host_paths(settings: Settings) -> Problem | None:
+    # The embedded platform's registry speaks plain HTTP; its node is the machine with those folders.
+    if settings.server_host_paths and settings.gpu_count and not settings.registry_insecure:
+        value = f"{len(settings.server_host_paths)} folders on a stack with GPUs"
+        fix = "put the server into serverImage instead"
+        return problem("serverHostPaths", value, "[] but on the local stack", fix)
+    return None
+
+
 #: All of them.
 CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
     _pull_access,
@@ -96,4 +105,5 @@ CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
     _import_existing,
     _import_objects,
     _ingress,
+    _host_paths,
 )

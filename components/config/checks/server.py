@@ -45,11 +45,6 @@ def _host_paths(settings: ModelSpec) -> Problem | None:
         below_root = path.startswith("/") and posixpath.normpath(path).strip("/")
         if not below_root or ".." in PurePosixPath(path).parts:
             return problem("serverHostPaths", path, "absolute paths below /", "give the folder's full path")
-    # The embedded platform's registry speaks plain HTTP; its node is the machine with those folders.
-    if settings.server_host_paths and settings.gpu_count and not settings.on_this_machine:
-        value = f"{len(settings.server_host_paths)} folders on a stack with GPUs"
-        fix = "put the server into serverImage instead"
-        return problem("serverHostPaths", value, "[] but on the local stack", fix)
     return None
 
 
