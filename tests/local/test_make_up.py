@@ -114,7 +114,7 @@ def test_a_second_make_up_changes_nothing_and_is_quick(served: Platform) -> None
     assert "unchanged" in output
     assert not re.search(r"\d+ (created|updated|replaced|deleted)", output)
     assert pod_of(summary(served.checkout))["name"] == pod_of(before)["name"], "the pod was left alone"
-    assert seconds < 30
+    assert seconds < 60, "8 s on two quiet processors"
 
 
 def test_kubectl_keeps_what_it_knows_of_a_cluster_with_that_clusters_data(served: Platform) -> None:
