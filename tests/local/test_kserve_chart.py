@@ -257,8 +257,7 @@ def project(platform: Platform, server: ApiServer, charts: Path, tmp_path: Path)
     folder = tmp_path / "project"
     folder.mkdir()
     shutil.copy2(platform.checkout.folder / "pyproject.toml", folder)
-    for part in ("standins", ".venv"):
-        (folder / part).symlink_to(platform.checkout.folder / part)
+    (folder / ".venv").symlink_to(platform.checkout.folder / ".venv")
     runtime = {"name": "python", "options": {"toolchain": "uv", "virtualenv": ".venv"}}
     (folder / "Pulumi.yaml").write_text(yaml.safe_dump({"name": "chart", "runtime": runtime}))
     (folder / "__main__.py").write_text(PROGRAM)

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -388,9 +388,12 @@ def test_prompts_are_answered_alone_and_together_short_and_long(
         def log_message(self, *_: object) -> None:
             pass
 
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 64  # they come at the same time; what finds the queue full is reset
+
     cluster.add(settings)
     [pod] = cluster.lists[PODS]
-    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+    with Server(("127.0.0.1", 0), Answers) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         there = settings.model_copy(update={"server_port": server.server_port})
         assert ask(cluster, there, pod) is None
