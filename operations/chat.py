@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from components.cluster.access import JSON, Cluster, ClusterError
-from components.cluster.pods import is_ready, pods_of
+from components.cluster.pods import pods_of, proxied, serving_pod
 from components.config.model_spec import ModelSpec
 from modelcar.errors import refuse
 
@@ -35,31 +35,30 @@ def chat(
         ClusterError: the server refuses a question, or does not speak OpenAI's chat API.
     """
     pod = _ready_pod(cluster, settings)
-    metadata, port = pod["metadata"], settings.server_port
-    path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:{port}/proxy"
+    path = f"{proxied(pod, settings.server_port)}/v1/chat/completions"
     said: list[dict[str, str]] = []
     for question in questions:
         if not question.strip():
             continue
         said.append({"role": "user", "content": question.strip()})
         body = {"model": settings.model_name, "messages": said, "max_tokens": tokens}
-        answer = cluster.request("POST", f"{path}/v1/chat/completions", body)
+        answer = cluster.request("POST", path, body)
         try:
             text = str(answer["choices"][0]["message"]["content"])
         except (KeyError, IndexError, TypeError):
-            raise ClusterError(0, f"{path}/v1/chat/completions answers no chat: {answer}") from None
+            raise ClusterError(0, f"{path} answers no chat: {answer}") from None
         said.append({"role": "assistant", "content": text})
         say(text)
 
 
 def _ready_pod(cluster: Cluster, settings: ModelSpec) -> JSON:
-    found = pods_of(cluster, settings.namespace, settings.service_name)
-    ready = [pod for pod in found if is_ready(pod)]
-    if not ready:
+    pod = serving_pod(cluster, settings.namespace, settings.service_name)
+    if pod is None:
+        found = pods_of(cluster, settings.namespace, settings.service_name)
         raise refuse(
             f"{settings.namespace}/{settings.service_name}",
             f"none of {len(found)} pods is ready" if found else "there is no pod",
             allowed="a model that serves",
             fix="make wake STACK=… where it is idle; else make validate STACK=… tells why",
         )
-    return ready[-1]
+    return pod

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from components.cluster import workload
 from components.cluster.access import JSON, Cluster, ClusterError
 from components.cluster.failures import SEARCHED, cause
-from components.cluster.pods import is_ready, last_log, pods_of, shown, why
+from components.cluster.pods import last_log, pods_of, proxied, serving_pod, shown, why
 from components.cluster.pull_failures import pull_cause
 from components.cluster.room import asks, lacks_gpus, why_no_room
 from components.config.problems import NAMESPACE
@@ -54,7 +54,7 @@ def validate(
     Raises:
         ClusterError: the API server went away.
     """
-    pod = serving_pod(cluster, settings)
+    pod = serving_pod(cluster, settings.namespace, settings.service_name)
     if pod is None:
         return (_not_served(cluster, settings),)
     lines = [_served(pod, storage_uri), _offline(pod), _answer(cluster, settings, pod)]
@@ -66,12 +66,6 @@ def validate(
     say("trying connections from inside of the pod, and from one beside it")
     lines += network(cluster, settings, pod)
     return tuple(lines)
-
-
-def serving_pod(cluster: Cluster, settings: Settings) -> JSON | None:
-    """Return the newest ready pod of the stack's InferenceService."""
-    ready = [pod for pod in pods_of(cluster, settings.namespace, settings.service_name) if is_ready(pod)]
-    return max(ready, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
 
 
 def _not_served(cluster: Cluster, settings: Settings) -> Line:
@@ -127,9 +121,7 @@ def _offline(pod: JSON) -> Line:
 
 
 def _answer(cluster: Cluster, settings: Settings, pod: JSON) -> Line:
-    metadata = pod["metadata"]
-    port = settings.server_port
-    path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:{port}/proxy/v1/completions"
+    path = f"{proxied(pod, settings.server_port)}/v1/completions"
     body = {"model": settings.model_name, "prompt": PROMPT, "max_tokens": 8, "temperature": 0}
     started = time.monotonic()
     try:

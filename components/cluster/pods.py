@@ -54,6 +54,18 @@ def is_ready(pod: JSON) -> bool:
     return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
 
 
+def serving_pod(cluster: Cluster, namespace: str, service: str) -> JSON | None:
+    """Return the newest ready pod of an InferenceService; None where there is none."""
+    ready = [pod for pod in pods_of(cluster, namespace, service) if is_ready(pod)]
+    return max(ready, key=_made, default=None)
+
+
+def proxied(pod: JSON, port: int) -> str:
+    """Return the path below which the API server hands requests on to a pod's port."""
+    metadata = pod["metadata"]
+    return f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:{port}/proxy"
+
+
 def why(cluster: Cluster, pod: JSON) -> str:
     """Return the reason that a pod does not run, from most to least telling; never empty."""
     found = list(dict.fromkeys([*_states(pod), *_conditions(pod), *_warnings(cluster, pod)]))

@@ -40,7 +40,11 @@ def explained(error: ValidationError, model: type[BaseModel], owner: str = "") -
     """
     for found in error.errors():
         cause = found.get("ctx", {}).get("error")
-        location = tuple(_snake(part) for part in found["loc"]) if owner else found["loc"]
+        location = (
+            tuple(snake(part) if isinstance(part, str) else part for part in found["loc"])
+            if owner
+            else found["loc"]
+        )
         key = _path(location) or "settings"
         hidden = bool(found["loc"]) and found["loc"][0] in _HIDDEN
         shown = "not shown: it may hold secrets" if hidden else repr(found["input"])[:120]
@@ -71,8 +75,9 @@ def _told(key: str, owner: str, value: str, allowed: str, fix: str) -> Problem:
     return Problem(f"{owner}.{key}", value, allowed, fix) if owner else problem(key, value, allowed, fix)
 
 
-def _snake(part: int | str) -> int | str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", part).lower() if isinstance(part, str) else part
+def snake(text: str) -> str:
+    """Return a key of a stack by the name that Python has for it."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", text).lower()
 
 
 def _path(location: tuple[int | str, ...]) -> str:

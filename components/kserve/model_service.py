@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,7 +143,7 @@ class ModelServiceArgs:
         shared = self.shared_runtime
         return shared.runtime_name if isinstance(shared, SharedRuntime) else shared
 
-    @property
+    @cached_property
     def model(self) -> KnownModel | None:
         """What is known of the model; None where no lock is named."""
         if self.lock is None:

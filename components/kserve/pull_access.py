@@ -77,6 +77,5 @@ class PullAccess(pulumi.ComponentResource):
 
 def docker_config(args: PullAccessArgs) -> pulumi.Output[str]:
     """Return the registry's credentials as a pull secret holds them, marked as secret."""
-
     known = pulumi.Output.all(args.host, args.username, pulumi.Output.secret(args.password or ""))
     return known.apply(lambda found: encoded_docker_config(str(found[0]), str(found[1]), str(found[2])))

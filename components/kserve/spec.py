@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable
 from typing import Annotated, Any
 
@@ -10,12 +9,11 @@ import pulumi
 from pydantic import TypeAdapter, ValidationError
 
 from components.config.checks.together import spec_problems
-from components.config.explain import explained
+from components.config.explain import explained, snake
 from components.config.fields import Label
 from components.config.model_spec import ModelSpec
 from components.config.probes import ProbesSettings
 from components.config.problems import NAMESPACE
-from components.config.server import ServerSettings
 from components.config.termination import TerminationSettings
 from components.config.vllm import VllmSettings
 from components.engine.inputs import checked
@@ -117,8 +115,8 @@ def as_arguments(problems: Iterable[Problem]) -> Iterable[Problem]:
     for one in problems:
         head, dot, rest = one.key.removeprefix(f"{NAMESPACE}:").partition(".")
         name, bracket, place = head.partition("[")
-        told = _ARGUMENTS.get(name) or _snake(name)
-        yield Problem(f"{told}{bracket}{place}{dot}{_snake(rest)}", one.value, one.allowed, one.fix)
+        told = _ARGUMENTS.get(name) or snake(name)
+        yield Problem(f"{told}{bracket}{place}{dot}{snake(rest)}", one.value, one.allowed, one.fix)
 
 
 def argument_name(field: str) -> str:
@@ -153,9 +151,5 @@ def _check_namespace(namespace: str) -> None:
     try:
         _NAMESPACE.validate_python(namespace)
     except ValidationError as error:
-        [found] = explained(error, ServerSettings)
+        [found] = explained(error, ModelSpec)
         raise InputError([Problem("namespace", found.value, found.allowed, found.fix)]) from None
-
-
-def _snake(text: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text).lower() if text else text

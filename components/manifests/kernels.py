@@ -158,7 +158,6 @@ _NOT_SHOWN = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CACHE_ROOT", "CACHE_DIR", "
 
 def arguments_of(settings: ModelSpec) -> tuple[str, ...]:
     """Return the server's arguments and variables that kernels depend on; nothing that may be a secret."""
-
     found: list[str] = []
     keep = False
     for argument in server_arguments(settings):

@@ -13,7 +13,7 @@ from pulumi.provider.experimental import component_provider_host
 import modelcar_kserve as components
 from modelcar_kserve import provider_types as types
 from modelcar_kserve.modelcar.version import semver
-from modelcar_kserve.provider_arguments import NAME, Provided, arguments, in_cluster, told
+from modelcar_kserve.provider_arguments import NAME, Provided
 from modelcar_kserve.served_model import ServedModel
 
 Options = pulumi.ResourceOptions | None
@@ -36,9 +36,7 @@ class ModelcarImage(Provided):
     def __init__(self, name: str, args: types.ModelcarImageArgs, opts: Options = None) -> None:
         """Declare the image."""
         super().__init__(name, opts)
-        with told(name):
-            made = arguments(components.ModelcarImageArgs, args)
-            self.tell(components.ModelcarImage(name, made, self.inner(opts)))
+        self.make(components.ModelcarImage, components.ModelcarImageArgs, name, args, opts)
 
 
 class ModelService(Provided):
@@ -58,10 +56,7 @@ class ModelService(Provided):
     def __init__(self, name: str, args: types.ModelServiceArgs, opts: Options = None) -> None:
         """Declare the service."""
         super().__init__(name, opts)
-        with told(name):
-            place = in_cluster(self, name, args, opts)
-            made = arguments(components.ModelServiceArgs, args, access=place.access)
-            self.tell(components.ModelService(name, made, place.options))
+        self.make_in_cluster(components.ModelService, components.ModelServiceArgs, name, args, opts)
 
 
 class SharedRuntime(Provided):
@@ -73,10 +68,7 @@ class SharedRuntime(Provided):
     def __init__(self, name: str, args: types.SharedRuntimeArgs, opts: Options = None) -> None:
         """Declare the ServingRuntime."""
         super().__init__(name, opts)
-        with told(name):
-            place = in_cluster(self, name, args, opts)
-            made = arguments(components.SharedRuntimeArgs, args, access=place.access)
-            self.tell(components.SharedRuntime(name, made, place.options))
+        self.make_in_cluster(components.SharedRuntime, components.SharedRuntimeArgs, name, args, opts)
 
 
 class EgressPolicy(Provided):
@@ -88,10 +80,7 @@ class EgressPolicy(Provided):
     def __init__(self, name: str, args: types.EgressPolicyArgs, opts: Options = None) -> None:
         """Declare the policy."""
         super().__init__(name, opts)
-        with told(name):
-            place = in_cluster(self, name, args, opts)
-            made = arguments(components.EgressPolicyArgs, args, access=place.access)
-            self.tell(components.EgressPolicy(name, made, place.options))
+        self.make_in_cluster(components.EgressPolicy, components.EgressPolicyArgs, name, args, opts)
 
 
 class IngressPolicy(Provided):
@@ -103,10 +92,7 @@ class IngressPolicy(Provided):
     def __init__(self, name: str, args: types.IngressPolicyArgs, opts: Options = None) -> None:
         """Declare the policy."""
         super().__init__(name, opts)
-        with told(name):
-            place = in_cluster(self, name, args, opts)
-            made = arguments(components.IngressPolicyArgs, args, access=place.access)
-            self.tell(components.IngressPolicy(name, made, place.options))
+        self.make_in_cluster(components.IngressPolicy, components.IngressPolicyArgs, name, args, opts)
 
 
 class PullAccess(Provided):
@@ -118,10 +104,7 @@ class PullAccess(Provided):
     def __init__(self, name: str, args: types.PullAccessArgs, opts: Options = None) -> None:
         """Declare the ServiceAccount, and a Secret where a user and a password are given."""
         super().__init__(name, opts)
-        with told(name):
-            place = in_cluster(self, name, args, opts)
-            made = arguments(components.PullAccessArgs, args)
-            self.tell(components.PullAccess(name, made, place.options))
+        self.make_in_cluster(components.PullAccess, components.PullAccessArgs, name, args, opts)
 
 
 class PrePull(Provided):
@@ -133,10 +116,7 @@ class PrePull(Provided):
     def __init__(self, name: str, args: types.PrePullArgs, opts: Options = None) -> None:
         """Declare the DaemonSet."""
         super().__init__(name, opts)
-        with told(name):
-            place = in_cluster(self, name, args, opts)
-            made = arguments(components.PrePullArgs, args, access=place.access)
-            self.tell(components.PrePull(name, made, place.options))
+        self.make_in_cluster(components.PrePull, components.PrePullArgs, name, args, opts)
 
 
 class Autoscaler(Provided):
@@ -148,10 +128,7 @@ class Autoscaler(Provided):
     def __init__(self, name: str, args: types.AutoscalerArgs, opts: Options = None) -> None:
         """Declare the ScaledObject."""
         super().__init__(name, opts)
-        with told(name):
-            place = in_cluster(self, name, args, opts)
-            made = arguments(components.AutoscalerArgs, args, access=place.access)
-            self.tell(components.Autoscaler(name, made, place.options))
+        self.make_in_cluster(components.Autoscaler, components.AutoscalerArgs, name, args, opts)
 
 
 class KServePlatform(Provided):
@@ -163,10 +140,7 @@ class KServePlatform(Provided):
     def __init__(self, name: str, args: types.KServePlatformArgs, opts: Options = None) -> None:
         """Declare the charts."""
         super().__init__(name, opts)
-        with told(name):
-            place = in_cluster(self, name, args, opts)
-            made = arguments(components.KServePlatformArgs, args)
-            self.tell(components.KServePlatform(name, made, place.options))
+        self.make_in_cluster(components.KServePlatform, components.KServePlatformArgs, name, args, opts)
 
 
 COMPONENTS: list[type[pulumi.ComponentResource]] = [

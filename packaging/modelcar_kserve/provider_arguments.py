@@ -4,12 +4,13 @@ import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import pulumi
+from pydantic.alias_generators import to_camel
 
 from modelcar_kserve.components.cluster.guard import ClusterAccess
 from modelcar_kserve.components.config.section import Section
@@ -36,17 +37,39 @@ class Provided(pulumi.ComponentResource):
         """Return the options of what is inside, which waits for what the component waits for."""
         return pulumi.ResourceOptions(parent=self, depends_on=opts.depends_on if opts else None)
 
+    def make(
+        self,
+        kind: Callable[..., object],
+        arguments_of: type,
+        name: str,
+        said: Mapping[str, Any],
+        opts: pulumi.ResourceOptions | None,
+    ) -> None:
+        """Make one of the package's components of what the program says, and tell its outputs."""
+        with told(name):
+            self.tell(kind(name, arguments(arguments_of, said), self.inner(opts)))
+
+    def make_in_cluster(
+        self,
+        kind: Callable[..., object],
+        arguments_of: type,
+        name: str,
+        said: Mapping[str, Any],
+        opts: pulumi.ResourceOptions | None,
+    ) -> None:
+        """As `make`, for a component whose objects are in a cluster, and which may ask that."""
+        with told(name):
+            place = in_cluster(self, name, said, opts)
+            asks = any(field.name == "access" for field in dataclasses.fields(arguments_of))
+            own = {"access": place.access} if asks else {}
+            self.tell(kind(name, arguments(arguments_of, said, **own), place.options))
+
     def tell(self, made: object, **more: Any) -> None:
         """Take the outputs over that the class names; more: those that `made` has by another name, or not."""
         outputs = inspect.get_annotations(type(self))
         for name in outputs:
             setattr(self, name, pulumi.Output.from_input(more[name] if name in more else getattr(made, name)))
-        self.register_outputs({_camel(name): getattr(self, name) for name in outputs})
-
-
-def _camel(name: str) -> str:
-    first, *others = name.split("_")
-    return first + "".join(part.capitalize() for part in others)
+        self.register_outputs({to_camel(name): getattr(self, name) for name in outputs})
 
 
 @contextmanager

@@ -19,9 +19,7 @@ class ModelRegistry(Provided):
     def __init__(self, name: str, args: types.ModelRegistryArgs, opts: Options = None) -> None:
         """Declare the repository, or adopt it, and the grant on it."""
         super().__init__(name, opts)
-        with told(name):
-            made = arguments(google.ModelRegistryArgs, args)
-            self.tell(google.ModelRegistry(name, made, self.inner(opts)))
+        self.make(google.ModelRegistry, google.ModelRegistryArgs, name, args, opts)
 
 
 class NodeServiceAccount(Provided):
@@ -33,9 +31,7 @@ class NodeServiceAccount(Provided):
     def __init__(self, name: str, args: types.NodeServiceAccountArgs, opts: Options = None) -> None:
         """Declare the account and its roles."""
         super().__init__(name, opts)
-        with told(name):
-            made = arguments(google.NodeServiceAccountArgs, args)
-            self.tell(google.NodeServiceAccount(name, made, self.inner(opts)))
+        self.make(google.NodeServiceAccount, google.NodeServiceAccountArgs, name, args, opts)
 
 
 class GpuNodePool(Provided):
@@ -49,9 +45,7 @@ class GpuNodePool(Provided):
     def __init__(self, name: str, args: types.GpuNodePoolArgs, opts: Options = None) -> None:
         """Declare the pool."""
         super().__init__(name, opts)
-        with told(name):
-            made = arguments(google.GpuNodePoolArgs, args)
-            self.tell(google.GpuNodePool(name, made, self.inner(opts)))
+        self.make(google.GpuNodePool, google.GpuNodePoolArgs, name, args, opts)
 
 
 class GoogleCloud(Provided):

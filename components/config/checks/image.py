@@ -17,7 +17,6 @@ PATIENCE = 5.0
 
 def check(settings: Settings) -> Problem | None:
     """Return what is wrong with `modelcar:image`, and with settings that do not go with it."""
-
     if settings.image is None:
         if settings.entrypoint_runs_arguments:
             fix = "remove it: images that this program builds have no ENTRYPOINT"
@@ -39,7 +38,6 @@ def check(settings: Settings) -> Problem | None:
 
 
 def _without_digest(settings: Settings) -> Problem:
-
     place = settings.place
     shown = f"{place.repository}:{place.tag or 'latest'}"
     now = digest_now(place.registry, place.name, place.tag or "latest", settings.insecure_place)
