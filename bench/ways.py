@@ -196,7 +196,8 @@ PROGRAM = """
 from pathlib import Path
 from components.image.modelcar_image import ModelcarImage, ModelcarImageArgs
 from modelcar.base import read_base
-from modelcar.lock import lock_path, read_lock
+from modelcar.lock import lock_path
+from modelcar.lock_reader import read_lock
 PROJECT = Path(__file__).absolute().parent
 lock = read_lock(lock_path(PROJECT, "{name}"))
 ModelcarImage("m", ModelcarImageArgs(lock, read_base("amd64"), registry="{registry}/pulumi", name="{name}",

@@ -22,7 +22,8 @@ from pathlib import Path
 from components.kserve.cluster_provider import cluster_provider
 from components.image.modelcar_image import ModelcarImage, ModelcarImageArgs
 from modelcar.base import read_base
-from modelcar.lock import lock_path, read_lock
+from modelcar.lock import lock_path
+from modelcar.lock_reader import read_lock
 here = Path(__file__).absolute().parent
 lock = read_lock(lock_path(here, "tiny"))
 ModelcarImage("m", ModelcarImageArgs(lock, read_base("amd64"), registry="{registry}", name="tiny",
