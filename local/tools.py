@@ -23,6 +23,8 @@ from local.plugins import find_plugins, plugin_folder
 from local.tool_build import build, find_or_build, fingerprint, is_built, kserve_folder, which
 from local.tool_list import (
     CLIENT_TOOLS,
+    NEWER_KSERVE,
+    NEWER_KSERVE_VERSION,
     OLDER_KSERVE,
     OLDER_KSERVE_VERSION,
     ON_REQUEST,
@@ -44,6 +46,7 @@ class Toolbox:
         addresses that it listens on and passes on to; empty: clients reach the registry itself.
     built_plugins: Pulumi's own plugins that were built here, because the official ones cannot be had.
     downloads_plugins: whether Pulumi could download a plugin that a stack needs and that is not here.
+    runs_kserve: whether the platform has a KServe of its own; False where a stack installs one by its charts.
     """
 
     programs: dict[str, Path]
@@ -55,6 +58,7 @@ class Toolbox:
     registry_front: tuple[str, ...] = ()
     built_plugins: tuple[str, ...] = ()
     downloads_plugins: bool = True
+    runs_kserve: bool = True
 
     def __getitem__(self, name: str) -> str:
         """Return the path of a program."""
@@ -110,10 +114,14 @@ def collect(
     )
 
 
-def with_older_kserve(tools: Toolbox, progress: Progress) -> Toolbox:
-    """Return the same tools, with the older KServe, which they were collected with (OLDER_KSERVE)."""
-    programs = {**tools.programs, "kserve-manager": tools.programs[OLDER_KSERVE]}
-    return replace(tools, programs=programs, kserve=kserve_folder(progress, OLDER_KSERVE_VERSION))
+#: KServe's controllers of other versions than the platform's own, by their names in ON_REQUEST.
+KSERVES = {OLDER_KSERVE: OLDER_KSERVE_VERSION, NEWER_KSERVE: NEWER_KSERVE_VERSION}
+
+
+def with_kserve(tools: Toolbox, name: str, progress: Progress) -> Toolbox:
+    """Return the same tools with another KServe, which they were collected with. name: one of KSERVES."""
+    programs = {**tools.programs, "kserve-manager": tools.programs[name]}
+    return replace(tools, programs=programs, kserve=kserve_folder(progress, KSERVES[name]))
 
 
 def _is_wanted(name: str, *, embedded: bool, extra: tuple[str, ...]) -> bool:
