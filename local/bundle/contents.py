@@ -16,8 +16,8 @@ from local import debian, netfilter, tool_list, tools
 from local.bundle import libraries
 from local.bundle.archives import Entry, entries
 from local.bundle.packages import Pinned
+from local.downloads.catalogue import ARCHITECTURES
 from local.tool_list import Progress
-from local.up import ARCHITECTURES
 from modelcar.base import pinned_program, read_base
 from modelcar.errors import refuse
 
@@ -34,7 +34,7 @@ def programs(staging: Path, progress: Progress, extra: tuple[str, ...] = ()) -> 
         extra: names out of tools.ON_REQUEST.
 
     Raises:
-        InputError: a tool cannot be built, or a package cannot be had.
+        InputError: a tool cannot be downloaded or built, or a package cannot be had.
     """
     built = tools.build_all(progress, extra)
     kserve = tools.kserve_manifests(progress)
@@ -54,16 +54,19 @@ def programs(staging: Path, progress: Progress, extra: tuple[str, ...] = ()) -> 
     patchelf = libraries.patchelf(staging.parent / "patchelf")
     libraries.bring(pairs, root, patchelf)
     filters = _netfilter(staging / "netfilter" / "debian", staging.parent / "netfilter")
+    stamps = tools.downloads(built)
     found = [
         *(
             Entry(str(path.relative_to(tool_list.tools_folder())), path, executable=True)
             for path in built.values()
         ),
+        *(Entry(f"stamps/{name}", path) for name, path in stamps.items()),
         *entries(kserve, f"{kserve.name}/"),
         *entries(staging / "debian", "debian/"),
         *entries(filters, "netfilter/debian/"),
     ]
     elf = [path for folder in (root, filters) for path in folder.rglob("*") if path.is_file()]
+    elf += [built[name] for name in stamps]  # unlike our builds, a maker's may be linked to glibc
     major, minor = libraries.oldest_glibc(elf)
     return found, f"{major}.{minor}"
 
