@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from local import debian, netfilter, tool_list, tools
@@ -54,21 +54,28 @@ def programs(staging: Path, progress: Progress, extra: tuple[str, ...] = ()) -> 
     patchelf = libraries.patchelf(staging.parent / "patchelf")
     libraries.bring(pairs, root, patchelf)
     filters = _netfilter(staging / "netfilter" / "debian", staging.parent / "netfilter")
-    stamps = tools.downloads(built)
     found = [
-        *(
-            Entry(str(path.relative_to(tool_list.tools_folder())), path, executable=True)
-            for path in built.values()
-        ),
-        *(Entry(f"stamps/{name}", path) for name, path in stamps.items()),
+        *tool_entries(built),
         *entries(kserve, f"{kserve.name}/"),
         *entries(staging / "debian", "debian/"),
         *entries(filters, "netfilter/debian/"),
     ]
     elf = [path for folder in (root, filters) for path in folder.rglob("*") if path.is_file()]
-    elf += [built[name] for name in stamps]  # unlike our builds, a maker's may be linked to glibc
+    elf += [built[name] for name in tools.downloads(built)]  # a maker's build may be linked to glibc
     major, minor = libraries.oldest_glibc(elf)
     return found, f"{major}.{minor}"
+
+
+def tool_entries(built: Mapping[str, Path]) -> list[Entry]:
+    """Return programs as they lie in the cache, and the stamps of those that were downloaded.
+
+    Args:
+        built: the programs by name.
+    """
+    stamps = tools.downloads(built)
+    pairs = [*((path, True) for path in built.values()), *((path, False) for path in stamps.values())]
+    root = tool_list.tools_folder()
+    return [Entry(str(path.relative_to(root)), path, executable=runs) for path, runs in pairs]
 
 
 def _netfilter(target: Path, packages: Path) -> Path:

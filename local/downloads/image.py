@@ -31,8 +31,7 @@ def take(image: Image, version: str, arch: str, target: Path, web: Web) -> tuple
     """
     where, tag = parse(image.reference.format(version=version))
     if web.base:
-        name = f"{where.registry}/{where.name}" if "." in where.registry else where.name
-        where = Target(urlsplit(web.base).netloc, name, insecure=True)
+        where = Target(urlsplit(web.base).netloc, where.name, insecure=True)
     pinned = image.pinned.get(version, "")
     try:
         with Registry(where, timeout=web.stall, anonymous=True) as registry:

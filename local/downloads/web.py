@@ -174,13 +174,15 @@ class Web:
             told = answer.headers.get("Content-Length", "")
             size = int(told) if told.isdecimal() else None
             came, pace = 0, Pace(self.stall, host)
+            if size is not None and size > most:
+                raise DownloadError(f"{host} offers {size} bytes, more than {most // 2**20} MiB")
             while True:
                 with self._in_words(host):
                     piece: bytes = answer.read1(_PIECE)
                 if not piece:
                     break
                 came += len(piece)
-                if came > most or (size or 0) > most:
+                if came > most:
                     raise DownloadError(f"{host} sends more than {most // 2**20} MiB")
                 pace.add(len(piece))
                 yield piece
