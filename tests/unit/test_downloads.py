@@ -138,7 +138,7 @@ def test_a_checksum_is_found_in_each_makers_format(text: str, found: str | None)
 # --- what goes wrong ---------------------------------------------------------------------------------
 
 
-def sends(status: int, body: bytes = b"", **headers: str) -> Callable[[Any, bytes], None]:
+def sends(status: int, body: bytes = b"", /, **headers: str) -> Callable[[Any, bytes], None]:
     def fault(handler: Any, _: bytes) -> None:
         handler.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
