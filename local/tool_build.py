@@ -9,12 +9,15 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from local import kubernetes_provider
-from local.downloads import obtain
+from local.downloads import go_module, obtain, web
 from local.downloads.choice import Mode, mode
+from local.downloads.web import DownloadError
 from local.instance import PROJECT, cache_root
 from local.plugins import KUBERNETES_PLUGIN
 from local.tool_list import TOOLS, Plugin, Progress, Tool, tools_folder
@@ -189,28 +192,40 @@ def kserve_folder(progress: Progress, version: str) -> Path:
     missing = [part for part in KSERVE_PARTS if not (target / part).exists()]
     if not missing:
         return target
-    module = _kserve_module(version)
-    target.mkdir(parents=True, exist_ok=True)
-    for part in missing:
-        # Of this process alone, so that two runs cannot disturb each other.
-        staging = target.with_name(f"{target.name}.{part}.{os.getpid()}.part")
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.copytree(module / part, staging, copy_function=shutil.copyfile)
-        try:
-            staging.rename(target / part)
-        except OSError:
+    with _kserve_module(version, progress) as module:
+        target.mkdir(parents=True, exist_ok=True)
+        for part in missing:
+            # Of this process alone, so that two runs cannot disturb each other.
+            staging = target.with_name(f"{target.name}.{part}.{os.getpid()}.part")
             shutil.rmtree(staging, ignore_errors=True)
-            if not (target / part).exists():
-                raise
+            shutil.copytree(module / part, staging, copy_function=shutil.copyfile)
+            try:
+                staging.rename(target / part)
+            except OSError:
+                shutil.rmtree(staging, ignore_errors=True)
+                if not (target / part).exists():
+                    raise
     progress(f"KServe {version} {' and '.join(missing)} ready")
     return target
 
 
-def _kserve_module(version: str) -> Path:
-    """Download KServe's Go module, unless it is in the module cache, and return its folder."""
+@contextmanager
+def _kserve_module(version: str, progress: Progress) -> Iterator[Path]:
+    """Give a folder with KServe's Go module, by Go or, where that is not here, straight from the proxy."""
     tool = next(tool for tool in TOOLS if tool.module.startswith("kserve") and tool.version == version)
-    require_go(tool)
-    return Path(download_module(tool.module, f"github.com/kserve/kserve@v{version}")["Dir"])
+    name, found = "github.com/kserve/kserve", None
+    tools_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".kserve-", dir=tools_folder()) as scratch:
+        if not shutil.which("go") and obtain.may_download():
+            pins = _module_folder(tool.module) / "go.sum"
+            try:
+                found = go_module.fetch(name, f"v{version}", pins, KSERVE_PARTS, Path(scratch), web.WEB)
+            except DownloadError as error:
+                progress(f"KServe {version}: its manifests cannot be downloaded without Go ({error})")
+        if found is None:
+            require_go(tool)
+            found = Path(download_module(tool.module, f"{name}@v{version}")["Dir"])
+        yield found
 
 
 def download_module(pins: str, module: str) -> dict[str, Any]:

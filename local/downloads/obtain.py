@@ -75,10 +75,13 @@ def belongs(stamp: str, program: Path) -> bool:
 def downloadable(names: list[str]) -> list[str]:
     """Return those of the tools that will be downloaded; this may ask whether the makers can be reached."""
     found = [name for name in names if release_of(name)]
+    return found if found and may_download() else []
+
+
+def may_download() -> bool:
+    """Tell whether MODELCAR_TOOLS and the network allow downloads; it may ask whether the makers answer."""
     chosen = mode()
-    if not found or chosen is Mode.SOURCE or (chosen is Mode.AUTO and web.WEB.unreachable()):
-        return []
-    return found
+    return chosen is not Mode.SOURCE and not (chosen is Mode.AUTO and web.WEB.unreachable())
 
 
 def attempt(tool: Tool, stamp: Path, progress: Progress) -> bool:
