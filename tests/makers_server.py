@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import io
 import platform
+import ssl
 import struct
 import tarfile
 import threading
@@ -39,8 +40,8 @@ class Makers:
 
 
 @contextmanager
-def serve() -> Iterator[Makers]:
-    """Serve on a free port."""
+def serve(tls: ssl.SSLContext | None = None) -> Iterator[Makers]:
+    """Serve on a free port; by HTTPS where there are certificates."""
     over = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -75,7 +76,9 @@ def serve() -> Iterator[Makers]:
             """A client that gave up is what some tests are about."""
 
     server = Server(("127.0.0.1", 0), Handler)
-    makers = Makers(f"http://127.0.0.1:{server.server_address[1]}")
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    makers = Makers(f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}")
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from local import tool_build
 from local.downloads import obtain, web
 from local.tool_list import TOOLS
 from tests import makers_server
+from tests.unit.test_modelcar_docker_certificates import Authority
 
 KUBELET, HELM = (next(tool for tool in TOOLS if tool.name == name) for name in ("kubelet", "helm"))
 
@@ -145,3 +148,32 @@ def test_a_proxy_is_asked_and_its_refusal_is_no_way(monkeypatch: pytest.MonkeyPa
         thread.join(5)
     assert [line.rpartition(b" ")[0] for line in asked] == [b"CONNECT github.com:443"]
     assert "403" in told
+
+
+def test_certificates_are_checked_as_python_does_and_https_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    certificate, key = authority.make("server")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with makers_server.serve(tls) as makers, makers_server.serve() as plain:
+        makers.publish("https://dl.k8s.io/a", b"text")
+        assert "CERTIFICATE_VERIFY_FAILED" in web.Web(makers.base).unreachable()
+        with pytest.raises(web.DownloadError, match="CERTIFICATE_VERIFY_FAILED"):
+            web.Web(makers.base).text("https://dl.k8s.io/a")
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+        trusted = web.Web(makers.base)
+        assert trusted.unreachable() == ""
+        assert trusted.text("https://dl.k8s.io/a") == "text"
+
+        def to_plain(handler: Any, _: bytes) -> None:
+            handler.send_response(302)
+            handler.send_header("Location", f"{plain.base}/a")
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+
+        makers.faults["dl.k8s.io/a"] = to_plain
+        with pytest.raises(web.DownloadError, match=r"redirects to http://127\.0\.0\.1.*not https"):
+            trusted.text("https://dl.k8s.io/a")
+        assert plain.asked == []
