@@ -23,7 +23,7 @@ BUILD = {
 }
 #: Of any other program.
 OTHER = 30
-#: Seconds that a download is taken to last: 60 MB, as most have or less, at 10 MB/s.
+#: Seconds that a download is assumed to last, of 60 MB at 10 MB/s; not measured.
 DOWNLOAD = 6
 #: Seconds: to install the model server, to start the platform, to deploy, and to deploy where all is there.
 SERVER, PLATFORM, DEPLOYMENT, NOTHING = 52, 18, 30, 8

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from local import tool_build, tools
 from local.bundle import archives, contents
 from local.downloads import catalogue, members, obtain, sums, web
 from local.downloads.catalogue import RELEASES, SOURCE_ONLY, Release
-from local.tool_list import TOOLS, Tool
+from local.instance import PROJECT
+from local.tool_list import OLDER_KSERVE, TOOLS, Tool
 from modelcar.errors import InputError
 from tests.makers_server import Makers, elf, serve, tar_gz
 
@@ -77,6 +79,15 @@ def test_every_tool_has_a_release_or_a_reason_why_not() -> None:
     names = {tool.name for tool in TOOLS}
     assert not RELEASES.keys() & SOURCE_ONLY.keys()
     assert names == RELEASES.keys() | SOURCE_ONLY.keys()
+
+
+def test_the_page_of_the_local_stack_lists_what_is_downloaded() -> None:
+    page = (PROJECT / "docs" / "local-stack.md").read_text()
+    table = page.partition("| from a release |")[2].partition("\n\n")[0]
+    named = {
+        name for row in table.splitlines() for name in re.findall(r"`([a-z][\w-]+)`", row.partition(" | ")[0])
+    }
+    assert named == RELEASES.keys() - {OLDER_KSERVE}
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
