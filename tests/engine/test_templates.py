@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.conftest import PROJECT, Checkout, Platform
-from tests.engine.package import Elsewhere, install
+from tests.engine.package import Elsewhere, install, run
 from tests.engine.test_examples import of, preview
 
 #: Prints the variables that plain `pulumi` commands need where there is no embedded platform.
@@ -132,3 +132,12 @@ def test_on_gke(project: Elsewhere) -> None:
     assert pool["nodeConfig"]["diskSizeGb"] == 200
     assert [kept["location"] for kept in of(found, "repository:Repository")] == ["europe-west4"]
     assert len(of(found, ":InferenceService")) == 1
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("name", ["modelcar-image", "modelcar-own-cluster", "modelcar-gke"])
+def test_a_program_has_the_packages_types(name: str, environment: Path, tmp_path: Path) -> None:
+    shutil.copy(PROJECT / "templates" / name / "__main__.py", tmp_path / "program.py")
+    python = str(environment / "bin/python")
+    options = ("--strict", "--follow-imports=silent", "--python-executable", python)
+    run(PROJECT / ".venv/bin/mypy", *options, "program.py", cwd=tmp_path)

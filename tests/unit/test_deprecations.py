@@ -8,7 +8,7 @@ import inspect
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pulumi
 import pytest
@@ -17,15 +17,16 @@ from pydantic import BaseModel
 from components.config import deprecations
 from components.config.deprecations import Deprecation, in_arguments, in_settings, page, removed, warning
 from components.config.reference import MODULES
-from components.config.settings import Settings
 from components.engine import told_once
 from components.kserve.server import ServerResources
 from components.stack import configuration
 from local import doctor
 from modelcar.errors import InputError
 from modelcar.version import semver, version
+from tests import released_settings
 from tests.unit.test_components_settings import MINIMAL
 
+PROJECT = Path(__file__).parents[2]
 CPU = Deprecation("modelcar:cpu", "0.3.0", "0.4.0", "set modelcar:memory alone")
 NESTED = Deprecation("modelcar:vllm.loadFormat", "0.3.0", "0.5.0", "leave it out")
 ARGUMENT = Deprecation("ServerResources.cpu_limit", "0.3.0", "0.4.0", "leave it out")
@@ -42,20 +43,7 @@ def there(entry: Deprecation) -> bool:
         owner, name = entry.argument
         classes = [made for made in argument_classes() if made.__name__ == owner]
         return any(name in names_of(made) for made in classes)
-    section: Any = Settings
-    for key in entry.setting or ():
-        fields = {field.alias or name: field for name, field in section.model_fields.items()}
-        if key not in fields:
-            return False
-        section = next(sections_in(fields[key].annotation), BaseModel)
-    return True
-
-
-def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from sections_in(part)
+    return ".".join(entry.setting or ()) in released_settings.names()
 
 
 def argument_classes() -> Iterator[type[Any]]:
@@ -69,6 +57,14 @@ def names_of(made: type[Any]) -> set[str]:
     if issubclass(made, BaseModel):
         return set(made.model_fields)
     return {field.name for field in dataclasses.fields(made)}
+
+
+def lost(released: Sequence[str], table: Sequence[Deprecation], now: str) -> list[str]:
+    """Return the settings of a release that are gone, and were not to go by now."""
+    gone = {entry.name for entry in table if release(now) >= release(entry.removed)}
+    return [
+        name for name in released if name not in released_settings.names() and f"modelcar:{name}" not in gone
+    ]
 
 
 def faults(table: Sequence[Deprecation], now: str) -> Iterator[str]:
@@ -110,6 +106,22 @@ def test_what_is_deprecated_goes_in_the_release_that_it_names() -> None:
 def test_an_entry_that_breaks_the_rule_is_found(entry: Deprecation, now: str, fault: str | None) -> None:
     found = list(faults([entry], now))
     assert not found if fault is None else any(fault in line for line in found)
+
+
+def test_no_setting_of_a_release_is_lost_without_a_word() -> None:
+    for state in (PROJECT / "tests/fixtures/states").glob("*.json"):
+        if "-" in state.stem or release(state.stem) < (0, 3, 0):
+            continue  # what was no release; before 0.3.0 settings went without a word
+        recorded = json.loads((released_settings.RELEASED / state.name).read_text())
+        assert lost(recorded, deprecations.DEPRECATIONS, semver(version())) == [], state.stem
+
+
+def test_a_setting_that_is_lost_is_found() -> None:
+    gone = dataclasses.replace(CPU, name="modelcar:processors")
+    released = ["cpu", "processors", "google.nodes.diskGb", "vllm.format"]
+    assert lost(released, [], "0.4.0") == ["processors", "vllm.format"]
+    assert lost(released, [gone], "0.3.2") == ["processors", "vllm.format"]
+    assert lost(released, [gone], "0.4.0") == ["vllm.format"]
 
 
 def test_a_components_own_code_warns_of_its_argument() -> None:
