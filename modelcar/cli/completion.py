@@ -18,7 +18,7 @@ from modelcar.version import DISTRIBUTION
 FILES = frozenset({"PATH", "FOLDER", "FILE", "DEST", "KEY"})
 _BASH = """\
 # {script}: completion for bash.
-# eval "$({script} completion bash)" in ~/.bashrc
+# {script} completion bash > ~/.local/share/bash-completion/completions/{script}
 {function}() {{
     local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}"
     local command="" words=""
@@ -37,7 +37,7 @@ complete -o default -F {function} {script}
 _ZSH = """\
 #compdef {script}
 # {script}: completion for zsh.
-# eval "$({script} completion zsh)" in ~/.zshrc, after compinit
+# {script} completion zsh > FOLDER/{function}, where fpath has FOLDER before compinit runs
 {function}() {{
     local -a commands
     commands=(
