@@ -17,7 +17,7 @@ from local import kserve_charts, platform, up
 from local.instance import KSERVE_VERSION, Instance, load
 from local.tool_list import NEWER_KSERVE_VERSION
 from local.tools import Toolbox, collect
-from tests.conftest import Platform, copied
+from tests.conftest import Checkout, Platform, copied
 from tests.engine.conftest import Project
 from tests.engine.conftest import project as project
 from tests.local.conftest import until
@@ -38,10 +38,14 @@ def tools() -> Toolbox:
     return collect(print, extra=kserve_charts.EXTRA)
 
 
+@pytest.fixture(scope="module", name="checkout")
+def own_checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    return copied(tmp_path_factory.mktemp("bare") / "checkout")
+
+
 @pytest.fixture(scope="module")
-def instance(tools: Toolbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
+def instance(tools: Toolbox, checkout: Checkout) -> Iterator[Instance]:
     """Start the platform without KServe."""
-    checkout = copied(tmp_path_factory.mktemp("bare") / "checkout")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MODELCAR_STATE", checkout.environment["MODELCAR_STATE"])
         made = load("local")
@@ -54,12 +58,10 @@ def instance(tools: Toolbox, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="module", name="platform")
-def bare(instance: Instance, tmp_path_factory: pytest.TempPathFactory) -> Platform:
+def bare(instance: Instance, checkout: Checkout) -> Platform:
     """Return it as tests see any platform; `project` takes this one."""
-    folder = instance.state.parent.parent
-    checkout = copied(folder)
     said = [".venv/bin/python", "-m", "local", "env"]
-    exports = subprocess.check_output(said, cwd=folder, env=checkout.environment, text=True)
+    exports = subprocess.check_output(said, cwd=checkout.folder, env=checkout.environment, text=True)
     lines = (line.removeprefix("export ").partition("=") for line in exports.splitlines())
     shell = {name: value.strip("'") for name, _, value in lines}
     return Platform(checkout, json.loads(instance.settings_file.read_text()), shell)

@@ -3,13 +3,17 @@ package main
 import (
 	"context"
 
-	"github.com/cert-manager/cert-manager/pkg/api"
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	injector "github.com/cert-manager/cert-manager/pkg/controller/cainjector"
 	logf "github.com/cert-manager/cert-manager/pkg/logs"
 	"github.com/cert-manager/cert-manager/pkg/util"
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
+	apiext "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	kscheme "k8s.io/client-go/kubernetes/scheme"
 	logsapi "k8s.io/component-base/logs/api/v1"
+	apireg "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -32,8 +36,16 @@ func cainjector(ctx context.Context, flags *pflag.FlagSet, arguments []string) e
 	if err != nil {
 		return err
 	}
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		kscheme.AddToScheme, cmapi.AddToScheme, apiext.AddToScheme, apireg.AddToScheme,
+	} {
+		if err := add(scheme); err != nil {
+			return err
+		}
+	}
 	manager, err := ctrl.NewManager(util.RestConfigWithUserAgent(cluster, "cainjector"), ctrl.Options{
-		Scheme:                        api.Scheme,
+		Scheme:                        scheme,
 		LeaderElection:                true,
 		LeaderElectionNamespace:       namespace,
 		LeaderElectionID:              "cert-manager-cainjector-leader-election",
