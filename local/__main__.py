@@ -28,7 +28,7 @@ from local import (
 from local.failed_command import in_words
 from local.instance import CAMPAIGN, COLD_START, Instance, load, state_root
 from local.tool_list import DEVICE_PLUGIN
-from local.tools import Toolbox, collect, signing_tools
+from local.tools import Toolbox, collect, signing_tools, sources
 from modelcar.errors import InputError, refuse
 
 
@@ -41,8 +41,9 @@ def _tools(instance: Instance, _: argparse.Namespace) -> int:
     up.say("── tools")
     gpus = up.choose_gpus(instance, up.stack_settings())
     plugin = (DEVICE_PLUGIN,) if gpus else ()
-    collect(up.indented, extra=plugin, plugins=("kubernetes", "gcp"))
+    collected = collect(up.indented, extra=plugin, plugins=("kubernetes", "gcp"))
     up.model_server(gpus)
+    up.say("\n".join(sources(collected.programs)))
     return 0
 
 
@@ -296,7 +297,7 @@ def _pin(_: Instance, arguments: argparse.Namespace) -> int:
 
 COMMANDS = {
     "up": (_up, "serve the model: tools, platform, image, service, one request"),
-    "tools": (_tools, "find or build everything that `up` and `make test` run"),
+    "tools": (_tools, "find, download or build everything that `up` and `make test` run"),
     "platform": (_platform, "all of that but Pulumi's part"),
     "down": (_down, "stop the platform; its data stay"),
     "clean": (_clean, "stop it and remove its data and the stack's state"),

@@ -30,6 +30,7 @@ from components.manifests import autoscaling
 from components.stack import reachability
 from local import gpu
 from local import platform as embedded_platform
+from local.downloads.obtain import may_download
 from local.instance import PROJECT, Instance, cache_root
 from local.preview import chosen_backend
 from local.serving import decide, full_cards
@@ -113,8 +114,10 @@ def _machine(*, embedded: bool) -> Iterator[Line]:
         built = (cache_root() / "tools/bin").is_dir()
         oldest = ".".join(map(str, OLDEST_GO))
         fix = f"install Go {oldest} or newer: https://go.dev/doc/install"
-        state: Any = "ok" if fits else "note" if built else "missing"
-        yield Line("go", state, version or "not on PATH", "" if fits else fix)
+        downloads = not fits and not built and may_download()
+        state: Any = "ok" if fits else "note" if built or downloads else "missing"
+        without = "; needed only for what has no release" if downloads else ""
+        yield Line("go", state, f"{version or 'not on PATH'}{without}", "" if fits else fix)
         yield _room("memory", psutil.virtual_memory().available / GIB, EMBEDDED_MEMORY)
         yield _room("disk", shutil.disk_usage(PROJECT).free / GIB, 5 if built else EMBEDDED_DISK)
 

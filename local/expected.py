@@ -23,35 +23,47 @@ BUILD = {
 }
 #: Of any other program.
 OTHER = 30
+#: Seconds that a download is assumed to last, of 60 MB at 10 MB/s; not measured.
+DOWNLOAD = 6
 #: Seconds: to install the model server, to start the platform, to deploy, and to deploy where all is there.
 SERVER, PLATFORM, DEPLOYMENT, NOTHING = 52, 18, 30, 8
 #: Processors that the times of building are of. More share the work, up to eight.
 MEASURED_ON, MOST = 2, 8
 
 
-def seconds(missing: Collection[str], *, server: bool, running: bool, processors: int | None = None) -> float:
+def seconds(
+    missing: Collection[str],
+    *,
+    server: bool,
+    running: bool,
+    processors: int | None = None,
+    downloads: Collection[str] = (),
+) -> float:
     """Return how long it will take.
 
     Args:
-        missing: programs that are to be built.
+        missing: programs that are not there yet.
         server: whether the model server is installed.
         running: whether the platform runs.
         processors: of this machine, where not its own number.
+        downloads: those of `missing` that are downloaded; the others are built.
     """
     count = min(processors or os.cpu_count() or 1, MOST)
-    building = sum(BUILD.get(name, OTHER) for name in missing) * MEASURED_ON / count
+    built = [name for name in missing if name not in downloads]
+    building = sum(BUILD.get(name, OTHER) for name in built) * MEASURED_ON / count + DOWNLOAD * len(downloads)
     installing = 0 if server else SERVER
     if running and not building and not installing:
         return NOTHING
     return building + installing + (0 if running else PLATFORM) + DEPLOYMENT
 
 
-def told(missing: Collection[str], *, running: bool) -> str:
+def told(missing: Collection[str], *, running: bool, downloads: Collection[str] = ()) -> str:
     """Return a line for people; as `seconds`."""
     folder = cache_root() / "servers"
     server = folder.is_dir() and any(folder.iterdir())
-    whole = seconds(missing, server=server, running=running)
+    whole = seconds(missing, server=server, running=running, downloads=downloads)
     about = f"about {whole / 60:.0f} minutes" if whole >= 90 else f"about {max(5, round(whole / 5) * 5)} s"
-    count = len(missing)
-    first = f": {count} program{'s' * (count != 1)} to build first, once" if count else ""
+    work = ((len(downloads), "download"), (len(missing) - len(downloads), "build"))
+    parts = [f"{count} program{'s' * (count != 1)} to {verb}" for count, verb in work if count]
+    first = f": {' and '.join(parts)} first, once" if parts else ""
     return f"this takes {about} here{first}"

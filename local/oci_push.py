@@ -10,8 +10,8 @@ import httpx
 from modelcar.registry_http import has_blob, upload_place
 
 
-def push_layout(layout: Path, registry: str, repository: str) -> str:
-    """Push the one image of an OCI layout over plain HTTP and return its digest.
+def push_layout(layout: Path, registry: str, repository: str, tag: str | None = None) -> str:
+    """Push the one image of an OCI layout over plain HTTP and return its digest; tag: a name for it.
 
     Raises:
         httpx.HTTPError: the registry refused a request or cannot be reached.
@@ -29,8 +29,9 @@ def push_layout(layout: Path, registry: str, repository: str) -> str:
             place = upload_place(client, base, digest)
             client.put(place, content=_blob(layout, digest), headers=headers).raise_for_status()
         headers = {"Content-Type": manifest["mediaType"]}
-        target = httpx.URL(f"{base}/manifests/{manifest_digest}")
-        client.put(target, content=manifest_bytes, headers=headers).raise_for_status()
+        for name in filter(None, (manifest_digest, tag)):
+            target = httpx.URL(f"{base}/manifests/{name}")
+            client.put(target, content=manifest_bytes, headers=headers).raise_for_status()
     return manifest_digest
 
 

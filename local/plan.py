@@ -90,7 +90,7 @@ def write_plan(instance: Instance, tools: Toolbox, sandbox_image: str, gpus: Gpu
             _api_server(instance, tools),
             _controller_manager(instance, tools),
             _scheduler(instance, tools),
-            _kserve(instance, tools),
+            *([_kserve(instance, tools)] if tools.runs_kserve else []),
             _containerd(instance, tools, sandbox_image),
             _kubelet(instance, tools),
             *([_device_plugin(instance, tools, gpus)] if gpus else []),

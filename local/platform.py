@@ -65,8 +65,8 @@ def up(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | None
     phases: list[tuple[str, Callable[[], None]]] = [
         ("registry", lambda: _push_tool_image(instance)),
         ("buildkitd", lambda: _register_builder(instance, tools)),
-        ("kube-apiserver", lambda: _install_kserve(instance, tools)),
-        ("kserve", lambda: _install_webhooks(instance, tools)),
+        ("kube-apiserver", lambda: _install_definitions(instance, tools)),
+        *([("kserve", lambda: _install_webhooks(instance, tools))] if tools.runs_kserve else []),
         ("kubelet", lambda: _wait_for_node(instance, tools)),
     ]
     if gpus:
@@ -371,12 +371,15 @@ def _apply(instance: Instance, tools: Toolbox, documents: list[dict[str, Any]]) 
     kubectl(instance, tools, *APPLY, "-f", "-", documents=documents, patience=CRASH_SECONDS)
 
 
-def _install_kserve(instance: Instance, tools: Toolbox) -> None:
+def _install_definitions(instance: Instance, tools: Toolbox) -> None:
     if (instance.state / CRDS_READY).exists():
         return
-    files = [argument for path in kserve.crd_files(tools.kserve) for argument in ("-f", str(path))]
-    kubectl(instance, tools, *APPLY, *files, patience=CRASH_SECONDS)
-    _apply(instance, tools, [*kserve.definitions(tools.kserve), *netfilter.definitions()])
+    documents = list(netfilter.definitions())
+    if tools.runs_kserve:
+        files = [argument for path in kserve.crd_files(tools.kserve) for argument in ("-f", str(path))]
+        kubectl(instance, tools, *APPLY, *files, patience=CRASH_SECONDS)
+        documents += kserve.definitions(tools.kserve)
+    _apply(instance, tools, documents)
     await_definitions(instance, tools)
     (instance.state / CRDS_READY).touch()
 

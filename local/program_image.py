@@ -31,16 +31,24 @@ def push_program(program: Path, registry: str, name: str, architecture: str) -> 
 
 
 def push_files(
-    files: Mapping[str, Path | str], registry: str, name: str, architecture: str, config: Mapping[str, Any]
+    files: Mapping[str, Path | str],
+    registry: str,
+    name: str,
+    architecture: str,
+    config: Mapping[str, Any],
+    repository: str | None = None,
+    tag: str | None = None,
 ) -> str:
     """Push an image of one layer; return its reference by digest.
 
     Args:
         files: by their places: a file's path here, or what a link says.
         registry: HOST:PORT.
-        name: of the image, below `modelcar/`.
+        name: of the image, below `modelcar/` where no repository is said.
         architecture: as OCI calls it.
         config: how it is run, as OCI's image configuration has it.
+        repository: where it goes instead.
+        tag: that it gets too.
 
     Raises:
         httpx.HTTPError: the registry refused it, or cannot be reached.
@@ -49,12 +57,12 @@ def push_files(
     digest = sha256_digest(content)
     layer = ImageLayer(digest, len(content), digest, LAYER_TYPES["none"], f"modelcar: {name}")
     image = make_image([layer], architecture, {"User": NOBODY, **config})
-    repository = f"modelcar/{name}"
+    repository = repository or f"modelcar/{name}"
     with tempfile.TemporaryDirectory(prefix="modelcar-image-") as folder:
         with open_store(Path(folder) / "layout") as store:
             store.add(digest, content)
             layout = store.publish(image)
-        return f"{registry}/{repository}@{push_layout(layout.path, registry, repository)}"
+        return f"{registry}/{repository}@{push_layout(layout.path, registry, repository, tag)}"
 
 
 def _layer(files: Mapping[str, Path | str]) -> bytes:

@@ -1,4 +1,4 @@
-"""How a program is built out of its pinned Go module, once for each state of its pins."""
+"""How a program comes to its place: out of its maker's release, or built from its pinned Go module; once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from local import kubernetes_provider
+from local.downloads import go_module, obtain, web
+from local.downloads.choice import Mode, mode
+from local.downloads.web import DownloadError
 from local.instance import PROJECT, cache_root
 from local.plugins import KUBERNETES_PLUGIN
 from local.tool_list import TOOLS, Plugin, Progress, Tool, tools_folder
@@ -26,38 +31,61 @@ BUILD_DISK_BYTES = 10 * 2**30
 
 
 def find_or_build(tool: Tool, progress: Progress) -> Path:
-    """Return a program on PATH, else build it.
+    """Return a program on PATH, else download or build it.
 
     Raises:
-        InputError: Go is missing, the disk is too full or the build failed.
+        InputError: as `provide`.
     """
     on_path = (found for name in tool.on_path if (found := which(name)))
-    return next(on_path, None) or build(tool, progress)
+    return next(on_path, None) or provide(tool, progress)
 
 
-def is_built(tool: Tool) -> bool:
-    """Tell whether a program is there, of the pins of today."""
-    stamp = tools_folder() / "stamps" / tool.name
-    return tool.target.exists() and stamp.exists() and stamp.read_text() == fingerprint(tool)
+def stamp_of(tool: Tool) -> Path:
+    """Return the file that says what a program was made from: a fingerprint of pins, or a download."""
+    return tools_folder() / "stamps" / tool.name
 
 
-def build(tool: Tool, progress: Progress) -> Path:
-    """Build a program, unless it was built of the same pins before.
+def read_stamp(tool: Tool) -> str:
+    """Return a program's stamp, nothing where the program or its stamp is not there."""
+    stamp = stamp_of(tool)
+    return stamp.read_text() if tool.target.exists() and stamp.exists() else ""
+
+
+def is_ready(tool: Tool) -> bool:
+    """Tell whether a program is there, of today's pins or of today's release, as MODELCAR_TOOLS wants it.
 
     Raises:
-        InputError: Go is missing, the disk is too full or the build failed.
+        InputError: MODELCAR_TOOLS has no value that it can have.
     """
-    target = tool.target
-    stamp = tools_folder() / "stamps" / tool.name
-    wanted = fingerprint(tool)
-    if is_built(tool):
-        return target
+    stamp, chosen = read_stamp(tool), mode()
+    built, downloaded = stamp == fingerprint(tool), obtain.is_current(tool, stamp)
+    if chosen is Mode.SOURCE:
+        return built
+    return downloaded or (built and (chosen is Mode.AUTO or not obtain.has_release(tool)))
+
+
+def provide(tool: Tool, progress: Progress) -> Path:
+    """Return a program, whatever is on PATH: the one that is there, else its maker's release, else a build.
+
+    Raises:
+        InputError: a download has a wrong checksum; Go is missing, the disk is too full or the build failed;
+            or nothing may be built (MODELCAR_TOOLS=release).
+    """
+    if is_ready(tool) or obtain.attempt(tool, stamp_of(tool), progress):
+        return tool.target
+    return _build(tool, progress)
+
+
+def _build(tool: Tool, progress: Progress) -> Path:
+    """Build a program from its pinned Go module."""
+    target, stamp, wanted = tool.target, stamp_of(tool), fingerprint(tool)
     require_go(tool)
     _require_disk()
     progress(f"building {tool.name} {tool.version} from its Go module …")
     started = time.monotonic()
     target.parent.mkdir(parents=True, exist_ok=True)
     stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.unlink(missing_ok=True)  # it is of what is replaced
     # Without DWARF, which the linker would leave out: a fifth less to compute.
     command = ["go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-gcflags=all=-dwarf=false"]
     command += ["-ldflags", f"-s -w {tool.ldflags}".strip(), "-o", str(target)]
@@ -164,28 +192,40 @@ def kserve_folder(progress: Progress, version: str) -> Path:
     missing = [part for part in KSERVE_PARTS if not (target / part).exists()]
     if not missing:
         return target
-    module = _kserve_module(version)
-    target.mkdir(parents=True, exist_ok=True)
-    for part in missing:
-        # Of this process alone, so that two runs cannot disturb each other.
-        staging = target.with_name(f"{target.name}.{part}.{os.getpid()}.part")
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.copytree(module / part, staging, copy_function=shutil.copyfile)
-        try:
-            staging.rename(target / part)
-        except OSError:
+    with _kserve_module(version, progress) as module:
+        target.mkdir(parents=True, exist_ok=True)
+        for part in missing:
+            # Of this process alone, so that two runs cannot disturb each other.
+            staging = target.with_name(f"{target.name}.{part}.{os.getpid()}.part")
             shutil.rmtree(staging, ignore_errors=True)
-            if not (target / part).exists():
-                raise
+            shutil.copytree(module / part, staging, copy_function=shutil.copyfile)
+            try:
+                staging.rename(target / part)
+            except OSError:
+                shutil.rmtree(staging, ignore_errors=True)
+                if not (target / part).exists():
+                    raise
     progress(f"KServe {version} {' and '.join(missing)} ready")
     return target
 
 
-def _kserve_module(version: str) -> Path:
-    """Download KServe's Go module, unless it is in the module cache, and return its folder."""
+@contextmanager
+def _kserve_module(version: str, progress: Progress) -> Iterator[Path]:
+    """Give a folder with KServe's Go module, by Go or, where that is not here, straight from the proxy."""
     tool = next(tool for tool in TOOLS if tool.module.startswith("kserve") and tool.version == version)
-    require_go(tool)
-    return Path(download_module(tool.module, f"github.com/kserve/kserve@v{version}")["Dir"])
+    name, found = "github.com/kserve/kserve", None
+    tools_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".kserve-", dir=tools_folder()) as scratch:
+        if not shutil.which("go") and obtain.may_download():
+            pins = _module_folder(tool.module) / "go.sum"
+            try:
+                found = go_module.fetch(name, f"v{version}", pins, KSERVE_PARTS, Path(scratch), web.WEB)
+            except DownloadError as error:
+                progress(f"KServe {version}: its manifests cannot be downloaded without Go ({error})")
+        if found is None:
+            require_go(tool)
+            found = Path(download_module(tool.module, f"{name}@v{version}")["Dir"])
+        yield found
 
 
 def download_module(pins: str, module: str) -> dict[str, Any]:

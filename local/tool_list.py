@@ -32,6 +32,13 @@ KNATIVE = ("activator", "autoscaler", "controller", "webhook", "queue")
 #: An older KServe, which the smoke test is tried against.
 OLDER_KSERVE_VERSION = "0.16.0"
 OLDER_KSERVE = "kserve-manager-older"
+#: A newer one, which a stack that installs KServe is upgraded to.
+NEWER_KSERVE_VERSION = "0.20.0"
+NEWER_KSERVE = "kserve-manager-newer"
+#: What KServe's chart needs beside it.
+CERT_MANAGER_VERSION = "1.21.2"
+CERT_MANAGER = "cert-manager"
+KUBE_RBAC_PROXY_VERSION = "0.18.0"
 
 #: Lets the kubelet advertise this machine's GPUs.
 DEVICE_PLUGIN = "modelcar-device-plugin"
@@ -136,6 +143,7 @@ TOOLS = (
     Tool(DEVICE_PLUGIN, KUBERNETES_VERSION, "kubernetes", "./device-plugin"),
     Tool("kserve-manager", KSERVE_VERSION, "kserve", "github.com/kserve/kserve/cmd/manager"),
     Tool(OLDER_KSERVE, OLDER_KSERVE_VERSION, "kserve-0.16", "github.com/kserve/kserve/cmd/manager"),
+    Tool(NEWER_KSERVE, NEWER_KSERVE_VERSION, "kserve-0.20", "github.com/kserve/kserve/cmd/manager"),
     Tool(
         "kube-router",
         KUBE_ROUTER_VERSION,
@@ -213,6 +221,20 @@ TOOLS = (
         Tool(f"knative-{name}", KNATIVE_VERSION, "knative", f"knative.dev/serving/cmd/{name}")
         for name in KNATIVE
     ),
+    # Of KServe's own charts, where a test installs them.
+    Tool(
+        CERT_MANAGER,
+        CERT_MANAGER_VERSION,
+        "cert-manager",
+        "./cert-manager",
+        f"-X github.com/cert-manager/cert-manager/pkg/util.AppVersion=v{CERT_MANAGER_VERSION}",
+    ),
+    Tool(
+        "kube-rbac-proxy",
+        KUBE_RBAC_PROXY_VERSION,
+        "kube-rbac-proxy",
+        "github.com/brancz/kube-rbac-proxy/cmd/kube-rbac-proxy",
+    ),
     Tool("argocd", ARGOCD_VERSION, "argocd", "github.com/argoproj/argo-cd/v3/cmd", _ARGOCD_FLAGS),
 )
 
@@ -229,6 +251,9 @@ ON_REQUEST = (
     "pulumi-language-yaml",
     "pulumi-sdks",
     OLDER_KSERVE,
+    NEWER_KSERVE,
+    CERT_MANAGER,
+    "kube-rbac-proxy",
     DEVICE_PLUGIN,
     "ctr",
     "kube-proxy",

@@ -1,9 +1,10 @@
-"""The programs that the local stack runs: found on PATH, or built once from registry packages.
+"""The programs that the local stack runs: found on PATH, downloaded from their makers, or built from source.
 
 A program of the user's own is preferred where its version does not matter to what is tested (the
 Pulumi CLI, its plugins, buildx, Debian's parts). Kubernetes and KServe are always the pinned ones.
 
-`python -m local.tools NAME` finds or builds one program and prints its path.
+Downloads and builds are kept. `python -m local.tools NAME` finds one program, or downloads or builds it, and
+prints its path.
 """
 
 from __future__ import annotations
@@ -17,12 +18,24 @@ from pathlib import Path
 from typing import Any
 
 from local.debian import debian_parts
+from local.downloads import obtain
 from local.instance import KSERVE_VERSION
 from local.netfilter import netfilter
 from local.plugins import find_plugins, plugin_folder
-from local.tool_build import build, find_or_build, fingerprint, is_built, kserve_folder, which
+from local.tool_build import (
+    find_or_build,
+    fingerprint,
+    is_ready,
+    kserve_folder,
+    provide,
+    read_stamp,
+    stamp_of,
+    which,
+)
 from local.tool_list import (
     CLIENT_TOOLS,
+    NEWER_KSERVE,
+    NEWER_KSERVE_VERSION,
     OLDER_KSERVE,
     OLDER_KSERVE_VERSION,
     ON_REQUEST,
@@ -44,6 +57,7 @@ class Toolbox:
         addresses that it listens on and passes on to; empty: clients reach the registry itself.
     built_plugins: Pulumi's own plugins that were built here, because the official ones cannot be had.
     downloads_plugins: whether Pulumi could download a plugin that a stack needs and that is not here.
+    runs_kserve: whether the platform has a KServe of its own; False where a stack installs one by its charts.
     """
 
     programs: dict[str, Path]
@@ -55,6 +69,7 @@ class Toolbox:
     registry_front: tuple[str, ...] = ()
     built_plugins: tuple[str, ...] = ()
     downloads_plugins: bool = True
+    runs_kserve: bool = True
 
     def __getitem__(self, name: str) -> str:
         """Return the path of a program."""
@@ -68,7 +83,7 @@ def collect(
     extra: tuple[str, ...] = (),
     plugins: tuple[str, ...] = ("kubernetes",),
 ) -> Toolbox:
-    """Find or build every program, with a line of progress for each that took time.
+    """Find, download or build every program, with a line of progress for each that took time.
 
     Args:
         progress: takes the lines.
@@ -77,7 +92,8 @@ def collect(
         plugins: names out of PLUGINS, which the stack needs; docker-build always is there.
 
     Raises:
-        InputError: parts are missing and cannot be installed, Go is missing, or the disk is too full.
+        InputError: parts are missing and cannot be installed, a download is not what its maker published, Go
+            is missing, or the disk is too full.
     """
     if embedded:
         _require_linux_root()
@@ -88,7 +104,7 @@ def collect(
     found = find_plugins(built["pulumi"], which, plugins)
     missing = set(found.missing)
     own = {
-        tool.name: build(tool, progress)
+        tool.name: provide(tool, progress)
         for tool in TOOLS
         if isinstance(tool, Plugin) and tool.name in missing
     }
@@ -110,10 +126,14 @@ def collect(
     )
 
 
-def with_older_kserve(tools: Toolbox, progress: Progress) -> Toolbox:
-    """Return the same tools, with the older KServe, which they were collected with (OLDER_KSERVE)."""
-    programs = {**tools.programs, "kserve-manager": tools.programs[OLDER_KSERVE]}
-    return replace(tools, programs=programs, kserve=kserve_folder(progress, OLDER_KSERVE_VERSION))
+#: KServe's controllers of other versions than the platform's own, by their names in ON_REQUEST.
+KSERVES = {OLDER_KSERVE: OLDER_KSERVE_VERSION, NEWER_KSERVE: NEWER_KSERVE_VERSION}
+
+
+def with_kserve(tools: Toolbox, name: str, progress: Progress) -> Toolbox:
+    """Return the same tools with another KServe, which they were collected with. name: one of KSERVES."""
+    programs = {**tools.programs, "kserve-manager": tools.programs[name]}
+    return replace(tools, programs=programs, kserve=kserve_folder(progress, KSERVES[name]))
 
 
 def _is_wanted(name: str, *, embedded: bool, extra: tuple[str, ...]) -> bool:
@@ -128,10 +148,10 @@ def signing_tools(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def find_tool(name: str, progress: Progress) -> Path:
-    """Find or build one program of TOOLS.
+    """Find, download or build one program of TOOLS.
 
     Raises:
-        InputError: there is none of this name, Go is missing, the disk is too full or the build failed.
+        InputError: there is none of this name; or as `tool_build.provide`.
     """
     for tool in TOOLS:
         if tool.name == name:
@@ -145,28 +165,28 @@ def find_tool(name: str, progress: Progress) -> Path:
 
 
 def build_all(progress: Progress, extra: tuple[str, ...] = ()) -> dict[str, Path]:
-    """Build what the embedded platform runs, whatever is on PATH, for a machine that has none of it.
+    """Download or build what the embedded platform runs, whatever is on PATH, for a machine that has none.
 
     Args:
         progress: takes a line for each that took time.
         extra: names out of ON_REQUEST, to be built too.
 
     Raises:
-        InputError: Go is missing, the disk is too full or a build failed.
+        InputError: as `tool_build.provide`.
     """
     wanted = [tool for tool in TOOLS if _is_wanted(tool.name, embedded=True, extra=extra)]
-    return {tool.name: build(tool, progress) for tool in wanted}
+    return {tool.name: provide(tool, progress) for tool in wanted}
 
 
 def unbuilt(*, embedded: bool = True, extra: tuple[str, ...] = ()) -> list[str]:
-    """Return the names of programs that `collect` would build; it looks for Pulumi's plugins by itself."""
+    """Return the names of programs that `collect` would download or build, but for Pulumi's own plugins."""
     return [
         tool.name
         for tool in TOOLS
         if _is_wanted(tool.name, embedded=embedded, extra=extra)
         and not isinstance(tool, Plugin)
         and not any(which(name) for name in tool.on_path)
-        and not is_built(tool)
+        and not is_ready(tool)
     ]
 
 
@@ -177,11 +197,38 @@ def fingerprints(extra: tuple[str, ...] = ()) -> dict[str, str]:
 
 
 def mark_as_built(built: Mapping[str, str]) -> None:
-    """Let programs that came from elsewhere count as built: they are of these fingerprints."""
-    folder = tools_folder() / "stamps"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, wanted in built.items():
-        (folder / name).write_text(wanted)
+    """Let programs that came from elsewhere count as built: they are of these fingerprints.
+
+    One that came with the stamp of its download keeps it.
+    """
+    for tool in TOOLS:
+        if tool.name in built and not obtain.belongs(read_stamp(tool), tool.target):
+            stamp_of(tool).parent.mkdir(parents=True, exist_ok=True)
+            stamp_of(tool).write_text(built[tool.name])
+
+
+def downloads(programs: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the stamps of those programs that were downloaded, by name."""
+    ours = [tool for tool in TOOLS if programs.get(tool.name) == tool.target]
+    return {tool.name: stamp_of(tool) for tool in ours if obtain.read_stamp(read_stamp(tool))}
+
+
+def sources(programs: Mapping[str, Path]) -> list[str]:
+    """Return a line for each tool among these programs: its name, its version and where it came from."""
+    lines = []
+    for tool in TOOLS:
+        path = programs.get(tool.name)
+        if path is None:
+            continue
+        origin = obtain.read_stamp(read_stamp(tool))
+        if path != tool.target:
+            version, source = "-", f"PATH: {path}"
+        elif origin:
+            version, source = tool.version, f"{origin.host}, sha256:{origin.sha256[:12]}… ({origin.known})"
+        else:
+            version, source = tool.version, "its source (Go)"
+        lines.append(f"{tool.name:<30}{version:<10}{source}")
+    return lines
 
 
 def kserve_manifests(progress: Progress) -> Path:
@@ -215,7 +262,7 @@ def _require_linux_root() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Find or build one program; print its path, and what it took on standard error."""
+    """Find one program, or download or build it; print its path, and what it took on standard error."""
     parser = argparse.ArgumentParser(prog="python -m local.tools", description=main.__doc__)
     parser.add_argument("name", help=", ".join(sorted(tool.name for tool in TOOLS)))
     try:

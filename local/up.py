@@ -18,6 +18,8 @@ import psutil
 import yaml
 
 from local import ask, expected, kubernetes_provider, own_cluster, platform, servers, stack
+from local.downloads.catalogue import ARCHITECTURES
+from local.downloads.obtain import downloadable
 from local.gpu import Gpus
 from local.instance import PROJECT, Instance, cache_root
 from local.oci_push import digest_of
@@ -33,9 +35,6 @@ from modelcar.lock import lock_path
 from modelcar.lock_reader import read_lock
 from modelcar.locking import layout_path
 from modelcar.oci_layout import require_space
-
-#: What the kernel calls a processor, and what OCI does.
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def architecture() -> str:
@@ -100,7 +99,9 @@ def prepare(instance: Instance, phases: Phases) -> tuple[Toolbox, bool]:
     settings = stack_settings()
     own = own_cluster.is_chosen(settings)
     if not own:
-        say(expected.told(unbuilt(), running=platform.supervisor(instance) is not None))
+        missing = unbuilt()
+        running = platform.supervisor(instance) is not None
+        say(expected.told(missing, running=running, downloads=downloadable(missing)))
     with phases.time("tools"):
         gpus = None if own else choose_gpus(instance, settings)
         plugin = (DEVICE_PLUGIN,) if gpus else ()

@@ -10,24 +10,24 @@ from urllib.parse import urlsplit
 
 from components.config.kserve import KServeSettings
 from components.config.problems import NAMESPACE
-from components.kserve.kserve_platform import CERT_MANAGER_CHARTS
 from components.stack.reachability import refusal
 from modelcar.errors import Problem
 
 _FIX = (
-    "open the way to it (HTTPS_PROXY counts); for KServe's own charts name a copy of them "
-    f"({NAMESPACE}:kserve.chartRepository: an oci:// place, or a folder); or install cert-manager and KServe "
-    f"yourself, and leave {NAMESPACE}:kserve.install out"
+    "open the way to it (HTTPS_PROXY counts); or name a copy of the charts "
+    f"({NAMESPACE}:kserve.chartRepository and kserve.certManagerRepository: an oci:// place, or a folder); "
+    f"or install cert-manager and KServe yourself, and leave {NAMESPACE}:kserve.install out"
 )
 
 
 def unreachable(settings: KServeSettings) -> list[Problem]:
     """Return the places of charts that do not accept a connection from here."""
     found = []
-    for key, place in (
-        ("kserve.install", CERT_MANAGER_CHARTS),
-        ("kserve.chartRepository", settings.chart_repository),
-    ):
+    places = {}
+    if settings.install_cert_manager:
+        places["kserve.certManagerRepository"] = settings.cert_manager_repository
+    places["kserve.chartRepository"] = settings.chart_repository
+    for key, place in places.items():
         url = urlsplit(place)
         if not url.hostname:
             continue  # a folder

@@ -15,7 +15,7 @@ from typing import Any
 from local.audit.findings import Finding
 from local.instance import cache_root
 from local.tool_build import download_module
-from local.tool_list import OLDER_KSERVE, TOOLS, Progress
+from local.tool_list import CERT_MANAGER, NEWER_KSERVE, OLDER_KSERVE, TOOLS, Progress
 from local.tools import find_tool
 from modelcar.errors import refuse
 
@@ -24,7 +24,19 @@ SOURCE = "golang.org/x/vulndb"
 NAME = "govulncheck"
 #: Programs that tests alone run, or that draw and check what is committed: no stack relies on them.
 TEST_ONLY = frozenset(
-    {"actionlint", "buildctl", "d2", "kaniko", "kyverno", "pulumi-language-yaml", "pulumi-sdks", OLDER_KSERVE}
+    {
+        "actionlint",
+        "buildctl",
+        "d2",
+        "kaniko",
+        "kube-rbac-proxy",
+        "kyverno",
+        "pulumi-language-yaml",
+        "pulumi-sdks",
+        OLDER_KSERVE,
+        NEWER_KSERVE,
+        CERT_MANAGER,
+    }
 )
 #: What govulncheck calls Go's own library.
 LIBRARY = "stdlib"

@@ -9,15 +9,15 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from local import debian, netfilter, tool_list, tools
 from local.bundle import libraries
 from local.bundle.archives import Entry, entries
 from local.bundle.packages import Pinned
+from local.downloads.catalogue import ARCHITECTURES
 from local.tool_list import Progress
-from local.up import ARCHITECTURES
 from modelcar.base import pinned_program, read_base
 from modelcar.errors import refuse
 
@@ -34,7 +34,7 @@ def programs(staging: Path, progress: Progress, extra: tuple[str, ...] = ()) -> 
         extra: names out of tools.ON_REQUEST.
 
     Raises:
-        InputError: a tool cannot be built, or a package cannot be had.
+        InputError: a tool cannot be downloaded or built, or a package cannot be had.
     """
     built = tools.build_all(progress, extra)
     kserve = tools.kserve_manifests(progress)
@@ -55,17 +55,27 @@ def programs(staging: Path, progress: Progress, extra: tuple[str, ...] = ()) -> 
     libraries.bring(pairs, root, patchelf)
     filters = _netfilter(staging / "netfilter" / "debian", staging.parent / "netfilter")
     found = [
-        *(
-            Entry(str(path.relative_to(tool_list.tools_folder())), path, executable=True)
-            for path in built.values()
-        ),
+        *tool_entries(built),
         *entries(kserve, f"{kserve.name}/"),
         *entries(staging / "debian", "debian/"),
         *entries(filters, "netfilter/debian/"),
     ]
     elf = [path for folder in (root, filters) for path in folder.rglob("*") if path.is_file()]
+    elf += [built[name] for name in tools.downloads(built)]  # a maker's build may be linked to glibc
     major, minor = libraries.oldest_glibc(elf)
     return found, f"{major}.{minor}"
+
+
+def tool_entries(built: Mapping[str, Path]) -> list[Entry]:
+    """Return programs as they lie in the cache, and the stamps of those that were downloaded.
+
+    Args:
+        built: the programs by name.
+    """
+    stamps = tools.downloads(built)
+    pairs = [*((path, True) for path in built.values()), *((path, False) for path in stamps.values())]
+    root = tool_list.tools_folder()
+    return [Entry(str(path.relative_to(root)), path, executable=runs) for path, runs in pairs]
 
 
 def _netfilter(target: Path, packages: Path) -> Path:

@@ -23,18 +23,20 @@ def test_each_place_is_told_by_its_setting(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(charts, "refusal", closed)
     certificates, own = charts.unreachable(settings)
     assert asked == [("charts.jetstack.io", 443), ("mirror.example", 8443)]
-    assert certificates.key == "modelcar:kserve.install"
+    assert certificates.key == "modelcar:kserve.certManagerRepository"
     assert own.key == "modelcar:kserve.chartRepository"
     assert (
         own.value == "oci://mirror.example:8443/charts: mirror.example cannot be reached (no route to host)"
     )
-    assert "name a copy of them" in own.fix
+    assert "name a copy of the charts" in own.fix
 
 
 def test_a_folder_of_charts_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = KServeSettings.model_validate({"chartRepository": "/srv/charts"})
     monkeypatch.setattr(charts, "refusal", lambda *_: "closed")
-    assert [found.key for found in charts.unreachable(settings)] == ["modelcar:kserve.install"]
+    assert [found.key for found in charts.unreachable(settings)] == ["modelcar:kserve.certManagerRepository"]
+    without = settings.model_copy(update={"install_cert_manager": False})
+    assert charts.unreachable(without) == []
 
 
 def test_a_preview_goes_on_and_says_so_and_up_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

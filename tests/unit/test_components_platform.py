@@ -62,7 +62,32 @@ def test_kserve_comes_with_modelcar_on_and_after_what_it_needs(up: Engine) -> No
     }
     assert {found["cert-manager"].urn, found["kserve-crd"].urn} <= set(found["kserve"].dependencies)
     versions = {name: release.inputs["version"] for name, release in found.items()}
-    assert versions == {"cert-manager": "v1.17.0", "kserve-crd": "v0.19.0", "kserve": "v0.19.0"}
+    assert versions == {"cert-manager": "v1.21.2", "kserve-crd": "v0.19.0", "kserve": "v0.19.0"}
+
+
+def test_a_cluster_that_has_cert_manager_gets_no_second_one(up: Engine) -> None:
+    declare_kserve(up, install_cert_manager=False)
+    assert set(releases(up)) == {"kserve-crd", "kserve"}
+    spaces = [found.inputs["metadata"]["name"] for found in up.declared if found.type.endswith(":Namespace")]
+    assert spaces == ["kserve"]
+
+
+def test_a_cluster_without_a_way_out_has_copies_of_charts_and_images(up: Engine) -> None:
+    copies = {"chart_repository": "/charts", "cert_manager_repository": "oci://mirror.example/charts"}
+    declare_kserve(up, image_registry="mirror.example/copies", **copies)
+    found = releases(up)
+    charts = {name: release.inputs["chart"] for name, release in found.items()}
+    assert charts == {
+        "cert-manager": "oci://mirror.example/charts/cert-manager",
+        "kserve-crd": "/charts/kserve-crd",
+        "kserve": "/charts/kserve-resources",
+    }
+    assert "repositoryOpts" not in found["cert-manager"].inputs
+    images = json.dumps([release.inputs.get("values") for release in found.values()])
+    for name in ("kserve/kserve-controller", "brancz/kube-rbac-proxy:v0.18.0", "kserve/storage-initializer"):
+        assert f'"mirror.example/copies/{name}"' in images
+    for part in ("controller", "webhook", "cainjector", "acmesolver", "startupapicheck"):
+        assert f'"mirror.example/copies/jetstack/cert-manager-{part}"' in images
 
 
 @pytest.mark.parametrize(("mode", "closed"), [("Standard", True), ("Knative", False)])

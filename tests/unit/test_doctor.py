@@ -12,6 +12,7 @@ import yaml
 from components.cluster.access import ClusterError
 from local import doctor
 from local.doctor import Line, next_command, report
+from local.downloads import web
 from local.instance import PROJECT, load
 from tests.unit.test_components_settings import MINIMAL
 
@@ -35,6 +36,22 @@ def away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("components.stack.reachability.refusal", lambda *_: "no route")
     for name in ("PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("mode", "unreachable", "state"),
+    [("auto", "", "note"), ("auto", "no route", "missing"), ("source", "", "missing")],
+)
+def test_go_can_be_missing_where_tools_are_downloaded(
+    mode: str, unreachable: str, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELCAR_CACHE", str(tmp_path))
+    monkeypatch.setenv("MODELCAR_TOOLS", mode)
+    monkeypatch.setattr(web.WEB, "unreachable", lambda: unreachable)
+    line = next(line for line in doctor._machine(embedded=True) if line.part == "go")
+    assert line.state == state
+    assert ("needed only for what has no release" in line.found) == (state == "note")
+    assert "install Go" in line.fix
 
 
 def test_a_bare_machine_is_told_all_that_it_lacks_with_the_fix() -> None:

@@ -15,6 +15,14 @@ def test_a_first_run_takes_what_was_measured() -> None:
     assert 15 * 60 < seconds(BUILD, server=False, running=False, processors=2) < 21 * 60
 
 
+def test_a_first_run_with_downloads_takes_minutes_less() -> None:
+    built = seconds(BUILD, server=False, running=False, processors=2)
+    taken = seconds(BUILD, server=False, running=False, processors=2, downloads=tuple(BUILD))
+    assert 100 < taken < 240
+    part = seconds(BUILD, server=False, running=False, processors=2, downloads=("pulumi",))
+    assert part == built - BUILD["pulumi"] + expected.DOWNLOAD
+
+
 def test_more_processors_share_the_building_alone() -> None:
     two, eight, many = (seconds(BUILD, server=True, running=False, processors=n) for n in (2, 8, 64))
     assert eight - 48 == pytest.approx((two - 48) / 4)
@@ -51,6 +59,21 @@ def test_a_line_for_people(
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     told = expected.told(missing, running=running)
     assert line in told or line == told
+
+
+@pytest.mark.parametrize(
+    ("downloads", "line"),
+    [
+        (("pulumi", "buildx"), "this takes about 60 s here: 2 programs to download first, once"),
+        (("pulumi",), "1 program to download and 1 program to build first, once"),
+    ],
+)
+def test_a_line_for_people_says_what_is_downloaded(
+    downloads: tuple[str, ...], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expected, "cache_root", lambda: tmp_path)
+    (tmp_path / "servers" / "vllm").mkdir(parents=True)
+    assert line in expected.told(("pulumi", "buildx"), running=False, downloads=downloads)
 
 
 def test_every_time_is_of_a_program_that_there_is() -> None:
