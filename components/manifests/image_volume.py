@@ -34,7 +34,8 @@ def reference(storage_uri: pulumi.Input[str]) -> pulumi.Input[str]:
     """Return the image of a storage URI, `oci://IMAGE@sha256:…`."""
     if isinstance(storage_uri, str):
         return storage_uri.removeprefix("oci://")
-    return pulumi.Output.from_input(storage_uri).apply(lambda uri: str(uri).removeprefix("oci://"))
+    known: pulumi.Output[Any] = pulumi.Output.from_input(storage_uri)
+    return known.apply(lambda uri: str(uri).removeprefix("oci://"))
 
 
 def volumes(settings: ModelSpec, storage_uri: pulumi.Input[str]) -> list[dict[str, Any]]:
@@ -52,7 +53,7 @@ def mounts(settings: ModelSpec) -> list[dict[str, Any]]:
 
 
 def model_image(pod: Mapping[str, Any]) -> str | None:
-    """Return the image that a pod has its model from: the modelcar's, or the volume's; None where it has none."""
+    """Return the image that a pod has its model from: of its modelcar, or of its volume."""
     spec = pod["spec"]
     for box in [*(spec.get("initContainers") or []), *spec["containers"]]:
         if box["name"] == "modelcar":

@@ -68,7 +68,7 @@ def test_a_crd_that_has_no_conditions_yet_is_waited_for(
     monkeypatch.setattr(platform, "kubectl", kubectl)
     for name in ("kserve.crd_files", "kserve.definitions", "netfilter.definitions"):
         monkeypatch.setattr(f"local.platform.{name}", lambda *_: [])
-    platform._install_kserve(Instance("x", 0, tmp_path), mock.Mock())
+    platform._install_definitions(Instance("x", 0, tmp_path), mock.Mock())
     assert next(asked, None) is None, "it asked until both were served"
 
 
