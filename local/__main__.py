@@ -9,11 +9,10 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from local import (
-    addon_kinds,
     addons,
     doctor,
     own_cluster,
@@ -25,6 +24,7 @@ from local import (
     stack,
     up,
 )
+from local.arguments import parser
 from local.failed_command import in_words
 from local.instance import CAMPAIGN, COLD_START, Instance, load, state_root
 from local.tool_list import DEVICE_PLUGIN
@@ -272,16 +272,6 @@ def _cold_start(_: Instance, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _sizes(text: str) -> list[float]:
-    try:
-        sizes = [float(part) for part in text.split(",")]
-    except ValueError:
-        sizes = [0.0]
-    if not all(0.001 <= size <= 1000 for size in sizes):
-        raise argparse.ArgumentTypeError(f"{text!r}: give numbers of GB from 0.001 to 1000, as 0.5,1,2")
-    return sizes
-
-
 def _rehearse(instance: Instance, _: argparse.Namespace) -> int:
     up.prepare(instance, up.Phases())
     tools = collect(up.indented, plugins=("kubernetes", "gcp"))
@@ -295,27 +285,28 @@ def _pin(_: Instance, arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {
-    "up": (_up, "serve the model: tools, platform, image, service, one request"),
-    "tools": (_tools, "find, download or build everything that `up` and `make test` run"),
-    "platform": (_platform, "all of that but Pulumi's part"),
-    "down": (_down, "stop the platform; its data stay"),
-    "clean": (_clean, "stop it and remove its data and the stack's state"),
-    "status": (_status, "show each process"),
-    "env": (_env, 'print the variables for plain commands: eval "$(python -m local env)"'),
-    "pulumi": (_pulumi, "run a pulumi command with the right environment"),
-    "preview": (_preview, "show what `pulumi up` would do to a stack, with the policy pack"),
-    "deploy": (_deploy, "run `pulumi up` on a stack, with the policy pack"),
-    "drift": (_drift, "tell whether somebody changed a stack's resources past the program"),
-    "idle": (_idle, "let a stack keep no pod, so that its GPU nodes can go"),
-    "wake": (_wake, "let it serve again"),
-    "rollback": (_rollback, "serve the image that was served before"),
-    "coldstart": (_cold_start, "measure how long models of several sizes take to be served"),
-    "doctor": (_doctor, "look whether machine, credentials, registry and cluster are ready for a stack"),
-    "runbook": (_runbook, "walk through the runbook on this machine, with evidence for each step"),
-    "operate": (_operate, "run an operation of `python -m operations` on a stack"),
-    "rehearse": (_rehearse, "do what the workflows do to dev, on this machine"),
-    "pin": (_pin, "resolve an image's tag to its digest, for settings that take images by digest"),
+#: What each command runs.
+RUN: dict[str, Callable[[Instance, argparse.Namespace], int]] = {
+    "up": _up,
+    "tools": _tools,
+    "platform": _platform,
+    "down": _down,
+    "clean": _clean,
+    "status": _status,
+    "env": _env,
+    "pulumi": _pulumi,
+    "preview": _preview,
+    "deploy": _deploy,
+    "drift": _drift,
+    "idle": _idle,
+    "wake": _wake,
+    "rollback": _rollback,
+    "coldstart": _cold_start,
+    "doctor": _doctor,
+    "runbook": _runbook,
+    "operate": _operate,
+    "rehearse": _rehearse,
+    "pin": _pin,
 }
 
 
@@ -333,39 +324,9 @@ EXPECTED = (
 
 def main() -> int:
     """Run one command; return its exit status. What went wrong is said in words, without a traceback."""
-    parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
-    parser.add_argument("--name", default="local", help="which platform (its state folder)")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, (_, text) in COMMANDS.items():
-        command = commands.add_parser(name, help=text)
-        if name == "pulumi":
-            command.add_argument("arguments", nargs=argparse.REMAINDER)
-        if name == "operate":
-            command.add_argument("operation", help="smoke, validate or nodes")
-        if name in {"preview", "deploy", "drift", "operate", "idle", "wake", "rollback", "doctor"}:
-            command.add_argument("stack", help="local, dev or prod")
-            command.add_argument("arguments", nargs=argparse.REMAINDER, help="more for it")
-        if name == "coldstart":
-            command.add_argument("--sizes", type=_sizes, help="of made-up models, in GB, separated by commas")
-            command.add_argument("--reader-only", action="store_true", help="leave the model server out")
-            command.add_argument("--json", action="store_true", help="for programs")
-        if name == "platform":
-            command.add_argument(
-                "--with",
-                dest="addons",
-                metavar="NAMES",
-                help=f"others' programs: {', '.join(addon_kinds.ADDONS)}",
-            )
-            command.add_argument("--without", metavar="NAMES", help="remove these again")
-        if name == "runbook":
-            command.add_argument(
-                "--with", dest="addons", metavar="NAMES", help="steps with others' programs: keda, argocd"
-            )
-        if name == "pin":
-            command.add_argument("image", help="IMAGE:TAG")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     try:
-        return COMMANDS[arguments.command][0](load(arguments.name), arguments)
+        return RUN[arguments.command](load(arguments.name), arguments)
     except EXPECTED as error:
         print(f"error: {in_words(error)}", file=sys.stderr)
         return 1

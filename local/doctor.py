@@ -21,6 +21,7 @@ import httpx
 import psutil
 
 from components.cluster.kserve_config import CONFIG_MAP, configuration_problems, modelcar_enabled
+from components.config import deprecations
 from components.config.models import load_stack
 from components.config.problems import NAMESPACE
 from components.config.settings import PLATFORM_FILE, Settings
@@ -173,7 +174,11 @@ def _settings(name: str, config: dict[str, Any]) -> tuple[Stack | None, list[Lin
     except InputError as error:
         return None, [_wrong(problem, embedded=name == STACK) for problem in error.problems]
     names = ", ".join(settings.key for settings in stack.models)
-    return stack, [Line("settings", "ok", f"Pulumi.{name}.yaml: {names}")]
+    old = [
+        Line(f"settings: {place}", "note", f"deprecated, and goes in {entry.removed}", entry.instead)
+        for place, entry in deprecations.in_settings(texts)
+    ]
+    return stack, [Line("settings", "ok", f"Pulumi.{name}.yaml: {names}"), *old]
 
 
 def _wrong(problem: Problem, *, embedded: bool) -> Line:

@@ -34,6 +34,7 @@ from operations import kernels as compiled
 from operations import prune as pruning
 from operations import revisions as served_before
 from operations import validate as validation
+from operations.arguments import parser
 from operations.stack import outputs_of, settings_of, stack_of
 
 PROJECT = Path(__file__).absolute().parent.parent
@@ -44,12 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0; 1 where something is not as it should be, or a service went away; 2 for bad input; 130 when stopped.
     """
-    options = _parser().parse_args(arguments)
+    options = parser(PROJECT).parse_args(arguments)
     for stop in (signal.SIGINT, signal.SIGTERM):  # both: a job in the background may have SIGINT ignored
         signal.signal(stop, _stopped)
-    run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return run(options)
+        return RUN[options.command](options)
     except InputError as error:
         count = len(error.problems)
         print(f"{count} problem{'s' * (count != 1)} with the input:\n{error}", file=sys.stderr)
@@ -64,125 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _stopped(_: int, __: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m operations", description=__doc__)
-    parser.add_argument("--project", type=Path, default=PROJECT, help=argparse.SUPPRESS)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    smoke = commands.add_parser("smoke", help="find out which placements this cluster's KServe honours")
-    smoke.set_defaults(run=_smoke)
-    smoke.add_argument(
-        "--namespace", help="to work in, made and removed (default: the stack's modelcar:smokeNamespace)"
-    )
-    smoke.add_argument(
-        "--patience", type=float, default=smoke_test.PATIENCE, metavar="SECONDS", help="for a pod"
-    )
-
-    validate = commands.add_parser(
-        "validate", help="look whether the model is served, offline, and cannot reach a hub"
-    )
-    validate.set_defaults(run=_validate)
-    talk = commands.add_parser("chat", help="talk to the model, on a terminal or line by line")
-    talk.set_defaults(run=_chat)
-    talk.add_argument("--ask", metavar="TEXT", help="this one question, and no others")
-    talk.add_argument(
-        "--tokens", type=int, default=chatting.ANSWER, help="of an answer, at most (default: 256)"
-    )
-    nodes = commands.add_parser("nodes", help="tell which GPU nodes are there, and which pods keep them")
-    nodes.set_defaults(run=_nodes)
-    start = commands.add_parser("coldstart", help="tell how long the model's start took, phase by phase")
-    start.set_defaults(run=_cold_start)
-    revisions = commands.add_parser("revisions", help="list the images that the model was served with")
-    revisions.set_defaults(run=_revisions)
-    former = commands.add_parser("former", help="print the digest of the image to roll back to")
-    former.set_defaults(run=_former)
-    former.add_argument("--to", metavar="DIGEST", help="this one, if the registry has it")
-    old = commands.add_parser("prune", help="delete the images of models that the stack no longer has")
-    old.set_defaults(run=_prune)
-    old.add_argument("--delete", action="store_true", help="do it; otherwise only tell")
-    render = commands.add_parser("render", help="write the stack's objects as YAML, for Argo CD and Git")
-    render.set_defaults(run=_render)
-    render.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="in a Git checkout (default: modelcar:gitops.folder)"
-    )
-    render.add_argument(
-        "--check", action="store_true", help="write nothing, show the difference, exit 1 for one"
-    )
-    render.add_argument(
-        "--repository", metavar="URL", help="of the Git repository; writes the Application too"
-    )
-    render.add_argument("--path", metavar="PATH", help="of the folder in it (default: found out)")
-    render.add_argument("--revision", help="that Argo CD follows (default: main)")
-    admit = commands.add_parser(
-        "admission", help="print a Kyverno policy by which no unsigned modelcar of the stack starts"
-    )
-    admit.set_defaults(run=_admission)
-    admit.add_argument(
-        "--builtin",
-        action="store_true",
-        help="print a ValidatingAdmissionPolicy: pinned images from the stack's own places, in its namespace",
-    )
-    admit.add_argument(
-        admission_builtin.OPTION,
-        action="append",
-        default=[],
-        metavar="REPOSITORY",
-        help="with --builtin: HOST/PATH whose images may run in the namespace too; may be repeated",
-    )
-    admit.add_argument(
-        "--secret",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="pull secret in Kyverno's namespace that it reads the registry with; may be repeated",
-    )
-    admit.add_argument(
-        "--provider",
-        action="append",
-        default=[],
-        choices=["default", *admission.PROVIDERS],
-        help="who gives Kyverno credentials (default: by the registry's host)",
-    )
-    watch = commands.add_parser(
-        "monitoring", help="print what collects vLLM's metrics, and alert rules; or a dashboard"
-    )
-    watch.set_defaults(run=_monitoring)
-    watch.add_argument("--google", action="store_true", help="for Google Cloud's managed Prometheus")
-    watch.add_argument("--dashboard", action="store_true", help="a dashboard for Grafana, as JSON")
-    kernels = commands.add_parser("kernels", help="let what vLLM compiled travel with the model's image")
-    kernels.set_defaults(run=_kernels)
-    kernels.add_argument(
-        "action", choices=("save", "add", "list", "remove"), help="save: out of the pods, into the lock"
-    )
-    kernels.add_argument(
-        "what", nargs="*", help="of add: a file, or HOST/PATH of a repository; of remove: names"
-    )
-    kernels.add_argument("--pod", metavar="NAME", help="save this one's (default: the newest of each device)")
-    kernels.add_argument("--out", type=Path, metavar="FILE", help="save writes them to a file too")
-    kernels.add_argument("--no-push", action="store_true", help="do not send them to the image's repository")
-    kernels.add_argument("--insecure", action="store_true", help="add: the other repository has plain HTTP")
-    kernels.add_argument("--all", action="store_true", help="remove all of the model's")
-    for command in (
-        smoke,
-        validate,
-        talk,
-        nodes,
-        start,
-        revisions,
-        former,
-        old,
-        render,
-        admit,
-        watch,
-        kernels,
-    ):
-        command.add_argument("--stack", required=True, help="name of the Pulumi stack")
-        if command not in {old, render, admit}:
-            command.add_argument("--model", metavar="NAME", help="of a stack with several (modelcar:models)")
-        command.add_argument("--json", action="store_true", help="for programs")
-    return parser
 
 
 def _note(line: str) -> None:
@@ -405,6 +286,23 @@ def _kernels(options: argparse.Namespace) -> int:
     if before != read_lock(path):
         print(f"{path}: commit it; `pulumi up` builds the image with its new layer and replaces the pods")
     return 0
+
+
+#: What each command runs.
+RUN: dict[str, Callable[[argparse.Namespace], int]] = {
+    "smoke": _smoke,
+    "validate": _validate,
+    "chat": _chat,
+    "nodes": _nodes,
+    "coldstart": _cold_start,
+    "revisions": _revisions,
+    "former": _former,
+    "prune": _prune,
+    "render": _render,
+    "admission": _admission,
+    "monitoring": _monitoring,
+    "kernels": _kernels,
+}
 
 
 if __name__ == "__main__":

@@ -24,11 +24,15 @@ FRAME = "components/stack"
 OF_THE_FRAME = frozenset({"__init__.py", "output_schema.py", "stack_reader.py"})
 
 _IMPORT = re.compile(rf"^(\s*)(from|import) ({'|'.join(PARTS)})(?=[. ])", re.MULTILINE)
+#: A command that a message names; not in the first lines of files that are committed, such as a lock.
+_COMMAND = re.compile(r'^(?!.*"# )(.*)python -m modelcar(?= )', re.MULTILINE)
+#: How it is called where the package is installed.
+SCRIPT = "modelcar-kserve"
 
 
 def renamed(source: str) -> str:
-    """Return a module's text with the imports of these folders below the package's name."""
-    return _IMPORT.sub(rf"\1\2 {NAME}.\3", source)
+    """Return a module's text with the imports of these folders, and the commands it names, as installed."""
+    return _COMMAND.sub(rf"\1{SCRIPT}", _IMPORT.sub(rf"\1\2 {NAME}.\3", source))
 
 
 def assemble(project: Path, target: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from components.config import deprecations
 from components.config.checks.signature import problems_of_files
 from components.config.checks.together import all_problems
 from components.config.explain import explained
@@ -122,6 +123,10 @@ def _unknown_keys(own: Mapping[str, str]) -> list[Problem]:
     for key in sorted(own.keys() - set(names)):
         if key in _REPLACED:
             problems.append(problem(key, "a key of version 0.1", *_REPLACED[key]))
+            continue
+        if gone := deprecations.removed(key):
+            fix = f"{gone.instead}; then: pulumi config rm {NAMESPACE}:{key}"
+            problems.append(problem(key, f"removed in {gone.removed}", "what replaces it", fix))
             continue
         close = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
         fix = (

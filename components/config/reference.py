@@ -18,12 +18,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from components.config import deprecations
 from components.config.loading import KEYS, OF_ENTRIES
 from components.config.models import SHARED
 
 PROJECT = Path(__file__).resolve().parents[2]
 SETTINGS = PROJECT / "docs/reference/settings.md"
 COMPONENTS = PROJECT / "docs/reference/components.md"
+UPGRADING = PROJECT / "docs/upgrading.md"
 
 #: What keys without a default are for; those with one say it in Pulumi.yaml.
 WITHOUT_DEFAULT = {
@@ -308,7 +310,14 @@ def _prose(text: str) -> Iterator[str]:
 
 def pages() -> dict[Path, str]:
     """Return the reference's pages as they have to be."""
-    return {SETTINGS: settings_page(), COMPONENTS: components_page()}
+    return {SETTINGS: settings_page(), COMPONENTS: components_page(), UPGRADING: _with_deprecations()}
+
+
+def _with_deprecations() -> str:
+    """Return docs/upgrading.md with the table of what is deprecated."""
+    begin, end = "<!-- deprecations, written by `make reference` -->\n\n", "\n<!-- end -->\n"
+    before, _, rest = UPGRADING.read_text().partition(begin)
+    return before + begin + deprecations.page() + end + rest.partition(end)[2]
 
 
 def main() -> int:

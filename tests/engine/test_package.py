@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,25 @@ def test_it_can_be_imported_beside_folders_of_the_same_names(environment: Path, 
     assert str(environment) in path
     assert int(count) > 60, "every module was imported"
     assert gcp == "True"
+
+
+def test_its_command_works_in_a_folder_of_somebody_else(environment: Path, tmp_path: Path) -> None:
+    command = environment / "bin/modelcar-kserve"
+    assert run(command, "--help").startswith("usage: modelcar-kserve ")
+    assert run(command, "lock", "--help").rstrip().endswith("  modelcar-kserve lock my-model")
+    script = run(command, "completion", "bash")
+    run("bash", "-c", f"{script}\ncomplete -p modelcar-kserve")
+    run(command, "tiny", "weights", cwd=tmp_path)
+    digest = run(command, "lock", "tiny", "--folder", "weights", cwd=tmp_path).splitlines()[-1]
+    assert run(command, "digest", "tiny", cwd=tmp_path).strip() == digest
+    assert (tmp_path / "modelcar/models/tiny/model.lock").exists()
+
+    shutil.rmtree(tmp_path / "modelcar/data")
+    refused = subprocess.run(
+        [str(command), "verify", "tiny"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert "fix: modelcar-kserve fetch tiny" in refused.stderr, "what a message says can be typed here"
 
 
 def test_it_needs_no_cloud(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests import released_settings
 from tests.conftest import PROJECT
 from tests.engine.conftest import Project
 from tests.engine.test_google import dev
@@ -86,6 +87,9 @@ def put(project: Project, version: str) -> None:
 def test_record(dev: Project) -> None:
     dev.up()
     (STATES / f"{RECORD}.json").write_text(recorded(dev))
+    released_settings.RELEASED.mkdir(exist_ok=True)
+    settings = json.dumps(released_settings.names(), indent=1)
+    (released_settings.RELEASED / f"{RECORD}.json").write_text(f"{settings}\n")
 
 
 def test_a_stack_that_relied_on_a_former_default_is_told_how_to_keep_it(dev: Project) -> None:

@@ -51,7 +51,7 @@ def test_the_local_commands_end_without_a_traceback(
     def fail(*_: object) -> int:
         raise error
 
-    monkeypatch.setitem(local.COMMANDS, "up", (fail, ""))
+    monkeypatch.setitem(local.RUN, "up", fail)
     monkeypatch.setattr(local, "load", lambda _: None)
     monkeypatch.setattr(sys, "argv", ["local", "up"])
     assert local.main() == 1

@@ -1,0 +1,1 @@
+"""The command line for models: its parser, its commands, and completion in shells."""

@@ -1,0 +1,231 @@
+"""Commands on models and their locks; none of them changes a registry."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from modelcar import fetching, lock_diff, locking
+from modelcar.base import BASE_LOCK, lock_base, read_base
+from modelcar.build_options import export_options, image_tag
+from modelcar.cli.common import locked, not_fetched, note, say, say_origins
+from modelcar.demo_model import make_demo_model
+from modelcar.errors import InputError, refuse
+from modelcar.extra import parse_option
+from modelcar.image import modelcar_image
+from modelcar.layer_format import LARGE_FILE
+from modelcar.layouts import LAYOUTS
+from modelcar.lock import Lock, lock_path
+from modelcar.lock_reader import read_lock
+from modelcar.made_up import make_made_up_model
+from modelcar.mirrors import mirror_targets
+from modelcar.oci_layout import context_of, replace_file
+from modelcar.paths import printable
+from modelcar.progress import amount, bar
+from modelcar.tiny_model import make_tiny_model
+from modelcar.weights import read_weights
+
+#: How a model gets kernels again.
+RENEW = "once it serves, `make kernels STACK=…` saves new ones"
+
+
+def run_tiny(options: argparse.Namespace) -> None:
+    """Make a tiny model."""
+    made = make_demo_model if options.by_heart else partial(make_tiny_model, seed=options.seed)
+    say(str(made(options.destination)))
+
+
+def run_made_up(options: argparse.Namespace) -> None:
+    """Make a model of true dimensions with random weights."""
+    say(str(make_made_up_model(options.destination, options.like, seed=options.seed)))
+
+
+def run_check(options: argparse.Namespace) -> None:
+    """Say what is in a folder of weights."""
+    weights = read_weights(
+        options.folder,
+        allow=options.allow or (),
+        ignore=options.ignore or (),
+        layout=options.layout or LAYOUTS[0],
+    )
+    _say_left_out(weights.skipped, weights.doubts)
+    config = weights.config
+    width = max(len(file.path) for file in weights.files)
+    for file in weights.files:
+        own = "own layer" if file.size >= LARGE_FILE else ""
+        say(f"{file.path:<{width}}  {amount(file.size):>10}  {own}".rstrip())
+    say(f"{'in all':<{width}}  {amount(weights.total_size):>10}  {len(weights.files)} files")
+    if config:
+        name = ", ".join(config.architectures) or config.model_type
+        say(f"{name}, {weights.parameters:,} parameters, {config.dtype or 'type of the numbers not said'}")
+
+
+def run_lock(options: argparse.Namespace) -> None:
+    """Resolve a model, pack it and write its lock."""
+    project: Path = options.project
+    name = locking.check_name(options.name)
+    description = _description(options)
+    resolved = locking.resolve(description, project, endpoint=options.endpoint, name=name)
+    _say_left_out(resolved.skipped, resolved.doubts)
+    former = _former(lock_path(project, name))
+    total = sum(resolved.files.sizes.values())
+    started = time.monotonic()
+    with bar(f"lock {name}", total) as progress:
+        lock, written = locking.lock_model(
+            name, description, resolved, project, progress=progress, jobs=options.jobs
+        )
+    locking.write_description(project, name, description)
+    _summary(lock, written, time.monotonic() - started)
+    if description.folder and Path(description.folder).is_absolute():
+        note("note: the folder is not below the project, so only this machine can fetch the model")
+    for warning in locking.warnings(lock):
+        note(f"warning: {warning}")
+    if former and former.kernels:
+        names = ", ".join(entry.name for entry in former.kernels)
+        if lock.kernels:
+            say(f"kept: kernels {names}, as the model's configuration is the same")
+        else:
+            note(f"warning: the model's configuration changed: kernels {names} are dropped; {RENEW}")
+    if former:
+        for line in lock_diff.describe(lock_diff.diff(former, lock)):
+            say(line)
+    say(f"{lock_path(project, name)}: commit it; every preview then shows this digest")
+    say(modelcar_image(lock, read_base("amd64")).digest)
+
+
+def _say_left_out(skipped: Sequence[tuple[str, str]], doubts: Sequence[str]) -> None:
+    for path, why in skipped:
+        note(f"left out: {printable(path)} ({why})")
+    for doubt in doubts:
+        note(f"warning: {doubt}")
+
+
+def _description(options: argparse.Namespace) -> locking.Description:
+    """Return what is to be locked: as it is kept, and as the command line says otherwise."""
+    path = locking.description_path(options.project, options.name)
+    if options.hub:
+        description = locking.Description(hub=options.hub)
+    elif options.folder:
+        description = locking.Description(folder=_relative(options.project, options.folder))
+    else:
+        description = locking.read_description(path)
+    if options.revision and description.folder:
+        raise refuse("--revision", options.revision, allowed="with a hub's repository", fix="leave it out")
+    said = {
+        "revision": options.revision,
+        "allow": tuple(options.allow) if options.allow else None,
+        "ignore": tuple(options.ignore) if options.ignore else None,
+        "license": options.license,
+        "compression": options.compression,
+        "allow_pickle": options.allow_pickle,
+        "layout": options.layout,
+        "extra": tuple(map(parse_option, options.extra)) if options.extra else None,
+    }
+    return replace(description, **{key: value for key, value in said.items() if value is not None})
+
+
+def _relative(project: Path, folder: str) -> str:
+    """Return a folder as it is kept in a lock: below the project, it is the same in every checkout."""
+    path, root = Path(folder).resolve(), project.resolve()
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def _former(path: Path) -> Lock | None:
+    try:
+        return read_lock(path)
+    except InputError:
+        return None
+
+
+def _summary(lock: Lock, written: int, seconds: float) -> None:
+    width = max(len(_files(layer.files)) for layer in lock.layers)
+    for layer in lock.layers:
+        say(f"{_files(layer.files):<{width}}  {amount(layer.size):>10}  {layer.digest}")
+    say(
+        f"{len(lock.files)} files, {amount(lock.total_size)}, license {lock.license or 'not said'}; "
+        f"{amount(written)} written in {seconds:.1f} s"
+    )
+
+
+def _files(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return printable(paths[0]) + more
+
+
+def run_fetch(options: argparse.Namespace) -> None:
+    """Bring a locked model onto this machine."""
+    lock = locked(options, options.name)
+    destination = locking.layout_path(options.project, lock.name)
+    missing = fetching.missing_bytes(lock, destination)
+    started = time.monotonic()
+    base = read_base(options.architecture)
+    mirrors = mirror_targets(options.mirrors, insecure=options.from_insecure)
+    with bar(f"fetch {lock.name}", missing) as progress:
+        fetched = fetching.fetch(
+            lock,
+            base,
+            options.project,
+            destination,
+            endpoint=options.endpoint,
+            progress=progress,
+            jobs=options.jobs,
+            mirrors=mirrors,
+            note=note,
+        )
+    say_origins(fetched.origins)
+    say(f"{amount(fetched.written)} fetched in {time.monotonic() - started:.1f} s, as the lock says")
+    say(fetched.layout.context)
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Compare a fetched model with its lock; 1 where a layer differs."""
+    lock = locked(options, options.name)
+    if not locking.layout_path(options.project, lock.name).is_dir():
+        raise not_fetched(lock)
+    with bar(f"verify {lock.name}", lock.layers_size) as progress:
+        problems = fetching.verify(lock, locking.layout_path(options.project, lock.name), progress=progress)
+    for problem in problems:
+        note(str(problem))
+    count = len(lock.layers) + len(lock.kernels)
+    say(f"{count - len(problems)} of {count} layers are as the lock says")
+    return 1 if problems else 0
+
+
+def run_diff(options: argparse.Namespace) -> int:
+    """Compare two locks; 1 where they differ."""
+    found = lock_diff.diff(locked(options, options.old), locked(options, options.new))
+    for line in lock_diff.describe(found):
+        say(line)
+    return 1 if found else 0
+
+
+def run_digest(options: argparse.Namespace) -> None:
+    """Print the image's digest."""
+    say(modelcar_image(locked(options, options.name), read_base(options.architecture)).digest)
+
+
+def run_options(options: argparse.Namespace) -> None:
+    """Print buildx's options for the image that is predicted."""
+    lock = locked(options, options.name)
+    image = modelcar_image(lock, read_base(options.architecture))
+    layout = locking.layout_path(options.project, lock.name)
+    export = export_options(image, insecure=options.insecure)
+    name = f"{options.repository}:{image_tag(image.digest)}"
+    for option in (
+        "--provenance=false",
+        "--build-arg=SOURCE_DATE_EPOCH=0",
+        f"--build-context=weights={context_of(layout, image.digest)}",
+        f"--output={export},name={name}",
+        str(options.project / "modelcar"),
+    ):
+        say(option)
+
+
+def run_base(options: argparse.Namespace) -> None:
+    """Pin another release of the programs beside the weights."""
+    replace_file(BASE_LOCK, lock_base(options.release))
+    say(f"{BASE_LOCK}: commit it; the digest of every image changes")

@@ -1,0 +1,60 @@
+"""A registry, a GKE cluster with GPU nodes, KServe, and a locked model that is served there."""
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+from modelcar_kserve import (
+    ClusterAccess,
+    EgressPolicy,
+    EgressPolicyArgs,
+    KServePlatform,
+    KServePlatformArgs,
+    ModelcarImage,
+    ModelcarImageArgs,
+    ModelService,
+    ModelServiceArgs,
+    VllmServer,
+    google,
+)
+
+config, google_config = pulumi.Config(), pulumi.Config("gcp")
+model = config.require("model")
+lock = f"modelcar/models/{model}/model.lock"
+
+settings = google.GoogleSettings(
+    project=google_config.require("project"),
+    region=google_config.require("region"),
+    cluster=google.ClusterSettings(name="models", create=True),
+    nodes=google.NodeSettings(
+        gpu=config.require("gpu"),
+        machine_type=config.require("machineType"),
+        disk_gb=config.require_int("diskGb"),
+    ),
+)
+cloud = google.GoogleCloud("models", google.GoogleCloudArgs(settings=settings))
+kubeconfig = cloud.cluster.kubeconfig  # without credentials: gke-gcloud-auth-plugin has them
+access = ClusterAccess(kubeconfig)
+cluster = kubernetes.Provider("cluster", kubeconfig=kubeconfig, enable_server_side_apply=True)
+in_cluster = pulumi.ResourceOptions(provider=cluster)
+kserve = KServePlatform("kserve", KServePlatformArgs(), in_cluster)
+space = kubernetes.core.v1.Namespace("models", metadata={"name": "models"}, opts=in_cluster)
+
+image = ModelcarImage(model, ModelcarImageArgs(lock=lock, registry=cloud.registry.path))
+egress = EgressPolicyArgs(service=model, namespace=space.metadata.name, access=access)
+closed = EgressPolicy(model, egress, in_cluster)
+service = ModelService(
+    model,
+    ModelServiceArgs(
+        storage_uri=image.storage_uri,
+        namespace=space.metadata.name,
+        server=VllmServer(image=config.require("serverImage")),
+        node_pool=cloud.pools[settings.nodes.name].name,
+        lock=lock,  # checks the server's arguments against the model
+        access=access,
+    ),
+    # KServe admits it, and no pod ever runs without the policy.
+    pulumi.ResourceOptions(provider=cluster, depends_on=[kserve, closed]),
+)
+
+pulumi.export("digest", image.digest)
+pulumi.export("endpoint", service.endpoint)
+pulumi.export("model", service.served_model_name)
