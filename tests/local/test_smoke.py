@@ -69,7 +69,7 @@ def test_it_tells_which_placements_work_and_leaves_nothing(
         "ociNative": "ignored",
     }
     assert found.chosen == settings.placement
-    assert found.nodes == (f"kubelet v{KUBERNETES_VERSION}, containerd://v{CONTAINERD_VERSION}",)
+    assert found.nodes == (f"kubelet v{KUBERNETES_VERSION}, containerd://{CONTAINERD_VERSION}",)
     volume, *others = found.outcomes[:4]
     assert set(volume.checks) == {"image volume", "one container", "files", "read-only"}
     for outcome in others:
