@@ -10,6 +10,7 @@ from bench import ways
 from bench.machine import Machine, await_true, disk_usage, machine
 from local.page_cache import settle
 from local.random_weights import write_model
+from local.tools import find_tool
 from modelcar import locking
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ def pull(
     folder = running.folder / name
     folder.mkdir()
     config = folder / "config.toml"
-    config.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
-    command = [str(running.debian["containerd"]), "--config", str(config), "--address", f"{folder}/sock"]
+    config.write_text('version = 3\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
+    command = [str(find_tool("containerd", print)), "--config", str(config), "--address", f"{folder}/sock"]
     command += ["--root", f"{folder}/root", "--state", f"{folder}/state", "--log-level", "error"]
-    ctr = [str(running.debian["containerd"].with_name("ctr")), "--address", f"{folder}/sock"]
+    ctr = [str(find_tool("ctr", print)), "--address", f"{folder}/sock"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             await_true(

@@ -74,10 +74,10 @@ def _await_ready(instance: Instance, tools: Toolbox, namespace: str) -> None:
 
 
 def _last_words(instance: Instance, tools: Toolbox, namespace: str, pod: list[str]) -> str:
-    """Return the end of an unready pod's log. pod: its line of `kubectl get pods`: name, ready of all, …"""
-    ready, _, wanted = pod[1].partition("/")
-    if ready == wanted:
-        return ""
+    """Return the end of a pod's log. pod: its line of `kubectl get pods`: name, ready of all, …
+
+    Of those that are ready too: what one waits for may be another's fault.
+    """
     try:
         said = kubectl(instance, tools, "-n", namespace, "logs", pod[0], "--all-containers", "--tail=10")
     except PlatformError as error:

@@ -26,8 +26,6 @@ class DebianPart:
 DEBIAN_PARTS = (
     DebianPart("etcd", "etcd-server"),
     DebianPart("docker-registry", "docker-registry"),
-    DebianPart("containerd", "containerd"),
-    DebianPart("containerd-shim-runc-v2", "containerd"),
     DebianPart("runc", "runc"),
     DebianPart("bridge", "containernetworking-plugins"),
     DebianPart("busybox", "busybox-static"),

@@ -314,7 +314,9 @@ def _cluster(stack: Stack) -> Iterator[Line]:
         data = (cluster.get(path) or {}).get("data")
         enabled = modelcar_enabled(data) is True
         found = f"{kserve or 'of unknown version'}, modelcar {'on' if enabled else 'off'}"
-        wrong = configuration_problems(data, settings.deployment_mode)
+        wrong = configuration_problems(
+            data, settings.deployment_mode, modelcars=settings.placement != "imageVolume"
+        )
         found += "".join(f"; {problem.key}: {problem.value}" for problem in wrong if enabled)
         yield Line("KServe", "missing" if wrong else "ok", found, wrong[0].fix if wrong else "")
         yield _webhooks(cluster, settings)

@@ -14,7 +14,7 @@ from modelcar.errors import refuse
 
 PROJECT = Path(__file__).resolve().parent.parent
 
-KUBERNETES_VERSION = "1.34.4"
+KUBERNETES_VERSION = "1.36.3"
 KSERVE_VERSION = "0.19.0"
 
 #: Name of the platform that `make coldstart` makes and removes.

@@ -174,7 +174,6 @@ def _api_server(instance: Instance, tools: Toolbox) -> dict[str, Any]:
         f"--service-cluster-ip-range={SERVICE_CIDR}",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
-        "--feature-gates=ImageVolume=true",  # as from 1.35, GKE's default; it drops the field otherwise
         "--allow-privileged=true",  # as kubeadm and GKE have it: a builder in the cluster needs it
         "--kubelet-preferred-address-types=InternalIP",  # there is no DNS for the node's name
         f"--client-ca-file={pki}/ca.crt",
@@ -241,22 +240,26 @@ def _containerd(instance: Instance, tools: Toolbox, sandbox_image: str) -> dict[
     bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": False, "ipam": ipam}
     conflist = {"cniVersion": "0.4.0", "name": "modelcar", "plugins": [bridge]}
     (cni / "10-modelcar.conflist").write_text(json.dumps(conflist))
+    hosts = instance.state / "registries" / instance.registry
+    hosts.mkdir(parents=True, exist_ok=True)
+    (hosts / "hosts.toml").write_text(f'[host."http://{instance.registry}"]\n')
     config = instance.state / "containerd.toml"
     config.write_text(
-        f'''version = 2
+        f'''version = 3
 root = "{instance.state}/containerd"
 state = "/run/containerd"
 [grpc]
   address = "/run/containerd/containerd.sock"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{sandbox_image}"
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "{sandbox_image}"
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = "{hosts.parent}"
+[plugins."io.containerd.cri.v1.runtime"]
   # A sandbox may lack CAP_SYS_RESOURCE, without which a lower oom_score_adj is refused.
   restrict_oom_score_adj = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{tools.programs["bridge"].parent}"
-    conf_dir = "{cni}"
-  [plugins."io.containerd.grpc.v1.cri".registry.mirrors."{instance.registry}"]
-    endpoint = ["http://{instance.registry}"]
+[plugins."io.containerd.cri.v1.runtime".cni]
+  bin_dirs = ["{tools.programs["bridge"].parent}"]
+  conf_dir = "{cni}"
 '''
     )
     folders = {str(tools.programs[name].parent) for name in ("containerd-shim-runc-v2", "runc")}
@@ -287,6 +290,7 @@ def _kubelet(instance: Instance, tools: Toolbox) -> dict[str, Any]:
         "resolvConf": "",
         "cgroupDriver": "cgroupfs",
         "cgroupsPerQOS": False,
+        "failCgroupV1": False,  # kubelets from 1.35 on refuse the first version, which some machines have
         "enforceNodeAllocatable": [],
         "failSwapOn": False,
         "localStorageCapacityIsolation": False,

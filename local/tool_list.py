@@ -19,6 +19,7 @@ D2_VERSION = "0.7.2"
 ACTIONLINT_VERSION = "1.7.12"
 COSIGN_VERSION = "3.1.3"
 GOVULNCHECK_VERSION = "1.9.0"
+CONTAINERD_VERSION = "2.4.2"
 KUBE_ROUTER_VERSION = "2.1.0"
 KANIKO_VERSION = "1.24.0"
 KYVERNO_VERSION = "1.19.1"
@@ -84,7 +85,12 @@ class Plugin(Tool):
 
 
 _K8S = "k8s.io/component-base/version"
-_K8S_FLAGS = f"-X {_K8S}.gitVersion=v{KUBERNETES_VERSION} -X {_K8S}.gitMajor=1 -X {_K8S}.gitMinor=34"
+_MAJOR, _MINOR, _ = KUBERNETES_VERSION.split(".")
+_K8S_FLAGS = (
+    f"-X {_K8S}.gitVersion=v{KUBERNETES_VERSION} -X {_K8S}.gitMajor={_MAJOR} -X {_K8S}.gitMinor={_MINOR}"
+)
+_CONTAINERD = "github.com/containerd/containerd/v2"
+_CONTAINERD_FLAGS = f"-X {_CONTAINERD}/version.Version=v{CONTAINERD_VERSION}"
 
 _ARGOCD_FLAGS = f"-X github.com/argoproj/argo-cd/v3/common.version={ARGOCD_VERSION}"
 _KEDA_FLAGS = f"-X github.com/kedacore/keda/v2/version.Version={KEDA_VERSION}"
@@ -125,7 +131,13 @@ TOOLS = (
             ("kube-scheduler", ()),
             ("kubelet", ()),
             ("kubectl", ("kubectl",)),
+            ("kube-proxy", ()),
         )
+    ),
+    # Not Debian's: image volumes need 2.1, and their subPath 2.2.
+    *(
+        Tool(name, CONTAINERD_VERSION, "containerd", f"{_CONTAINERD}/cmd/{name}", _CONTAINERD_FLAGS)
+        for name in ("containerd", "containerd-shim-runc-v2", "ctr")
     ),
     # Of the kubelet's own module graph, so that both speak the same device plugin API.
     Tool(DEVICE_PLUGIN, KUBERNETES_VERSION, "kubernetes", "./device-plugin"),
@@ -196,7 +208,6 @@ TOOLS = (
         f"-X github.com/kyverno/kyverno/pkg/version.BuildVersion=v{KYVERNO_VERSION}",
     ),
     # Of addons of the platform (local/addons.py).
-    Tool("kube-proxy", KUBERNETES_VERSION, "kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy", _K8S_FLAGS),
     Tool("coredns", COREDNS_VERSION, "coredns", "./coredns"),
     *(
         Tool(name, KEDA_VERSION, "keda", f"github.com/kedacore/keda/v2/cmd/{part}", _KEDA_FLAGS)
@@ -244,6 +255,7 @@ ON_REQUEST = (
     CERT_MANAGER,
     "kube-rbac-proxy",
     DEVICE_PLUGIN,
+    "ctr",
     "kube-proxy",
     "coredns",
     "keda",

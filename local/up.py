@@ -339,10 +339,18 @@ def print_served(outputs: dict[str, Any], pod: ask.ServedPod, answer: ask.Answer
         ("service", f"{outputs['namespace']}/{outputs['serviceName']}"),
         ("endpoint", f"{endpoint}/v1/completions" if "://" in endpoint else endpoint),
         ("pod", f"{pod.name}, uid {pod.user}, ready {pod.ready - pod.created:.0f} s after it was made"),
-        ("injected", f"init containers {list(pod.init_containers)}, sidecars {list(pod.sidecars)}"),
-        ("", f"shared process namespace {pod.shares_processes}, weights at /mnt/models, {offline}"),
+        ("weights", f"at /mnt/models, {_way(pod)}"),
+        ("", offline),
     ]
     _print_rows(rows)
+
+
+def _way(pod: ask.ServedPod) -> str:
+    """Return how the weights came into a pod."""
+    if not pod.init_containers:
+        return "an image volume: one container"
+    injected = f"init containers {list(pod.init_containers)}, sidecars {list(pod.sidecars)}"
+    return f"injected by KServe: {injected}, shared process namespace {pod.shares_processes}"
 
 
 def print_times(phases: Phases) -> None:

@@ -15,6 +15,7 @@ from components.cluster.pods import is_ready, pods_of
 from components.config.kserve import KServeSettings
 from components.config.quantities import quantity
 from components.config.settings import Settings
+from components.manifests.image_volume import model_image
 from components.manifests.service import CONTAINER, MODEL_IS_THERE
 from operations.kernel_use import KernelUse, describe, kernel_use
 from operations.kernel_use import document as kernels_document
@@ -85,7 +86,7 @@ def cold_start(cluster: Cluster, settings: Settings) -> ColdStart | None:
     metadata, status = pod["metadata"], pod["status"]
     conditions = {entry["type"]: stamp_of(entry["lastTransitionTime"]) for entry in status["conditions"]}
     made, scheduled = stamp_of(metadata["creationTimestamp"]), conditions.get("PodScheduled")
-    image = next((box["image"] for box in pod["spec"]["initContainers"] if "modelcar" in box["name"]), "")
+    image = model_image(pod) or ""
     path = f"/api/v1/namespaces/{settings.namespace}/events"
     selector = f"involvedObject.name={metadata['name']}"
     events = (cluster.get(path, fieldSelector=selector) or {}).get("items") or []

@@ -15,6 +15,7 @@ from components.cluster.access import JSON, Cluster
 from components.cluster.pods import is_ready, pods_of
 from components.config.settings import Settings
 from components.manifests import kernels as fitting
+from components.manifests.image_volume import model_image
 from components.manifests.server_arguments import server_arguments
 from components.manifests.service import CONTAINER
 from modelcar import kernel_store as store
@@ -147,8 +148,7 @@ def _otherwise(pod: JSON, settings: Settings, storage_uri: str | None) -> str | 
     box = next((box for box in spec["containers"] if box["name"] == CONTAINER), None)
     if box is None:
         return f"has no container {CONTAINER}"
-    boxes = [*spec.get("initContainers", []), *spec["containers"]]
-    weights = next((one["image"] for one in boxes if one["name"] == "modelcar"), None)
+    weights = model_image(pod)
     if storage_uri and weights != storage_uri.removeprefix("oci://"):
         return f"serves {weights}, and the stack {storage_uri}"
     if box["image"] != settings.server_image:

@@ -20,6 +20,7 @@ from components.cluster.room import asks, lacks_gpus, why_no_room
 from components.config.problems import NAMESPACE
 from components.config.settings import Settings
 from components.manifests import autoscaling
+from components.manifests.image_volume import model_image
 from components.manifests.kernels import NONE, OFF
 from components.manifests.service import CONTAINER, OFFLINE
 from components.stack.kernel_fit import renew
@@ -96,16 +97,11 @@ def _size(cluster: Cluster, settings: Settings) -> int | None:
 
 
 def _served(pod: JSON, storage_uri: str | None) -> Line:
-    images = {
-        box["name"]: box["image"]
-        for box in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
-    }
-    seen = (
-        f"{pod['metadata']['name']} on {pod['spec'].get('nodeName')}, {images.get('modelcar', 'no modelcar')}"
-    )
-    same = storage_uri is None or images.get("modelcar") == storage_uri.removeprefix("oci://")
+    image = model_image(pod)
+    seen = f"{pod['metadata']['name']} on {pod['spec'].get('nodeName')}, {image or 'no modelcar'}"
+    same = storage_uri is None or image == storage_uri.removeprefix("oci://")
     fix = "" if same else f"the stack says {storage_uri}: pulumi up"
-    return Line("served by digest", same and "@sha256:" in images.get("modelcar", ""), seen, fix)
+    return Line("served by digest", same and "@sha256:" in (image or ""), seen, fix)
 
 
 def _server(pod: JSON) -> JSON:

@@ -10,7 +10,8 @@ from components.cluster.access import JSON, Cluster, ClusterError
 from components.cluster.pods import is_ready, why
 from components.config.network import IngressSettings
 from components.config.settings import Settings
-from components.manifests.service import CLOSED_POD, RESTRICTED, RESTRICTED_POD
+from components.manifests.image_volume import model_image
+from components.manifests.service import CLOSED_POD, CONTAINER, RESTRICTED, RESTRICTED_POD
 from operations.validation_report import Line
 
 HUB = ("huggingface.co", 443)
@@ -25,7 +26,7 @@ CONTROL_PATIENCE = 90.0
 
 
 Target = tuple[str, int]
-OPEN, CLOSED = "connects", "does not connect"
+OPEN, CLOSED, UNTRIED = "connects", "does not connect", "cannot be tried"
 _EGRESS, _INGRESS = "egress impossible", "ingress as it is set"
 _ENFORCES_NONE = (
     "this network enforces no NetworkPolicies, or one allows it: on GKE use Dataplane V2 "
@@ -39,12 +40,17 @@ def network(cluster: Cluster, settings: Settings, pod: JSON) -> Iterator[Line]:
 
     And from the one beside it to the pod, where the stack says who may.
     """
-    image = next((box["image"] for box in pod["spec"]["containers"] if box["name"] == "modelcar"), None)
+    image = model_image(pod)
     if image is None:
         yield Line(_EGRESS, None, "the pod has no modelcar to try it from", "")
         return
     targets = _targets(cluster)
-    inside = _attempts(cluster, settings.namespace, pod["metadata"]["name"], "modelcar", targets)
+    sidecar = any(box["name"] == "modelcar" for box in pod["spec"]["containers"])
+    box = "modelcar" if sidecar else CONTAINER
+    inside = _attempts(cluster, settings.namespace, pod["metadata"]["name"], box, targets)
+    if UNTRIED in inside.values():
+        yield Line(_EGRESS, None, "the server's image has no busybox, python3 or bash to try it with", "")
+        return
     model = (str(pod["status"].get("podIP")), settings.server_port)
     with _control(cluster, settings, image) as control:
         beside = _attempts(cluster, settings.namespace, control, "control", targets)
@@ -108,11 +114,21 @@ def _attempts(
 ) -> Mapping[Target, str]:
     found = {}
     for host, port in targets:
-        # BusyBox's nc ends with 0 once it is connected; the shell says which it was.
-        connect = f"busybox nc -w {CONNECT} {host} {port} -e busybox true 2>/dev/null"
-        script = f"{connect} && echo {OPEN} || echo {CLOSED}"
+        script = _CONNECT.format(host=host, port=port)
         found[host, port] = cluster.execute(namespace, pod, container, ["sh", "-c", script]).strip()
     return found
+
+
+# BusyBox's nc ends with 0 once it is connected; the shell says which it was. A modelcar has it, a server's
+# own image may have something else.
+_CONNECT = f"""
+has() {{{{ command -v "$1" >/dev/null 2>&1; }}}}
+if has busybox; then busybox nc -w {CONNECT} {{host}} {{port}} -e busybox true 2>/dev/null
+elif has python3; then
+  python3 -c 'import socket; socket.create_connection(("{{host}}", {{port}}), {CONNECT})' 2>/dev/null
+elif has bash; then timeout {CONNECT} bash -c '</dev/tcp/{{host}}/{{port}}' 2>/dev/null
+else echo '{UNTRIED}'; exit 0; fi && echo '{OPEN}' || echo '{CLOSED}'
+"""
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from components.manifests.image_volume import EMPTY
 from components.manifests.kernels import NEEDED
 
 #: Lines of a log that are searched: a server on several GPUs prints a traceback for each.
@@ -113,6 +114,13 @@ def known(
 
 
 KNOWN: tuple[Known, ...] = (
+    # this program's own start script (components/manifests/image_volume.py)
+    known(
+        re.escape(EMPTY),
+        "the node's container runtime left the image volume empty",
+        "set modelcar:placement to servingRuntime, or to auto, which tests the cluster; image volumes need "
+        "containerd 2.1 or newer on the node (kubectl get nodes -o wide)",
+    ),
     # argparse, of vLLM before 0.18 (vllm/engine/arg_utils.py)
     known(
         r"unrecognized arguments: [^\n]*--shutdown-timeout",

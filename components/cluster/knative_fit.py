@@ -60,7 +60,7 @@ def _config(reached: ModelSpec, name: str) -> JSON:
 
 def _features(settings: ModelSpec, data: JSON) -> Iterator[Problem]:
     pods = predictor(settings, "oci://")
-    for name in features_off(features_needed(pods, volumes(settings)), data):
+    for name in features_off(features_needed(pods, pods.get("volumes", volumes(settings))), data):
         yield Problem(
             f"ConfigMap {SERVING}/config-features, {name}",
             str(data.get(name, "not set, which is disabled")),

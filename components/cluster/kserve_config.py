@@ -31,13 +31,17 @@ def modelcar_enabled(data: Mapping[str, str] | None) -> Any:
     return _section(data, "storageInitializer").get("enableModelcar")
 
 
-def configuration_problems(data: Mapping[str, str] | None, mode: str) -> list[Problem]:
+def configuration_problems(
+    data: Mapping[str, str] | None, mode: str, *, modelcars: bool = True
+) -> list[Problem]:
     """Return what keeps this program's pods from being served by a KServe with this configuration.
 
     Args:
         data: of the ConfigMap. mode: Standard or Knative.
+        modelcars: whether KServe is to put any image into a pod; False where all are image volumes.
     """
-    found = [_problem(fault) for fault in faults(_section(data, "storageInitializer"), mode)]
+    section = _section(data, "storageInitializer")
+    found = [_problem(fault) for fault in faults(section, mode)] if modelcars else []
     default = _section(data, "deploy").get("defaultDeploymentMode")
     if mode == "Knative" and default not in KNATIVE_NAMES:
         allowed = (

@@ -17,12 +17,13 @@ from components.config.settings import Settings
 from modelcar.errors import InputError, refuse
 
 
-def require(settings: Settings, mode: str) -> None:
+def require(settings: Settings, mode: str, *, modelcars: bool = True) -> None:
     """Refuse a cluster whose KServe serves no modelcar.
 
     Args:
         settings: of any model; the cluster's.
         mode: Knative where any model is served so, otherwise Standard.
+        modelcars: whether KServe is to put any image into a pod; False where all are image volumes.
 
     Raises:
         InputError: there is no KServe, modelcar is off, what is said of it cannot work or be understood, or
@@ -38,5 +39,5 @@ def require(settings: Settings, mode: str) -> None:
             fix=f"name the namespace of its controller ({NAMESPACE}:kserve.namespace), or install KServe "
             f"with this stack ({NAMESPACE}:kserve.install true)",
         )
-    if problems := configuration_problems(found.get("data"), mode):
+    if problems := configuration_problems(found.get("data"), mode, modelcars=modelcars):
         raise InputError(problems)

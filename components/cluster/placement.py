@@ -1,7 +1,8 @@
 """`modelcar:placement auto`: where the storage URI goes, as the cluster's own KServe has shown.
 
-Found out by the smoke test in an `up`, kept in a ConfigMap of the stack, and found out again when KServe or
-its settings have changed since. A preview makes nothing in the cluster: it takes what was found out last.
+Found out by the smoke test in an `up`, kept in a ConfigMap of the stack, and found out again when KServe, its
+settings or the nodes have changed since. A preview makes nothing in the cluster: it takes what was found out
+last.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from components.cluster.access import Cluster, ClusterError
 from components.cluster.probe_image import NAME, push_probe
 from components.cluster.smoke import kserve_version, smoke, table
+from components.cluster.smoke_volumes import node_kinds
 from components.config.settings import Settings
 from modelcar.base import read_base
 from modelcar.errors import refuse
@@ -64,24 +66,27 @@ def find(
 def _ask(
     cluster: Cluster, settings: Settings, project: Path, *, preview: bool, say: Callable[[str], None]
 ) -> Found:
-    now = fingerprint(cluster, settings)
+    nodes = node_kinds(cluster)
+    now = fingerprint(cluster, settings, nodes)
     kept = _kept(cluster, settings)
     if kept and (preview or kept.fingerprint == now):
         if kept.fingerprint != now:
-            say("placement auto: KServe has changed since it was tested; `pulumi up` tests it again")
+            say("placement auto: KServe or nodes have changed since it was tested; `pulumi up` tests again")
         return kept
     if preview:
         say(f"placement auto: not tested yet, so this preview assumes {ASSUMED}; `pulumi up` tests it")
         return Found(ASSUMED)
-    return Found(_test(cluster, settings, project, say), now)
+    # Of nodes of several kinds one is tested: what serves already is changed only where it works no more.
+    prefer = kept.placement if kept and len(nodes) > 1 else None
+    return Found(_test(cluster, settings, project, prefer, say), now)
 
 
-def fingerprint(cluster: Cluster, settings: Settings) -> str:
-    """Return what changes when KServe, its settings or the deployment mode do."""
+def fingerprint(cluster: Cluster, settings: Settings, nodes: tuple[str, ...]) -> str:
+    """Return what changes when KServe, its settings, the deployment mode or the nodes' programs do."""
     path = f"/api/v1/namespaces/{settings.kserve.namespace}/configmaps/inferenceservice-config"
     config = (cluster.get(path) or {}).get("data") or {}
     content = json.dumps(
-        [kserve_version(cluster, settings), config, settings.deployment_mode], sort_keys=True
+        [kserve_version(cluster, settings), config, settings.deployment_mode, nodes], sort_keys=True
     )
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -100,14 +105,16 @@ def _kept(cluster: Cluster, settings: Settings) -> Found | None:
     return Found(str(data["placement"]), str(data.get("fingerprint", "")))
 
 
-def _test(cluster: Cluster, settings: Settings, project: Path, say: Callable[[str], None]) -> str:
+def _test(
+    cluster: Cluster, settings: Settings, project: Path, prefer: str | None, say: Callable[[str], None]
+) -> str:
     from modelcar.registry import Target  # with a client of registries: only a test pushes
 
     say("placement auto: testing which one this cluster's KServe honours")
     target = Target(settings.registry, NAME, settings.registry_insecure)
     digest = push_probe(read_base(settings.architecture), project, target)
     probe = f"{settings.registry}/{NAME}@{digest}"
-    found = smoke(cluster, settings, probe, namespace=settings.smoke_namespace)
+    found = smoke(cluster, settings, probe, namespace=settings.smoke_namespace, prefer=prefer)
     for line in table(found):
         say(line)
     if found.chosen is None:

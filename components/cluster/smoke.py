@@ -1,6 +1,7 @@
-"""Which placements of a storage URI this cluster's KServe honours, found out with a probe of a few bytes.
+"""Which placements of a model's image this cluster honours, found out with a probe of a few bytes.
 
-KServe's webhooks decide what becomes of an `oci://` URI, and versions and settings differ in it. The probe is
+KServe's webhooks decide what becomes of an `oci://` URI, and versions and settings differ in it; a node's
+container runtime decides what becomes of an image volume, and some mount an empty folder. The probe is
 served by each placement in a namespace of its own, on the nodes that `modelcar:scheduling` allows, without a
 GPU, and all of it is removed.
 """
@@ -16,7 +17,18 @@ from typing import Any
 from components.cluster.access import POLL, Cluster, ClusterError
 from components.cluster.pods import pods_of, why
 from components.cluster.probe_image import NAME, TOKEN
-from components.config.model_path import MODEL_PATH
+from components.cluster.smoke_volumes import (
+    NATIVE,
+    OFFERED,
+    SUB_PATH,
+    VOLUMES,
+    WHOLE,
+    WRITABLE,
+    look_at_volume,
+    node_kinds,
+    offered,
+)
+from components.config.model_path import IMAGE_PATH, MODEL_PATH
 from components.config.probes import ProbesSettings
 from components.config.settings import Settings
 from components.config.termination import TerminationSettings
@@ -24,22 +36,25 @@ from components.manifests.pull_secret import encoded_docker_config
 from components.manifests.service import container, mode_annotation, predictor, serving_runtime
 from modelcar.errors import refuse
 
-#: Placements in the order in which they are taken; `modelcar:placement` has the first three.
-OFFERED = ("servingRuntime", "storageUriEnv", "storageUris")
-PLACEMENTS = (*OFFERED, "podAnnotation")
+PLACEMENTS = (*OFFERED, "podAnnotation", SUB_PATH, NATIVE)
 #: The label of a namespace that this test made, and may remove.
 LABEL = "modelcar.io/smoke-test"
 ANNOTATION = "internal.serving.kserve.io/storage-initializer-sourceuri"
 
 #: Seconds for a pod to pull the probe and to say what it finds.
 PATIENCE = 180.0
+#: … and for one of a placement that is not offered, once all others are decided.
+SHORT = 10.0
 #: Seconds for the namespace to go.
 REMOVAL = 120.0
 
 #: What runs in place of a model server. It is asked for its health, and says what it sees.
 _SERVER = (
     "busybox mkdir -p /tmp/www && echo ok > /tmp/www/health; "
-    f'echo "uid $(busybox id -u)"; echo "found $(busybox cat {MODEL_PATH}/probe.txt)"; '
+    f'echo "uid $(busybox id -u)"; '
+    f"busybox touch {MODEL_PATH}/written 2>/dev/null && echo '{WRITABLE}'; "
+    f"busybox test -d {MODEL_PATH}/models && echo '{WHOLE}'; "
+    f'echo "found $(busybox cat {MODEL_PATH}/probe.txt)"; '
     "exec busybox httpd -f -p {port} -h /tmp/www"
 )
 
@@ -48,8 +63,9 @@ _SERVER = (
 class Outcome:
     """What became of one placement.
 
-    verdict: works, refused (by the webhooks), ignored (no modelcar was injected) or failed. reason: in words,
-    of all but the first. checks: what was looked at, and whether it was so. seconds: until the verdict.
+    verdict: works, refused (by the webhooks, the API server or the runtime), ignored (nothing was injected or
+    mounted) or failed. reason: in words, of all but the first. checks: what was looked at, and whether it was
+    so. seconds: until the verdict.
     """
 
     placement: str
@@ -66,11 +82,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Smoke:
-    """Outcomes of all placements; chosen: the one to use, None where none that can be set works."""
+    """Outcomes of all placements; chosen: the one to use, None where none that can be set works.
+
+    kserve: its version. nodes: kubelet and container runtime of the nodes, each kind once.
+    """
 
     kserve: str
     outcomes: tuple[Outcome, ...]
     chosen: str | None
+    nodes: tuple[str, ...] = ()
 
 
 def smoke(
@@ -80,6 +100,7 @@ def smoke(
     *,
     namespace: str = NAME,
     patience: float = PATIENCE,
+    prefer: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Smoke:
     """Serve the probe by each placement at once, look at the pods, and remove everything.
@@ -90,6 +111,7 @@ def smoke(
         image: REGISTRY/NAME@sha256:… of the probe.
         namespace: to work in; made, and removed.
         patience: seconds for the slowest pod.
+        prefer: a placement that is taken where it works.
         say: told what happens.
 
     Raises:
@@ -103,7 +125,8 @@ def smoke(
         refused: dict[str, str] = {}
         for placement in PLACEMENTS:
             try:
-                for path, body in objects(settings, f"oci://{image}", namespace, placement):
+                scheme = "oci+native" if placement == NATIVE else "oci"
+                for path, body in objects(settings, f"{scheme}://{image}", namespace, placement):
                     cluster.create(path, body)
             except ClusterError as error:
                 if error.status == 0:
@@ -111,9 +134,14 @@ def smoke(
                 refused[placement] = str(error)
         outcomes = {placement: Outcome(placement, "refused", reason) for placement, reason in refused.items()}
         waiting = [placement for placement in PLACEMENTS if placement not in refused]
+        decided = time.monotonic()
         while waiting:
-            last = time.monotonic() - started > patience
+            if set(waiting) & set(OFFERED):
+                decided = time.monotonic()
             for placement in list(waiting):
+                # What is not offered is told too, and not waited for.
+                late = placement not in OFFERED and time.monotonic() - decided > SHORT
+                last = late or time.monotonic() - started > patience
                 found = _look(cluster, namespace, placement, image, last=last)
                 if found:
                     seconds = time.monotonic() - started
@@ -122,9 +150,10 @@ def smoke(
                     say(f"{placement}: {found[0]}")
             if waiting:
                 time.sleep(POLL)
-    order = dict.fromkeys([settings.placement, *OFFERED])
+    nodes = node_kinds(cluster)
+    order = dict.fromkeys(name for name in (settings.placement, prefer, *offered(nodes)) if name)
     chosen = next((name for name in order if name in outcomes and outcomes[name].works), None)
-    return Smoke(version, tuple(outcomes[placement] for placement in PLACEMENTS), chosen)
+    return Smoke(version, tuple(outcomes[placement] for placement in PLACEMENTS), chosen, nodes)
 
 
 def kserve_version(cluster: Cluster, settings: Settings) -> str:
@@ -153,10 +182,10 @@ def objects(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (path, body) of what serves the probe by one placement, as the stack would serve its model."""
     changes: dict[str, Any] = {
-        "placement": placement if placement in OFFERED else "storageUris",
+        "placement": _DECLARED.get(placement, placement),
         "namespace": namespace,
         "service_name": service(placement),
-        "server_image": uri.removeprefix("oci://"),
+        "server_image": uri.partition("://")[2],
         "server_command": ("busybox", "sh", "-c", _SERVER.format(port=settings.server_port)),
         "server_args": (),
         "runtime": "custom",
@@ -182,10 +211,14 @@ def objects(
     probe = settings.model_copy(update=changes)
     secrets = _secret_names(settings)
     spec = predictor(probe, uri)
+    if placement == SUB_PATH:
+        [server] = spec["containers"]
+        [mount] = [one for one in server["volumeMounts"] if one["mountPath"] == IMAGE_PATH]
+        mount |= {"mountPath": MODEL_PATH, "subPath": "models"}
     if placement == "podAnnotation":
         spec = {**spec, "annotations": {ANNOTATION: uri}, "containers": [container(probe)]}
         del spec["storageUris"]
-    if placement == "servingRuntime":
+    if placement in {"servingRuntime", NATIVE}:
         runtime = {**serving_runtime(probe), **secrets}
         yield (
             f"/apis/serving.kserve.io/v1alpha1/namespaces/{namespace}/servingruntimes",
@@ -201,6 +234,10 @@ def objects(
         f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices",
         _object("serving.kserve.io/v1beta1", "InferenceService", probe, {"predictor": spec}, annotations),
     )
+
+
+#: What a placement that is not offered is declared like.
+_DECLARED = {"podAnnotation": "storageUris", SUB_PATH: "imageVolume", NATIVE: "servingRuntime"}
 
 
 def service(placement: str) -> str:
@@ -228,10 +265,14 @@ def _look(
 ) -> tuple[str, str, dict[str, bool]] | None:
     """Return verdict, reason and checks of a placement; None while there is nothing to say yet."""
     pods = pods_of(cluster, namespace, service(placement))
+    if not pods and last and placement == NATIVE:
+        return "ignored", "no pod came about: KServe before 0.20 knows no oci+native://", {}
     if not pods:
         return ("failed", _no_pod(cluster, namespace, placement), {}) if last else None
     pod = pods[-1]
     spec = pod["spec"]
+    if placement in VOLUMES:
+        return look_at_volume(cluster, pod, image, placement, last=last)
     initial = {box["name"]: box["image"] for box in spec.get("initContainers") or []}
     boxes = {box["name"]: box["image"] for box in spec["containers"]}
     checks = {
@@ -344,12 +385,15 @@ def table(found: Smoke) -> Iterator[str]:
     """Yield the outcomes as lines of a table, and what follows from them."""
     width = max(len(outcome.placement) for outcome in found.outcomes)
     yield f"KServe {found.kserve or '(its version is not told here)'}"
+    yield from (f"nodes: {kind}" for kind in found.nodes)
     for outcome in found.outcomes:
         checks = ", ".join(name if is_so else f"no {name}" for name, is_so in outcome.checks.items())
         said = outcome.reason if outcome.verdict == "refused" else checks
         yield f"{outcome.placement:<{width}}  {outcome.verdict:<7}  {outcome.seconds:5.1f} s  {said}".rstrip()
         if outcome.reason and outcome.verdict != "refused":
             yield f"{'':<{width}}  {outcome.reason}"
+    if len(found.nodes) > 1:
+        yield "nodes of several kinds: the probe was on one of them, so image volumes are not chosen"
     if found.chosen:
         yield f"placement to use: {found.chosen}"
     else:
@@ -360,6 +404,7 @@ def document(found: Smoke) -> dict[str, Any]:
     """Return the outcomes for programs."""
     return {
         "kserve": found.kserve,
+        "nodes": list(found.nodes),
         "placement": found.chosen,
         "outcomes": [
             {

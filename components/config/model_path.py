@@ -6,6 +6,11 @@ import posixpath
 
 #: The same for every server.
 MODEL_PATH = "/mnt/models"
+#: Where a whole image is mounted as a volume (placement imageVolume): its folder `models` is MODEL_PATH then,
+#: by no `subPath`, which containerd before 2.2 refuses and some nodes ignore.
+IMAGE_PATH = "/mnt"
+#: … and the images of adapters, each in a folder of its name.
+ADAPTERS_PATH = "/adapters"
 
 
 def inside(path: str) -> str | None:

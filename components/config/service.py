@@ -16,7 +16,9 @@ class ServiceSettings(Section):
 
     service_name: ServiceName
     served_model_name: str = ""
-    placement: Literal["servingRuntime", "storageUriEnv", "storageUris", "auto"] = "servingRuntime"
+    placement: Literal["servingRuntime", "storageUriEnv", "storageUris", "imageVolume", "auto"] = (
+        "servingRuntime"
+    )
     smoke_namespace: Label = "modelcar-smoke"
     rollout: Literal["auto", "Recreate", "RollingUpdate"] = "auto"
     pre_pull: bool = False

@@ -64,7 +64,9 @@ class ModelServiceArgs:
     name: Name of the InferenceService; by default the component's.
     deployment_mode: KServe's deployment mode.
     knative: How long Knative waits, in deployment mode Knative.
-    placement: Where the storage URI stands (docs/decisions/0001-storage-uri-placement.md).
+    placement: How the image comes into the pod: by KServe, from where its URI stands
+        (docs/decisions/0001-storage-uri-placement.md), or as an image volume of Kubernetes
+        (docs/decisions/0012-image-volumes.md).
     shared_runtime: ServingRuntime that this model uses together with others: the component, or the name of
         one that is there, which nothing is compared with.
     scheduling: Which nodes take the pods.
@@ -90,7 +92,7 @@ class ModelServiceArgs:
     name: str | None = None
     deployment_mode: Literal["Standard", "Knative"] = "Standard"
     knative: KnativeSettings | None = None
-    placement: Literal["servingRuntime", "storageUriEnv", "storageUris"] = "servingRuntime"
+    placement: Literal["servingRuntime", "storageUriEnv", "storageUris", "imageVolume"] = "servingRuntime"
     shared_runtime: SharedRuntime | str | None = None
     scheduling: SchedulingSettings = field(default_factory=SchedulingSettings)
     probes: ProbesSettings = field(default_factory=ProbesSettings)

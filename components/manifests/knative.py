@@ -51,6 +51,7 @@ _FEATURES = {
 _VOLUMES = {
     "emptyDir": ("kubernetes.podspec-volumes-emptydir", True),
     "hostPath": ("kubernetes.podspec-volumes-hostpath", False),
+    "image": ("kubernetes.podspec-volumes-image", False),
 }
 
 

@@ -1,7 +1,8 @@
 """The served model: an InferenceService whose storage URI is pinned by digest.
 
 KServe (v0.19) injects into the pod an init container that pulls the modelcar, a sidecar that keeps it
-mounted, `shareProcessNamespace`, and the link /mnt/models. The server's container is ours.
+mounted, `shareProcessNamespace`, and the link /mnt/models. The server's container is ours. With placement
+imageVolume nothing is injected: the kubelet mounts the image (components/manifests/image_volume.py).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from components.config.kserve import MODELCAR_UID
 from components.config.model_path import MODEL_PATH
 from components.config.model_spec import ModelSpec
 from components.config.server import USER_VARIABLES
-from components.manifests import kernels, knative, scheduling, termination
+from components.manifests import image_volume, kernels, knative, scheduling, termination
 from components.manifests.autoscaling import EXTERNAL
 from components.manifests.probes import probes
 from components.manifests.server_arguments import server_arguments
@@ -194,6 +195,9 @@ def predictor(
             if own := environment(settings, own=False):  # KServe's webhook drops an empty list
                 model["env"] = own
         return {"model": model, **common}
+    if settings.placement == "imageVolume":
+        mounted = [*volumes(settings), *image_volume.volumes(settings, storage_uri)]
+        return {"containers": [container(settings)], "volumes": mounted, **common}
     custom = {"volumes": volumes(settings), **common}
     if settings.placement == "storageUriEnv":
         server = container(settings)
@@ -217,6 +221,7 @@ def container(settings: ModelSpec) -> dict[str, Any]:
         {"name": f"writable-{number}", "mountPath": path}
         for number, path in enumerate(settings.server_writable_paths)
     ]
+    mounts += image_volume.mounts(settings)
     return {
         "name": CONTAINER,
         "image": settings.server_image,
@@ -234,6 +239,9 @@ def container(settings: ModelSpec) -> dict[str, Any]:
 
 def start_script(settings: ModelSpec) -> str:
     """Return what the container runs before its server, whose command and arguments follow."""
+    if settings.placement == "imageVolume":
+        copy = "" if settings.runtime == "custom" else kernels.script(MODEL_PATH)
+        return f"{image_volume.REQUIRE_MODEL}echo '{MODEL_IS_THERE}'; {copy}{_SERVE}"
     return WAIT_FOR_MODEL if settings.runtime == "custom" else WAIT_AND_COPY
 
 

@@ -78,7 +78,9 @@ async def require_fit(checked: CheckedStack, cloud: GoogleCloud | None) -> None:
     reached = settings.reached_by(None if made is None else await made.future())
     if asks_kserve:
         knative = any(model.deployment_mode == "Knative" for model in models)
-        await in_thread(kserve_fit.require, reached, "Knative" if knative else "Standard")
+        modelcars = any(model.placement != "imageVolume" for model in models)
+        mode = "Knative" if knative else "Standard"
+        await in_thread(kserve_fit.require, reached, mode, modelcars=modelcars)
         if knative:
             await in_thread(knative_fit.require, reached, models)
     if asks_keda:

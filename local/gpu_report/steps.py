@@ -18,6 +18,7 @@ import httpx
 
 from components.cluster.access import JSON
 from components.cluster.pods import is_ready
+from components.manifests.image_volume import model_image
 from local import stack
 from local.gpu_report import kernels
 from local.gpu_report.bare import bare
@@ -459,7 +460,7 @@ def reasons(said: str) -> list[str]:
 
 
 def _image(pod: JSON) -> str:
-    return str(next(box["image"] for box in pod["spec"]["containers"] if box["name"] == "modelcar"))
+    return str(model_image(pod))
 
 
 def _answers(url: str) -> bool:

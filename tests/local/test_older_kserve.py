@@ -53,6 +53,9 @@ def test_another_placement_is_found_where_this_version_ignores_the_stacks_own(
         "servingRuntime": "works",
         "storageUriEnv": "works",
         "podAnnotation": "ignored",
+        "imageVolume": "works",  # the kubelet's affair
+        "imageVolumeSubPath": "works",
+        "ociNative": "ignored",
     }
     assert "injected no modelcar" in outcomes["storageUris"].reason
-    assert found.chosen == "servingRuntime"
+    assert found.chosen == "imageVolume"

@@ -16,9 +16,12 @@ import pytest
 from components.cluster.access import Cluster, ClusterError
 from components.cluster.kserve_config import configuration_problems
 from components.cluster.probe_image import NAME, push_probe
-from components.cluster.smoke import OFFERED, Smoke, document, objects, service, smoke, table
+from components.cluster.smoke import Smoke, document, objects, service, smoke, table
+from components.cluster.smoke_volumes import OFFERED
 from components.config import loading as stack
 from components.config.settings import Settings
+from local.instance import KUBERNETES_VERSION
+from local.tool_list import CONTAINERD_VERSION
 from modelcar.base import read_base
 from modelcar.errors import InputError
 from modelcar.registry import Target
@@ -60,13 +63,16 @@ def test_it_tells_which_placements_work_and_leaves_nothing(
 ) -> None:
     found = smoke(cluster, settings, image, namespace=namespace)
     assert verdicts(found) == {
-        "servingRuntime": "works",
-        "storageUriEnv": "works",
-        "storageUris": "works",
+        **dict.fromkeys(OFFERED, "works"),
         "podAnnotation": "ignored",
+        "imageVolumeSubPath": "works",
+        "ociNative": "ignored",
     }
     assert found.chosen == settings.placement
-    for outcome in found.outcomes[:3]:
+    assert found.nodes == (f"kubelet v{KUBERNETES_VERSION}, containerd://{CONTAINERD_VERSION}",)
+    volume, *others = found.outcomes[:4]
+    assert set(volume.checks) == {"image volume", "one container", "files", "read-only"}
+    for outcome in others:
         assert set(outcome.checks) == {
             *("init container", "sidecar", "shared processes", "uid of the modelcar", "files")
         }
@@ -93,8 +99,10 @@ def test_modelcar_that_is_switched_off_is_told(
 ) -> None:
     with modelcar_off(platform):
         found = smoke(cluster, settings, image, namespace=namespace, patience=60)
-    assert found.chosen is None
-    assert "works" not in verdicts(found).values()
+    assert found.chosen == "imageVolume", "KServe has no part in it"
+    assert {name for name, verdict in verdicts(found).items() if verdict == "works"} == {
+        *("imageVolume", "imageVolumeSubPath")
+    }
     assert any("modelcar is switched off" in outcome.reason for outcome in found.outcomes)
     assert cluster.get(f"/api/v1/namespaces/{namespace}") is None
 
@@ -107,7 +115,7 @@ def test_the_check_of_kserves_user_is_what_its_pods_show(
         found = smoke(cluster, settings, image, namespace=namespace, patience=60)
         refused = configuration_problems(data, settings.deployment_mode)
     works = {placement for placement, verdict in verdicts(found).items() if verdict == "works"}
-    assert works == (set() if refused else set(OFFERED))
+    assert works & set(OFFERED) == ({"imageVolume"} if refused else set(OFFERED))
     assert bool(refused) is (uid == 0)
 
 
@@ -145,8 +153,8 @@ def test_an_image_that_cannot_be_pulled_is_told(cluster: Cluster, settings: Sett
     nowhere = f"{settings.registry}/{NAME}@sha256:{'0' * 64}"
     found = smoke(cluster, settings, nowhere, namespace=namespace, patience=20)
     assert found.chosen is None
-    assert [outcome.verdict for outcome in found.outcomes[:3]] == ["failed"] * 3
-    assert all("not found" in outcome.reason for outcome in found.outcomes[:3]), found
+    assert [outcome.verdict for outcome in found.outcomes[:4]] == ["failed"] * 4
+    assert all("not found" in outcome.reason for outcome in found.outcomes[:4]), found
 
 
 def test_an_api_server_that_goes_away_is_no_traceback(settings: Settings, image: str, tmp_path: Path) -> None:
@@ -188,7 +196,10 @@ def test_the_command_prints_what_programs_read(command: Any, namespace: str) -> 
     assert process.returncode == 0, error
     found = json.loads(out)
     assert found["placement"] == "servingRuntime"
-    assert [outcome["verdict"] for outcome in found["outcomes"]] == [*["works"] * 3, "ignored"]
+    assert {outcome["placement"]: outcome["verdict"] for outcome in found["outcomes"]} == {
+        **dict.fromkeys((*OFFERED, "imageVolumeSubPath"), "works"),
+        **dict.fromkeys(("podAnnotation", "ociNative"), "ignored"),
+    }
 
 
 def await_probes(cluster: Cluster, namespace: str) -> None:

@@ -212,7 +212,7 @@ class Wrong(NamedTuple):
 
 BY_DIGEST = "IMAGE@sha256:<64 hexadecimal digits>"
 PLACE = "HOST[:PORT]/PATH, in lower case, without scheme and tag"
-PLACEMENTS = "'servingRuntime', 'storageUriEnv', 'storageUris' or 'auto'"
+PLACEMENTS = "'servingRuntime', 'storageUriEnv', 'storageUris', 'imageVolume' or 'auto'"
 NOT_SET = "pulumi config set modelcar:"
 
 WRONG = {

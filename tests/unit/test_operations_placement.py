@@ -58,13 +58,13 @@ def keep(cluster: FakeCluster, **data: str) -> None:
 
 def test_the_first_up_tests(cluster: FakeCluster, tested: list[str]) -> None:
     found, said = ask()
-    assert found == Found("storageUriEnv", fingerprint(cluster, SETTINGS))
+    assert found == Found("storageUriEnv", fingerprint(cluster, SETTINGS, ()))
     assert tested == ["run"]
     assert "placement to use: storageUriEnv" in said
 
 
 def test_what_was_found_out_is_taken(cluster: FakeCluster, tested: list[str]) -> None:
-    keep(cluster, placement="storageUris", fingerprint=fingerprint(cluster, SETTINGS))
+    keep(cluster, placement="storageUris", fingerprint=fingerprint(cluster, SETTINGS, ()))
     for preview in (True, False):
         assert ask(preview=preview)[0].placement == "storageUris"
     assert not tested
@@ -73,11 +73,11 @@ def test_what_was_found_out_is_taken(cluster: FakeCluster, tested: list[str]) ->
 def test_a_kserve_that_has_changed_is_tested_again_by_up_alone(
     cluster: FakeCluster, tested: list[str]
 ) -> None:
-    keep(cluster, placement="storageUris", fingerprint=fingerprint(cluster, SETTINGS))
+    keep(cluster, placement="storageUris", fingerprint=fingerprint(cluster, SETTINGS, ()))
     cluster.found[CONFIG] = {"data": {"storageInitializer": '{"enableModelcar": true}'}}
     found, said = ask(preview=True)
     assert found.placement == "storageUris"
-    assert "`pulumi up` tests it again" in said
+    assert "`pulumi up` tests again" in said
     assert not tested
     assert ask()[0].placement == "storageUriEnv"
     assert tested
@@ -124,5 +124,5 @@ def test_a_cluster_without_kserve_is_told(cluster: FakeCluster) -> None:
 
 def test_modes_are_tested_apart(cluster: FakeCluster) -> None:
     knative = load(placement="auto", deploymentMode="Knative")
-    assert fingerprint(cluster, knative) != fingerprint(cluster, SETTINGS)
+    assert fingerprint(cluster, knative, ()) != fingerprint(cluster, SETTINGS, ())
     assert placement.config_map_name(SETTINGS) == "m-smoke-test"

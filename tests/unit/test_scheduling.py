@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from components.cluster.smoke import OFFERED, objects
+from components.cluster.smoke import objects
+from components.cluster.smoke_volumes import OFFERED
 from components.manifests.gitops import manifests
 from components.manifests.pre_pull import daemon_set_spec
 from components.manifests.service import predictor, revision, serving_runtime
@@ -17,7 +18,7 @@ from tests.unit.test_google_settings import load as load_google
 from tests.unit.test_google_settings import problems as google_problems
 
 URI = "oci://localhost:5000/models/m@sha256:" + "0" * 64
-PLACEMENTS = ("servingRuntime", "storageUriEnv", "storageUris")
+PLACEMENTS = ("servingRuntime", "storageUriEnv", "storageUris", "imageVolume")
 
 SCHEDULING: dict[str, Any] = {
     "nodeSelector": {"pool": "gpu", "example.com/zone": "a"},

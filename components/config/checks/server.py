@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
+from components.config.model_path import IMAGE_PATH
 from components.config.model_spec import ModelSpec
 from components.config.problems import problem
 from components.config.quantities import quantity
@@ -42,6 +43,10 @@ def _environment(settings: ModelSpec) -> Problem | None:
 
 def _host_paths(settings: ModelSpec) -> Problem | None:
     for path in settings.server_host_paths:
+        if settings.placement == "imageVolume" and PurePosixPath(path).is_relative_to(IMAGE_PATH):
+            value = f"{path}, with placement imageVolume"
+            allowed = f"folders outside of {IMAGE_PATH}, where the model's image is mounted"
+            return problem("serverHostPaths", value, allowed, "use placement servingRuntime")
         below_root = path.startswith("/") and posixpath.normpath(path).strip("/")
         if not below_root or ".." in PurePosixPath(path).parts:
             return problem("serverHostPaths", path, "absolute paths below /", "give the folder's full path")

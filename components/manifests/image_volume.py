@@ -1,0 +1,68 @@
+"""`modelcar:placement imageVolume`: the kubelet mounts the image itself, and KServe has no part in it.
+
+Kubernetes has image volumes by default since 1.35 (stable in 1.36), and containerd since 2.1:
+https://kubernetes.io/docs/concepts/storage/volumes/#image. The pod has one container: no sidecar, no init
+container, no shared process namespace. KServe 0.19 and newer take such a predictor; KServe 0.20's own way,
+`oci+native://`, mounts with a `subPath`, which not every runtime honours.
+
+The whole image is mounted at /mnt, so that its folder `models` is /mnt/models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+
+from components.config.model_path import IMAGE_PATH, MODEL_PATH
+from components.config.model_spec import ModelSpec
+
+#: Of the model; an adapter's is called by its name.
+VOLUME = "model"
+
+#: What a server says before it ends where the runtime has mounted nothing.
+EMPTY = f"{MODEL_PATH} is empty: this node mounts no image volumes"
+#: A mounted image is there before any process of the pod, so nothing is waited for.
+REQUIRE_MODEL = (
+    f'there=; for file in {MODEL_PATH}/*; do if [ -r "$file" ]; then there=1; break; fi; done; '
+    f"if ! [ \"$there\" ]; then echo '{EMPTY}'; exit 1; fi; "
+)
+
+
+def reference(storage_uri: pulumi.Input[str]) -> pulumi.Input[str]:
+    """Return the image of a storage URI, `oci://IMAGE@sha256:…`."""
+    if isinstance(storage_uri, str):
+        return storage_uri.removeprefix("oci://")
+    known: pulumi.Output[Any] = pulumi.Output.from_input(storage_uri)
+    return known.apply(lambda uri: str(uri).removeprefix("oci://"))
+
+
+def volumes(settings: ModelSpec, storage_uri: pulumi.Input[str]) -> list[dict[str, Any]]:
+    """Return the volumes of the model and of its adapters; none with another placement."""
+    if settings.placement != "imageVolume":
+        return []
+    return [_volume(VOLUME, reference(storage_uri))]
+
+
+def mounts(settings: ModelSpec) -> list[dict[str, Any]]:
+    """Return where the server's container has them; nowhere with another placement."""
+    if settings.placement != "imageVolume":
+        return []
+    return [{"name": VOLUME, "mountPath": IMAGE_PATH, "readOnly": True}]
+
+
+def model_image(pod: Mapping[str, Any]) -> str | None:
+    """Return the image that a pod has its model from: of its modelcar, or of its volume."""
+    spec = pod["spec"]
+    for box in [*(spec.get("initContainers") or []), *spec["containers"]]:
+        if box["name"] == "modelcar":
+            return str(box["image"])
+    for volume in spec.get("volumes") or []:
+        if volume["name"] == VOLUME and volume.get("image"):
+            return str(volume["image"]["reference"])
+    return None
+
+
+def _volume(name: str, image: pulumi.Input[str]) -> dict[str, Any]:
+    return {"name": name, "image": {"reference": image, "pullPolicy": "IfNotPresent"}}
