@@ -524,7 +524,7 @@ class ModelServiceArgs(TypedDict):
     knative: NotRequired[KnativeSettings]
     """How long Knative waits, in deployment mode Knative."""
     placement: NotRequired[str]
-    """Where the storage URI stands (docs/decisions/0001-storage-uri-placement.md). One of: servingRuntime, storageUriEnv, storageUris. Default: servingRuntime."""
+    """How the image comes into the pod: by KServe, from where its URI stands (docs/decisions/0001-storage-uri-placement.md), or as an image volume of Kubernetes (docs/decisions/0012-image-volumes.md). One of: servingRuntime, storageUriEnv, storageUris, imageVolume. Default: servingRuntime."""
     shared_runtime: NotRequired[str]
     """ServingRuntime that this model uses together with others: the component, or the name of one that is there, which nothing is compared with."""
     scheduling: NotRequired[SchedulingSettings]
@@ -717,8 +717,14 @@ class KServePlatformArgs(TypedDict):
     """Namespace of KServe's controller. Default: kserve."""
     chart_repository: NotRequired[str]
     """Where KServe's charts are: oci://HOST/PATH, or a folder. Default: oci://ghcr.io/kserve/charts."""
+    install_cert_manager: NotRequired[bool]
+    """Install cert-manager too. False where the cluster has one. Default: true."""
     cert_manager_version: NotRequired[str]
-    """Version of cert-manager, which KServe's webhooks need. Default: v1.17.0."""
+    """Version of cert-manager, which KServe's webhooks need. Default: v1.21.2."""
+    cert_manager_repository: NotRequired[str]
+    """Where cert-manager's chart is: https://HOST, oci://HOST/PATH, or a folder. Default: https://charts.jetstack.io."""
+    image_registry: NotRequired[str]
+    """HOST/PATH that the charts' images were copied to, by the names that they have."""
     modelcar_uid: NotRequired[int]
     """User that the pods' processes run as (KServe's uidModelcar). Default: 1010."""
     modelcar_cpu: NotRequired[str]
@@ -788,7 +794,7 @@ class ServedModelArgs(TypedDict):
     knative: NotRequired[KnativeSettings]
     """How long Knative waits, in deployment mode Knative."""
     placement: NotRequired[str]
-    """Where the storage URI stands (docs/decisions/0001-storage-uri-placement.md). One of: servingRuntime, storageUriEnv, storageUris. Default: servingRuntime."""
+    """How the image comes into the pod: by KServe, from where its URI stands (docs/decisions/0001-storage-uri-placement.md), or as an image volume of Kubernetes (docs/decisions/0012-image-volumes.md). One of: servingRuntime, storageUriEnv, storageUris, imageVolume. Default: servingRuntime."""
     shared_runtime: NotRequired[str]
     """ServingRuntime that this model uses together with others: the component, or the name of one that is there, which nothing is compared with."""
     scheduling: NotRequired[SchedulingSettings]
