@@ -43,7 +43,7 @@ def test_other_placements_have_no_image_volume() -> None:
 
 @pytest.mark.parametrize("runtime", ["vllm", "custom"])
 def test_the_server_starts_with_a_model_and_says_why_not_without(tmp_path: Path, runtime: str) -> None:
-    own = {"runtime": "custom", "serverCommand": ["serve"]} if runtime == "custom" else {}
+    own: dict[str, Any] = {"runtime": "custom", "serverCommand": ["serve"]} if runtime == "custom" else {}
     script = start_script(load(placement="imageVolume", **own)).replace(MODEL_PATH, str(tmp_path))
 
     def run() -> subprocess.CompletedProcess[str]:
