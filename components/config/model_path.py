@@ -9,8 +9,13 @@ MODEL_PATH = "/mnt/models"
 #: Where a whole image is mounted as a volume (placement imageVolume): its folder `models` is MODEL_PATH then,
 #: by no `subPath`, which containerd before 2.2 refuses and some nodes ignore.
 IMAGE_PATH = "/mnt"
-#: … and the images of adapters, each in a folder of its name.
+#: … and the image of each adapter that has one, by its place in the list.
 ADAPTERS_PATH = "/adapters"
+
+
+def adapter_path(number: int) -> str:
+    """Return the folder of an adapter that is an image of its own. number: its place in the list."""
+    return f"{ADAPTERS_PATH}/{number}/models"
 
 
 def inside(path: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from components.config.command_line import number
-from components.config.fields import Refused, matches
+from components.config.fields import PinnedImage, Refused, matches
 from components.config.section import Section
 from components.config.vllm_values import CacheType, Rank
 
@@ -81,12 +81,13 @@ class LoraModule(Section):
 
     name: name that clients ask the server for.
     path: path of its folder in the model's image: lock model and adapters together.
-    image: refused; said here so that the refusal can say why.
+    image: an image of its own, IMAGE@sha256:…, with placement imageVolume: a modelcar that holds the
+        adapter's files alone. It comes and goes without a change of the model's image.
     """
 
     name: ServedName
     path: RelativePath | None = None
-    image: str | None = None
+    image: PinnedImage | None = None
 
 
 class VllmSettings(Section):
@@ -105,7 +106,7 @@ class VllmSettings(Section):
         fastsafetensors, instanttensor, runai_streamer (and _sharded), bitsandbytes.
     enforce_eager: no CUDA graphs; starts faster and answers slower.
     enable_prefix_caching: keep what prompts have in common.
-    lora_modules: adapters in the model's image.
+    lora_modules: adapters in the model's image, or in images of their own.
     max_lora_rank: the largest rank among them.
     """
 

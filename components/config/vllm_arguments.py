@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from components.config.command_line import said
-from components.config.model_path import MODEL_PATH
+from components.config.model_path import MODEL_PATH, adapter_path
 from components.config.model_spec import ModelSpec
 from components.config.vllm import VllmSettings
 
@@ -41,7 +41,10 @@ def vllm_arguments(settings: ModelSpec) -> list[str]:
     if typed.enable_prefix_caching is not None:
         found.append(f"--{'' if typed.enable_prefix_caching else 'no-'}enable-prefix-caching")
     if typed.lora_modules:
-        modules = [f"{module.name}={MODEL_PATH}/{module.path}" for module in typed.lora_modules]
+        modules = [
+            f"{module.name}={adapter_path(number) if module.image else f'{MODEL_PATH}/{module.path}'}"
+            for number, module in enumerate(typed.lora_modules)
+        ]
         found += ["--enable-lora", f"--max-loras={len(modules)}", "--lora-modules", *modules]
     return found
 

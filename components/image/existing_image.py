@@ -182,7 +182,7 @@ def _problems(
         yield Problem(key, f"{shown}: {fault.found}", fault.allowed, fault.fix)
     if image.model_config is not None:
         yield from unfit(_without_adapters(settings), _known(image, shown))
-    for number, module in enumerate(_adapters(settings)):
+    for number, module in _adapters(settings):
         if not image.files.unread_models and not image.files.find(f"models/{module}/adapter_config.json"):
             yield Problem(
                 f"{NAMESPACE}:vllm.loraModules[{number}].path",
@@ -198,8 +198,9 @@ def _known(image: existing_image.ExistingImage, shown: str) -> KnownModel:
     return KnownModel(files, {CONFIG: dict(image.model_config or {})}, complete, shown)
 
 
-def _adapters(settings: Settings) -> list[str]:
-    return [str(module.path) for module in settings.vllm.lora_modules] if settings.vllm else []
+def _adapters(settings: Settings) -> list[tuple[int, str]]:
+    modules = settings.vllm.lora_modules if settings.vllm else ()
+    return [(number, module.path) for number, module in enumerate(modules) if module.path]
 
 
 def _without_adapters(settings: Settings) -> Settings:

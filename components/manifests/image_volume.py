@@ -10,12 +10,12 @@ The whole image is mounted at /mnt, so that its folder `models` is /mnt/models.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pulumi
 
-from components.config.model_path import IMAGE_PATH, MODEL_PATH
+from components.config.model_path import ADAPTERS_PATH, IMAGE_PATH, MODEL_PATH
 from components.config.model_spec import ModelSpec
 
 #: Of the model; an adapter's is called by its name.
@@ -42,14 +42,16 @@ def volumes(settings: ModelSpec, storage_uri: pulumi.Input[str]) -> list[dict[st
     """Return the volumes of the model and of its adapters; none with another placement."""
     if settings.placement != "imageVolume":
         return []
-    return [_volume(VOLUME, reference(storage_uri))]
+    adapters = [_volume(f"adapter-{number}", image) for number, image in _adapters(settings)]
+    return [_volume(VOLUME, reference(storage_uri)), *adapters]
 
 
 def mounts(settings: ModelSpec) -> list[dict[str, Any]]:
     """Return where the server's container has them; nowhere with another placement."""
     if settings.placement != "imageVolume":
         return []
-    return [{"name": VOLUME, "mountPath": IMAGE_PATH, "readOnly": True}]
+    adapters = [_mount(f"adapter-{number}", f"{ADAPTERS_PATH}/{number}") for number, _ in _adapters(settings)]
+    return [_mount(VOLUME, IMAGE_PATH), *adapters]
 
 
 def model_image(pod: Mapping[str, Any]) -> str | None:
@@ -62,6 +64,16 @@ def model_image(pod: Mapping[str, Any]) -> str | None:
         if volume["name"] == VOLUME and volume.get("image"):
             return str(volume["image"]["reference"])
     return None
+
+
+def _adapters(settings: ModelSpec) -> Iterator[tuple[int, str]]:
+    """Yield the place and image of each adapter that is one of its own."""
+    modules = settings.vllm.lora_modules if settings.vllm else ()
+    yield from ((number, module.image) for number, module in enumerate(modules) if module.image)
+
+
+def _mount(name: str, path: str) -> dict[str, Any]:
+    return {"name": name, "mountPath": path, "readOnly": True}
 
 
 def _volume(name: str, image: pulumi.Input[str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from components.config.pool_room import pools
 from components.config.settings import Settings
 from components.config.stack import Stack
 from components.google.cluster import require_adopted
-from components.image import existing_image, former_image
+from components.image import adapter_images, existing_image, former_image
 from components.image.existing_image import Existing
 from components.image.former_image import Former
 from components.image.model_lock import model_doubts, model_lock
@@ -83,6 +83,8 @@ def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None)
             problems += error.problems
     existing, unfit = existing_image.find_all(stack, preview=preview, outputs=outputs or {})
     problems += unfit
+    unfit, adapter_doubts = adapter_images.look(stack, preview=preview)
+    problems += unfit
     if problems:
         raise InputError(problems)
     name = pulumi.get_stack()
@@ -94,7 +96,7 @@ def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None)
     known = sizes(locks, existing)
     disks = node_disks(stack, known)
     doubts = node_doubts(stack, known, require_adopted(shared.google)) if shared.google else ()
-    doubts += tuple(doubt for one in existing.values() for doubt in one.doubts)
+    doubts += tuple(doubt for one in existing.values() for doubt in one.doubts) + adapter_doubts
     doubts += tuple(doubt for settings in stack.models for doubt in termination.doubts(settings))
     doubts += tuple(cluster_provider.doubts())
     for settings in stack.models:

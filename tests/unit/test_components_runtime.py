@@ -104,9 +104,24 @@ def test_another_server_gets_its_own_arguments_and_the_facts_as_variables() -> N
         ),
         ({"vllm": {"loraModules": [{"name": "a"}]}}, "vllm.loraModules[0].path", "not set"),
         (
-            {"vllm": {"loraModules": [{"name": "a", "image": "oci://x"}]}},
+            {"vllm": {"loraModules": [{"name": "a", "image": f"r.example/a@sha256:{'0' * 64}"}]}},
             "vllm.loraModules[0].image",
-            "KServe 0.19 mounts one OCI image in a pod",
+            "placement servingRuntime: KServe 0.19 mounts one OCI image in a pod",
+        ),
+        (
+            {"vllm": {"loraModules": [{"name": "a", "image": "r.example/a:latest"}]}},
+            "vllm.loraModules[0].image",
+            "names an image by tag",
+        ),
+        (
+            {
+                "placement": "imageVolume",
+                "vllm": {
+                    "loraModules": [{"name": "a", "path": "x", "image": f"r.example/a@sha256:{'0' * 64}"}]
+                },
+            },
+            "vllm.loraModules[0].path",
+            "x, beside image",
         ),
         (
             {"vllm": {"loraModules": [{"name": "a", "path": "x"}, {"name": "a", "path": "y"}]}},

@@ -16,7 +16,7 @@ from components.cluster.smoke_volumes import NATIVE, SUB_PATH, look_at_volume, o
 from components.config.model_path import MODEL_PATH
 from components.manifests import image_volume
 from components.manifests.knative import features_needed
-from components.manifests.service import MODEL_IS_THERE, predictor, start_script
+from components.manifests.service import MODEL_IS_THERE, predictor, revision, start_script
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load, problems
 
@@ -82,6 +82,29 @@ def test_a_folder_of_this_machine_cannot_be_below_the_image() -> None:
     [found] = problems(placement="imageVolume", serverHostPaths=["/mnt/server"], registryInsecure=True)
     assert found.key == "modelcar:serverHostPaths"
     assert "where the model's image is mounted" in found.allowed
+
+
+# --- adapters
+
+
+ADAPTER = f"registry.example/models/french@sha256:{'1' * 64}"
+
+
+def test_an_adapter_comes_and_goes_beside_the_model() -> None:
+    modules = [{"name": "own", "path": "adapters/own"}, {"name": "french", "image": ADAPTER}]
+    settings = load(placement="imageVolume", vllm={"loraModules": modules})
+    spec = predictor(settings, f"oci://{IMAGE}")
+    [server] = spec["containers"]
+    images = [volume["image"]["reference"] for volume in spec["volumes"] if "image" in volume]
+    assert images == [IMAGE, ADAPTER]
+    assert {"name": "adapter-1", "mountPath": "/adapters/1", "readOnly": True} in server["volumeMounts"]
+    at = server["args"].index("--lora-modules")
+    assert server["args"][at + 1 : at + 3] == [
+        "own=/mnt/models/adapters/own",
+        "french=/adapters/1/models",
+    ]
+    without = load(placement="imageVolume", vllm={"loraModules": modules[:1]})
+    assert revision(settings, f"oci://{IMAGE}") != revision(without, f"oci://{IMAGE}"), "new pods come"
 
 
 # --- the smoke test

@@ -53,7 +53,7 @@ def problems(settings: ModelSpec) -> Iterator[Problem]:
         for name in sorted(own.keys() & set_too):
             value = f"{name}, which modelcar:vllm sets too"
             yield problem("serverArgs", value, "each argument once", "remove one of the two")
-        yield from _adapters(typed)
+        yield from _adapters(typed, settings.placement)
     yield from context_length.problems(settings)
     yield from adapters.problems(settings)
     yield from hub_names.problems(settings)
@@ -84,20 +84,25 @@ def _split(settings: ModelSpec) -> Iterator[Problem]:
         )
 
 
-def _adapters(typed: VllmSettings) -> Iterator[Problem]:
+def _adapters(typed: VllmSettings, placement: str) -> Iterator[Problem]:
     names = [module.name for module in typed.lora_modules]
     for number, module in enumerate(typed.lora_modules):
         key = f"vllm.loraModules[{number}]"
-        if module.image:
+        if module.image and module.path:
+            fix = "remove path where the adapter is an image of its own, and image where it is in the model's"
+            yield problem(f"{key}.path", f"{module.path}, beside image", "one of the two", fix)
+        elif module.image and placement != "imageVolume":
             # Measured: docs/decisions/0001-storage-uri-placement.md.
             yield problem(
                 f"{key}.image",
-                f"{module.image}: KServe 0.19 mounts one OCI image in a pod, and that is the model",
-                "an adapter in the model's own image",
-                "put it into a folder of the model, lock both together, and name the folder: path",
+                f"{module.image}, with placement {placement}: KServe 0.19 mounts one OCI image in a pod, and "
+                "that is the model",
+                "an adapter in the model's own image, or placement imageVolume",
+                "set modelcar:placement to imageVolume; or put the adapter into a folder of the model, lock "
+                "both together, and name the folder: path",
             )
-        elif not module.path:
-            fix = "name its folder in the model's image: path"
+        elif not module.path and not module.image:
+            fix = "name its folder in the model's image (path), or its own image (image)"
             yield problem(f"{key}.path", "not set", "a folder of the model, as adapters/french", fix)
         if names.index(module.name) != number:
             yield problem(f"{key}.name", f"{module.name}, twice", "a name of its own", "rename one")

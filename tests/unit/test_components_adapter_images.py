@@ -1,0 +1,66 @@
+"""Adapters that are images of their own: what no server could load is refused before anything is declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from components.config.stack import Stack
+from components.image import adapter_images
+from modelcar.registry import Target
+from tests import made_images as made
+from tests import registry_server
+from tests.unit.test_components_models import load as load_stack
+
+FILES = {
+    "models/adapter_config.json": b'{"peft_type": "LORA", "r": 8}',
+    "models/adapter_model.safetensors": b"weights",
+}
+
+
+@pytest.fixture
+def server() -> Iterator[registry_server.Registry]:
+    with registry_server.serve() as running:
+        yield running
+
+
+def stack(server: registry_server.Registry, image: str) -> Stack:
+    modules = {"loraModules": [{"name": "french", "image": image}]}
+    place = {"registry": f"{server.host}/models", "registryInsecure": True}
+    return load_stack({"name": "chat", "vllm": modules}, placement="imageVolume", **place)
+
+
+def pushed(server: registry_server.Registry, *without: str) -> str:
+    files: dict[str, Any] = {path: content for path, content in FILES.items() if path not in without}
+    image = made.image([made.layer(made.SHELL), made.layer({"models/": None, **files})])
+    return image.push(Target(f"{server.host}/adapters", "french", insecure=True))
+
+
+def test_an_adapter_as_it_is_pushed_passes(server: registry_server.Registry) -> None:
+    assert adapter_images.look(stack(server, pushed(server)), preview=False) == ([], ())
+
+
+@pytest.mark.parametrize("missing", list(FILES))
+def test_an_image_without_an_adapter_is_refused(server: registry_server.Registry, missing: str) -> None:
+    [problem], _ = adapter_images.look(stack(server, pushed(server, missing)), preview=False)
+    assert problem.key == "modelcar:models[0].vllm.loraModules[0].image"
+    assert f"has no /{missing}" in problem.value
+    assert "modelcar push" in problem.fix
+
+
+def test_an_image_that_is_not_there_is_refused(server: registry_server.Registry) -> None:
+    nowhere = f"{server.host}/adapters/french@sha256:{'0' * 64}"
+    [problem], _ = adapter_images.look(stack(server, nowhere), preview=False)
+    assert "the registry does not have it" in problem.value
+
+
+def test_a_registry_out_of_reach_stops_up_and_no_preview(server: registry_server.Registry) -> None:
+    image = f"127.0.0.1:1/adapters/french@sha256:{'0' * 64}"
+    [problem], doubts = adapter_images.look(stack(server, image), preview=False)
+    assert not doubts
+    assert "checkReachable" in problem.fix
+    problems, [doubt] = adapter_images.look(stack(server, image), preview=True)
+    assert not problems
+    assert "not looked at" in doubt
