@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from local import containerd
 from local.driver import driver_folder
 from local.gpu import Gpus
 from local.instance import Instance
@@ -91,7 +92,7 @@ def write_plan(instance: Instance, tools: Toolbox, sandbox_image: str, gpus: Gpu
             _controller_manager(instance, tools),
             _scheduler(instance, tools),
             *([_kserve(instance, tools)] if tools.runs_kserve else []),
-            _containerd(instance, tools, sandbox_image),
+            containerd.service(instance, tools, sandbox_image),
             _kubelet(instance, tools),
             *([_device_plugin(instance, tools, gpus)] if gpus else []),
             *([_network_policies(instance, tools, tools.netfilter)] if tools.netfilter else []),
@@ -193,6 +194,7 @@ def _api_server(instance: Instance, tools: Toolbox) -> dict[str, Any]:
         "--requestheader-extra-headers-prefix=X-Remote-Extra-",
         f"--proxy-client-cert-file={pki}/front-proxy.crt",
         f"--proxy-client-key-file={pki}/front-proxy.key",
+        *([f"--feature-gates={tools.feature_gates}"] if tools.feature_gates else []),
     ]
     ready = {"url": "https://127.0.0.1:6443/readyz", "ca": f"{pki}/ca.crt"}
     return _service("kube-apiserver", argv, ready, ["etcd"])
@@ -233,43 +235,6 @@ def _kserve(instance: Instance, tools: Toolbox) -> dict[str, Any]:
     return _service("kserve", argv, {"tcp": ["127.0.0.1", 9443]}, after, **env)
 
 
-def _containerd(instance: Instance, tools: Toolbox, sandbox_image: str) -> dict[str, Any]:
-    cni = instance.state / "cni"
-    cni.mkdir(exist_ok=True)
-    ipam = {"type": "host-local", "subnet": instance.pod_cidr, "routes": [{"dst": "0.0.0.0/0"}]}
-    bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": False, "ipam": ipam}
-    conflist = {"cniVersion": "0.4.0", "name": "modelcar", "plugins": [bridge]}
-    (cni / "10-modelcar.conflist").write_text(json.dumps(conflist))
-    hosts = instance.state / "registries" / instance.registry
-    hosts.mkdir(parents=True, exist_ok=True)
-    (hosts / "hosts.toml").write_text(f'[host."http://{instance.registry}"]\n')
-    config = instance.state / "containerd.toml"
-    config.write_text(
-        f'''version = 3
-root = "{instance.state}/containerd"
-state = "/run/containerd"
-[grpc]
-  address = "/run/containerd/containerd.sock"
-[plugins."io.containerd.cri.v1.images".pinned_images]
-  sandbox = "{sandbox_image}"
-[plugins."io.containerd.cri.v1.images".registry]
-  config_path = "{hosts.parent}"
-[plugins."io.containerd.cri.v1.runtime"]
-  # A sandbox may lack CAP_SYS_RESOURCE, without which a lower oom_score_adj is refused.
-  restrict_oom_score_adj = true
-[plugins."io.containerd.cri.v1.runtime".cni]
-  bin_dirs = ["{tools.programs["bridge"].parent}"]
-  conf_dir = "{cni}"
-'''
-    )
-    folders = {str(tools.programs[name].parent) for name in ("containerd-shim-runc-v2", "runc")}
-    path = os.pathsep.join([*sorted(folders), os.environ.get("PATH", "")])
-    argv = [tools["containerd"], "--config", str(config)]
-    # The sandbox image must be there before the kubelet can make a pod.
-    ready = {"unix": "/run/containerd/containerd.sock"}
-    return _service("containerd", argv, ready, ["registry"], PATH=path)
-
-
 def _kubelet(instance: Instance, tools: Toolbox) -> dict[str, Any]:
     config = instance.state / "kubelet.yaml"
     document = {
@@ -298,6 +263,7 @@ def _kubelet(instance: Instance, tools: Toolbox) -> dict[str, Any]:
         "podLogsDir": str(instance.state / "var-log" / "pods"),
         "volumePluginDir": str(instance.state / "volume-plugins"),
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+        "featureGates": _gates(tools),
         "imageGCHighThresholdPercent": 100,  # the disk is the laptop's: its fill level is not ours to manage
         "imageMaximumGCAge": "24h0m0s",  # but former versions that nothing runs any more do not pile up
         "serializeImagePulls": False,
@@ -314,6 +280,12 @@ def _kubelet(instance: Instance, tools: Toolbox) -> dict[str, Any]:
     ]
     after = ["containerd", "kube-apiserver", f"file:{instance.state / TOOL_IMAGE_READY}"]
     return _service("kubelet", argv, {"url": "http://127.0.0.1:10248/healthz"}, after)
+
+
+def _gates(tools: Toolbox) -> dict[str, bool]:
+    """Return Kubernetes' feature gates that differ from its own choice."""
+    pairs = (gate.split("=") for gate in tools.feature_gates.split(",") if gate)
+    return {name: value == "true" for name, value in pairs}
 
 
 def device_plugin_file(instance: Instance) -> Path:

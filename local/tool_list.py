@@ -35,6 +35,12 @@ OLDER_KSERVE = "kserve-manager-older"
 #: A newer one, which a stack that installs KServe is upgraded to.
 NEWER_KSERVE_VERSION = "0.20.0"
 NEWER_KSERVE = "kserve-manager-newer"
+#: Other container runtimes and another Kubernetes, which image volumes are tried on. Their programs have
+#: names of their own here: local/other_versions.py.
+OTHER_CONTAINERDS = {"1.7": "1.7.30", "2.1": "2.1.6", "2.2": "2.2.5"}
+OLDER_KUBERNETES = ("1.34", "1.34.4")
+CONTAINERD_PROGRAMS = ("containerd", "containerd-shim-runc-v2")
+KUBERNETES_PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
 #: What KServe's chart needs beside it.
 CERT_MANAGER_VERSION = "1.21.2"
 CERT_MANAGER = "cert-manager"
@@ -85,10 +91,14 @@ class Plugin(Tool):
 
 
 _K8S = "k8s.io/component-base/version"
-_MAJOR, _MINOR, _ = KUBERNETES_VERSION.split(".")
-_K8S_FLAGS = (
-    f"-X {_K8S}.gitVersion=v{KUBERNETES_VERSION} -X {_K8S}.gitMajor={_MAJOR} -X {_K8S}.gitMinor={_MINOR}"
-)
+
+
+def _version_flags(version: str) -> str:
+    major, minor, _ = version.split(".")
+    return f"-X {_K8S}.gitVersion=v{version} -X {_K8S}.gitMajor={major} -X {_K8S}.gitMinor={minor}"
+
+
+_K8S_FLAGS = _version_flags(KUBERNETES_VERSION)
 _CONTAINERD = "github.com/containerd/containerd/v2"
 _CONTAINERD_FLAGS = f"-X {_CONTAINERD}/version.Version=v{CONTAINERD_VERSION}"
 
@@ -221,6 +231,26 @@ TOOLS = (
         Tool(f"knative-{name}", KNATIVE_VERSION, "knative", f"knative.dev/serving/cmd/{name}")
         for name in KNATIVE
     ),
+    *(
+        Tool(
+            f"{name}-{short}",
+            version,
+            f"containerd-{short}",
+            f"github.com/containerd/containerd{'' if short.startswith('1') else '/v2'}/cmd/{name}",
+        )
+        for short, version in OTHER_CONTAINERDS.items()
+        for name in CONTAINERD_PROGRAMS
+    ),
+    *(
+        Tool(
+            f"{name}-{OLDER_KUBERNETES[0]}",
+            OLDER_KUBERNETES[1],
+            f"kubernetes-{OLDER_KUBERNETES[0]}",
+            f"k8s.io/kubernetes/cmd/{name}",
+            _version_flags(OLDER_KUBERNETES[1]),
+        )
+        for name in KUBERNETES_PROGRAMS
+    ),
     # Of KServe's own charts, where a test installs them.
     Tool(
         CERT_MANAGER,
@@ -240,6 +270,8 @@ TOOLS = (
 
 #: Not part of the local stack: collected only when asked for by name.
 ON_REQUEST = (
+    *(f"{name}-{short}" for short in OTHER_CONTAINERDS for name in CONTAINERD_PROGRAMS),
+    *(f"{name}-{OLDER_KUBERNETES[0]}" for name in KUBERNETES_PROGRAMS),
     "helm",
     "actionlint",
     "cosign",

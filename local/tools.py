@@ -13,7 +13,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,6 @@ from local.tool_build import (
 )
 from local.tool_list import (
     CLIENT_TOOLS,
-    NEWER_KSERVE,
-    NEWER_KSERVE_VERSION,
-    OLDER_KSERVE,
-    OLDER_KSERVE_VERSION,
     ON_REQUEST,
     TOOLS,
     Plugin,
@@ -58,6 +54,8 @@ class Toolbox:
     built_plugins: Pulumi's own plugins that were built here, because the official ones cannot be had.
     downloads_plugins: whether Pulumi could download a plugin that a stack needs and that is not here.
     runs_kserve: whether the platform has a KServe of its own; False where a stack installs one by its charts.
+    containerd_config: version of containerd's configuration file; 2 where it is older than 2.0.
+    feature_gates: of Kubernetes' API server and kubelet, as `--feature-gates` takes them.
     """
 
     programs: dict[str, Path]
@@ -70,6 +68,8 @@ class Toolbox:
     built_plugins: tuple[str, ...] = ()
     downloads_plugins: bool = True
     runs_kserve: bool = True
+    containerd_config: int = 3
+    feature_gates: str = ""
 
     def __getitem__(self, name: str) -> str:
         """Return the path of a program."""
@@ -124,16 +124,6 @@ def collect(
         built_plugins=tuple(own),
         downloads_plugins=found.downloads,
     )
-
-
-#: KServe's controllers of other versions than the platform's own, by their names in ON_REQUEST.
-KSERVES = {OLDER_KSERVE: OLDER_KSERVE_VERSION, NEWER_KSERVE: NEWER_KSERVE_VERSION}
-
-
-def with_kserve(tools: Toolbox, name: str, progress: Progress) -> Toolbox:
-    """Return the same tools with another KServe, which they were collected with. name: one of KSERVES."""
-    programs = {**tools.programs, "kserve-manager": tools.programs[name]}
-    return replace(tools, programs=programs, kserve=kserve_folder(progress, KSERVES[name]))
 
 
 def _is_wanted(name: str, *, embedded: bool, extra: tuple[str, ...]) -> bool:

@@ -15,7 +15,17 @@ from typing import Any
 from local.audit.findings import Finding
 from local.instance import cache_root
 from local.tool_build import download_module
-from local.tool_list import CERT_MANAGER, NEWER_KSERVE, OLDER_KSERVE, TOOLS, Progress
+from local.tool_list import (
+    CERT_MANAGER,
+    CONTAINERD_PROGRAMS,
+    KUBERNETES_PROGRAMS,
+    NEWER_KSERVE,
+    OLDER_KSERVE,
+    OLDER_KUBERNETES,
+    OTHER_CONTAINERDS,
+    TOOLS,
+    Progress,
+)
 from local.tools import find_tool
 from modelcar.errors import refuse
 
@@ -36,6 +46,8 @@ TEST_ONLY = frozenset(
         OLDER_KSERVE,
         NEWER_KSERVE,
         CERT_MANAGER,
+        *(f"{name}-{short}" for name in CONTAINERD_PROGRAMS for short in OTHER_CONTAINERDS),
+        *(f"{name}-{OLDER_KUBERNETES[0]}" for name in KUBERNETES_PROGRAMS),
     }
 )
 #: What govulncheck calls Go's own library.

@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from local.plugins import KUBERNETES_PLUGIN
-from local.tool_list import DEVICE_PLUGIN, KNATIVE, OLDER_KSERVE
+from local.tool_list import (
+    CERT_MANAGER,
+    CONTAINERD_PROGRAMS,
+    DEVICE_PLUGIN,
+    KNATIVE,
+    KUBERNETES_PROGRAMS,
+    NEWER_KSERVE,
+    OLDER_KSERVE,
+    OLDER_KUBERNETES,
+    OTHER_CONTAINERDS,
+)
 
 #: What the kernel calls a processor, and what OCI and Go do.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -105,8 +115,22 @@ _KSERVE = Image("docker.io/kserve/kserve-controller:v{version}", "manager")
 _BUILDKIT = ("moby/buildkit", "buildkit-v{version}.linux-{arch}.tar.gz")
 _BUILDKIT_SUMS = "buildkit-v{version}.linux-{arch}.provenance.json"
 
-RELEASES: Mapping[str, Release | Image] = {
+#: Its releases: archives of programs that need no library, each with a file beside it that holds its sum
+#: (containerd's docs/getting-started.md and workflow release.yml).
+_CONTAINERD = ("containerd/containerd", "containerd-static-{version}-linux-{arch}.tar.gz")
+_CONTAINERD_SUMS = "containerd-static-{version}-linux-{arch}.tar.gz.sha256sum"
+
+#: Programs of other versions, which tests alone run, by those that the platform runs.
+_OTHERS = {
+    **{f"{name}-{short}": name for name in CONTAINERD_PROGRAMS for short in OTHER_CONTAINERDS},
+    **{f"{name}-{OLDER_KUBERNETES[0]}": name for name in KUBERNETES_PROGRAMS},
+}
+
+_PLATFORM: Mapping[str, Release | Image] = {
     **{name: Release(_KUBERNETES + name, f"{_KUBERNETES}{name}.sha256") for name in _KUBERNETES_PROGRAMS},
+    **{
+        name: _github(*_CONTAINERD, _CONTAINERD_SUMS, f"bin/{name}") for name in (*CONTAINERD_PROGRAMS, "ctr")
+    },
     # Pulumi's workflow sign.yml writes the checksums, of files that get.pulumi.com has too; its installer
     # names amd64 x64. The archive's folder is `pulumi`.
     "pulumi": Release(
@@ -135,7 +159,6 @@ RELEASES: Mapping[str, Release | Image] = {
     # Its workflow build.yml: `sha256sum -b buildx-*`.
     "buildx": _github("docker/buildx", "buildx-v{version}.linux-{arch}", "checksums.txt"),
     "kserve-manager": _KSERVE,
-    OLDER_KSERVE: _KSERVE,
     # Its .goreleaser.yml at v2.1.0, which leaves the checksum file's name at GoReleaser's default. Versions
     # after 2.9 have checksums.txt.
     "kube-router": _github(
@@ -158,17 +181,18 @@ RELEASES: Mapping[str, Release | Image] = {
         "actionlint",
     ),
     "cosign": _github("sigstore/cosign", "cosign-linux-{arch}", "cosign_checksums.txt"),
-    "kyverno": _github(
-        "kyverno/kyverno",
-        "kyverno-cli_v{version}_linux_{arch}.tar.gz",
-        "checksums.txt",
-        "kyverno",
-        amd64="x86_64",
-        arm64="arm64",
-    ),
     # Of `./cmd`, which is all of Argo CD's programs in one, by the name that it is started under.
     "argocd": _github("argoproj/argo-cd", "argocd-linux-{arch}", "cli_checksums.txt"),
 }
+
+RELEASES: Mapping[str, Release | Image] = {
+    **_PLATFORM,
+    **{other: _PLATFORM[name] for other, name in _OTHERS.items()},
+    OLDER_KSERVE: _KSERVE,
+    NEWER_KSERVE: _KSERVE,
+}
+#: What the platform or a command runs.
+NAMED = frozenset(_PLATFORM)
 
 _OURS = "it is a program of this project"
 _IMAGES = "its makers publish it in images only"
@@ -182,6 +206,9 @@ SOURCE_ONLY: Mapping[str, str] = {
     "govulncheck": "its makers publish no programs",
     "d2": "its makers publish no checksums",
     "kaniko": _IMAGES,
+    "kyverno": f"{_IMAGES}; its releases have the command line alone",
+    "kube-rbac-proxy": _IMAGES,
+    CERT_MANAGER: f"{_OURS}, of cert-manager's packages",
     **dict.fromkeys(("keda", "keda-adapter", "keda-admission-webhooks"), _IMAGES),
     **{f"knative-{name}": _IMAGES for name in KNATIVE},
 }

@@ -15,8 +15,9 @@ from components.config import loading as stack
 from components.config.settings import Settings
 from local import platform, up
 from local.instance import load
+from local.other_versions import with_kserve
 from local.tool_list import OLDER_KSERVE
-from local.tools import collect, with_kserve
+from local.tools import collect
 from modelcar.base import read_base
 from modelcar.registry import Target
 
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.extended
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     monkeypatch.setenv("MODELCAR_STATE", str(tmp_path))
-    tools = with_kserve(collect(print, extra=(OLDER_KSERVE,)), OLDER_KSERVE, print)
+    tools = with_kserve(collect(print), OLDER_KSERVE, print)
     instance = load("older")
     try:
         platform.up(instance, tools, print)

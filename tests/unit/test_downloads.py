@@ -18,7 +18,7 @@ from local.bundle import archives, contents
 from local.downloads import catalogue, members, obtain, sums, web
 from local.downloads.catalogue import RELEASES, SOURCE_ONLY, Release
 from local.instance import PROJECT
-from local.tool_list import OLDER_KSERVE, TOOLS, Tool
+from local.tool_list import TOOLS, Tool
 from modelcar.errors import InputError
 from tests.makers_server import Makers, elf, serve, tar_gz
 
@@ -87,7 +87,7 @@ def test_the_page_of_the_local_stack_lists_what_is_downloaded() -> None:
     named = {
         name for row in table.splitlines() for name in re.findall(r"`([a-z][\w-]+)`", row.partition(" | ")[0])
     }
-    assert named == RELEASES.keys() - {OLDER_KSERVE}
+    assert named == catalogue.NAMED
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
