@@ -262,14 +262,19 @@ def _runbook(instance: Instance, arguments: argparse.Namespace) -> int:
 def _cold_start(_: Instance, arguments: argparse.Namespace) -> int:
     from local import cold_start, cold_start_report  # numpy is in no hurry
 
-    tools = collect(up.indented)
+    told = _to_people if arguments.json else up.indented
     sizes = arguments.sizes or cold_start.SIZES
-    runs = cold_start.measure(tools, up.indented, sizes, own_server=not arguments.reader_only)
+    runs = cold_start.measure(collect(told), told, sizes, own_server=not arguments.reader_only)
     if arguments.json:
         up.say(json.dumps(cold_start_report.document(runs), indent=1))
     else:
         up.say("\n".join(cold_start_report.report(runs)))
     return 0
+
+
+def _to_people(line: str) -> None:
+    """Say a line beside what a program reads on standard output."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _sizes(text: str) -> list[float]:

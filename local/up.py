@@ -35,6 +35,8 @@ from modelcar.lock import lock_path
 from modelcar.lock_reader import read_lock
 from modelcar.locking import layout_path
 from modelcar.oci_layout import require_space
+from modelcar.progress import say as say_above
+from modelcar.progress import working
 
 
 def architecture() -> str:
@@ -78,7 +80,7 @@ class Phases:
 
 def say(line: str) -> None:
     """Print one line of progress at once, in order with what child processes print."""
-    print(line, flush=True)
+    say_above(line)
 
 
 def indented(line: str) -> None:
@@ -303,7 +305,7 @@ def up(instance: Instance) -> None:
             with reached(pod, namespace, forwards=forwards) as url:
                 return ask.is_healthy(url)
 
-        with phases.time("server"):
+        with phases.time("server"), working("   waiting for the model server"):
             pod = ask.await_served(api, namespace, told["serviceName"], answers, SERVER_SECONDS)
         with phases.time("request"), reached(pod, namespace, forwards=forwards) as url:
             answer = ask.ask(url, told["servedModelName"])

@@ -29,11 +29,12 @@ from modelcar.layouts import LAYOUTS
 from modelcar.lock import Lock, lock_path
 from modelcar.lock_reader import COMPRESSIONS, read_lock
 from modelcar.made_up import PRESETS, make_made_up_model
+from modelcar.made_up import size_of as made_up_size
 from modelcar.manifest import Image
 from modelcar.mirrors import mirror_targets, name_of
 from modelcar.oci_layout import context_of, replace_file
 from modelcar.paths import printable
-from modelcar.progress import amount, bar
+from modelcar.progress import amount, bar, say, working
 from modelcar.promote import promote
 from modelcar.push import layers_there, push_layers
 from modelcar.push_from import push_from
@@ -235,11 +236,11 @@ def _jobs(text: str) -> int:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    say(line)
 
 
 def _note(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    say(line, sys.stderr)
 
 
 def _tiny(options: argparse.Namespace) -> None:
@@ -248,7 +249,9 @@ def _tiny(options: argparse.Namespace) -> None:
 
 
 def _made_up(options: argparse.Namespace) -> None:
-    _say(str(make_made_up_model(options.destination, options.like, seed=options.seed)))
+    with bar(f"make {options.destination.name}", made_up_size(options.like)) as progress:
+        made = make_made_up_model(options.destination, options.like, seed=options.seed, progress=progress)
+    _say(str(made))
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -274,7 +277,8 @@ def _lock(options: argparse.Namespace) -> None:
     project: Path = options.project
     name = locking.check_name(options.name)
     description = _description(options)
-    resolved = locking.resolve(description, project, endpoint=options.endpoint, name=name)
+    with working(f"looking at {description.hub or description.folder}"):
+        resolved = locking.resolve(description, project, endpoint=options.endpoint, name=name)
     _say_left_out(resolved.skipped, resolved.doubts)
     former = _former(lock_path(project, name))
     total = sum(resolved.files.sizes.values())
@@ -472,7 +476,8 @@ def _push_by_builder(
             there |= mounted.keys()
         missing = [layer for layer in lock.layers if layer.digest not in there]
         if missing:
-            push_by_builder(lock, missing, target, options.builder, endpoint=options.endpoint, note=_note)
+            with working(f"push {lock.name} by {options.builder}"):
+                push_by_builder(lock, missing, target, options.builder, endpoint=options.endpoint, note=_note)
         there = layers_there(image, target)
     except httpx.HTTPError as error:
         _note(f"error: {options.repository}: {error}")

@@ -50,10 +50,15 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def be_silent() -> None:
-    """Show no progress in this process: what it says is for a program."""
+@contextmanager
+def silent(when: bool) -> Iterator[None]:
+    """Show no progress inside of this, where `when` is true: what is said is for a program."""
     global _silent
-    _silent = True
+    before, _silent = _silent, when
+    try:
+        yield
+    finally:
+        _silent = before
 
 
 class Shown:
@@ -81,26 +86,24 @@ class Shown:
                 self._write(f"{self._text(now - self._started)}\n")
 
     def clear(self) -> None:
-        """Take the line off the terminal."""
+        """Take the line off the terminal; elsewhere what is said now counts as a line of it."""
         with _LOCK:
             if self._written:
                 self._write("\r\x1b[K")
                 self._written = False
-
-    def above(self, say: Callable[[str], None]) -> Callable[[str], None]:
-        """Return what says a line above this one; what is said anyhow counts as progress."""
-
-        def said(line: str) -> None:
-            with _LOCK:
-                self.clear()
-                say(line)
-                self._said = time.monotonic()
-
-        return said
+            self._said = time.monotonic()  # another line comes in its place
 
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+def say(line: str, stream: TextIO | None = None) -> None:
+    """Print a line at once, above that of progress; on standard output where no stream is named."""
+    with _LOCK:
+        for shown in _OPEN:
+            shown.clear()
+        print(line, file=stream or sys.stdout, flush=True)
 
 
 def changes(stream: TextIO) -> bool:
@@ -187,8 +190,8 @@ def _shown(shown: Shown) -> Iterator[Shown]:
             shown.look()
 
     with _LOCK:
-        for outer in _OPEN:
-            outer.clear()
+        if _OPEN:
+            _OPEN[-1].clear()
         _OPEN.append(shown)
     thread = threading.Thread(target=keep_looking, daemon=True)
     thread.start()

@@ -149,7 +149,7 @@ def test_other_lines_stand_above_the_one_that_changes(clock: Clock, monkeypatch:
     monkeypatch.setattr("sys.stderr", stream)
     with progress.working("waiting") as shown:
         clock.look(shown, at=6.0)
-        shown.above(lambda line: print(line, file=stream))("found")
+        progress.say("found", stream)
         clock.look(shown, at=7.0)
         with progress.working("inside") as inner:
             clock.look(shown, at=11.0)
@@ -175,13 +175,14 @@ def test_elsewhere_a_line_at_most_every_ten_seconds(
 
 
 def test_for_a_program_nothing_is_shown(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelcar.progress._silent", False)
     stream = Terminal(terminal=False)
     monkeypatch.setattr("sys.stderr", stream)
-    progress.be_silent()
-    with progress.working("uploading") as shown:
+    with progress.silent(when=True), progress.working("uploading") as shown:
         clock.look(shown, at=30.0)
     assert stream.getvalue() == ""
+    with progress.silent(when=False), progress.working("uploading") as shown:
+        clock.look(shown, at=60.0)
+    assert stream.getvalue() == "uploading: 30 s\n"
 
 
 CHILD = """
