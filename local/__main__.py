@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from typing import NoReturn
 
 from local import (
@@ -262,19 +263,16 @@ def _runbook(instance: Instance, arguments: argparse.Namespace) -> int:
 def _cold_start(_: Instance, arguments: argparse.Namespace) -> int:
     from local import cold_start, cold_start_report  # numpy is in no hurry
 
-    told = _to_people if arguments.json else up.indented
     sizes = arguments.sizes or cold_start.SIZES
-    runs = cold_start.measure(collect(told), told, sizes, own_server=not arguments.reader_only)
+    # A program that reads standard output gets nothing but the document.
+    with redirect_stdout(sys.stderr) if arguments.json else nullcontext():
+        tools = collect(up.indented)
+        runs = cold_start.measure(tools, up.indented, sizes, own_server=not arguments.reader_only)
     if arguments.json:
         up.say(json.dumps(cold_start_report.document(runs), indent=1))
     else:
         up.say("\n".join(cold_start_report.report(runs)))
     return 0
-
-
-def _to_people(line: str) -> None:
-    """Say a line beside what a program reads on standard output."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def _sizes(text: str) -> list[float]:
