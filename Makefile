@@ -64,8 +64,8 @@ lock: | $(UV) ## resolve requirements.lock again from pyproject.toml
 	$(PYTHON) -m local.lock
 
 .PHONY: up
-up: env ## serve a model here: tools, platform, image, service, one request
-	@$(LOCAL) up
+up: env ## serve a model here: tools, platform, image, service, one request; in Docker: make up KIND=1
+	@$(LOCAL) up $(if $(KIND),--kind "$(KIND)")
 
 .PHONY: bundle
 bundle: env ## pack all that `make up` needs for a machine without registries: make bundle ARGS="--python 3.12"

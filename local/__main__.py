@@ -17,6 +17,7 @@ from local import (
     addon_kinds,
     addons,
     doctor,
+    kind,
     own_cluster,
     platform,
     preview,
@@ -33,8 +34,8 @@ from local.tools import Toolbox, collect, signing_tools, sources
 from modelcar.errors import InputError, refuse
 
 
-def _up(instance: Instance, _: argparse.Namespace) -> int:
-    up.up(instance)
+def _up(instance: Instance, arguments: argparse.Namespace) -> int:
+    up.up(instance, arguments.kind)
     return 0
 
 
@@ -59,6 +60,7 @@ def _platform(instance: Instance, arguments: argparse.Namespace) -> int:
 def _down(instance: Instance, _: argparse.Namespace) -> int:
     for name in stack.stop_orphans(instance):
         up.say(f"stopped {name}, left by a run that was killed")
+    kind.stop(instance, up.say)
     platform.down(instance, up.say)
     for name in (COLD_START, CAMPAIGN):
         if (state_root() / name).exists():  # it was killed, or it would have removed its platform itself
@@ -70,6 +72,7 @@ def _down(instance: Instance, _: argparse.Namespace) -> int:
 
 
 def _clean(instance: Instance, arguments: argparse.Namespace) -> int:
+    kind.remove(instance, up.say)
     _down(instance, arguments)
     shutil.rmtree(instance.state, ignore_errors=True)
     shutil.rmtree(state_root() / "pulumi", ignore_errors=True)
@@ -341,6 +344,10 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text)
+        if name == "up":
+            command.add_argument(
+                "--kind", default="", metavar="NAME", help="in a cluster made by kind: 1, or a name for it"
+            )
         if name == "pulumi":
             command.add_argument("arguments", nargs=argparse.REMAINDER)
         if name == "operate":

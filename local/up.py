@@ -17,11 +17,11 @@ from typing import Any
 import psutil
 import yaml
 
-from local import ask, expected, kubernetes_provider, own_cluster, platform, servers, stack
+from local import ask, expected, kind, kubernetes_provider, own_cluster, platform, servers, stack
 from local.downloads.catalogue import ARCHITECTURES
 from local.downloads.obtain import downloadable
 from local.gpu import Gpus
-from local.instance import PROJECT, Instance, cache_root
+from local.instance import PROJECT, Instance, cache_root, state_root
 from local.oci_push import digest_of
 from local.plan import TOOL_IMAGE
 from local.plugins import KUBERNETES_PLUGIN_VERSION
@@ -89,6 +89,12 @@ def indented(line: str) -> None:
 
 
 def stack_settings(name: str = stack.STACK) -> dict[str, Any]:
+    """Return the `modelcar:` settings of a stack's own file; the local one's also of what KIND=1 made."""
+    made = kind.settings(state_root() / stack.STACK) if name == stack.STACK else {}
+    return {**made, **file_settings(name)}
+
+
+def file_settings(name: str = stack.STACK) -> dict[str, Any]:
     """Return the `modelcar:` settings that a stack's own file sets; none where there is no file."""
     path = stack.config_file(name)
     document = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
@@ -267,13 +273,20 @@ def uv_program() -> Path:
     return Path(found)
 
 
-def up(instance: Instance) -> None:
+def up(instance: Instance, in_kind: str = "") -> None:
     """Bring everything up, ask the model one question and print the summary.
+
+    Args:
+        instance: the platform.
+        in_kind: 1, or a name: a cluster that is made by kind takes the embedded one's place.
 
     Raises:
         InputError, PlatformError, PulumiError: with a message that is meant for the user.
     """
     phases = Phases()
+    if in_kind:
+        with phases.time("kind"):
+            kind.up(instance, in_kind, file_settings(), indented)
     tools, own = prepare(instance, phases)
     with phases.time("pulumi up"):
         stack.select(instance, tools)
