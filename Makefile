@@ -29,6 +29,9 @@ STACK ?= local
 PYTHON3 ?= python3
 NEW_ENOUGH = $(PYTHON3) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"error: Python {v.major}.{v.minor} is $(PYTHON3) here; 3.11 or newer is needed")'
 
+#: What pip and uv show while they download is for terminals.
+QUIET = $(shell [ -t 2 ] && [ -z "$$CI" ] || echo --quiet)
+
 .PHONY: help
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,7 +40,7 @@ $(CACHE)/uv/bin/uv:
 	@echo "── uv $(UV_VERSION) (not on PATH: installed into $(CACHE)/uv)"
 	@$(NEW_ENOUGH)
 	@$(PYTHON3) -m venv $(CACHE)/uv
-	@$(CACHE)/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(CACHE)/uv/bin/python -m pip install $(QUIET) --disable-pip-version-check uv==$(UV_VERSION)
 
 ifneq ($(BUNDLED),)
 .venv/.locked: requirements.lock
@@ -47,7 +50,7 @@ else
 .venv/.locked: requirements.lock | $(UV)
 	@echo "── Python environment from requirements.lock"
 	@$(UV) venv --quiet --allow-existing .venv
-	@$(UV) pip sync --quiet --python .venv --require-hashes requirements.lock
+	@$(UV) pip sync $(QUIET) --python .venv --require-hashes requirements.lock
 	@touch $@
 endif
 
@@ -61,8 +64,8 @@ lock: | $(UV) ## resolve requirements.lock again from pyproject.toml
 	$(PYTHON) -m local.lock
 
 .PHONY: up
-up: env ## serve a model here: tools, platform, image, service, one request
-	@$(LOCAL) up
+up: env ## serve a model here: tools, platform, image, service, one request; in Docker: make up KIND=1
+	@$(LOCAL) up $(if $(KIND),--kind "$(KIND)")
 
 .PHONY: bundle
 bundle: env ## pack all that `make up` needs for a machine without registries: make bundle ARGS="--python 3.12"

@@ -10,11 +10,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, redirect_stdout
 from typing import NoReturn
 
 from local import (
     addons,
     doctor,
+    kind,
     own_cluster,
     platform,
     preview,
@@ -32,8 +34,8 @@ from local.tools import Toolbox, collect, signing_tools, sources
 from modelcar.errors import InputError, refuse
 
 
-def _up(instance: Instance, _: argparse.Namespace) -> int:
-    up.up(instance)
+def _up(instance: Instance, arguments: argparse.Namespace) -> int:
+    up.up(instance, arguments.kind)
     return 0
 
 
@@ -58,6 +60,7 @@ def _platform(instance: Instance, arguments: argparse.Namespace) -> int:
 def _down(instance: Instance, _: argparse.Namespace) -> int:
     for name in stack.stop_orphans(instance):
         up.say(f"stopped {name}, left by a run that was killed")
+    kind.stop(instance, up.say)
     platform.down(instance, up.say)
     for name in (COLD_START, CAMPAIGN):
         if (state_root() / name).exists():  # it was killed, or it would have removed its platform itself
@@ -69,6 +72,7 @@ def _down(instance: Instance, _: argparse.Namespace) -> int:
 
 
 def _clean(instance: Instance, arguments: argparse.Namespace) -> int:
+    kind.remove(instance, up.say)
     _down(instance, arguments)
     shutil.rmtree(instance.state, ignore_errors=True)
     shutil.rmtree(state_root() / "pulumi", ignore_errors=True)
@@ -262,9 +266,11 @@ def _runbook(instance: Instance, arguments: argparse.Namespace) -> int:
 def _cold_start(_: Instance, arguments: argparse.Namespace) -> int:
     from local import cold_start, cold_start_report  # numpy is in no hurry
 
-    tools = collect(up.indented)
     sizes = arguments.sizes or cold_start.SIZES
-    runs = cold_start.measure(tools, up.indented, sizes, own_server=not arguments.reader_only)
+    # A program that reads standard output gets nothing but the document.
+    with redirect_stdout(sys.stderr) if arguments.json else nullcontext():
+        tools = collect(up.indented)
+        runs = cold_start.measure(tools, up.indented, sizes, own_server=not arguments.reader_only)
     if arguments.json:
         up.say(json.dumps(cold_start_report.document(runs), indent=1))
     else:

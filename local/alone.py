@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from modelcar.progress import working
+
 
 @contextmanager
 def alone(lock: Path, progress: Callable[[str], None]) -> Iterator[int]:
@@ -16,5 +18,6 @@ def alone(lock: Path, progress: Callable[[str], None]) -> Iterator[int]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             progress(f"waiting for another process that holds {lock}")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            with working("   waiting"):
+                fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()

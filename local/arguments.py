@@ -33,7 +33,7 @@ COMMANDS: dict[str, str] = {
 }
 #: What the help of each command shows; a test parses all of them.
 EXAMPLES: dict[str, tuple[str, ...]] = {
-    "up": ("",),
+    "up": ("", "--kind 1"),
     "tools": ("",),
     "platform": ("", "--with keda", "--without keda"),
     "down": ("",),
@@ -71,6 +71,10 @@ def parser() -> argparse.ArgumentParser:
         if name in {"preview", "deploy", "drift", "operate", "idle", "wake", "rollback", "doctor"}:
             command.add_argument("stack", help="local, dev or prod")
             command.add_argument("arguments", nargs=argparse.REMAINDER, help="more for it")
+        if name == "up":
+            command.add_argument(
+                "--kind", default="", metavar="NAME", help="in a cluster made by kind: 1, or a name for it"
+            )
         if name == "coldstart":
             command.add_argument("--sizes", type=_sizes, help="of made-up models, in GB, separated by commas")
             command.add_argument("--reader-only", action="store_true", help="leave the model server out")

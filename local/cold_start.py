@@ -34,6 +34,7 @@ from modelcar.base import read_base
 from modelcar.image import modelcar_image
 from modelcar.manifest import MANIFEST_TYPE, Image
 from modelcar.oci_layout import require_space
+from modelcar.progress import working
 from modelcar.push import push_layers
 from modelcar.registry import Registry, Target
 from modelcar.tiny_model import make_tiny_model
@@ -113,14 +114,16 @@ class _Bench:
     def series(self, gb: float | None) -> list[Run]:
         """Serve a model for the first time, and again; the tiny one by this machine's server where None."""
         name = "tiny" if gb is None else f"m{round(gb * 1000)}"
-        image = self._push(name, gb)
+        with working(f"   {name}: making and pushing it"):
+            image = self._push(name, gb)
         settings = self._settings(name, READER if gb is not None else None)
         server = "reader" if gb is not None else "its own server"
         runs = []
         for state in ("first", "warm"):
             settle()
             self.progress(f"── {name}, {state} start")
-            runs.append(self._start(settings, image, Run(gb or 0.0, state, server)))
+            with working("   waiting until it is served, and gone again"):
+                runs.append(self._start(settings, image, Run(gb or 0.0, state, server)))
         return runs
 
     def _push(self, name: str, gb: float | None) -> Image:

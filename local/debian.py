@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelcar.errors import InputError, refuse
+from modelcar.progress import working
 
 Progress = Callable[[str], None]
 
@@ -97,17 +98,24 @@ def unpack_debian(packages: list[str], root: Path) -> None:
     downloads = root / "packages"
     downloads.mkdir(exist_ok=True)
     _own_by_sandbox_user(downloads)
-    fetch = ["apt-get", "download", *packages]
-    result = subprocess.run(fetch, cwd=downloads, capture_output=True, text=True, check=False)
-    if result.returncode:
-        update = subprocess.run(["apt-get", "update"], capture_output=True, text=True, check=False)
-        result = subprocess.run(fetch, cwd=downloads, capture_output=True, text=True, check=False)
-        if result.returncode:
-            reason = (result.stderr or update.stderr).strip().splitlines()
-            raise _cannot_install(packages, reason[-1] if reason else "apt-get download failed")
-    for archive in sorted(downloads.glob("*.deb")):
-        subprocess.run(["dpkg-deb", "-x", str(archive), str(root)], check=True)
+    with working(f"   downloading and unpacking {len(packages)} Debian packages"):
+        _fetch(packages, downloads)
+        for archive in sorted(downloads.glob("*.deb")):
+            subprocess.run(["dpkg-deb", "-x", str(archive), str(root)], check=True)
     shutil.rmtree(downloads)
+
+
+def _fetch(packages: list[str], folder: Path) -> None:
+    """Download packages; with new lists of them where the machine's are missing or too old."""
+    fetch = ["apt-get", "download", *packages]
+    result = subprocess.run(fetch, cwd=folder, capture_output=True, text=True, check=False)
+    if not result.returncode:
+        return
+    update = subprocess.run(["apt-get", "update"], capture_output=True, text=True, check=False)
+    result = subprocess.run(fetch, cwd=folder, capture_output=True, text=True, check=False)
+    if result.returncode:
+        reason = (result.stderr or update.stderr).strip().splitlines()
+        raise _cannot_install(packages, reason[-1] if reason else "apt-get download failed")
 
 
 def debian_script(program: str, packages: list[str], folder: Path) -> Path:

@@ -94,6 +94,6 @@ def _cert_manager_chart(instance: Instance, tools: Toolbox) -> Path:
         packed.mkdir(exist_ok=True)
         command = [tools["helm"], "package", str(source), "--version", version, "--app-version", version]
         subprocess.run([*command, "--destination", str(packed)], check=True, capture_output=True)
-        archive = packed / f"cert-manager-{version}.tgz"
-        shutil.unpack_archive(archive, target, filter="data")
+        archive = str(packed / f"cert-manager-{version}.tgz")
+        subprocess.run(["tar", "-xzf", archive, "-C", str(target)], check=True)
     return target

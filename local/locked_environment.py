@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from local.up import uv_program
+from modelcar.progress import working
 
 
 def locked_environment(folder: Path, lock: Path, installing: Callable[[], None]) -> Path:
@@ -29,6 +30,7 @@ def locked_environment(folder: Path, lock: Path, installing: Callable[[], None])
         uv, variables = str(uv_program()), {**os.environ, "UV_NO_CONFIG": "1"}
         subprocess.run([uv, "venv", "--quiet", "--allow-existing", folder], check=True, env=variables)
         command = [uv, "pip", "sync", "--quiet", "--python", folder, "--require-hashes", lock]
-        subprocess.run([str(part) for part in command], check=True, env=variables)
+        with working("   installing packages"):
+            subprocess.run([str(part) for part in command], check=True, env=variables)
         stamp.write_bytes(content)
     return folder

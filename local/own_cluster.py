@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from local import stack
+from local import kind, stack
 from local.ask import ServedPod
 from local.instance import Instance
 from local.tool_list import Progress
@@ -47,10 +47,12 @@ def write_settings(instance: Instance, tools: Toolbox, settings: dict[str, Any],
         InputError: the server's image cannot be resolved, or no builder can be made.
     """
     defaults: dict[str, Any] = {"gpuCount": 0, "cpu": "500m", "cpuLimit": "4", "memory": "4Gi"}
+    defaults |= kind.settings(instance.state)
     if "serverImage" not in settings:
         defaults |= {"serverImage": pinned(SERVER_TAG, tools), "serverArgs": SERVER_ARGS}
     if "builder" not in settings:
-        defaults["builder"] = _builder(instance, tools)
+        made = kind.read(instance.state)
+        defaults["builder"] = _builder(made.builder if made else instance.builder, tools)
     instance.state.mkdir(parents=True, exist_ok=True)
     instance.settings_file.write_text(json.dumps(defaults, indent=1) + "\n")
     progress(
@@ -77,12 +79,12 @@ def pinned(image: str, tools: Toolbox) -> str:
     return f"{image}@{result.stdout.strip()}"
 
 
-def _builder(instance: Instance, tools: Toolbox) -> str:
+def _builder(name: str, tools: Toolbox) -> str:
     """Make a builder that takes OCI layouts as contexts and sees a registry on localhost."""
-    shown = [tools["buildx"], "inspect", instance.builder]
+    shown = [tools["buildx"], "inspect", name]
     if subprocess.run(shown, capture_output=True, check=False).returncode == 0:
-        return instance.builder
-    create = [tools["buildx"], "create", "--name", instance.builder]
+        return name
+    create = [tools["buildx"], "create", "--name", name]
     create += ["--driver", "docker-container", "--driver-opt", "network=host"]
     result = subprocess.run(create, capture_output=True, text=True, check=False)
     if result.returncode:
@@ -92,7 +94,7 @@ def _builder(instance: Instance, tools: Toolbox) -> str:
             allowed="the name of a buildx builder (driver docker-container, kubernetes or remote)",
             fix="start Docker, or: pulumi config set modelcar:builder NAME",
         )
-    return instance.builder
+    return name
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from local.tool_list import Progress, tools_folder
 from local.tools import Toolbox
 from modelcar.base import write_base_layout
 from modelcar.errors import refuse
+from modelcar.progress import working
 
 #: Patience for one process of the platform on a busy two-core machine, in seconds.
 READY_SECONDS = 180.0
@@ -75,8 +76,9 @@ def up(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | None
         phases.append(("kube-router", lambda: None))
     for service, then in phases:
         started = time.monotonic()
-        _wait_ready(instance, service)
-        then()
+        with working(f"   waiting for {service}"):
+            _wait_ready(instance, service)
+            then()
         seconds = time.monotonic() - started
         if seconds >= 0.5:
             progress(f"{service} ready in {seconds:.1f} s")
@@ -120,7 +122,8 @@ def down(instance: Instance, progress: Progress) -> None:
     if process is not None:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(STOP_SECONDS)
+            with working("   stopping the platform"):
+                process.wait(STOP_SECONDS)
         except psutil.TimeoutExpired:
             progress("the supervisor did not stop in time: killing it, and with it all of its processes")
             process.kill()

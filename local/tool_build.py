@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from local import kubernetes_provider
+from local import expected, kubernetes_provider
 from local.downloads import go_module, obtain, web
 from local.downloads.choice import Mode, mode
 from local.downloads.web import DownloadError
@@ -22,6 +22,7 @@ from local.instance import PROJECT, cache_root
 from local.plugins import KUBERNETES_PLUGIN
 from local.tool_list import TOOLS, Plugin, Progress, Tool, tools_folder
 from modelcar.errors import refuse
+from modelcar.progress import working
 
 #: What the newest of the programs asks for in its go.mod (Pulumi's CLI).
 OLDEST_GO = (1, 26, 6)
@@ -89,7 +90,8 @@ def _build(tool: Tool, progress: Progress) -> Path:
     # Without DWARF, which the linker would leave out: a fifth less to compute.
     command = ["go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-gcflags=all=-dwarf=false"]
     command += ["-ldflags", f"-s -w {tool.ldflags}".strip(), "-o", str(target)]
-    with tempfile.TemporaryDirectory(prefix="modelcar-build-") as scratch:
+    label, seconds = f"   building {tool.name} {tool.version}", expected.of_build(tool.name)
+    with tempfile.TemporaryDirectory(prefix="modelcar-build-") as scratch, working(label, seconds):
         result = subprocess.run(
             [*command, *_overlay(tool, Path(scratch)), tool.package],
             cwd=_module_folder(tool.module),
@@ -238,13 +240,14 @@ def download_module(pins: str, module: str) -> dict[str, Any]:
     Raises:
         InputError: it cannot be downloaded.
     """
-    result = subprocess.run(
-        ["go", "mod", "download", "-json", module],
-        cwd=_module_folder(pins),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with working(f"   downloading Go module {module}"):
+        result = subprocess.run(
+            ["go", "mod", "download", "-json", module],
+            cwd=_module_folder(pins),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if result.returncode:
         raise refuse(
             f"Go module {module}",

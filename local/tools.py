@@ -246,7 +246,8 @@ def _require_linux_root() -> None:
             "user",
             f"{sys.platform}, uid {os.geteuid()}",
             allowed="root on Linux: the embedded platform runs a real kubelet in namespaces of its own",
-            fix="run `sudo make up`; or point the stack at a cluster and registry that you have: "
+            fix="run `sudo make up`; or, with Docker and kind, `make up KIND=1`; "
+            "or point the stack at a cluster and registry that you have: "
             "`pulumi config set modelcar:kubeContext …` and `modelcar:registry …` (docs/local-stack.md)",
         )
 

@@ -17,11 +17,11 @@ from typing import Any
 import psutil
 import yaml
 
-from local import ask, expected, kubernetes_provider, own_cluster, platform, servers, stack
+from local import ask, expected, kind, kubernetes_provider, own_cluster, platform, servers, stack
 from local.downloads.catalogue import ARCHITECTURES
 from local.downloads.obtain import downloadable
 from local.gpu import Gpus
-from local.instance import PROJECT, Instance, cache_root
+from local.instance import PROJECT, Instance, cache_root, state_root
 from local.oci_push import digest_of
 from local.plan import TOOL_IMAGE
 from local.plugins import KUBERNETES_PLUGIN_VERSION
@@ -35,6 +35,8 @@ from modelcar.lock import lock_path
 from modelcar.lock_reader import read_lock
 from modelcar.locking import layout_path
 from modelcar.oci_layout import require_space
+from modelcar.progress import say as say_above
+from modelcar.progress import working
 
 
 def architecture() -> str:
@@ -78,7 +80,7 @@ class Phases:
 
 def say(line: str) -> None:
     """Print one line of progress at once, in order with what child processes print."""
-    print(line, flush=True)
+    say_above(line)
 
 
 def indented(line: str) -> None:
@@ -87,6 +89,12 @@ def indented(line: str) -> None:
 
 
 def stack_settings(name: str = stack.STACK) -> dict[str, Any]:
+    """Return the `modelcar:` settings of a stack's own file; the local one's also of what KIND=1 made."""
+    made = kind.settings(state_root() / stack.STACK) if name == stack.STACK else {}
+    return {**made, **file_settings(name)}
+
+
+def file_settings(name: str = stack.STACK) -> dict[str, Any]:
     """Return the `modelcar:` settings that a stack's own file sets; none where there is no file."""
     path = stack.config_file(name)
     document = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
@@ -265,13 +273,20 @@ def uv_program() -> Path:
     return Path(found)
 
 
-def up(instance: Instance) -> None:
+def up(instance: Instance, in_kind: str = "") -> None:
     """Bring everything up, ask the model one question and print the summary.
+
+    Args:
+        instance: the platform.
+        in_kind: 1, or a name: a cluster that is made by kind takes the embedded one's place.
 
     Raises:
         InputError, PlatformError, PulumiError: with a message that is meant for the user.
     """
     phases = Phases()
+    if in_kind:
+        with phases.time("kind"):
+            kind.up(instance, in_kind, file_settings(), indented)
     tools, own = prepare(instance, phases)
     with phases.time("pulumi up"):
         stack.select(instance, tools)
@@ -303,7 +318,7 @@ def up(instance: Instance) -> None:
             with reached(pod, namespace, forwards=forwards) as url:
                 return ask.is_healthy(url)
 
-        with phases.time("server"):
+        with phases.time("server"), working("   waiting for the model server"):
             pod = ask.await_served(api, namespace, told["serviceName"], answers, SERVER_SECONDS)
         with phases.time("request"), reached(pod, namespace, forwards=forwards) as url:
             answer = ask.ask(url, told["servedModelName"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +121,13 @@ def dimensions(like: str) -> Dimensions:
 
 
 def make_made_up_model(
-    destination: Path, like: str, *, seed: int = 0, shard: int = SHARD, workers: int | None = None
+    destination: Path,
+    like: str,
+    *,
+    seed: int = 0,
+    shard: int = SHARD,
+    workers: int | None = None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Path:
     """Make a model's folder, byte for byte the same on every machine, and return it.
 
@@ -133,6 +139,7 @@ def make_made_up_model(
         seed: of the random weights.
         shard: bytes of one file at most; a tensor that is larger has a file of its own.
         workers: threads that make the weights; one for each processor where None.
+        progress: told of bytes as they are made.
 
     Raises:
         InputError: there is no such preset, `seed` is negative, the disk has too little room, or
@@ -155,7 +162,7 @@ def make_made_up_model(
     def write(folder: Path) -> None:
         for name, content in texts.items():
             (folder / name).write_bytes(content)
-        _write_weights(folder, shards, of, seed, workers or os.cpu_count() or 1)
+        _write_weights(folder, shards, of, seed, workers or os.cpu_count() or 1, progress)
 
     if holds(destination):
         return destination
@@ -224,7 +231,14 @@ def _begins(path: Path, shard: _Shard) -> bool:
 # --- weights --------------------------------------------------------------------------------------
 
 
-def _write_weights(folder: Path, shards: list[_Shard], of: Dimensions, seed: int, workers: int) -> None:
+def _write_weights(
+    folder: Path,
+    shards: list[_Shard],
+    of: Dimensions,
+    seed: int,
+    workers: int,
+    progress: Callable[[int], None],
+) -> None:
     """Write every file once, by so many threads: numpy lets others run while it makes numbers."""
     files = []
     pool = ThreadPoolExecutor(workers)
@@ -239,15 +253,17 @@ def _write_weights(folder: Path, shards: list[_Shard], of: Dimensions, seed: int
             for tensor in shard.tensors
             for start in range(0, tensor.count, BLOCK)
         ]
-        for _ in pool.map(lambda place: _write_block(*place, of=of, seed=seed), places):
-            pass  # what one of them raises is raised here
+        # What one of them raises is raised here.
+        for size in pool.map(lambda place: _write_block(*place, of=of, seed=seed), places):
+            progress(size)
     finally:
         pool.shutdown(cancel_futures=True)
         for file in files:
             os.close(file)
 
 
-def _write_block(file: int, tensor: _Tensor, start: int, *, of: Dimensions, seed: int) -> None:
+def _write_block(file: int, tensor: _Tensor, start: int, *, of: Dimensions, seed: int) -> int:
+    """Write a block of a tensor; return its bytes."""
     count = min(BLOCK, tensor.count - start)
     if tensor.name.endswith("norm.weight"):
         numbers = np.full(count, 0x3F80, "<u2")  # 1.0
@@ -259,6 +275,7 @@ def _write_block(file: int, tensor: _Tensor, start: int, *, of: Dimensions, seed
     written, data = 0, numbers.data.cast("B")
     while written < len(data):
         written += os.pwrite(file, data[written:], tensor.offset + start * WIDTH + written)
+    return written
 
 
 def _random(raw: np.random.PCG64, count: int, deviation: float) -> NDArray[np.uint16]:

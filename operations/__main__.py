@@ -25,6 +25,7 @@ from components.manifests import gitops
 from modelcar.base import read_base
 from modelcar.errors import InputError, refuse
 from modelcar.lock_reader import read_lock
+from modelcar.progress import say, working
 from modelcar.registry import Target
 from operations import admission, admission_builtin, monitoring, validation_report
 from operations import chat as chatting
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stop in (signal.SIGINT, signal.SIGTERM):  # both: a job in the background may have SIGINT ignored
         signal.signal(stop, _stopped)
     try:
-        return RUN[options.command](options)
+        with silent(when=getattr(options, "json", False)):
+            return RUN[options.command](options)
     except InputError as error:
         count = len(error.problems)
         print(f"{count} problem{'s' * (count != 1)} with the input:\n{error}", file=sys.stderr)
@@ -67,7 +69,7 @@ def _stopped(_: int, __: FrameType | None) -> None:
 
 
 def _note(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    say(line, sys.stderr)
 
 
 def _smoke(options: argparse.Namespace) -> int:
@@ -75,14 +77,15 @@ def _smoke(options: argparse.Namespace) -> int:
     cluster = Cluster.of(settings)
     target = Target(settings.registry, NAME, settings.registry_insecure)
     digest = push_probe(read_base(settings.architecture), options.project, target)
-    found = smoke_test.smoke(
-        cluster,
-        settings,
-        f"{settings.registry}/{NAME}@{digest}",
-        namespace=options.namespace or settings.smoke_namespace,
-        patience=options.patience,
-        say=_note,
-    )
+    with working("waiting for the probes' pods"):
+        found = smoke_test.smoke(
+            cluster,
+            settings,
+            f"{settings.registry}/{NAME}@{digest}",
+            namespace=options.namespace or settings.smoke_namespace,
+            patience=options.patience,
+            say=_note,
+        )
     if options.json:
         print(json.dumps(smoke_test.document(found), indent=1))
     else:
@@ -117,7 +120,8 @@ def _validate(options: argparse.Namespace) -> int:
     found = {}
     for settings in models:
         uri = outputs.get(settings.key, {}).get("storageUri")
-        found[settings.key] = validation.validate(Cluster.of(settings), settings, uri, say=_note)
+        with working(f"looking at {settings.service_name}"):
+            found[settings.key] = validation.validate(Cluster.of(settings), settings, uri, say=_note)
     if options.json:
         documents = {name: validation_report.document(lines) for name, lines in found.items()}
         several = stack.listed and not options.model
@@ -260,16 +264,17 @@ def _kernels(options: argparse.Namespace) -> int:
     push = not options.no_push
     if options.action == "save":
         uri = outputs_of(options.stack, options.project).get("models", {}).get(settings.key, {})
-        compiled.save(
-            Cluster.of(settings),
-            settings,
-            options.project,
-            uri.get("storageUri"),
-            pod=options.pod,
-            out=options.out,
-            push=push,
-            say=_note,
-        )
+        with working(f"saving the kernels of {settings.service_name}"):
+            compiled.save(
+                Cluster.of(settings),
+                settings,
+                options.project,
+                uri.get("storageUri"),
+                pod=options.pod,
+                out=options.out,
+                push=push,
+                say=_note,
+            )
     elif options.action == "remove":
         entries.remove(settings, options.project, options.what, every=options.all)
     else:

@@ -16,6 +16,7 @@ from local.audit import findings, go, manifests, python
 from local.failed_command import in_words
 from local.tool_list import Progress
 from modelcar.errors import InputError
+from modelcar.progress import say
 
 
 class Scan(Protocol):
@@ -61,7 +62,7 @@ def main() -> int:
 
 
 def _say(line: str) -> None:
-    print(f"   {line}", flush=True)
+    say(f"   {line}")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from local.tool_list import (
 )
 from local.tools import find_tool
 from modelcar.errors import refuse
+from modelcar.progress import working
 
 DATABASE = "https://vuln.go.dev"
 SOURCE = "golang.org/x/vulndb"
@@ -108,7 +109,9 @@ def scan(progress: Progress, *, fresh: bool = False) -> Iterator[Finding]:
         built = tool.target
         if not built.exists():
             continue
-        for module, finding in _scan_one(program, address, built):
+        with working(f"   govulncheck {built.name}"):
+            found = list(_scan_one(program, address, built))
+        for module, finding in found:
             if module == LIBRARY:
                 outdated.add(finding.id)
             else:

@@ -20,6 +20,7 @@ from local.audit.findings import Finding
 from local.instance import PROJECT, cache_root
 from local.locked_environment import locked_environment
 from local.tool_list import Progress
+from modelcar.progress import working
 
 NAME = "checkov"
 FRAMEWORKS = ("kubernetes", "dockerfile", "github_actions")
@@ -100,7 +101,8 @@ def scan(progress: Progress, *, fresh: bool = False) -> Iterator[Finding]:
         ]
         command += ["--quiet", "--compact", "--skip-download", "--soft-fail"]
         variables = {**os.environ, "LOG_LEVEL": "ERROR"}
-        result = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
+        with working(f"   {NAME}"):
+            result = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
     try:
         found: list[dict[str, Any]] = json.loads(result.stdout)
         looked_at = {report["check_type"] for report in found}

@@ -11,6 +11,7 @@ from pathlib import Path
 from local.audit.findings import Finding
 from local.instance import PROJECT
 from local.tool_list import Progress
+from modelcar.progress import working
 
 NAME = "pip-audit"
 #: For the advisories of one lock, in seconds.
@@ -43,7 +44,8 @@ def _scan_one(lock: Path, progress: Progress) -> Iterator[Finding]:
     shown = lock.relative_to(PROJECT)
     command += ["--format", "json", "--progress-spinner", "off"]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        with working(f"   pip-audit {shown}"):
+            result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         progress(f"NOT AUDITED: {shown}: the index did not answer in {PATIENCE:.0f} s")
         return

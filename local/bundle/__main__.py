@@ -15,6 +15,7 @@ from pathlib import Path
 from local.bundle.unpack import BundleError
 from local.failed_command import in_words
 from modelcar.errors import InputError
+from modelcar.progress import say
 
 UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 SMALLEST_PART = 1000
@@ -31,7 +32,7 @@ def _size(text: str) -> int:
 
 
 def _say(line: str) -> None:
-    print(f"   {line}", flush=True)
+    say(f"   {line}")
 
 
 def _pack(arguments: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ from local.downloads.catalogue import ARCHITECTURES
 from local.tool_list import Progress
 from modelcar.base import pinned_program, read_base
 from modelcar.errors import refuse
+from modelcar.progress import working
 
 #: Where a Debian part is found again (local/debian.py), where that is not usr/bin.
 PLACES = {"bridge": Path("lib/cni/bridge")}
@@ -128,16 +129,17 @@ def packages(
     command = [str(uv), "pip", "install", "--target", str(folder), "--python", sys.executable]
     command += ["--python-version", python, "--python-platform", system, "--only-binary", ":all:"]
     command += ["--no-deps", "--require-hashes", "--requirement", str(lock)]
-    result = subprocess.run(
-        command,
-        cwd="/",
-        env={**os.environ, "UV_NO_CONFIG": "1"},
-        umask=0o022,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with working("   fetching packages"):
+        result = subprocess.run(
+            command,
+            cwd="/",
+            env={**os.environ, "UV_NO_CONFIG": "1"},
+            umask=0o022,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if result.returncode:
         tail = "\n".join((result.stderr or result.stdout).strip().splitlines()[-15:])
         raise refuse(

@@ -21,6 +21,7 @@ from local.instance import PROJECT, cache_root
 from local.servers.choice import RELEASES, environment_folder
 from local.tool_list import DEVICE_PLUGIN, ON_REQUEST, Progress
 from modelcar.errors import refuse
+from modelcar.progress import bar
 
 #: Of what developers need: the policy pack's, by which `make preview` and `make deploy` check.
 ALSO = frozenset({"pulumi-policy"})
@@ -172,19 +173,24 @@ def write(
         path = cache / f"{archives.key(job[1], machine)}.tar.xz"
         if not path.exists():
             archives.pack(job[1], path, machine)
+        count(sum(entry.room for entry in job[1]))
         return path
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # lzma works without the interpreter's lock
+    room = sum(entry.room for _, group in groups for entry in group)
+    # lzma works without the interpreter's lock
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, bar("   packing", room) as count:
         paths = list(pool.map(packed, groups))
     _empty(order.out)
     cutter = parts.Cutter(order.out, order.part_size)
     found: dict[str, list[Archive]] = {it.name: [] for it in components}
-    for (name, group), path in zip(groups, paths, strict=True):
-        offset = cutter.position
-        cutter.copy(path)
-        digest, size = parts.sha256_of(path), cutter.position - offset
-        unpacked = sum(entry.room for entry in group)
-        found[name].append(Archive(offset, size, digest, len(group), unpacked))
+    with bar(f"   writing {order.out}", sum(path.stat().st_size for path in paths)) as count:
+        for (name, group), path in zip(groups, paths, strict=True):
+            offset = cutter.position
+            cutter.copy(path)
+            digest, size = parts.sha256_of(path), cutter.position - offset
+            count(size)
+            unpacked = sum(entry.room for entry in group)
+            found[name].append(Archive(offset, size, digest, len(group), unpacked))
     written = cutter.close()
     _keep(cache, paths)
     progress(f"packed in {time.monotonic() - started:.0f} s")

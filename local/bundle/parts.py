@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from local.bundle.manifest import Manifest, Part
 from modelcar.errors import InputError, Problem
+from modelcar.progress import bar
 
 BLOCK = 2**20
 PREFIX = "bundle."
@@ -128,8 +129,15 @@ def verify(manifest: Manifest, folder: Path) -> None:
     """
     wrong = [problem for part in manifest.parts if (problem := _wrong_size(part, folder))]
     _raise(wrong)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # hashlib works without the interpreter's lock
-        found = list(pool.map(lambda part: sha256_of(folder / part.name), manifest.parts))
+    size = sum(part.size for part in manifest.parts)
+    # hashlib works without the interpreter's lock
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, bar("   checking", size) as count:
+        found = []
+        for part, digest in zip(
+            manifest.parts, pool.map(lambda one: sha256_of(folder / one.name), manifest.parts), strict=True
+        ):
+            found.append(digest)
+            count(part.size)
     _raise(
         Problem(
             str(folder / part.name),

@@ -23,6 +23,7 @@ from local.bundle import archives, manifest, parts, target
 from local.bundle.manifest import PYTHON, SERVER, TOOLS, Archive, Component, Manifest
 from local.instance import PROJECT, cache_root
 from modelcar.errors import refuse
+from modelcar.progress import bar
 
 Progress = Callable[[str], None]
 
@@ -111,7 +112,12 @@ def _unpack(
     jobs.sort(key=lambda job: -job[2].size)  # the largest first, so that none is left alone at the end
     try:
         with ProcessPoolExecutor(min(len(jobs), os.cpu_count() or 1)) as pool:
-            files = sum(pool.map(_unpack_archive, jobs))
+            results = pool.map(_unpack_archive, jobs)  # its processes begin here, before there is a thread
+            files = 0
+            with bar("   unpacking", sum(job[2].size for job in jobs)) as count:
+                for job, unpacked in zip(jobs, results, strict=True):
+                    files += unpacked
+                    count(job[2].size)
     except (OSError, ValueError, lzma.LZMAError, tarfile.TarError) as error:
         raise refuse(
             f"BUNDLE={folder}",

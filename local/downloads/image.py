@@ -11,6 +11,7 @@ from local.downloads import members
 from local.downloads.catalogue import Image
 from local.downloads.web import MOST, DownloadError, Pace, Web
 from modelcar.errors import refuse
+from modelcar.progress import bar
 from modelcar.registry import Registry, Target, UnansweredError, parse
 
 
@@ -64,8 +65,10 @@ def _found_in(registry: Registry, layer: dict[str, Any], member: str, target: Pa
     digest, host = str(layer["digest"]), registry.target.host
     packed = target.with_name(f"{target.name}.layer")
     found, pace, came = hashlib.sha256(), Pace(stall, host), 0
-    with registry.stream(digest) as pieces, packed.open("wb") as file:
+    label, told = f"   downloading a layer of {registry.target.repository}", layer.get("size")
+    with registry.stream(digest) as pieces, packed.open("wb") as file, bar(label, told) as count:
         for piece in pieces:
+            count(len(piece))
             came += len(piece)
             if came > MOST:
                 raise DownloadError(f"{host} sends more than {MOST // 2**20} MiB")

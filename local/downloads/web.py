@@ -20,6 +20,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from modelcar.progress import Count, bar
+
 #: Asked once whether the makers can be reached: most of the checksum files are there.
 PROBED = "https://github.com/"
 #: Seconds that this may take in all: a name, a connection, TLS and the first line of an answer.
@@ -154,13 +156,13 @@ class Web:
             OSError: it cannot be written.
         """
         digest = hashlib.sha256()
-        with target.open("wb") as file:
-            for piece in self._pieces(url, MOST):
+        with target.open("wb") as file, bar(f"   downloading {url.rpartition('/')[2]}", None) as count:
+            for piece in self._pieces(url, MOST, count):
                 digest.update(piece)
                 file.write(piece)
         return digest.hexdigest()
 
-    def _pieces(self, url: str, most: int) -> Iterator[bytes]:
+    def _pieces(self, url: str, most: int, count: Count | None = None) -> Iterator[bytes]:
         host = str(urlsplit(url).hostname)
         place = self.place(url)
         if why := self._failed.get(host):
@@ -176,6 +178,8 @@ class Web:
             came, pace = 0, Pace(self.stall, host)
             if size is not None and size > most:
                 raise DownloadError(f"{host} offers {size} bytes, more than {most // 2**20} MiB")
+            if count:
+                count.total = size
             while True:
                 with self._in_words(host):
                     piece: bytes = answer.read1(_PIECE)
@@ -185,6 +189,8 @@ class Web:
                 if came > most:
                     raise DownloadError(f"{host} sends more than {most // 2**20} MiB")
                 pace.add(len(piece))
+                if count:
+                    count(len(piece))
                 yield piece
         if size is not None and came != size:
             raise DownloadError(f"{host} cut the connection after {came} of {size} bytes")

@@ -20,11 +20,13 @@ from pathlib import Path
 import psutil
 
 from components.manifests.service import own_environment
+from local import expected
 from local.alone import alone
 from local.gpu import Gpus
 from local.servers import present
 from local.servers.choice import MARKER, RELEASES, c_compiler, choose, environment_folder
 from modelcar.errors import refuse
+from modelcar.progress import working
 
 HERE = Path(__file__).resolve().parent
 GIB = 2**30
@@ -171,17 +173,18 @@ def _run_uv(uv: Path, arguments: list[str], lock: int) -> None:
 
     It inherits the lock: should this process be killed, the next one waits for uv to end as well.
     """
-    result = subprocess.run(
-        [str(uv), *arguments],
-        cwd="/",
-        env={**os.environ, "UV_COMPILE_BYTECODE_TIMEOUT": "600"},
-        umask=0o022,
-        pass_fds=[lock],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with working("   installing packages", expected.SERVER):
+        result = subprocess.run(
+            [str(uv), *arguments],
+            cwd="/",
+            env={**os.environ, "UV_COMPILE_BYTECODE_TIMEOUT": "600"},
+            umask=0o022,
+            pass_fds=[lock],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if result.returncode:
         raise refuse(
             "uv " + " ".join(arguments[:2] if arguments[0] == "pip" else arguments[:1]),
@@ -216,7 +219,7 @@ def _try(kind: str, folder: Path, python: Path) -> None:
         InputError: it does not load here.
     """
     present.put_behind(folder, present.present_folder())
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, working("   trying the model server"):
         result = subprocess.run(
             [str(python), "-c", _TRIALS[kind]],
             cwd="/",
@@ -330,7 +333,8 @@ def finish(kind: str, cache: Path, progress: Progress) -> None:
     # In some packages a file is no valid Python, on purpose: what matters is whether the trial goes well.
     compileall = [str(python), "-m", "compileall", "-q", "-j", "0", str(folder / "lib")]
     quiet = subprocess.DEVNULL
-    subprocess.run(compileall, stdout=quiet, stderr=quiet, umask=0o022, check=False)
+    with working("   compiling its bytecode"):
+        subprocess.run(compileall, stdout=quiet, stderr=quiet, umask=0o022, check=False)
     _try(kind, folder, python)
     _make_readable(folder)
     (folder / MARKER).write_text(json.dumps(_fingerprint(kind), indent=1) + "\n")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from modelcar import progress
 from modelcar.errors import InputError, refuse
 from modelcar.lock import Lock, lock_path
 from modelcar.lock_reader import read_lock
@@ -14,12 +15,12 @@ from modelcar.lock_reader import read_lock
 
 def say(line: str) -> None:
     """Print a result."""
-    print(line, flush=True)
+    progress.say(line)
 
 
 def note(line: str) -> None:
     """Print what is no result: progress, warnings, what is wrong."""
-    print(line, file=sys.stderr, flush=True)
+    progress.say(line, sys.stderr)
 
 
 def locked(options: argparse.Namespace, name: str) -> Lock:

@@ -19,7 +19,7 @@ from modelcar.inspect_image import describe, differences, inspect, to_document
 from modelcar.lock import Lock
 from modelcar.manifest import Image
 from modelcar.mirrors import mirror_targets, name_of
-from modelcar.progress import amount, bar
+from modelcar.progress import amount, bar, working
 from modelcar.promote import promote
 from modelcar.push import layers_there, push_layers
 from modelcar.push_from import push_from
@@ -77,7 +77,8 @@ def _push_by_builder(
             there |= mounted.keys()
         missing = [layer for layer in lock.layers if layer.digest not in there]
         if missing:
-            push_by_builder(lock, missing, target, options.builder, endpoint=options.endpoint, note=note)
+            with working(f"push {lock.name} by {options.builder}"):
+                push_by_builder(lock, missing, target, options.builder, endpoint=options.endpoint, note=note)
         there = layers_there(image, target)
     except httpx.HTTPError as error:
         note(f"error: {options.repository}: {error}")

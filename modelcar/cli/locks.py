@@ -22,10 +22,11 @@ from modelcar.layouts import LAYOUTS
 from modelcar.lock import Lock, lock_path
 from modelcar.lock_reader import read_lock
 from modelcar.made_up import make_made_up_model
+from modelcar.made_up import size_of as made_up_size
 from modelcar.mirrors import mirror_targets
 from modelcar.oci_layout import context_of, replace_file
 from modelcar.paths import printable
-from modelcar.progress import amount, bar
+from modelcar.progress import amount, bar, working
 from modelcar.tiny_model import make_tiny_model
 from modelcar.weights import read_weights
 
@@ -41,7 +42,9 @@ def run_tiny(options: argparse.Namespace) -> None:
 
 def run_made_up(options: argparse.Namespace) -> None:
     """Make a model of true dimensions with random weights."""
-    say(str(make_made_up_model(options.destination, options.like, seed=options.seed)))
+    with bar(f"make {options.destination.name}", made_up_size(options.like)) as progress:
+        made = make_made_up_model(options.destination, options.like, seed=options.seed, progress=progress)
+    say(str(made))
 
 
 def run_check(options: argparse.Namespace) -> None:
@@ -69,7 +72,8 @@ def run_lock(options: argparse.Namespace) -> None:
     project: Path = options.project
     name = locking.check_name(options.name)
     description = _description(options)
-    resolved = locking.resolve(description, project, endpoint=options.endpoint, name=name)
+    with working(f"looking at {description.hub or description.folder}"):
+        resolved = locking.resolve(description, project, endpoint=options.endpoint, name=name)
     _say_left_out(resolved.skipped, resolved.doubts)
     former = _former(lock_path(project, name))
     total = sum(resolved.files.sizes.values())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from components.cluster.access import ClusterError
+from local import __main__ as command_line
+from local import up
 from local.cold_start_report import Run, report
 from local.forecast import Fit, Machine, fit, forecast, machines
 from operations.cold_start import caches, cold_start, document, duration, log_times, pulled, table
@@ -234,3 +237,19 @@ def test_the_report_has_a_row_and_a_bar_for_each_start() -> None:
 
 def test_two_sizes_give_no_forecast() -> None:
     assert "at least three sizes" in list(report([Run(1.0, "first", "reader", pull=1.0)]))[-1]
+
+
+def test_as_json_standard_output_has_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(*_: Any, **__: Any) -> list[Run]:
+        up.indented("model server: transformers")
+        return [Run(0.5, "first", "reader")]
+
+    monkeypatch.setattr(command_line, "collect", lambda say: say("kubelet downloaded"))
+    monkeypatch.setattr("local.cold_start.measure", measure)
+    monkeypatch.setattr("sys.argv", ["local", "coldstart", "--json", "--reader-only"])
+    assert command_line.main() == 0
+    out, errors = capsys.readouterr()
+    assert [run["gb"] for run in json.loads(out)] == [0.5]
+    assert errors == "   kubelet downloaded\n   model server: transformers\n"

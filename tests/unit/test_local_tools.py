@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -62,6 +63,36 @@ def test_a_tool_is_built_once_and_again_when_its_pins_change(
     stamp.write_text("other pins")
     tool_build.find_or_build(KUBELET, lines.append)
     assert count.read_text().count("x") == 2
+
+
+class Reader(io.StringIO):
+    """Standard error, read by somebody who lets the build end when it has told how long it takes."""
+
+    def __init__(self, told: Path) -> None:
+        super().__init__()
+        self._told = told
+
+    def write(self, text: str) -> int:
+        if "s of about" in text:
+            self._told.touch()
+        return super().write(text)
+
+
+def test_a_build_tells_how_long_it_has_taken_and_may_take(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "told"
+    wait = f"n=0; until [ -e {told} ]; do sleep 0.01; n=$((n+1)); [ $n -lt 3000 ] || exit 1; done"
+    program(tmp_path / "bin", "go", f'{wait}; while [ "$1" != -o ]; do shift; done; echo built > "$2"')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr(tool_build, "BUILD_DISK_BYTES", 0)
+    monkeypatch.setattr("modelcar.progress.EVERY", 0.01)
+    monkeypatch.setattr("modelcar.progress.TICK", 0.01)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    errors = Reader(told)
+    monkeypatch.setattr("sys.stderr", errors)
+    tool_build.provide(KUBELET, lambda _: None)
+    assert errors.getvalue().startswith(f"   building kubelet {KUBELET.version}: 0 s of about 24 s\n")
 
 
 def test_without_go_the_error_names_what_to_install(
