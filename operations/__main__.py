@@ -25,7 +25,7 @@ from components.manifests import gitops
 from modelcar.base import read_base
 from modelcar.errors import InputError, refuse
 from modelcar.lock_reader import read_lock
-from modelcar.progress import say, working
+from modelcar.progress import say, silent, working
 from modelcar.registry import Target
 from operations import admission, admission_builtin, monitoring, validation_report
 from operations import chat as chatting

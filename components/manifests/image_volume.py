@@ -58,7 +58,7 @@ def model_image(pod: Mapping[str, Any]) -> str | None:
     """Return the image that a pod has its model from: of its modelcar, or of its volume."""
     spec = pod["spec"]
     for box in [*(spec.get("initContainers") or []), *spec["containers"]]:
-        if box["name"] == "modelcar":
+        if box["name"] in {"modelcar", "modelcar-init"} and "image" in box:
             return str(box["image"])
     for volume in spec.get("volumes") or []:
         if volume["name"] == VOLUME and volume.get("image"):

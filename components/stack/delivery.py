@@ -78,7 +78,8 @@ async def require_fit(checked: CheckedStack, cloud: GoogleCloud | None) -> None:
     reached = settings.reached_by(None if made is None else await made.future())
     if asks_kserve:
         knative = any(model.deployment_mode == "Knative" for model in models)
-        modelcars = any(model.placement != "imageVolume" for model in models)
+        assumed = checked.tested is not None and not checked.tested.fingerprint  # auto, in a first preview
+        modelcars = not assumed and any(model.placement != "imageVolume" for model in models)
         mode = "Knative" if knative else "Standard"
         await in_thread(kserve_fit.require, reached, mode, modelcars=modelcars)
         if knative:

@@ -225,7 +225,7 @@ class LoraModule(TypedDict):
     path: NotRequired[str]
     """Path of its folder in the model's image: lock model and adapters together."""
     image: NotRequired[str]
-    """Refused; said here so that the refusal can say why."""
+    """An image of its own, IMAGE@sha256:…, with placement imageVolume: a modelcar that holds the adapter's files alone. It comes and goes without a change of the model's image."""
 
 
 class VllmServer(TypedDict):
@@ -254,7 +254,7 @@ class VllmServer(TypedDict):
     enable_prefix_caching: NotRequired[bool]
     """Keep what prompts have in common."""
     lora_modules: NotRequired[list[LoraModule]]
-    """Adapters in the model's image."""
+    """Adapters in the model's image, or in images of their own."""
     max_lora_rank: NotRequired[int]
     """The largest rank among them. One of: 1, 8, 16, 32, 64, 128, 256, 320, 512."""
     image: str

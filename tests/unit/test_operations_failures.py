@@ -233,6 +233,11 @@ LINES = [
         "none has the key d021dd670123…",
         "set modelcar:kernels to use",
     ),
+    (
+        "/mnt/models is empty: this node mounts no image volumes",
+        "the node's container runtime left the image volume empty",
+        "placement to servingRuntime",
+    ),
 ]
 
 
