@@ -365,7 +365,7 @@ def _way(pod: ask.ServedPod) -> str:
     if not pod.init_containers:
         return "an image volume: one container"
     injected = f"init containers {list(pod.init_containers)}, sidecars {list(pod.sidecars)}"
-    return f"injected by KServe: {injected}, shared process namespace {pod.shares_processes}"
+    return f"injected by KServe: {injected}"
 
 
 def print_times(phases: Phases) -> None:

@@ -30,6 +30,19 @@ REQUIRE_MODEL = (
 )
 
 
+#: The shell stays, as the first process of the container, and tells the server to stop. Linux lets a first
+#: process ignore signals that it has no handler for, so such a server would outlive its grace period; in pods
+#: that share their processes the first one is the pause container's. `wait` ends early where a signal comes.
+#: INT and QUIT, which an image may name as its STOPSIGNAL, are ignored by what a shell starts beside itself.
+SERVE = (
+    "server=; told=; "
+    'hand_on() { told=1; if [ "$server" ]; then kill -TERM "$server" 2>/dev/null; fi; }; '
+    "trap hand_on TERM INT QUIT; "
+    '"$@" & server=$!; if [ "$told" ]; then hand_on; fi; '
+    'while :; do wait "$server"; code=$?; kill -0 "$server" 2>/dev/null || break; done; exit "$code"'
+)
+
+
 def reference(storage_uri: pulumi.Input[str]) -> pulumi.Input[str]:
     """Return the image of a storage URI, `oci://IMAGE@sha256:…`."""
     if isinstance(storage_uri, str):

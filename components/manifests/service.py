@@ -241,7 +241,7 @@ def start_script(settings: ModelSpec) -> str:
     """Return what the container runs before its server, whose command and arguments follow."""
     if settings.placement == "imageVolume":
         copy = "" if settings.runtime == "custom" else kernels.script(MODEL_PATH)
-        return f"{image_volume.REQUIRE_MODEL}echo '{MODEL_IS_THERE}'; {copy}{_SERVE}"
+        return f"{image_volume.REQUIRE_MODEL}echo '{MODEL_IS_THERE}'; {copy}{image_volume.SERVE}"
     return WAIT_FOR_MODEL if settings.runtime == "custom" else WAIT_AND_COPY
 
 

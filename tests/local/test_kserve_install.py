@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-import threading
 from collections.abc import Iterator
-from functools import partial
 
 import pytest
 
@@ -20,6 +18,7 @@ from local.tools import Toolbox, collect
 from tests.conftest import Checkout, Platform, copied
 from tests.engine.conftest import Project
 from tests.engine.conftest import project as project
+from tests.local.client import Client
 from tests.local.conftest import until
 
 pytestmark = pytest.mark.extended
@@ -72,34 +71,6 @@ def there(platform: Platform) -> set[str]:
     shared = platform.kubectl("get", KINDS, PLACE)
     others = platform.kubectl("get", IN_NAMESPACES, "--all-namespaces", PLACE)
     return {line for line in (shared + others).split("\n") if line and "kube-node-lease" not in line}
-
-
-class Client:
-    """Asks a model through its Service without a pause, until it is told to stop."""
-
-    def __init__(self, project: Project) -> None:
-        service = f"{project.config['serviceName']}-predictor:80"
-        path = f"/api/v1/namespaces/{project.namespace}/services/{service}/proxy/models/config.json"
-        self._ask = partial(project.platform.kubectl, "get", "--raw", path, check=False)
-        self.answered, self.failed = 0, list[str]()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Client:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._over.is_set():
-            said = self._ask()
-            if '"model_type"' in said:
-                self.answered += 1
-            else:
-                self.failed.append(said)
 
 
 def controllers_image(platform: Platform) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from components.cluster import placement
@@ -61,6 +63,35 @@ def test_the_server_starts_with_a_model_and_says_why_not_without(tmp_path: Path,
     served = run()
     assert (served.returncode, served.stdout.splitlines()[-1]) == (0, "serves")
     assert MODEL_IS_THERE.replace(MODEL_PATH, str(tmp_path)) in served.stdout
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("server", "code", "said"),
+    [
+        (["sh", "-c", "trap 'echo told; exit 7' TERM; echo up; while :; do sleep 0.1; done"], 7, "told"),
+        (["sh", "-c", "echo up; exec sleep 30"], 128 + signal.SIGTERM, ""),  # no handler
+    ],
+    ids=["handles it", "has no handler"],
+)
+def test_a_server_is_told_to_stop_and_its_exit_code_comes_back(
+    tmp_path: Path, how: signal.Signals, server: list[str], code: int, said: str
+) -> None:
+    """In a namespace of its own, whose first process ignores what it has no handler for."""
+    (tmp_path / "weights").write_text("w")
+    script = start_script(load(placement="imageVolume", runtime="custom", serverCommand=["serve"]))
+    here = ["sh", "-c", script.replace(MODEL_PATH, str(tmp_path)), "server"]
+    alone = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+    with subprocess.Popen([*alone, *here, *server], stdout=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stdout is not None
+            assert any(line == "up\n" for line in running.stdout)
+            [first] = psutil.Process(running.pid).children()
+            first.send_signal(how)
+            assert running.wait(10) == code
+            assert said in running.stdout.read()
+        finally:
+            running.kill()
 
 
 def test_a_pods_image_is_found_whichever_way_it_came() -> None:
