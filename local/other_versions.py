@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 from local.debian import unpack_debian
+from local.instance import KSERVE_VERSION
 from local.tool_build import kserve_folder
 from local.tool_list import (
     CONTAINERD_PROGRAMS,
@@ -20,6 +22,7 @@ from local.tool_list import (
     tools_folder,
 )
 from local.tools import Toolbox, find_tool
+from modelcar.errors import refuse
 
 #: KServe's controllers, by the name of the program.
 KSERVES = {OLDER_KSERVE: OLDER_KSERVE_VERSION, NEWER_KSERVE: NEWER_KSERVE_VERSION}
@@ -31,6 +34,28 @@ def with_kserve(tools: Toolbox, name: str, progress: Progress) -> Toolbox:
     """Return the same tools with another KServe. name: one of KSERVES."""
     programs = {**tools.programs, "kserve-manager": find_tool(name, progress)}
     return replace(tools, programs=programs, kserve=kserve_folder(progress, KSERVES[name]))
+
+
+def chosen_kserve(tools: Toolbox, progress: Progress) -> Toolbox:
+    """Return the same tools with the KServe that MODELCAR_KSERVE names; its own where that says nothing.
+
+    Raises:
+        InputError: it names none that can be had.
+    """
+    wanted = os.environ.get("MODELCAR_KSERVE") or KSERVE_VERSION
+    own = {_short(KSERVE_VERSION), KSERVE_VERSION}
+    if wanted in own:
+        return tools
+    for name, version in KSERVES.items():
+        if wanted in {version, _short(version)}:
+            progress(f"KServe {version}, as MODELCAR_KSERVE says")
+            return with_kserve(tools, name, progress)
+    allowed = ", ".join(sorted({_short(version) for version in (KSERVE_VERSION, *KSERVES.values())}))
+    raise refuse("MODELCAR_KSERVE", wanted, allowed=allowed, fix="unset it, or set one of these")
+
+
+def _short(version: str) -> str:
+    return version.rpartition(".")[0]
 
 
 def with_containerd(tools: Toolbox, short: str, progress: Progress) -> Toolbox:
@@ -62,4 +87,10 @@ def _link(place: Path, target: Path) -> Path:
     return place
 
 
-__all__ = ["KSERVES", "OTHER_CONTAINERDS", "with_containerd", "with_kserve", "with_older_kubernetes"]
+    "KSERVES",
+    "OTHER_CONTAINERDS",
+    "chosen_kserve",
+    "with_containerd",
+    "with_kserve",
+    "with_older_kubernetes",
+]

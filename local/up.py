@@ -23,6 +23,7 @@ from local.downloads.obtain import downloadable
 from local.gpu import Gpus
 from local.instance import PROJECT, Instance, cache_root, state_root
 from local.oci_push import digest_of
+from local.other_versions import chosen_kserve
 from local.plan import TOOL_IMAGE
 from local.plugins import KUBERNETES_PLUGIN_VERSION
 from local.serving import decide, full_cards
@@ -114,6 +115,8 @@ def prepare(instance: Instance, phases: Phases) -> tuple[Toolbox, bool]:
         gpus = None if own else choose_gpus(instance, settings)
         plugin = (DEVICE_PLUGIN,) if gpus else ()
         tools = collect(indented, embedded=not own, extra=(*plugin, *signing_tools(settings)))
+        if not own:
+            tools = chosen_kserve(tools, indented)
         tell_what_serves(tools, indented)
     if own:
         with phases.time("your cluster"):
