@@ -85,12 +85,3 @@ def _link(place: Path, target: Path) -> Path:
     place.unlink(missing_ok=True)
     place.symlink_to(target)
     return place
-
-
-    "KSERVES",
-    "OTHER_CONTAINERDS",
-    "chosen_kserve",
-    "with_containerd",
-    "with_kserve",
-    "with_older_kubernetes",
-]
