@@ -81,14 +81,6 @@ def restricted_config(project: Project) -> dict[str, str]:
     }
 
 
-def test_an_image_that_is_not_there_is_told_early(restricted: Project) -> None:
-    restricted.up()
-    restricted.configure(rollbackTo=f"sha256:{'0' * 64}", checkReachable=False)
-    failed = restricted.pulumi("up", "--yes", "--skip-preview", "--color=never", check=False)
-    assert failed.returncode
-    assert "not found" in failed.stdout + failed.stderr
-
-
 def test_a_change_of_the_placement_fails_no_request(project: Project) -> None:
     project.configure(minReplicas=2, maxReplicas=2)
     project.up()

@@ -194,10 +194,15 @@ def test_an_image_without_models_is_told(
     assert f"is still served by {former}, as before" in said
 
 
-def test_a_digest_that_is_not_in_the_registry_is_told(served: Served, versions: tuple[str, str]) -> None:
-    served.serve(versions[0])
-    said = served.refused(versions[0].rpartition(":")[0] + ":" + "0" * 64)
-    assert "modelcar-init: " in said
+@pytest.mark.parametrize(
+    ("placement", "box"), [("servingRuntime", "modelcar-init"), ("imageVolume", "kserve-container")]
+)
+def test_a_digest_that_is_not_in_the_registry_is_told(
+    served: Served, versions: tuple[str, str], placement: str, box: str
+) -> None:
+    served.serve(versions[0], placement=placement)
+    said = served.refused(versions[0].rpartition(":")[0] + ":" + "0" * 64, placement=placement)
+    assert f"{box}: " in said
     assert "ImagePull" in said
     assert "not found" in said
     assert "is still served by" in said

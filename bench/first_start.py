@@ -1,0 +1,198 @@
+"""From nothing to readable weights on a node, by what containerd is told: `python -m bench.first_start`.
+
+One image of random weights, pulled from a registry on this machine by an empty containerd, in turn:
+
+- overlayfs: as containerd is shipped, one layer is unpacked after the other;
+- parallel: overlayfs, several layers are unpacked at once (`max_concurrent_unpacks`);
+- erofs: each layer becomes an EROFS file system, of the same tar stream;
+- erofs index: only an index is made, over the tar as it is (`enable_tar_index`).
+
+EROFS needs Linux 6.12, and mkfs.erofs 1.8 or newer on PATH (Debian 13, Ubuntu 26.04 have it). With `--verity`
+each layer also gets a Merkle tree (dm-verity), so that a changed block is refused when it is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import ways
+from bench.machine import Machine, await_true, disk_usage, machine, toolbox
+from local.page_cache import settle
+from local.random_weights import write_model
+from local.tools import find_tool
+from modelcar import locking
+
+GIB = 2**30
+#: Layers that are unpacked at once.
+JOBS = 4
+_TRANSFER = 'plugins."io.containerd.transfer.v1.local"'
+_DIFFER = 'plugins."io.containerd.differ.v1.erofs"'
+_PARALLEL = f"[{_TRANSFER}]\nmax_concurrent_unpacks = {JOBS}\n"
+
+
+@dataclass(frozen=True)
+class Way:
+    """settings: of containerd. snapshotter: what holds the layers."""
+
+    name: str
+    settings: str = ""
+    snapshotter: str = "overlayfs"
+
+
+def all_ways(*, verity: bool) -> list[Way]:
+    """Return the ways that this machine can go."""
+    found = [Way("overlayfs"), Way("parallel", _PARALLEL)]
+    if not shutil.which("mkfs.erofs"):
+        return found
+    unpack = (
+        f"[[{_TRANSFER}.unpack_config]]\nplatform = 'linux/{_architecture()}'\nsnapshotter = 'erofs'\n"
+        "differ = 'erofs'\n"
+    )
+    own = '[plugins."io.containerd.service.v1.diff-service"]\ndefault = ["erofs", "walking"]\n'
+    tree = "enable_dmverity = true\n" if verity else ""
+    sorts = 'mkfs_options = ["-T0", "--mkfs-time", "--sort=none"]\n'
+    return [
+        *found,
+        Way("erofs", f"{_PARALLEL}{unpack}{own}[{_DIFFER}]\n{sorts}{tree}", "erofs"),
+        Way("erofs index", f"{_PARALLEL}{unpack}{own}[{_DIFFER}]\nenable_tar_index = true\n{tree}", "erofs"),
+    ]
+
+
+def _architecture() -> str:
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), "amd64")
+
+
+def first_start(running: Machine, reference: str, way: Way, number: int) -> dict[str, float]:
+    """Pull with an empty containerd, then read every weight once; return seconds and bytes."""
+    folder = running.folder / f"node-{number}"
+    folder.mkdir()
+    config = folder / "config.toml"
+    config.write_text(f'version = 3\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n{way.settings}')
+    address = f"{folder}/sock"
+    command = [str(find_tool("containerd", print)), "--config", str(config), "--address", address]
+    command += ["--root", f"{folder}/root", "--state", f"{folder}/state", "--log-level", "error"]
+    ctr = [str(find_tool("ctr", print)), "--address", address]
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            await_true(
+                lambda: subprocess.run([*ctr, "version"], capture_output=True, check=False).returncode == 0
+            )
+            settle()
+            began = time.monotonic()
+            running.run(*ctr, "images", "pull", "--plain-http", "--snapshotter", way.snapshotter, reference)
+            pulled = time.monotonic() - began
+            target = folder / "mounted"
+            target.mkdir()
+            settle()
+            began = time.monotonic()
+            running.run(*ctr, "images", "mount", "--snapshotter", way.snapshotter, reference, target)
+            try:
+                read = _read(target / "models")
+                seconds = time.monotonic() - began
+            finally:
+                running.run(*ctr, "images", "unmount", "--snapshotter", way.snapshotter, target)
+            return {"pull": pulled, "read": seconds, "disk": disk_usage(folder / "root"), "bytes": read}
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}\n{(folder / 'log').read_text()[-800:]}") from None
+        finally:
+            process.terminate()
+            process.wait(30)
+            _unmount(folder)  # containerd keeps the file systems of layers mounted
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unmount(folder: Path) -> None:
+    """Unmount all that is mounted below a folder."""
+    points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for point in reversed([point for point in points if point.startswith(f"{folder}/")]):
+        subprocess.run(["umount", "--lazy", point], check=False)
+
+
+def _read(folder: Path) -> int:
+    total = 0
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            while block := file.read(2**22):
+                total += len(block)
+    return total
+
+
+def measure(
+    gib: float, files: int, rounds: int, *, verity: bool, say: Callable[[str], None]
+) -> list[dict[str, object]]:
+    """Measure each way in turn, and return the medians."""
+    tools, debian = toolbox()
+    chosen = all_ways(verity=verity)
+    results: dict[str, list[dict[str, float]]] = {way.name: [] for way in chosen}
+    with tempfile.TemporaryDirectory(prefix="modelcar-first-", dir="/var/tmp") as name:
+        folder = Path(name)
+        weights = write_model(folder / "weights", round(gib * GIB), files)
+        project = folder / "project"
+        left_out = shutil.ignore_patterns("data", "__pycache__")
+        shutil.copytree(ways.PROJECT / "modelcar", project / "modelcar", ignore=left_out)
+        description = locking.Description(folder=str(weights))
+        lock, _ = locking.lock_model("m", description, locking.resolve(description, project), project)
+        with machine(folder / "machine", tools, debian) as running:
+            task = ways.Task(running, weights, "m", lock, project, Path())
+            ways.WAYS["layout context"](task)
+            for number in range(rounds * len(chosen)):
+                way = chosen[number % len(chosen)]
+                found = first_start(running, f"{task.repository}:latest", way, number)
+                results[way.name].append(found)
+                say(f"   {way.name}: pull {found['pull']:.2f} s, read {found['read']:.2f} s")
+    middle = [
+        {"way": name, **{key: statistics.median(one[key] for one in runs) for key in runs[0]}}
+        for name, runs in results.items()
+    ]
+    return [dict(entry) for entry in middle]
+
+
+def table(results: Sequence[dict[str, object]]) -> list[str]:
+    """Return the medians as lines of Markdown, with ratios to the first."""
+
+    def value(entry: dict[str, object], key: str) -> float:
+        return float(str(entry[key]))
+
+    first = results[0]
+    both = value(first, "pull") + value(first, "read")
+    lines = [
+        "| | pull and unpack, s | ratio | read once, s | both, ratio | disk, GB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for entry in results:
+        pull, read = value(entry, "pull"), value(entry, "read")
+        lines.append(
+            f"| {entry['way']} | {pull:.2f} | {pull / value(first, 'pull'):.2f} | {read:.2f} | "
+            f"{(pull + read) / both:.2f} | {value(entry, 'disk') / 1e9:.2f} |"
+        )
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.first_start", description=__doc__)
+    parser.add_argument("--gib", type=float, default=2.0, help="size of the model (default: 2)")
+    parser.add_argument("--files", type=int, default=4, help="files of weights (default: 4)")
+    parser.add_argument("--rounds", type=int, default=3, help="of all ways (default: 3)")
+    parser.add_argument("--verity", action="store_true", help="with dm-verity, where EROFS is used")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    options = parser.parse_args(arguments)
+    say = (lambda line: print(line, file=sys.stderr, flush=True)) if options.json else print
+    found = measure(options.gib, options.files, options.rounds, verity=options.verity, say=say)
+    print(json.dumps(found, indent=1) if options.json else "\n".join(table(found)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
