@@ -56,7 +56,13 @@ def _platform() -> Iterator[tuple[str, str, str]]:
     server = RELEASES["vllm"].version
     yield "Kubernetes", KUBERNETES_VERSION, "every test of a cluster, on the embedded platform"
     yield "KServe", KSERVE_VERSION, "every test of a cluster"
-    yield "KServe, older", older, "the [smoke test](operations/smoke-test.md) of placements"
+    newer = tool_list.NEWER_KSERVE_VERSION
+    yield "KServe, newer", newer, "an upgrade under requests; placements"
+    yield "KServe, older", older, "placements"
+    yield "containerd", tool_list.CONTAINERD_VERSION, "every test of a cluster"
+    others = ", ".join(["1.6 (Debian 12's)", *tool_list.OTHER_CONTAINERDS.values()])
+    yield "containerd, others", others, "[placements](image-volumes.md)"
+    yield "Kubernetes, older", tool_list.OLDER_KUBERNETES[1], "[placements](image-volumes.md)"
     yield "vLLM", server, "its CPU build, by `make up`; settings are checked for this release"
 
 
@@ -88,6 +94,7 @@ def _tools() -> Iterator[tuple[str, str, str]]:
     yield "Knative Serving", tool_list.KNATIVE_VERSION, "`deploymentMode: Knative`"
     yield "kube-router", tool_list.KUBE_ROUTER_VERSION, "NetworkPolicies on the embedded platform"
     yield "Helm", tool_list.HELM_VERSION, "KServe's charts"
+    yield "cert-manager", tool_list.CERT_MANAGER_VERSION, "KServe's charts, with `kserve.install`"
 
 
 def _table(head: tuple[str, ...], rows: Iterator[tuple[str, str, str]]) -> Iterator[str]:
