@@ -16,7 +16,10 @@ from components.config.stack import Stack
 from components.image.existing_image import WAIT
 from modelcar.errors import InputError, Problem
 
-_FIX = "lock the adapter's folder as a model of its own, push it, and name what `modelcar push` prints"
+_FIX = (
+    "lock the adapter's folder as a model of its own (modelcar lock NAME --folder … --layout any), push it, and name "
+    "what `modelcar push` prints"
+)
 
 
 def look(stack: Stack, *, preview: bool) -> tuple[list[Problem], tuple[str, ...]]:
