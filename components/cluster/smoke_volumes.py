@@ -1,7 +1,6 @@
 """The smoke test's part about image volumes: what a node's container runtime makes of them.
 
-Known to lie: a folder that is mounted and empty (k3s 1.36.1), a `subPath` that is ignored (AKS 1.35) or
-refused (containerd before 2.2).
+Known to lie: a folder that is mounted and empty (k3s 1.36.1), a `subPath` that is ignored (containerd 2.1).
 """
 
 from __future__ import annotations

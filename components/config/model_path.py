@@ -7,7 +7,7 @@ import posixpath
 #: The same for every server.
 MODEL_PATH = "/mnt/models"
 #: Where a whole image is mounted as a volume (placement imageVolume): its folder `models` is MODEL_PATH then,
-#: by no `subPath`, which containerd before 2.2 refuses and some nodes ignore.
+#: by no `subPath`, which containerd 2.1 ignores.
 IMAGE_PATH = "/mnt"
 #: … and the image of each adapter that has one, by its place in the list.
 ADAPTERS_PATH = "/adapters"

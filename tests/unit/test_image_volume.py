@@ -33,7 +33,7 @@ def test_the_pod_has_one_container_and_the_image_by_digest() -> None:
     [server] = spec["containers"]
     assert OWN in spec["volumes"]
     assert {"name": "model", "mountPath": "/mnt", "readOnly": True} in server["volumeMounts"]
-    assert "subPath" not in str(spec), "containers before 2.2 refuse it, and some ignore it"
+    assert "subPath" not in str(spec), "containerd 2.1 ignores it"
     assert "oci://" not in str(spec), "or KServe would put the image in a second time"
 
 
