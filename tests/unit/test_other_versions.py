@@ -1,0 +1,67 @@
+"""The platform with programs of other versions: what may be asked for, and what containerd is told."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from local import containerd, other_versions
+from local.instance import KSERVE_VERSION, Instance
+from local.tool_list import NEWER_KSERVE, NEWER_KSERVE_VERSION
+from local.tools import Toolbox
+from modelcar.errors import InputError
+
+NAMES = ("kserve-manager", "containerd", "containerd-shim-runc-v2", "runc", "bridge")
+TOOLS = Toolbox({name: Path("/own") / name for name in NAMES}, "", Path("/kserve"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(other_versions, "find_tool", lambda name, _: Path("/other") / name)
+    monkeypatch.setattr(other_versions, "kserve_folder", lambda _, version: Path("/kserve") / version)
+
+
+@pytest.mark.parametrize("said", [None, "", KSERVE_VERSION, "0.19"])
+def test_the_platforms_own_kserve_is_the_default(monkeypatch: pytest.MonkeyPatch, said: str | None) -> None:
+    if said is None:
+        monkeypatch.delenv("MODELCAR_KSERVE", raising=False)
+    else:
+        monkeypatch.setenv("MODELCAR_KSERVE", said)
+    assert other_versions.chosen_kserve(TOOLS, print) == TOOLS
+
+
+@pytest.mark.parametrize("said", ["0.20", NEWER_KSERVE_VERSION])
+def test_another_one_is_asked_for_by_its_version(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setenv("MODELCAR_KSERVE", said)
+    lines: list[str] = []
+    found = other_versions.chosen_kserve(TOOLS, lines.append)
+    assert found["kserve-manager"] == f"/other/{NEWER_KSERVE}"
+    assert found.kserve == Path("/kserve") / NEWER_KSERVE_VERSION
+    assert lines == [f"KServe {NEWER_KSERVE_VERSION}, as MODELCAR_KSERVE says"]
+
+
+def test_one_that_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELCAR_KSERVE", "0.21")
+    with pytest.raises(InputError, match=r"(?s)MODELCAR_KSERVE: 0\.21.*0\.16, 0\.19, 0\.20"):
+        other_versions.chosen_kserve(TOOLS, print)
+
+
+@pytest.mark.parametrize(("short", "version"), [("2.4", 3), ("2.1", 3), ("1.7", 2)])
+def test_containerd_reads_a_file_of_its_own_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: str, version: int
+) -> None:
+    monkeypatch.setenv("MODELCAR_CACHE", str(tmp_path))
+    tools = TOOLS if short == "2.4" else other_versions.with_containerd(TOOLS, short, print)
+    instance = Instance("local", 3, tmp_path / "state")
+    instance.state.mkdir()
+    service = containerd.service(instance, tools, "registry.example/pause@sha256:0")
+    written = tomllib.loads((instance.state / "containerd.toml").read_text())
+    assert written["version"] == version
+    assert "registry.example/pause@sha256:0" in (instance.state / "containerd.toml").read_text()
+    hosts = instance.state / "registries" / instance.registry / "hosts.toml"
+    assert f"http://{instance.registry}" in hosts.read_text()
+    # The shim is found by its name.
+    folder = Path(service["argv"][0]).parent
+    assert str(folder) in service["env"]["PATH"].split(":")
