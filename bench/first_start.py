@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shutil
 import statistics
 import subprocess
@@ -28,16 +27,16 @@ from pathlib import Path
 
 from bench import ways
 from bench.machine import Machine, await_true, disk_usage, machine, toolbox
+from local.containerd import EROFS, JOBS, architecture, erofs_settings
 from local.page_cache import settle
 from local.random_weights import write_model
 from local.tools import find_tool
 from modelcar import locking
 
 GIB = 2**30
-#: Layers that are unpacked at once.
-JOBS = 4
 _TRANSFER = 'plugins."io.containerd.transfer.v1.local"'
 _DIFFER = 'plugins."io.containerd.differ.v1.erofs"'
+_MKFS = '  mkfs_options = ["-T0", "--mkfs-time", "--sort=none"]\n'
 _PARALLEL = f"[{_TRANSFER}]\nmax_concurrent_unpacks = {JOBS}\n"
 
 
@@ -55,22 +54,15 @@ def all_ways(*, verity: bool) -> list[Way]:
     found = [Way("overlayfs"), Way("parallel", _PARALLEL)]
     if not shutil.which("mkfs.erofs"):
         return found
-    unpack = (
-        f"[[{_TRANSFER}.unpack_config]]\nplatform = 'linux/{_architecture()}'\nsnapshotter = 'erofs'\n"
-        "differ = 'erofs'\n"
-    )
-    own = '[plugins."io.containerd.service.v1.diff-service"]\ndefault = ["erofs", "walking"]\n'
-    tree = "enable_dmverity = true\n" if verity else ""
-    sorts = 'mkfs_options = ["-T0", "--mkfs-time", "--sort=none"]\n'
+    settings = erofs_settings(architecture())
+    head = f"[{_DIFFER}]\n"
+    tree = "  enable_dmverity = true\n" if verity else ""
+    index = f"{head}  enable_tar_index = true\n{tree}"
     return [
         *found,
-        Way("erofs", f"{_PARALLEL}{unpack}{own}[{_DIFFER}]\n{sorts}{tree}", "erofs"),
-        Way("erofs index", f"{_PARALLEL}{unpack}{own}[{_DIFFER}]\nenable_tar_index = true\n{tree}", "erofs"),
+        Way("erofs", settings.replace(head, head + tree), EROFS),
+        Way("erofs index", settings.replace(head + _MKFS, index), EROFS),
     ]
-
-
-def _architecture() -> str:
-    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), "amd64")
 
 
 def first_start(running: Machine, reference: str, way: Way, number: int) -> dict[str, float]:

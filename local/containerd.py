@@ -4,11 +4,65 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
+from platform import machine
 from typing import Any
 
 from local.instance import Instance
 from local.tools import Toolbox
+from modelcar.errors import refuse
+
+#: What holds an image's layers.
+OVERLAYFS, EROFS = "overlayfs", "erofs"
+VARIABLE = "MODELCAR_SNAPSHOTTER"
+#: Layers that are unpacked at once.
+JOBS = 4
+#: What an architecture is called by OCI.
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def architecture() -> str:
+    """Return what OCI calls this machine's processor."""
+    return _ARCHITECTURES.get(machine(), "amd64")
+
+
+def snapshotter() -> str:
+    """Return what MODELCAR_SNAPSHOTTER says: overlayfs where it says nothing, or erofs.
+
+    Raises:
+        InputError: it says something else, or this machine has no EROFS.
+    """
+    said = os.environ.get(VARIABLE) or OVERLAYFS
+    if said not in {OVERLAYFS, EROFS}:
+        raise refuse(VARIABLE, said, allowed=f"{OVERLAYFS} or {EROFS}", fix="unset it, or set one of these")
+    if said == EROFS:
+        missing = [] if shutil.which("mkfs.erofs") else ["mkfs.erofs is not on PATH"]
+        if "erofs" not in Path("/proc/filesystems").read_text().split():
+            missing.append("the kernel has no erofs")
+        if missing:
+            fix = "apt-get install erofs-utils (Debian 13, Ubuntu 26.04), modprobe erofs; or unset it"
+            allowed = "Linux 6.12 with erofs, and mkfs.erofs 1.8 or newer"
+            raise refuse(VARIABLE, f"{said}, and {', '.join(missing)}", allowed=allowed, fix=fix)
+    return said
+
+
+def erofs_settings(architecture: str) -> str:
+    """Return what containerd 2.2 and newer is told to keep layers as EROFS, several at once.
+
+    https://github.com/containerd/containerd/blob/v2.4.2/docs/snapshotters/erofs.md
+    """
+    return f'''[plugins."io.containerd.service.v1.diff-service"]
+  default = ["{EROFS}", "walking"]
+[plugins."io.containerd.differ.v1.erofs"]
+  mkfs_options = ["-T0", "--mkfs-time", "--sort=none"]
+[plugins."io.containerd.transfer.v1.local"]
+  max_concurrent_unpacks = {JOBS}
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+  platform = "linux/{architecture}"
+  snapshotter = "{EROFS}"
+  differ = "{EROFS}"
+'''
 
 
 def service(instance: Instance, tools: Toolbox, sandbox_image: str) -> dict[str, Any]:
@@ -55,7 +109,11 @@ state = "/run/containerd"
 [{name}.registry]
   config_path = "{registries}"
 '''
-    return f'''{common}[plugins."io.containerd.cri.v1.images".pinned_images]
+    chosen = snapshotter()
+    more = erofs_settings(architecture()) if chosen == EROFS else ""
+    return f'''{common}{more}[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "{chosen}"
+[plugins."io.containerd.cri.v1.images".pinned_images]
   sandbox = "{sandbox_image}"
 [plugins."io.containerd.cri.v1.images".registry]
   config_path = "{registries}"

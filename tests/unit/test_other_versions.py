@@ -65,3 +65,32 @@ def test_containerd_reads_a_file_of_its_own_version(
     # The shim is found by its name.
     folder = Path(service["argv"][0]).parent
     assert str(folder) in service["env"]["PATH"].split(":")
+
+
+def test_layers_are_kept_as_erofs_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("local.containerd.shutil.which", lambda name: f"/usr/bin/{name}")
+    filesystems = Path("/proc/filesystems").read_text().split()
+    monkeypatch.setenv("MODELCAR_SNAPSHOTTER", "erofs")
+    if "erofs" not in filesystems:
+        with pytest.raises(InputError, match="the kernel has no erofs"):
+            containerd.snapshotter()
+        return
+    instance = Instance("local", 3, tmp_path / "state")
+    instance.state.mkdir()
+    containerd.service(instance, TOOLS, "registry.example/pause@sha256:0")
+    plugins = tomllib.loads((instance.state / "containerd.toml").read_text())["plugins"]
+    assert plugins["io.containerd.cri.v1.images"]["snapshotter"] == "erofs"
+    [unpack] = plugins["io.containerd.transfer.v1.local"]["unpack_config"]
+    assert (unpack["snapshotter"], unpack["differ"]) == ("erofs", "erofs")
+
+
+def test_a_machine_without_erofs_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.containerd.shutil.which", lambda _: None)
+    monkeypatch.setenv("MODELCAR_SNAPSHOTTER", "erofs")
+    with pytest.raises(InputError, match=r"mkfs\.erofs is not on PATH"):
+        containerd.snapshotter()
+    monkeypatch.setenv("MODELCAR_SNAPSHOTTER", "zfs")
+    with pytest.raises(InputError, match="overlayfs or erofs"):
+        containerd.snapshotter()
