@@ -15,9 +15,9 @@ from pathlib import Path
 
 import httpx
 
-from modelcar.manifest import Image
+from modelcar.manifest import MANIFEST_TYPE, Image
 from modelcar.packing import Progress
-from modelcar.registry import Target, connect
+from modelcar.registry import Registry, Target, connect
 from modelcar.registry_http import Patience, checked, has_blob, upload_place
 
 #: Layers that are sent at a time.
@@ -44,6 +44,18 @@ def layers_there(image: Image, target: Target, timeout: float | None = None) -> 
         layers = image.layers
         found = pool.map(lambda layer: has_blob(client, target.url, layer.digest, layer.size), layers)
         return frozenset(layer.digest for layer, there in zip(layers, found, strict=True) if there)
+
+
+def add_image(image: Image, target: Target) -> None:
+    """Write an image's configuration and manifest beside its layers, which are there.
+
+    Raises:
+        InputError: the registry refuses.
+        httpx.HTTPError: it cannot be reached.
+    """
+    with Registry(target, write=True) as registry:
+        registry.add_blob(image.config)
+        registry.add_manifest(image.digest, image.manifest, MANIFEST_TYPE)
 
 
 def push_layers(

@@ -9,7 +9,7 @@ from modelcar.base import Base, add_base_layer
 from modelcar.image import PATH
 from modelcar.layer_format import layer_parts
 from modelcar.lock import LAYOUTS
-from modelcar.manifest import LAYER_TYPES, MANIFEST_TYPE, Image, ImageLayer, make_image, sha256_digest
+from modelcar.manifest import LAYER_TYPES, Image, ImageLayer, make_image, sha256_digest
 from modelcar.oci_layout import open_store
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def push_probe(base: Base, project: Path, target: Target) -> str:
         InputError: the registry refuses, or the programs cannot be had.
         httpx.HTTPError: it cannot be reached.
     """
-    from modelcar.push import push_layers  # with clients of registries and hubs: only a test pushes
-    from modelcar.registry import Registry  # as above
+    from modelcar.push import add_image, push_layers  # with clients of registries: only a test pushes
 
     layout = project / LAYOUTS / f"{NAME}.oci"
     with open_store(layout) as store:
@@ -44,9 +43,7 @@ def push_probe(base: Base, project: Path, target: Target) -> str:
         store.add(sha256_digest(content), content)
     image = probe_image(base)
     push_layers(image, layout, target)
-    with Registry(target, write=True) as registry:
-        registry.add_blob(image.config)
-        registry.add_manifest(image.digest, image.manifest, MANIFEST_TYPE)
+    add_image(image, target)
     return image.digest
 
 

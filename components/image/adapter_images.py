@@ -17,8 +17,8 @@ from components.image.existing_image import WAIT
 from modelcar.errors import InputError, Problem
 
 _FIX = (
-    "lock the adapter's folder as a model of its own (modelcar lock NAME --folder … --layout any), push it, "
-    "and name what `modelcar push` prints"
+    "lock the adapter's folder as a model of its own (modelcar lock NAME --folder … --layout any), push it "
+    "(modelcar push NAME REPOSITORY --image), and name what that prints"
 )
 
 

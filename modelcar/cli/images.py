@@ -21,7 +21,7 @@ from modelcar.manifest import Image
 from modelcar.mirrors import mirror_targets, name_of
 from modelcar.progress import amount, bar, working
 from modelcar.promote import promote
-from modelcar.push import layers_there, push_layers
+from modelcar.push import add_image, layers_there, push_layers
 from modelcar.push_from import push_from
 from modelcar.registry import Registry, Target, parse
 from modelcar.sbom import sbom
@@ -36,6 +36,13 @@ def run_push(options: argparse.Namespace) -> int:
     registry, _, name = options.repository.rpartition("/")
     target = Target(registry, name, options.insecure)
     mirrors = mirror_targets(options.mirrors, target, insecure=options.from_insecure)
+    if options.builder and options.image:
+        raise refuse(
+            "--image",
+            "beside --builder, which sends the weights alone",
+            allowed="one of the two",
+            fix="leave --builder out; or let `pulumi up` make the image",
+        )
     if options.builder:
         return _push_by_builder(options, lock, image, target, mirrors)
     if not mirrors and fetching.missing_bytes(lock, layout):
@@ -48,13 +55,20 @@ def run_push(options: argparse.Namespace) -> int:
                 origins, sent = push_from(lock, base, layout, target, mirrors, progress=progress, note=note)
             else:
                 sent = push_layers(image, layout, target, progress)
+        if options.image:
+            add_image(image, target)
     except httpx.HTTPError as error:
         note(f"error: {options.repository}: {error}")
         return 1
     say_origins(origins)
     copied = sum(layer.size for layer in image.layers if layer.digest in origins)
     from_mirrors = f"{amount(copied)} from mirrors, " if mirrors else ""
-    say(f"{from_mirrors}{amount(sent)} sent; the registry has every layer of {image.digest}")
+    told = f"{from_mirrors}{amount(sent)} sent; the registry has every layer of {image.digest}"
+    if options.image:
+        note(told)
+        say(f"{options.repository}@{image.digest}")
+    else:
+        say(told)
     return 0
 
 

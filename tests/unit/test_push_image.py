@@ -1,0 +1,65 @@
+"""`push --image`: a whole image without any builder, as an adapter's is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modelcar.__main__ import main
+from modelcar.base import read_base
+from modelcar.existing_image import look
+from modelcar.image import modelcar_image
+from modelcar.lock import lock_path
+from modelcar.lock_reader import read_lock
+from modelcar.registry import Registry, Target
+from tests import registry_server
+
+
+@pytest.fixture
+def server() -> Iterator[registry_server.Registry]:
+    with registry_server.serve() as running:
+        yield running
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """Lock an adapter in a project of the test's own; return the project."""
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    assert not main(
+        ["--project", str(tmp_path), "lock", "french", "--folder", str(folder), "--layout", "any"]
+    )
+    return tmp_path
+
+
+def test_an_adapter_becomes_an_image_that_can_be_pulled(
+    server: registry_server.Registry, adapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = f"{server.host}/models/french"
+    capsys.readouterr()
+    assert not main(["--project", str(adapter), "push", "french", place, "--insecure", "--image"])
+    digest = modelcar_image(read_lock(lock_path(adapter, "french")), read_base("amd64")).digest
+    assert capsys.readouterr().out == f"{place}@{digest}\n", "for a script to take"
+    with Registry(Target(f"{server.host}/models", "french", insecure=True)) as registry:
+        image = look(registry, digest, "amd64")
+    assert image is not None
+    assert image.files.find("models/adapter_config.json")
+
+
+def test_without_it_only_layers_are_there(server: registry_server.Registry, adapter: Path) -> None:
+    assert not main(
+        ["--project", str(adapter), "push", "french", f"{server.host}/models/french", "--insecure"]
+    )
+    digest = modelcar_image(read_lock(lock_path(adapter, "french")), read_base("amd64")).digest
+    with Registry(Target(f"{server.host}/models", "french", insecure=True)) as registry:
+        assert registry.manifest(digest) is None
+
+
+def test_a_builder_makes_no_image(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["--project", str(adapter), "push", "french", "registry.example/m/f", "--image"]
+    assert main([*command, "--builder", "b"]) == 2
+    assert "--image: beside --builder" in capsys.readouterr().err
