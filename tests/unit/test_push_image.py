@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def adapter(tmp_path: Path) -> Path:
     folder = tmp_path / "adapter"
     folder.mkdir()
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
-    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    weights = len(header).to_bytes(8, "little") + header + bytes(4)
+    (folder / "adapter_model.safetensors").write_bytes(weights)
     assert not main(
         ["--project", str(tmp_path), "lock", "french", "--folder", str(folder), "--layout", "any"]
     )
