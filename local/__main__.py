@@ -270,7 +270,9 @@ def _cold_start(_: Instance, arguments: argparse.Namespace) -> int:
     # A program that reads standard output gets nothing but the document.
     with redirect_stdout(sys.stderr) if arguments.json else nullcontext():
         tools = collect(up.indented)
-        runs = cold_start.measure(tools, up.indented, sizes, own_server=not arguments.reader_only)
+        chosen = arguments.placements or (cold_start.PLACEMENT,)
+        own = not arguments.reader_only
+        runs = cold_start.measure(tools, up.indented, sizes, own_server=own, placements=chosen)
     if arguments.json:
         up.say(json.dumps(cold_start_report.document(runs), indent=1))
     else:

@@ -47,7 +47,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "idle": ("local", "dev --model chat"),
     "wake": ("local",),
     "rollback": ("local", "dev --to sha256:…", "dev --end"),
-    "coldstart": ("--sizes 0.5,1,2 --json",),
+    "coldstart": (
+        "--sizes 1 --placements servingRuntime,imageVolume --reader-only",
+        "--sizes 0.5,1,2 --json",
+    ),
     "doctor": ("dev", "dev --json"),
     "runbook": ("", "--with keda,argocd"),
     "operate": ("validate local", "chat local --ask 'What are you?'"),
@@ -77,6 +80,9 @@ def parser() -> argparse.ArgumentParser:
             )
         if name == "coldstart":
             command.add_argument("--sizes", type=_sizes, help="of made-up models, in GB, separated by commas")
+            command.add_argument(
+                "--placements", type=_names, help="how the image comes into the pod, separated by commas"
+            )
             command.add_argument("--reader-only", action="store_true", help="leave the model server out")
             command.add_argument("--json", action="store_true", help="for programs")
         if name == "platform":
@@ -94,6 +100,14 @@ def parser() -> argparse.ArgumentParser:
         if name == "pin":
             command.add_argument("image", help="IMAGE:TAG")
     return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    known = ("servingRuntime", "storageUriEnv", "storageUris", "imageVolume")
+    found = tuple(part.strip() for part in text.split(","))
+    if unknown := [name for name in found if name not in known]:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: choose from {', '.join(known)}")
+    return found
 
 
 def _sizes(text: str) -> list[float]:

@@ -32,11 +32,11 @@ from local.tools import Toolbox
 from modelcar import locking
 from modelcar.base import read_base
 from modelcar.image import modelcar_image
-from modelcar.manifest import MANIFEST_TYPE, Image
+from modelcar.manifest import Image
 from modelcar.oci_layout import require_space
 from modelcar.progress import working
-from modelcar.push import push_layers
-from modelcar.registry import Registry, Target
+from modelcar.push import add_image, push_layers
+from modelcar.registry import Target
 from modelcar.tiny_model import make_tiny_model
 from operations.cold_start import log_times, pulled
 
@@ -56,12 +56,19 @@ READER = [
     "reader",
 ]
 PATIENCE = 900.0
+#: What a stack has where it says nothing.
+PLACEMENT = "servingRuntime"
 #: Seconds between two looks at what is timed here.
 TICK = 0.02
 
 
 def measure(
-    tools: Toolbox, progress: Progress, sizes: Sequence[float] = SIZES, *, own_server: bool = True
+    tools: Toolbox,
+    progress: Progress,
+    sizes: Sequence[float] = SIZES,
+    *,
+    own_server: bool = True,
+    placements: Sequence[str] = (PLACEMENT,),
 ) -> list[Run]:
     """Measure each size's first start and its second.
 
@@ -70,6 +77,7 @@ def measure(
         progress: told what happens.
         sizes: of made-up models, in GB.
         own_server: also start this machine's model server (vLLM where it fits) with the tiny model.
+        placements: each size is served by each of these in turn.
 
     Raises:
         InputError: the disk has too little room.
@@ -85,10 +93,10 @@ def measure(
         platform.up(instance, tools, progress)
         up.write_platform_settings(instance)
         bench = _Bench(instance, tools, progress)
-        bench.series(0.001)  # pulls the server's image, and starts what starts once
-        runs = [run for size in sizes for run in bench.series(size)]
+        bench.series(0.001, PLACEMENT)  # pulls the server's image, and starts what starts once
+        runs = [run for size in sizes for placement in placements for run in bench.series(size, placement)]
         if own_server:
-            runs += bench.series(None)
+            runs += [run for placement in placements for run in bench.series(None, placement)]
     finally:
         remove(instance, progress)
     return runs
@@ -111,13 +119,15 @@ class _Bench:
         self.architecture, self.cluster = settings.architecture, Cluster.of(settings)
         platform.kubectl(instance, tools, "create", "namespace", NAMESPACE)
 
-    def series(self, gb: float | None) -> list[Run]:
+    def series(self, gb: float | None, placement: str) -> list[Run]:
         """Serve a model for the first time, and again; the tiny one by this machine's server where None."""
         name = "tiny" if gb is None else f"m{round(gb * 1000)}"
+        name += "" if placement == PLACEMENT else f"-{placement.lower()}"
         with working(f"   {name}: making and pushing it"):
             image = self._push(name, gb)
-        settings = self._settings(name, READER if gb is not None else None)
+        settings = self._settings(name, READER if gb is not None else None, placement)
         server = "reader" if gb is not None else "its own server"
+        server += "" if placement == PLACEMENT else f", {placement}"
         runs = []
         for state in ("first", "warm"):
             settle()
@@ -140,14 +150,12 @@ class _Bench:
         image = modelcar_image(lock, read_base(self.architecture))
         target = Target(f"{self.instance.registry}/models", name, insecure=True)
         push_layers(image, locking.layout_path(self.project, name), target)
-        with Registry(target, write=True) as registry:
-            registry.add_blob(image.config)
-            registry.add_manifest(image.digest, image.manifest, MANIFEST_TYPE)
+        add_image(image, target)
         shutil.rmtree(weights)
         shutil.rmtree(locking.layout_path(self.project, name))
         return image
 
-    def _settings(self, model: str, server: list[str] | None) -> Settings:
+    def _settings(self, model: str, server: list[str] | None, placement: str = PLACEMENT) -> Settings:
         # The reader takes no GPU; this machine's own server takes what it was chosen for.
         own = json.loads(self.instance.settings_file.read_text()).get("gpuCount", 0)
         values: dict[str, Any] = {
@@ -159,6 +167,7 @@ class _Bench:
             "sharedMemory": "1Gi",
             "egress": json.dumps({"restrict": False}),
             "rollout": "Recreate",
+            "placement": placement,
         }
         if server:
             none = dict.fromkeys(("serverArgs", "serverEnv", "serverHostPaths"), "[]")

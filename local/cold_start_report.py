@@ -62,7 +62,8 @@ def report(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _name(run: Run) -> str:
-    return f"{run.gb:g} GB" if run.gb else f"tiny, {run.server}"
+    _, _, placement = run.server.partition(", ")
+    return f"{run.gb:g} GB{f', {placement}' if placement else ''}" if run.gb else f"tiny, {run.server}"
 
 
 def _chart(runs: Sequence[Run]) -> Iterator[str]:
@@ -78,6 +79,7 @@ def _chart(runs: Sequence[Run]) -> Iterator[str]:
 def _forecast(runs: Sequence[Run]) -> Iterator[str]:
     """What larger models would take: this machine's own cost for each GB, or the disk and network's."""
     first = [run for run in runs if run.gb and run.state == "first"]
+    first = [run for run in first if run.server == first[0].server]  # of one placement
     if len(first) < 3:
         yield "(a forecast takes at least three sizes)"
         return
