@@ -167,7 +167,7 @@ def test_a_preview_needs_no_host_of_charts_and_up_names_it(project: Project) -> 
     code, said, _ = outcome(project, *UP)
     assert code
     assert "charts.invalid cannot be reached" in said
-    assert "name a copy of them" in said
+    assert "name a copy of the charts" in said
     assert set(project.resources()) <= {"pulumi:pulumi:Stack"}
 
 
