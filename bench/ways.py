@@ -200,8 +200,8 @@ from modelcar.lock import lock_path
 from modelcar.lock_reader import read_lock
 PROJECT = Path(__file__).absolute().parent
 lock = read_lock(lock_path(PROJECT, "{name}"))
-ModelcarImage("m", ModelcarImageArgs(lock, read_base("amd64"), registry="{registry}/pulumi", name="{name}",
-                                     builder="bench", insecure=True, project=PROJECT))
+ModelcarImage("m", ModelcarImageArgs(lock=lock, base=read_base("amd64"), registry="{registry}/pulumi",
+                                     name="{name}", builder="bench", insecure=True, project=PROJECT))
 """
 
 

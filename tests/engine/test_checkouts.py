@@ -26,7 +26,7 @@ from modelcar.lock import lock_path
 from modelcar.lock_reader import read_lock
 here = Path(__file__).absolute().parent
 lock = read_lock(lock_path(here, "tiny"))
-ModelcarImage("m", ModelcarImageArgs(lock, read_base("amd64"), registry="{registry}", name="tiny",
+ModelcarImage("m", ModelcarImageArgs(lock=lock, base=read_base("amd64"), registry="{registry}", name="tiny",
                                      builder="clean", insecure=True, project=here))
 cluster_provider("cluster", None)
 """

@@ -6,8 +6,11 @@ mypy does not see them, and most of them run in the slow tests or in none.
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -92,3 +95,47 @@ def test_a_name_that_is_gone_is_found(text: str) -> None:
     assert any((names := names_of(module)) is None or name not in names for module, name in imports(text)), (
         text
     )
+
+
+def programs() -> Iterator[tuple[str, ast.Module]]:
+    """Yield the Python programs that tests and benchmarks hold as text."""
+    for file, text in texts():
+        if not file.endswith(".py") or file.partition("/")[0] not in {"tests", "bench"}:
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and "import" in node.value:
+                with suppress(SyntaxError):
+                    yield file, ast.parse(node.value)
+
+
+def wrong_calls(program: ast.Module) -> Iterator[str]:
+    """Yield the calls of this project's classes with arguments that they do not take."""
+    known: dict[str, object] = {}
+    for node in program.body:
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("components."):
+            module = importlib.import_module(str(node.module))
+            known |= {alias.asname or alias.name: getattr(module, alias.name, None) for alias in node.names}
+    for node in ast.walk(program):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            continue
+        called = known.get(node.func.id)
+        if not inspect.isclass(called) or any(one.arg is None for one in node.keywords):
+            continue
+        try:
+            inspect.signature(called).bind(*node.args, **{str(one.arg): one.value for one in node.keywords})
+        except TypeError as error:
+            yield f"{node.func.id}: {error}"
+
+
+def test_programs_written_as_text_call_what_exists() -> None:
+    found = list(programs())
+    assert len(found) > 5
+    wrong = [f"{file}: {call}" for file, program in found for call in wrong_calls(program)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_call_that_the_class_does_not_take_is_found() -> None:
+    """The check above can fail."""
+    text = "from components.image.modelcar_image import ModelcarImageArgs\nModelcarImageArgs(1, registry=2)"
+    [found] = wrong_calls(ast.parse(text))
+    assert "positional" in found
