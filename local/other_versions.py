@@ -17,7 +17,6 @@ from local.tool_list import (
     OLDER_KSERVE,
     OLDER_KSERVE_VERSION,
     OLDER_KUBERNETES,
-    OTHER_CONTAINERDS,
     Progress,
     tools_folder,
 )
