@@ -87,9 +87,29 @@ def _build(tool: Tool, progress: Progress) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     stamp.parent.mkdir(parents=True, exist_ok=True)
     stamp.unlink(missing_ok=True)  # it is of what is replaced
+    _compile(tool, target, f"-s -w {tool.ldflags}".strip())
+    stamp.write_text(wanted)
+    progress(f"built {tool.name} {tool.version} in {time.monotonic() - started:.0f} s")
+    return target
+
+
+def build_with_symbols(tool: Tool, folder: Path) -> Path:
+    """Build a program from its pins to a folder, with the symbols that an audit looks at; return it.
+
+    Raises:
+        InputError: Go is missing, the disk is too full or the build failed.
+    """
+    require_go(tool)
+    _require_disk()
+    target = folder / tool.name
+    _compile(tool, target, tool.ldflags)
+    return target
+
+
+def _compile(tool: Tool, target: Path, ldflags: str) -> None:
     # Without DWARF, which the linker would leave out: a fifth less to compute.
     command = ["go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-gcflags=all=-dwarf=false"]
-    command += ["-ldflags", f"-s -w {tool.ldflags}".strip(), "-o", str(target)]
+    command += ["-ldflags", ldflags, "-o", str(target)]
     label, seconds = f"   building {tool.name} {tool.version}", expected.of_build(tool.name)
     with tempfile.TemporaryDirectory(prefix="modelcar-build-") as scratch, working(label, seconds):
         result = subprocess.run(
@@ -109,9 +129,6 @@ def _build(tool: Tool, progress: Progress) -> Path:
             allowed="a build from the pinned modules",
             fix="check that a Go module proxy is reachable (`go env GOPROXY`), then run the command again",
         )
-    stamp.write_text(wanted)
-    progress(f"built {tool.name} {tool.version} in {time.monotonic() - started:.0f} s")
-    return target
 
 
 def _overlay(tool: Tool, folder: Path) -> list[str]:

@@ -2,19 +2,27 @@
 
 The database is a copy that is pinned in local/tools/govulncheck/go.mod (its own source, a Go module as any
 other), so that the same tree has the same findings; or the one of today, at vuln.go.dev.
+
+What is accepted is of programs as their pins build them. A maker's release of the same version, or an older
+build, may hold other versions of modules: that is said, and not a finding.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from local.audit import accepted_go
+from local.audit.accepted_go import Reach
 from local.audit.findings import Finding
-from local.instance import cache_root
-from local.tool_build import download_module
+from local.instance import PROJECT, cache_root
+from local.tool_build import build_with_symbols, download_module, fingerprint, read_stamp
 from local.tool_list import (
     CERT_MANAGER,
     CONTAINERD_PROGRAMS,
@@ -25,6 +33,7 @@ from local.tool_list import (
     OTHER_CONTAINERDS,
     TOOLS,
     Progress,
+    Tool,
 )
 from local.tools import find_tool
 from modelcar.errors import refuse
@@ -53,6 +62,7 @@ TEST_ONLY = frozenset(
 )
 #: What govulncheck calls Go's own library.
 LIBRARY = "stdlib"
+NOT_MENDED = "no version"
 
 
 def pinned_database() -> Path:
@@ -91,39 +101,138 @@ def _write(source: Path, target: Path) -> None:
     (target / "index" / "db.json").write_text(json.dumps({"modified": "0001-01-01T00:00:00Z"}))
 
 
-def scan(progress: Progress, *, fresh: bool = False) -> Iterator[Finding]:
-    """Yield what is known of the programs in the cache; those that are not built are not looked at.
+@dataclass(frozen=True)
+class Found:
+    """A vulnerability of a module that a program is built with, and whether its code is reached."""
 
-    Faults of Go's own library are those of the Go that is installed: said, and not a finding.
+    id: str
+    module: str
+    version: str
+    fixed: str
+    summary: str
+    reach: Reach
+
+    @property
+    def text(self) -> str:
+        """What it is, in the database's words."""
+        return f"{self.summary} ({self.module}@{self.version}, mended in {self.fixed})"
+
+    @property
+    def about(self) -> str:
+        """What it is, whichever version a program has."""
+        before = f" before {self.fixed}" if self.fixed != NOT_MENDED else ", all versions"
+        return f"{self.module}{before}: {self.summary.removesuffix(f' in {self.module}')}"
+
+
+def scanned_tools() -> list[Tool]:
+    """Return the programs that stacks and the platform rely on."""
+    return [tool for tool in TOOLS if tool.name not in TEST_ONLY]
+
+
+def scan(progress: Progress, *, fresh: bool = False) -> Iterator[Finding]:
+    """Yield what is known of the programs in the cache, and what is accepted of them but no longer found.
+
+    Programs that are not built are not looked at, and named. Faults of Go's own library are those of the Go
+    that is installed: said, and not a finding.
 
     Raises:
-        InputError: govulncheck or the database cannot be had, or a scan fails.
+        InputError: govulncheck or the database cannot be had, a scan fails, or accepted_go.yaml is wrong.
     """
     # By module: programs are built without symbols, and a closer look then finds no less and takes minutes.
     program = find_tool(NAME, progress)
     address = DATABASE if fresh else pinned_database().as_uri()
-    outdated: set[str] = set()
-    for tool in TOOLS:
-        if tool.name in TEST_ONLY:
-            continue
+    known = accepted_go.read()
+    library: set[str] = set()
+    missing = []
+    for tool in scanned_tools():
         built = tool.target
         if not built.exists():
+            missing.append(tool.name)
             continue
         with working(f"   govulncheck {built.name}"):
-            found = list(_scan_one(program, address, built))
-        for module, finding in found:
-            if module == LIBRARY:
-                outdated.add(finding.id)
-            else:
-                yield finding
-    if outdated:
-        listed = ", ".join(sorted(outdated))
-        progress(f"NOTE: {len(outdated)} faults are known of the Go that is installed: {listed}")
+            everything = list(_scan_one(program, address, built, "module"))
+        library |= {one.id for one in everything if one.module == LIBRARY}
+        found = [one for one in everything if one.module != LIBRARY]
+        if read_stamp(tool) == fingerprint(tool):
+            if gone := sorted(known.of(tool.name) - {one.id for one in found}):
+                yield from _no_longer_found(tool, gone, progress, counts=not fresh)
+        else:
+            pinned = _pinned_versions(tool)
+            other = [one for one in found if pinned.get(one.module, one.version) != one.version]
+            found = [one for one in found if one not in other]
+            if other:
+                listed = ", ".join(sorted({one.id for one in other}))
+                progress(f"NOTE: {tool.name} is not built from today's pins; its own versions hold {listed}")
+        for one in found:
+            yield Finding(NAME, one.id, tool.name, one.text)
+    if missing:
+        progress(f"NOTE: not built here, and not looked at: {', '.join(missing)}")
+    if library:
+        listed = ", ".join(sorted(library))
+        progress(f"NOTE: {len(library)} faults are known of the Go that is installed: {listed}")
 
 
-def _scan_one(program: Path, address: str, built: Path) -> Iterator[tuple[str, Finding]]:
-    """Yield each finding with the module that it is in."""
-    command = [str(program), "-db", address, "-mode", "binary", "-scan", "module"]
+def _no_longer_found(
+    tool: Tool, ids: Collection[str], progress: Progress, *, counts: bool
+) -> Iterator[Finding]:
+    text = f"accepted, but no longer found: {', '.join(ids)}. Run: make audit ARGS='--write-go {tool.name}'"
+    if counts:
+        yield Finding(NAME, "no longer found", tool.name, text)
+    else:  # the database of today may have withdrawn them
+        progress(f"NOTE: {tool.name}: {text}")
+
+
+def _pinned_versions(tool: Tool) -> dict[str, str]:
+    """Return the versions of modules that a program's go.mod asks for; its replacements count."""
+    text = (PROJECT / "local" / "tools" / tool.module / "go.mod").read_text()
+    required = re.findall(
+        r"^\s*(?:require )?([^\s/]+\.[^\s]+) (v[^\s]+)(?: // indirect)?$", text, re.MULTILINE
+    )
+    replaced = re.findall(r"^\s*(?:replace )?([^\s]+)(?: v[^\s]+)? => [^\s]+ (v[^\s]+)$", text, re.MULTILINE)
+    return {**dict(required), **dict(replaced)}
+
+
+def write_accepted(names: Collection[str], progress: Progress) -> None:
+    """Scan programs closely, and write what is found to what is accepted.
+
+    Each is built with its symbols, from its pins, in a folder that is removed again: the cache keeps its own.
+
+    Args:
+        names: the programs; those that are in the cache where there are none.
+        progress: takes a line for each program.
+
+    Raises:
+        InputError: a build or a scan fails.
+    """
+    tools = [tool for tool in scanned_tools() if tool.name in names or (not names and tool.target.exists())]
+    if unknown := set(names) - {tool.name for tool in tools}:
+        raise refuse(
+            "--write-go",
+            ", ".join(sorted(unknown)),
+            allowed="programs that the audit looks at: " + ", ".join(tool.name for tool in scanned_tools()),
+            fix="correct the name",
+        )
+    program, address = find_tool(NAME, progress), pinned_database().as_uri()
+    for tool in tools:
+        with tempfile.TemporaryDirectory(prefix="modelcar-audit-") as scratch:
+            built = build_with_symbols(tool, Path(scratch))
+            with working(f"   govulncheck {tool.name}"):
+                found = [one for one in _scan_one(program, address, built, "symbol") if one.module != LIBRARY]
+        # One after the other: what is written stays where a later build fails.
+        record(tool.name, found)
+        reached = sum(one.reach is Reach.YES for one in found)
+        progress(f"{tool.name}: {len(found)} known, {reached} reached")
+
+
+def record(program: str, found: Collection[Found], path: Path = accepted_go.ACCEPTED) -> None:
+    """Write what was found in a program to what is accepted."""
+    # One vulnerability may be of two modules: what is reached counts.
+    rows = {one.id: (one.about, one.reach) for one in sorted(found, key=lambda one: one.reach is Reach.YES)}
+    accepted_go.write(accepted_go.renewed(accepted_go.read(path).vulnerabilities, {program: rows}), path)
+
+
+def _scan_one(program: Path, address: str, built: Path, level: str) -> Iterator[Found]:
+    command = [str(program), "-db", address, "-mode", "binary", "-scan", level]
     command += ["-format", "json", str(built)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
@@ -133,17 +242,36 @@ def _scan_one(program: Path, address: str, built: Path) -> Iterator[tuple[str, F
             allowed="a scan",
             fix=f"run it by hand: {' '.join(command)}",
         )
-    known: dict[str, str] = {}
-    for message in _messages(result.stdout):
+    yield from parse(result.stdout, closely=level == "symbol")
+
+
+def parse(output: str, *, closely: bool) -> Iterator[Found]:
+    """Yield what govulncheck says in its JSON, each vulnerability once for each module that has it.
+
+    Args:
+        output: its messages.
+        closely: whether it looked at symbols; only then is it known what is reached.
+    """
+    summaries: dict[str, str] = {}
+    found: dict[tuple[str, str], Found] = {}
+    for message in _messages(output):
         if "osv" in message:
-            known[message["osv"]["id"]] = message["osv"].get("summary", "")
+            summaries[message["osv"]["id"]] = message["osv"].get("summary", "")
         elif "finding" in message:
             finding = message["finding"]
-            module = finding["trace"][0]
-            fixed = finding.get("fixed_version") or "no version"
-            at = f"{module['module']}@{module.get('version', '?')}, mended in {fixed}"
-            text = f"{known.get(finding['osv'], '')} ({at})"
-            yield module["module"], Finding(NAME, finding["osv"], built.name, text)
+            id, place = finding["osv"], finding["trace"][0]
+            reach = Reach.YES if place.get("function") else Reach.NO if closely else Reach.NOT_KNOWN
+            key = (id, place["module"])
+            if key not in found or reach is Reach.YES:
+                found[key] = Found(
+                    id,
+                    place["module"],
+                    place.get("version", "?"),
+                    finding.get("fixed_version") or NOT_MENDED,
+                    summaries.get(id, ""),
+                    reach,
+                )
+    yield from found.values()
 
 
 def _messages(text: str) -> Iterator[dict[str, Any]]:

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from local.audit import findings, go, manifests, python
+from local.audit import accepted_go, findings, go, manifests, python
 from local.audit.__main__ import main
+from local.audit.accepted_go import Reach
 from local.audit.findings import Accepted, Finding
+from local.tool_build import fingerprint
+from local.tool_list import TOOLS, Tool
 from modelcar.errors import InputError
 
 ONE = Finding("checkov", "CKV_1", "Deployment.web", "no root")
@@ -120,3 +123,136 @@ def test_what_is_scanned_is_what_is_deployed() -> None:
     assert pod["securityContext"]["runAsUser"] == 1010
     assert pod["automountServiceAccountToken"] is False
     assert pod["containers"][0]["name"] == "kserve-container"
+
+
+REASONS = """reasons:
+  - reason: 'runs here alone'  # by hand
+    programs: [kubelet, containerd]
+  - reason: no pods of that kind
+    ids: [GO-2]
+    programs: [kubelet]
+"""
+
+
+def test_accepted_vulnerabilities_are_of_programs_that_the_audit_looks_at_each_once() -> None:
+    known = accepted_go.read()  # refuses what is there twice, programs of no tool, and what has no reason
+    looked_at = {tool.name for tool in go.scanned_tools()}
+    assert {program for one in known.vulnerabilities for program in one.programs} <= looked_at
+    ids = [one.id for one in known.vulnerabilities]
+    assert ids == sorted(set(ids))
+    assert all(len(reason.text) > 40 for reason in known.reasons), "a reason is a sentence"
+
+
+def test_the_committed_entries_are_as_the_command_writes_them(tmp_path: Path) -> None:
+    copy = write(tmp_path / "accepted_go.yaml", accepted_go.ACCEPTED.read_text())
+    accepted_go.write(accepted_go.read(copy).vulnerabilities, copy)
+    assert copy.read_text() == accepted_go.ACCEPTED.read_text()
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ("  - {id: GO-1, about: a, reached: [kubelet]}\n" * 2, "GO-1 twice"),
+        ("  - {id: GO-1, about: a, reached: [kubelet], not_reached: [kubelet]}\n", "GO-1: a program twice"),
+        ("  - {id: GO-1, about: a, reached: [nothing]}\n", "local/tool_list.py"),
+        ("  - {id: GO-1, about: a, reached: [kube-proxy]}\n", "GO-1: no reason for kube-proxy"),
+        ("  - {id: GO-1, about: a}\n", "GO-1"),
+        ("  - {id: GO-1, about: a, called: [kubelet]}\n", "called"),
+    ],
+)
+def test_a_wrong_entry_is_refused(tmp_path: Path, entries: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        accepted_go.read(write(tmp_path / "a.yaml", f"{REASONS}vulnerabilities:\n{entries}"))
+
+
+def said_by_govulncheck(*findings: tuple[str, str, str]) -> str:
+    """Return its messages; findings: id, module, and the function that is there."""
+    messages: list[dict[str, Any]] = [{"osv": {"id": id, "summary": f"of {id}"}} for id, _, _ in findings]
+    for id, module, function in findings:
+        trace = {"module": module, "version": "v1.0.0", **({"function": function} if function else {})}
+        messages.append({"finding": {"osv": id, "fixed_version": "v2.0.0", "trace": [trace]}})
+    return "\n".join(map(json.dumps, messages))
+
+
+def test_what_a_scan_finds_is_written_and_the_reasons_stay(tmp_path: Path) -> None:
+    entries = (
+        "  - {id: GO-1, about: old, reached: [containerd, kubelet]}\n"
+        "  - {id: GO-3, about: gone, not_known: [kubelet]}\n"
+    )
+    path = write(tmp_path / "a.yaml", f"{REASONS}vulnerabilities:\n{entries}")
+    output = said_by_govulncheck(
+        ("GO-2", "example.com/b", ""), ("GO-1", "example.com/a", "Run"), ("GO-1", "example.com/a", "")
+    )
+    go.record("kubelet", list(go.parse(output, closely=True)), path)
+    assert path.read_text().startswith(REASONS)
+    known = accepted_go.read(path)
+    assert {one.id: dict(one.programs) for one in known.vulnerabilities} == {
+        "GO-1": {"containerd": Reach.YES, "kubelet": Reach.YES},
+        "GO-2": {"kubelet": Reach.NO},
+    }
+    assert known.vulnerabilities[1].about == "example.com/b before v2.0.0: of GO-2"
+    reasons = {(entry.ids, entry.where): entry.reason for entry in known.accepted()}
+    assert reasons[("GO-2",), ("kubelet",)] == "no pods of that kind"
+    assert reasons[("GO-1",), ("kubelet",)] == "runs here alone"
+
+
+def test_without_symbols_it_is_not_known_what_is_reached() -> None:
+    [found] = go.parse(said_by_govulncheck(("GO-1", "example.com/a", "")), closely=False)
+    assert found.reach is Reach.NOT_KNOWN
+
+
+@pytest.fixture
+def containerd_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tool:
+    """Let containerd be the only program, with what is accepted and found of it."""
+    monkeypatch.setenv("MODELCAR_CACHE", str(tmp_path))
+    tool = next(tool for tool in TOOLS if tool.name == "containerd")
+    tool.target.parent.mkdir(parents=True)
+    tool.target.touch()
+    monkeypatch.setattr(go, "find_tool", lambda *_: Path("govulncheck"))
+    monkeypatch.setattr(go, "pinned_database", lambda: tmp_path)
+    accepted = accepted_go.Vulnerability("GO-1", "a", {"containerd": Reach.YES, "kubelet": Reach.YES})
+    monkeypatch.setattr(accepted_go, "read", lambda: accepted_go.File([], [accepted]))
+    return tool
+
+
+def test_what_is_accepted_but_no_longer_found_is_reported(
+    containerd_here: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(go, "_scan_one", lambda *_: iter(()))
+    monkeypatch.setattr(go, "read_stamp", fingerprint)
+    said: list[str] = []
+    [finding] = go.scan(said.append)
+    assert (finding.where, finding.id) == ("containerd", "no longer found")
+    assert "GO-1" in finding.text
+    assert "--write-go containerd" in finding.text
+    [note] = said  # the kubelet is not here
+    assert note.startswith("NOTE: not built here, and not looked at: ")
+    assert "kubelet" in note
+    assert list(go.scan(said.append, fresh=True)) == []
+    assert any("GO-1" in line for line in said), "with the database of today it is a note"
+
+
+def test_modules_of_a_makers_release_are_not_those_of_the_pins(
+    containerd_here: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = go._pinned_versions(containerd_here)["golang.org/x/net"]
+    rows = [
+        go.Found("GO-2", "golang.org/x/net", "v0.1.0", "v0.2.0", "old", Reach.NOT_KNOWN),
+        go.Found("GO-3", "golang.org/x/net", pinned, "v9.0.0", "new", Reach.NOT_KNOWN),
+    ]
+    monkeypatch.setattr(go, "_scan_one", lambda *_: iter(rows))
+    said: list[str] = []
+    assert [finding.id for finding in go.scan(said.append)] == ["GO-3"]
+    assert any("not built from today's pins" in line and "GO-2" in line for line in said)
+
+
+def test_versions_of_pins_are_those_that_replacements_leave() -> None:
+    [kubelet] = [tool for tool in TOOLS if tool.name == "kubelet"]
+    versions = go._pinned_versions(kubelet)
+    assert versions["k8s.io/kubernetes"] == f"v{kubelet.version}"
+    assert versions["k8s.io/api"] == f"v0{kubelet.version[1:]}"
+
+
+def test_only_programs_that_the_audit_looks_at_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="kaniko"):
+        go.write_accepted(["kaniko"], lambda _: None)
