@@ -211,6 +211,7 @@ KNATIVE_FEATURES = (
     "kubernetes.podspec-nodeselector",
     "kubernetes.podspec-securitycontext",
     "kubernetes.podspec-tolerations",
+    "kubernetes.podspec-volumes-image",  # of placement imageVolume
     "kubernetes.podspec-volumes-hostpath",  # of the local stack alone, whose server is this machine's
 )
 #: Who does what Knative's Ingresses say: local/standins/knative_ingress.py, where a test runs it.

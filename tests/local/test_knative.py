@@ -206,3 +206,28 @@ def test_a_canary_gets_its_share_and_no_request_fails(
     assert found[b"first"] + found[b"second"] == 1000
     assert 150 < found[b"second"] < 250
     assert set(said(None, 100)) == {b"second"}
+
+
+def test_a_rollback_serves_the_former_image_and_an_image_volume_serves_too(
+    knative: Platform, project: Project, ingress: str
+) -> None:
+    def serve(text: str | None = None, **changes: Any) -> dict[str, Any]:
+        if text is not None:
+            (project.weights / "chat_template.jinja").write_text(text)
+            project.lock()
+        project.configure(**changes)
+        return project.up()
+
+    first = serve("first", deploymentMode="Knative")
+    second = serve("second")
+    assert asker(ingress, second)(FILE)[1] == b"second"
+    former = first["storageUri"].partition("@")[2]
+    back = serve(rollbackTo=former)
+    assert back["storageUri"] == first["storageUri"]
+    assert asker(ingress, back)(FILE)[1] == b"first"
+    ahead = serve(rollbackTo=None, placement="imageVolume")
+    assert ahead["storageUri"] == second["storageUri"]
+    assert asker(ingress, ahead)(FILE)[1] == b"second"
+    text = knative.kubectl("-n", project.namespace, "get", "pods", "-o", "json")
+    newest = max(json.loads(text)["items"], key=lambda pod: pod["metadata"]["creationTimestamp"])
+    assert {box["name"] for box in newest["spec"]["containers"]} == {"kserve-container", "queue-proxy"}
