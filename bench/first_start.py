@@ -26,17 +26,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import ways
-from bench.machine import Machine, await_true, disk_usage, machine, toolbox
-from local.containerd import EROFS, JOBS, architecture, erofs_settings
+from bench.machine import Machine, disk_usage, empty_node, machine, toolbox
+from local.containerd import EROFS, JOBS, MKFS, OVERLAYFS, erofs_settings
 from local.page_cache import settle
 from local.random_weights import write_model
-from local.tools import find_tool
 from modelcar import locking
 
 GIB = 2**30
 _TRANSFER = 'plugins."io.containerd.transfer.v1.local"'
-_DIFFER = 'plugins."io.containerd.differ.v1.erofs"'
-_MKFS = '  mkfs_options = ["-T0", "--mkfs-time", "--sort=none"]\n'
 _PARALLEL = f"[{_TRANSFER}]\nmax_concurrent_unpacks = {JOBS}\n"
 
 
@@ -46,7 +43,7 @@ class Way:
 
     name: str
     settings: str = ""
-    snapshotter: str = "overlayfs"
+    snapshotter: str = OVERLAYFS
 
 
 def all_ways(*, verity: bool) -> list[Way]:
@@ -54,54 +51,40 @@ def all_ways(*, verity: bool) -> list[Way]:
     found = [Way("overlayfs"), Way("parallel", _PARALLEL)]
     if not shutil.which("mkfs.erofs"):
         return found
-    settings = erofs_settings(architecture())
-    head = f"[{_DIFFER}]\n"
-    tree = "  enable_dmverity = true\n" if verity else ""
-    index = f"{head}  enable_tar_index = true\n{tree}"
+    tree = "\n  enable_dmverity = true" if verity else ""
     return [
         *found,
-        Way("erofs", settings.replace(head, head + tree), EROFS),
-        Way("erofs index", settings.replace(head + _MKFS, index), EROFS),
+        Way("erofs", erofs_settings(MKFS + tree), EROFS),
+        Way("erofs index", erofs_settings(f"enable_tar_index = true{tree}"), EROFS),
     ]
 
 
 def first_start(running: Machine, reference: str, way: Way, number: int) -> dict[str, float]:
     """Pull with an empty containerd, then read every weight once; return seconds and bytes."""
+    snapshotter = ("--snapshotter", way.snapshotter)
     folder = running.folder / f"node-{number}"
-    folder.mkdir()
-    config = folder / "config.toml"
-    config.write_text(f'version = 3\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n{way.settings}')
-    address = f"{folder}/sock"
-    command = [str(find_tool("containerd", print)), "--config", str(config), "--address", address]
-    command += ["--root", f"{folder}/root", "--state", f"{folder}/state", "--log-level", "error"]
-    ctr = [str(find_tool("ctr", print)), "--address", address]
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            await_true(
-                lambda: subprocess.run([*ctr, "version"], capture_output=True, check=False).returncode == 0
-            )
+    try:
+        with empty_node(folder, way.settings) as ctr:
             settle()
             began = time.monotonic()
-            running.run(*ctr, "images", "pull", "--plain-http", "--snapshotter", way.snapshotter, reference)
+            running.run(*ctr, "images", "pull", "--plain-http", *snapshotter, reference)
             pulled = time.monotonic() - began
             target = folder / "mounted"
             target.mkdir()
             settle()
             began = time.monotonic()
-            running.run(*ctr, "images", "mount", "--snapshotter", way.snapshotter, reference, target)
+            running.run(*ctr, "images", "mount", *snapshotter, reference, target)
             try:
                 read = _read(target / "models")
                 seconds = time.monotonic() - began
             finally:
-                running.run(*ctr, "images", "unmount", "--snapshotter", way.snapshotter, target)
+                running.run(*ctr, "images", "unmount", *snapshotter, target)
             return {"pull": pulled, "read": seconds, "disk": disk_usage(folder / "root"), "bytes": read}
-        except RuntimeError as error:
-            raise RuntimeError(f"{error}\n{(folder / 'log').read_text()[-800:]}") from None
-        finally:
-            process.terminate()
-            process.wait(30)
-            _unmount(folder)  # containerd keeps the file systems of layers mounted
-            shutil.rmtree(folder, ignore_errors=True)
+    except RuntimeError as error:
+        raise RuntimeError(f"{error}\n{(folder / 'log').read_text()[-800:]}") from None
+    finally:
+        _unmount(folder)  # containerd keeps the file systems of layers mounted
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unmount(folder: Path) -> None:

@@ -19,7 +19,7 @@ import psutil
 from local.debian import debian_parts
 from local.stack import plugin_variables
 from local.tool_list import tools_folder
-from local.tools import Toolbox, collect
+from local.tools import Toolbox, collect, find_tool
 
 #: buildx's name for the benchmark's BuildKit.
 BUILDER = "bench"
@@ -116,6 +116,30 @@ def machine(folder: Path, tools: Toolbox, debian: dict[str, Path]) -> Iterator[M
             for process in started:
                 process.wait(60)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def empty_node(folder: Path, settings: str = "") -> Iterator[list[str]]:
+    """Run a containerd that has nothing in a new folder, its log beside it; yield what asks it.
+
+    settings: more of its configuration.
+    """
+    folder.mkdir()
+    config = folder / "config.toml"
+    config.write_text(f'version = 3\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n{settings}')
+    address = ("--address", f"{folder}/sock")
+    command = [str(find_tool("containerd", print)), "--config", str(config), *address]
+    command += ["--root", f"{folder}/root", "--state", f"{folder}/state", "--log-level", "error"]
+    ctr = [str(find_tool("ctr", print)), *address]
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            await_true(
+                lambda: subprocess.run([*ctr, "version"], capture_output=True, check=False).returncode == 0
+            )
+            yield ctr
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
 def await_true(condition: Callable[[], bool], seconds: float = 30) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
 from bench import ways
-from bench.machine import Machine, await_true, disk_usage, machine
+from bench.machine import Machine, disk_usage, empty_node, machine
 from local.page_cache import settle
 from local.random_weights import write_model
-from local.tools import find_tool
 from modelcar import locking
 
 if TYPE_CHECKING:
@@ -42,27 +40,14 @@ def pull(
     mount: also mount the image, as for a container.
     """
     folder = running.folder / name
-    folder.mkdir()
-    config = folder / "config.toml"
-    config.write_text('version = 3\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
-    command = [str(find_tool("containerd", print)), "--config", str(config), "--address", f"{folder}/sock"]
-    command += ["--root", f"{folder}/root", "--state", f"{folder}/state", "--log-level", "error"]
-    ctr = [str(find_tool("ctr", print)), "--address", f"{folder}/sock"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            await_true(
-                lambda: subprocess.run([*ctr, "version"], capture_output=True, check=False).returncode == 0
-            )
-            settle()
-            started = time.monotonic()
-            running.run(*ctr, "images", "pull", "--plain-http", reference)
-            seconds = time.monotonic() - started
-            if mount:
-                target = folder / "mounted"
-                target.mkdir()
-                running.run(*ctr, "images", "mount", reference, target)
-                running.run(*ctr, "images", "unmount", target)
-            return seconds, disk_usage(folder / "root")
-        finally:
-            process.terminate()
-            process.wait(30)
+    with empty_node(folder) as ctr:
+        settle()
+        started = time.monotonic()
+        running.run(*ctr, "images", "pull", "--plain-http", reference)
+        seconds = time.monotonic() - started
+        if mount:
+            target = folder / "mounted"
+            target.mkdir()
+            running.run(*ctr, "images", "mount", reference, target)
+            running.run(*ctr, "images", "unmount", target)
+        return seconds, disk_usage(folder / "root")

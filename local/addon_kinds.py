@@ -17,11 +17,11 @@ from local.oci_push import digest_of
 from local.pki import NODE
 from local.plan import SERVICE_CIDR, TOOL_IMAGE
 from local.platform import PlatformError
+from local.processor import architecture
 from local.program_image import push_files, with_libraries
 from local.tool_build import download_module
 from local.tool_list import KNATIVE, Progress, tools_folder
 from local.tools import Toolbox, find_tool
-from local.up import architecture
 
 DEFINITION = "CustomResourceDefinition"
 

@@ -13,10 +13,10 @@ from typing import Any
 from local.addon_kinds import ADDONS, DEFINITION
 from local.instance import Instance
 from local.platform import APPLY, PlatformError, await_definitions, kubectl, restart
+from local.processor import architecture
 from local.program_image import push_program
 from local.tool_list import Progress
 from local.tools import Toolbox, find_tool
-from local.up import architecture
 from modelcar.errors import refuse
 
 #: Kinds by which the API server asks others.

@@ -6,10 +6,10 @@ import json
 import os
 import shutil
 from pathlib import Path
-from platform import machine
 from typing import Any
 
 from local.instance import Instance
+from local.processor import architecture
 from local.tools import Toolbox
 from modelcar.errors import refuse
 
@@ -18,13 +18,8 @@ OVERLAYFS, EROFS = "overlayfs", "erofs"
 VARIABLE = "MODELCAR_SNAPSHOTTER"
 #: Layers that are unpacked at once.
 JOBS = 4
-#: What an architecture is called by OCI.
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-
-
-def architecture() -> str:
-    """Return what OCI calls this machine's processor."""
-    return _ARCHITECTURES.get(machine(), "amd64")
+#: Of erofs-utils 1.8.2 and newer: the same layer gives the same file, in the order of the tar.
+MKFS = 'mkfs_options = ["-T0", "--mkfs-time", "--sort=none"]'
 
 
 def snapshotter() -> str:
@@ -47,19 +42,20 @@ def snapshotter() -> str:
     return said
 
 
-def erofs_settings(architecture: str) -> str:
+def erofs_settings(differ: str = MKFS) -> str:
     """Return what containerd 2.2 and newer is told to keep layers as EROFS, several at once.
 
+    differ: settings of what makes an EROFS file of a layer.
     https://github.com/containerd/containerd/blob/v2.4.2/docs/snapshotters/erofs.md
     """
     return f'''[plugins."io.containerd.service.v1.diff-service"]
   default = ["{EROFS}", "walking"]
 [plugins."io.containerd.differ.v1.erofs"]
-  mkfs_options = ["-T0", "--mkfs-time", "--sort=none"]
+  {differ}
 [plugins."io.containerd.transfer.v1.local"]
   max_concurrent_unpacks = {JOBS}
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
-  platform = "linux/{architecture}"
+  platform = "linux/{architecture()}"
   snapshotter = "{EROFS}"
   differ = "{EROFS}"
 '''
@@ -110,7 +106,7 @@ state = "/run/containerd"
   config_path = "{registries}"
 '''
     chosen = snapshotter()
-    more = erofs_settings(architecture()) if chosen == EROFS else ""
+    more = erofs_settings() if chosen == EROFS else ""
     return f'''{common}{more}[plugins."io.containerd.cri.v1.images"]
   snapshotter = "{chosen}"
 [plugins."io.containerd.cri.v1.images".pinned_images]

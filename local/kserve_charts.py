@@ -16,11 +16,11 @@ from typing import Any
 from components.kserve.kserve_platform import RBAC_PROXY
 from local import addons, platform
 from local.instance import KSERVE_VERSION, Instance
+from local.processor import architecture
 from local.program_image import push_files
 from local.tool_build import download_module, kserve_folder
 from local.tool_list import CERT_MANAGER, CERT_MANAGER_VERSION, NEWER_KSERVE, NEWER_KSERVE_VERSION, Progress
 from local.tools import Toolbox, find_tool
-from local.up import architecture
 
 #: Other than the platform's own programs.
 EXTRA = (NEWER_KSERVE, CERT_MANAGER, "kube-rbac-proxy", "helm", "kube-proxy", "coredns")

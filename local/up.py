@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from platform import machine
 from typing import Any
 
 import psutil
 import yaml
 
 from local import ask, expected, kind, kubernetes_provider, own_cluster, platform, servers, stack
-from local.downloads.catalogue import ARCHITECTURES
 from local.downloads.obtain import downloadable
 from local.gpu import Gpus
 from local.instance import PROJECT, Instance, cache_root, state_root
@@ -26,6 +24,7 @@ from local.oci_push import digest_of
 from local.other_versions import chosen_kserve
 from local.plan import TOOL_IMAGE
 from local.plugins import KUBERNETES_PLUGIN_VERSION
+from local.processor import architecture
 from local.serving import decide, full_cards
 from local.tool_list import DEVICE_PLUGIN
 from local.tools import Toolbox, collect, signing_tools, unbuilt
@@ -38,12 +37,6 @@ from modelcar.locking import layout_path
 from modelcar.oci_layout import require_space
 from modelcar.progress import say as say_above
 from modelcar.progress import working
-
-
-def architecture() -> str:
-    """Return what images call this machine's processor."""
-    return ARCHITECTURES.get(machine(), "amd64")
-
 
 #: Patience for a server whose node has just come back; a new one was waited for by `pulumi up`.
 SERVER_SECONDS = 300.0

@@ -40,6 +40,13 @@ class Checkout:
             pytest.fail(f"make {' '.join(targets)}: {result.returncode}\n{result.stdout}\n{result.stderr}")
         return result
 
+    def shell(self) -> dict[str, str]:
+        """Return the variables of `python -m local env`."""
+        said = [".venv/bin/python", "-m", "local", "env"]
+        exports = subprocess.check_output(said, cwd=self.folder, env=self.environment, text=True)
+        lines = (line.removeprefix("export ").partition("=") for line in exports.splitlines())
+        return {name: value.strip("'") for name, _, value in lines}
+
 
 @dataclass(frozen=True)
 class Platform:
@@ -154,17 +161,7 @@ def platform(checkout: Checkout) -> Platform:
     with _in_turn(checkout.folder):
         checkout.make("platform")
     settings = json.loads((checkout.folder / ".local/local/platform.json").read_text())
-    exports = subprocess.run(
-        [".venv/bin/python", "-m", "local", "env"],
-        cwd=checkout.folder,
-        env=checkout.environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    lines = (line.removeprefix("export ") for line in exports.splitlines())
-    shell = {name: value.strip("'") for name, _, value in (line.partition("=") for line in lines)}
-    return Platform(checkout, settings, shell)
+    return Platform(checkout, settings, checkout.shell())
 
 
 def write_stack(folder: Path, name: str, config: dict[str, Any]) -> None:

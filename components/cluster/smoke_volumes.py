@@ -71,10 +71,9 @@ def look_at_volume(
         checks |= {
             "files": f"found {TOKEN}\n" in said,
             "read-only": f"{WRITABLE}\n" not in said,
-            "subPath": placement == "imageVolume" or f"{WHOLE}\n" not in said,
         }
-        if placement == "imageVolume":
-            del checks["subPath"]
+        if placement != "imageVolume":
+            checks["subPath"] = f"{WHOLE}\n" not in said
         if all(checks.values()):
             return "works", "", checks
         if not checks.get("subPath", True):

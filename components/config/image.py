@@ -52,5 +52,9 @@ class ImageSettings(Section):
 
     @property
     def insecure_place(self) -> bool:
-        """Whether that registry is asked by plain HTTP: the stack says so of its own only."""
-        return self.registry_insecure and self.place.host == self.registry.partition("/")[0]
+        """Whether that registry is asked by plain HTTP."""
+        return self.is_insecure(self.place)
+
+    def is_insecure(self, place: ImagePlace) -> bool:
+        """Tell whether a registry is asked by plain HTTP: the stack says so of its own only."""
+        return self.registry_insecure and place.host == self.registry.partition("/")[0]

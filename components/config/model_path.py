@@ -13,9 +13,14 @@ IMAGE_PATH = "/mnt"
 ADAPTERS_PATH = "/adapters"
 
 
+def adapter_mount(number: int) -> str:
+    """Return where the image of an adapter is mounted. number: its place in the list."""
+    return f"{ADAPTERS_PATH}/{number}"
+
+
 def adapter_path(number: int) -> str:
     """Return the folder of an adapter that is an image of its own. number: its place in the list."""
-    return f"{ADAPTERS_PATH}/{number}/models"
+    return f"{adapter_mount(number)}/models"
 
 
 def inside(path: str) -> str | None:

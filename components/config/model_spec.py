@@ -37,6 +37,12 @@ class ModelSpec(PodSettings, ServerSettings, ServiceSettings, DestinationSetting
         return self.node_pool
 
     @property
+    def adapter_images(self) -> list[tuple[int, str]]:
+        """Adapters that are images of their own: place among all adapters, and image."""
+        modules = self.vllm.lora_modules if self.vllm else ()
+        return [(number, module.image) for number, module in enumerate(modules) if module.image]
+
+    @property
     def kernel_mode(self) -> str:
         """What its pods do with compiled kernels in the image."""
         return self.kernels

@@ -33,6 +33,7 @@ WAIT = 60.0
 JOBS = 8
 #: More than the compressed layers, where nothing says how they are packed: pulled, and unpacked at most.
 _UNPACKED = 1.25
+_GONE = "check name and digest (docker buildx imagetools inspect); a cleanup policy may have removed it"
 
 
 @dataclass(frozen=True)
@@ -125,22 +126,45 @@ def examine(
     Raises:
         InputError: as `find`.
     """
+    shown = f"{place.repository}@{place.digest}"
+    image = seen(settings, place, preview=preview, key=key, fix=_GONE)
+    if isinstance(image, str):
+        return _unseen(place, image, told)
+    if problems := list(_problems(settings, image, shown, key)):
+        raise InputError(problems)
+    doubts = [*_notes(settings, image), *_pull_doubts(settings, place, _target(settings, place))]
+    named = tuple(f"{settings.key}: {shown} {doubt}" for doubt in doubts)
+    return Existing(place, image.size, image.disk, image.lock_digest, named)
+
+
+def seen(
+    settings: Settings, place: ImagePlace, *, preview: bool, key: str, fix: str
+) -> existing_image.ExistingImage | str:
+    """Return an image as its registry has it; why it was not looked at, where that stops nothing.
+
+    Args:
+        settings: of the model.
+        place: with a digest.
+        preview: works without the registry too.
+        key: of the setting, for errors.
+        fix: for an image that is not there.
+
+    Raises:
+        InputError: no pod could mount it, it is not there, or an `up` does not get to see it.
+    """
     # A stack that builds all of its images needs no client of registries here.
     import httpx  # only a stack that serves such an image needs it
 
     from modelcar.existing_image import UnfitError, look  # only a stack that serves such an image needs it
     from modelcar.registry import (  # only a stack that serves such an image needs it
         Registry,
-        Target,
         UnansweredError,
     )
 
-    digest, shown = str(place.digest), f"{place.repository}@{place.digest}"
-    target = Target(place.registry, place.name, settings.insecure_place)
-    optional = preview or not settings.check_reachable
+    shown, optional = f"{place.repository}@{place.digest}", preview or not settings.check_reachable
     try:
-        with Registry(target, timeout=PATIENCE if optional else WAIT) as registry:
-            image = look(registry, digest, settings.architecture)
+        with Registry(_target(settings, place), timeout=PATIENCE if optional else WAIT) as registry:
+            image = look(registry, str(place.digest), settings.architecture)
     except UnfitError as error:
         fault = error.fault
         raise InputError([Problem(key, f"{shown}: {fault.found}", fault.allowed, fault.fix)]) from None
@@ -148,18 +172,17 @@ def examine(
         why = error.problems[0] if isinstance(error, InputError) else None
         found = f"{shown}: {why.value if why else error}"
         if optional:
-            return _unseen(place, found, told)
+            return found
         fix = f"{why.fix if why else 'try again later'}; where only the nodes can reach it, "
         fix += f"pulumi config set {NAMESPACE}:checkReachable false"
         raise InputError([Problem(key, found, "an image that this machine may look at", fix)]) from None
     if image is None:
-        fix = "check name and digest (docker buildx imagetools inspect); a cleanup policy may have removed it"
         raise InputError([Problem(key, f"{shown}: the registry does not have it", "an image of it", fix)])
-    if problems := list(_problems(settings, image, shown, key)):
-        raise InputError(problems)
-    doubts = [*_notes(settings, image), *_pull_doubts(settings, place, target)]
-    named = tuple(f"{settings.key}: {shown} {doubt}" for doubt in doubts)
-    return Existing(place, image.size, image.disk, image.lock_digest, named)
+    return image
+
+
+def _target(settings: Settings, place: ImagePlace) -> Target:
+    return Target(place.registry, place.name, settings.is_insecure(place))
 
 
 def _unseen(place: ImagePlace, found: str, told: Mapping[str, Any] | None) -> Existing:

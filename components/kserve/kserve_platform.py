@@ -14,14 +14,8 @@ from components.engine.options import OWNED, child, unknown
 _DEFAULTS = KServeSettings.model_fields
 
 _CERT_MANAGER = "cert-manager"
-#: Programs of cert-manager's chart, by the part of its values that names each image.
-_CERT_MANAGER_IMAGES = {
-    "": "controller",
-    "webhook": "webhook",
-    "cainjector": "cainjector",
-    "acmesolver": "acmesolver",
-    "startupapicheck": "startupapicheck",
-}
+#: Parts of the values of cert-manager's chart that name an image each; the controller's stands at the top.
+_CERT_MANAGER_PARTS = ("webhook", "cainjector", "acmesolver", "startupapicheck")
 #: Serves the controller's metrics, in KServe's charts of v0.19 and v0.20.
 RBAC_PROXY = "brancz/kube-rbac-proxy:v0.18.0"
 
@@ -177,7 +171,7 @@ def cert_manager_values(settings: KServeSettings) -> dict[str, Any]:
         "global": {"leaderElection": {"namespace": _CERT_MANAGER}},
     }
     if registry := settings.image_registry:
-        for part, name in _CERT_MANAGER_IMAGES.items():
-            image = {"image": {"repository": f"{registry}/jetstack/cert-manager-{name}"}}
-            made |= {part: image} if part else image
+        image = f"{registry}/jetstack/cert-manager-"
+        made["image"] = {"repository": f"{image}controller"}
+        made |= {part: {"image": {"repository": image + part}} for part in _CERT_MANAGER_PARTS}
     return made

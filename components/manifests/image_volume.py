@@ -10,15 +10,15 @@ The whole image is mounted at /mnt, so that its folder `models` is /mnt/models.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pulumi
 
-from components.config.model_path import ADAPTERS_PATH, IMAGE_PATH, MODEL_PATH
+from components.config.model_path import IMAGE_PATH, MODEL_PATH, adapter_mount
 from components.config.model_spec import ModelSpec
 
-#: Of the model; an adapter's is called by its name.
+#: Of the model; an adapter's is called by its place in the list.
 VOLUME = "model"
 
 #: What a server says before it ends where the runtime has mounted nothing.
@@ -52,10 +52,8 @@ def reference(storage_uri: pulumi.Input[str]) -> pulumi.Input[str]:
 
 
 def volumes(settings: ModelSpec, storage_uri: pulumi.Input[str]) -> list[dict[str, Any]]:
-    """Return the volumes of the model and of its adapters; none with another placement."""
-    if settings.placement != "imageVolume":
-        return []
-    adapters = [_volume(f"adapter-{number}", image) for number, image in _adapters(settings)]
+    """Return the volumes of the model and of its adapters."""
+    adapters = [_volume(_adapter(number), image) for number, image in settings.adapter_images]
     return [_volume(VOLUME, reference(storage_uri)), *adapters]
 
 
@@ -63,7 +61,7 @@ def mounts(settings: ModelSpec) -> list[dict[str, Any]]:
     """Return where the server's container has them; nowhere with another placement."""
     if settings.placement != "imageVolume":
         return []
-    adapters = [_mount(f"adapter-{number}", f"{ADAPTERS_PATH}/{number}") for number, _ in _adapters(settings)]
+    adapters = [_mount(_adapter(number), adapter_mount(number)) for number, _ in settings.adapter_images]
     return [_mount(VOLUME, IMAGE_PATH), *adapters]
 
 
@@ -79,10 +77,8 @@ def model_image(pod: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _adapters(settings: ModelSpec) -> Iterator[tuple[int, str]]:
-    """Yield the place and image of each adapter that is one of its own."""
-    modules = settings.vllm.lora_modules if settings.vllm else ()
-    yield from ((number, module.image) for number, module in enumerate(modules) if module.image)
+def _adapter(number: int) -> str:
+    return f"adapter-{number}"
 
 
 def _mount(name: str, path: str) -> dict[str, Any]:

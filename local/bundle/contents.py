@@ -16,7 +16,7 @@ from local import debian, netfilter, tool_list, tools
 from local.bundle import libraries
 from local.bundle.archives import Entry, entries
 from local.bundle.packages import Pinned
-from local.downloads.catalogue import ARCHITECTURES
+from local.processor import ARCHITECTURES
 from local.tool_list import Progress
 from modelcar.base import pinned_program, read_base
 from modelcar.errors import refuse

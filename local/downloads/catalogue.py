@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from local.plugins import KUBERNETES_PLUGIN
+from local.processor import ARCHITECTURES
 from local.tool_list import (
     CERT_MANAGER,
     CONTAINERD_PROGRAMS,
@@ -22,9 +23,6 @@ from local.tool_list import (
     OLDER_KUBERNETES,
     OTHER_CONTAINERDS,
 )
-
-#: What the kernel calls a processor, and what OCI and Go do.
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 #: For makers that call the processors as Go does.
 _AS_GO = {"amd64": "amd64", "arm64": "arm64"}

@@ -83,9 +83,7 @@ def parser(prog: str, project: Path) -> argparse.ArgumentParser:
     fetch = commands.add_parser("fetch", help="bring a locked model onto this machine; resumes")
     fetch.set_defaults(run=locks.run_fetch)
     fetch.add_argument("name", metavar="NAME", help="of the model")
-    fetch.add_argument(
-        "--architecture", default="amd64", choices=LOCKED_ARCHITECTURES, help="of the image (default: amd64)"
-    )
+    _architecture_option(fetch)
     _fetch_options(fetch)
     _mirror_options(fetch)
 
@@ -101,9 +99,7 @@ def parser(prog: str, project: Path) -> argparse.ArgumentParser:
     digest = commands.add_parser("digest", help="tell the image's digest, without the weights")
     digest.set_defaults(run=locks.run_digest)
     digest.add_argument("name", metavar="NAME", help="name of a model, or path of a lock")
-    digest.add_argument(
-        "--architecture", default="amd64", choices=LOCKED_ARCHITECTURES, help="of the image (default: amd64)"
-    )
+    _architecture_option(digest)
 
     push = commands.add_parser("push", help="send a model's layers to a registry, for an `up` from elsewhere")
     push.set_defaults(run=images.run_push)
@@ -124,9 +120,7 @@ def parser(prog: str, project: Path) -> argparse.ArgumentParser:
     options.add_argument("name", metavar="NAME", help="name of a model, or path of a lock")
     options.add_argument("repository", metavar="REPOSITORY", help="HOST/PATH to push to")
     options.add_argument("--insecure", action="store_true", help="push over plain HTTP")
-    options.add_argument(
-        "--architecture", default="amd64", choices=LOCKED_ARCHITECTURES, help="of the image (default: amd64)"
-    )
+    _architecture_option(options)
 
     bill = commands.add_parser("sbom", help="print a model's bill of materials (CycloneDX)")
     bill.set_defaults(run=images.run_sbom)
@@ -188,6 +182,12 @@ def parser(prog: str, project: Path) -> argparse.ArgumentParser:
     for name, command in commands.choices.items():
         add_examples(command, *EXAMPLES[name])
     return parser
+
+
+def _architecture_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--architecture", default="amd64", choices=LOCKED_ARCHITECTURES, help="of the image (default: amd64)"
+    )
 
 
 def _choice_options(parser: argparse.ArgumentParser) -> None:

@@ -23,9 +23,9 @@ from local.instance import CAMPAIGN, PROJECT, Instance, load, state_root
 from local.oci_push import digest_of
 from local.plan import TOOL_IMAGE
 from local.preview import scratch_project
+from local.processor import architecture
 from local.tool_list import Progress
 from local.tools import collect
-from local.up import architecture
 from modelcar import locking
 from modelcar.lock import Lock
 from modelcar.tiny_model import make_tiny_model

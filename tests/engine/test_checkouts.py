@@ -72,10 +72,7 @@ def test_another_checkout_previews_no_difference(checkout: Checkout, tmp_path: P
     lock(first, "tiny")
     runtime = {"name": "python", "options": {"virtualenv": str(PROJECT / ".venv")}}
     (first / "Pulumi.yaml").write_text(json.dumps({"name": "checkouts", "runtime": runtime}))
-    said = [".venv/bin/python", "-m", "local", "env"]
-    exports = subprocess.check_output(said, cwd=checkout.folder, env=checkout.environment, text=True)
-    lines = (line.removeprefix("export ").partition("=") for line in exports.splitlines())
-    shell = {name: value.strip("'") for name, _, value in lines}
+    shell = checkout.shell()
     shell["PATH"] += f":{PROJECT / 'local/standins/bin'}"  # used where the official plugins are missing
     (tmp_path / "state").mkdir()
     shell["PULUMI_BACKEND_URL"] = (tmp_path / "state").as_uri()

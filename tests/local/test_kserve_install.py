@@ -6,7 +6,6 @@ A platform of the test's own, whose KServe and cert-manager are pods of the char
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -59,11 +58,7 @@ def instance(tools: Toolbox, checkout: Checkout) -> Iterator[Instance]:
 @pytest.fixture(scope="module", name="platform")
 def bare(instance: Instance, checkout: Checkout) -> Platform:
     """Return it as tests see any platform; `project` takes this one."""
-    said = [".venv/bin/python", "-m", "local", "env"]
-    exports = subprocess.check_output(said, cwd=checkout.folder, env=checkout.environment, text=True)
-    lines = (line.removeprefix("export ").partition("=") for line in exports.splitlines())
-    shell = {name: value.strip("'") for name, _, value in lines}
-    return Platform(checkout, json.loads(instance.settings_file.read_text()), shell)
+    return Platform(checkout, json.loads(instance.settings_file.read_text()), checkout.shell())
 
 
 def there(platform: Platform) -> set[str]:

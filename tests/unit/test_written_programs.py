@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -53,12 +54,15 @@ def names_of(module: str) -> frozenset[str] | None:
     return frozenset(names)
 
 
-def texts() -> Iterator[tuple[str, str]]:
-    """Yield all files that may hold a program, each with its name."""
-    for path in PROJECT.rglob("*"):
-        place_in = path.relative_to(PROJECT)
-        if path.suffix in {".py", ".md", ".mk", ".yml", ".yaml"} and not LEFT_OUT & set(place_in.parts):
-            yield str(place_in), path.read_text()
+@cache
+def texts() -> tuple[tuple[str, str], ...]:
+    """Return all files that may hold a program, each with its name."""
+    found = []
+    for folder, below, files in os.walk(PROJECT):
+        below[:] = sorted(set(below) - LEFT_OUT)
+        paths = [Path(folder, file) for file in sorted(files)]
+        found += [path for path in paths if path.suffix in {".py", ".md", ".mk", ".yml", ".yaml"}]
+    return tuple((str(path.relative_to(PROJECT)), path.read_text()) for path in found)
 
 
 def imports(text: str) -> Iterator[tuple[str, str]]:
