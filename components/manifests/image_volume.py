@@ -39,7 +39,8 @@ SERVE = (
     'hand_on() { told=1; if [ "$server" ]; then kill -TERM "$server" 2>/dev/null; fi; }; '
     "trap hand_on TERM INT QUIT; "
     '"$@" & server=$!; if [ "$told" ]; then hand_on; fi; '
-    'while :; do wait "$server"; code=$?; kill -0 "$server" 2>/dev/null || break; done; exit "$code"'
+    'code=127; while :; do told=; wait "$server"; now=$?; case "$now" in 127) ;; -1) code=143 ;; *) code=$now ;; esac; '
+    'if ! [ "$told" ]; then break; fi; done; exit "$code"'
 )
 
 
