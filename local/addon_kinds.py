@@ -11,19 +11,15 @@ from typing import Any
 
 import yaml
 
-from local.debian import debian_script
+from local import addon_argocd
 from local.instance import Instance
 from local.oci_push import digest_of
 from local.pki import NODE
 from local.plan import SERVICE_CIDR, TOOL_IMAGE
 from local.platform import PlatformError
-from local.processor import architecture
-from local.program_image import push_files, with_libraries
 from local.tool_build import download_module
-from local.tool_list import KNATIVE, Progress, tools_folder
-from local.tools import Toolbox, find_tool
-
-DEFINITION = "CustomResourceDefinition"
+from local.tool_list import KNATIVE, Progress
+from local.tools import Toolbox
 
 
 @dataclass(frozen=True)
@@ -242,66 +238,6 @@ def _knative(_: Instance, __: Toolbox) -> list[dict[str, Any]]:
     return found
 
 
-#: By these names Argo CD's one program is each of its parts.
-ARGOCD_PARTS = ("application-controller", "applicationset-controller", "repo-server")
-_ARGOCD_MODULE = "github.com/argoproj/argo-cd/v3"
-_REDIS_PACKAGES = ("redis-server", "redis-tools", "libjemalloc2", "liblzf1", "libatomic1")
-#: Of this machine: what fetches a repository, over HTTPS too, and whom it trusts.
-_GIT = ("/usr/bin/git", "/usr/lib/git-core/git-remote-https")
-_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
-
-
-def _argocd(_: Instance, __: Toolbox) -> list[dict[str, Any]]:
-    """Argo CD without its web server (`core-install.yaml`), as `kubectl -n argocd apply` brings it."""
-    module = Path(download_module("argocd", _ARGOCD_MODULE)["Dir"])
-    name = "argocd"
-    found = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}]
-    for document in yaml.safe_load_all((module / "manifests/core-install.yaml").read_text()):
-        if document["kind"] not in {DEFINITION, "ClusterRole", "ClusterRoleBinding"}:
-            document["metadata"]["namespace"] = name
-        found.append(document)
-    return found
-
-
-def _argocd_images(instance: Instance, tools: Toolbox, say: Progress) -> dict[str, str]:
-    """Push Argo CD with git and a shell, as its own image has them, and Debian's redis."""
-    parts = {f"/usr/local/bin/argocd-{part}": "argocd" for part in ARGOCD_PARTS}
-    files: dict[str, Path | str] = {
-        "/usr/local/bin/argocd": find_tool("argocd", say),
-        **parts,
-        "/bin/busybox": tools.programs["busybox"],
-        **{f"/bin/{name}": "busybox" for name in ("cp", "sh")},
-        **with_libraries(map(Path, _GIT)),
-        "/usr/lib/git-core/git-remote-http": "git-remote-https",
-    }
-    if Path(_AUTHORITIES).exists():
-        files[_AUTHORITIES] = Path(_AUTHORITIES)
-    folder = tools_folder() / "redis"
-    debian_script("redis-server", list(_REDIS_PACKAGES), folder)
-    root = folder / "debian"
-    places = [str(path) for path in root.glob("**/*-linux-gnu")]
-    program = root / "usr/bin/redis-server"
-    redis = with_libraries([program], ":".join(places))
-    push = partial(push_files, registry=instance.registry, architecture=architecture())
-    path = "PATH=/usr/local/bin:/usr/bin:/bin"
-    return {
-        "quay.io/argoproj/argocd": push(
-            files,
-            name="argocd",
-            config={"User": "999", "Env": [path, "HOME=/home/argocd", "ARGOCD_GPG_ENABLED=false"]},
-        ),
-        "public.ecr.aws/docker/library/redis": push(
-            redis,
-            name="redis",
-            config={
-                "User": "999:1000",
-                "Entrypoint": [str(program)],
-                "Env": [f"LD_LIBRARY_PATH={':'.join(places)}"],
-            },
-        ),
-    }
-
-
 ADDONS = {
     "services": Addon({"built/kube-proxy": "kube-proxy"}, _services, "kube-system"),
     "dns": Addon({"built/coredns": "coredns"}, _dns, "kube-system", after=("services",)),
@@ -322,5 +258,14 @@ ADDONS = {
         after=("dns",),
         restarts=("kserve",),
     ),
-    "argocd": Addon({}, _argocd, "argocd", after=("dns",), images=_argocd_images),
+    **{
+        version.addon: Addon(
+            {},
+            partial(addon_argocd.objects, version),
+            "argocd",
+            ("dns",),
+            images=partial(addon_argocd.images, version),
+        )
+        for version in addon_argocd.VERSIONS
+    },
 }

@@ -10,8 +10,9 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from local.addon_kinds import ADDONS, DEFINITION
+from local.addon_kinds import ADDONS
 from local.instance import Instance
+from local.plan import DEFINITION
 from local.platform import APPLY, PlatformError, await_definitions, kubectl, restart
 from local.processor import architecture
 from local.program_image import push_program

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from local.tool_list import tools_folder
+from local.tool_list import ARGOCD, tools_folder
 
 NAMESPACE = "argocd"
 #: Of the Git host; on the platform's own link, which nothing else listens on.
@@ -31,12 +31,16 @@ class ArgoError(Exception):
 
 @dataclass(frozen=True)
 class ArgoCD:
-    """Argo CD's own command line, without its web server (`--core`). kubeconfig: of its namespace."""
+    """Argo CD's own command line, without its web server (`--core`).
+
+    kubeconfig: of its namespace. program: name of its tool.
+    """
 
     kubeconfig: Path
+    program: str = ARGOCD
 
     @classmethod
-    def of(cls, kubeconfig: Path, folder: Path) -> ArgoCD:
+    def of(cls, kubeconfig: Path, folder: Path, program: str = ARGOCD) -> ArgoCD:
         """Return it for a cluster; folder: for a kubeconfig of its own."""
         told = yaml.safe_load(kubeconfig.read_text())
         for context in told["contexts"]:
@@ -44,7 +48,7 @@ class ArgoCD:
         own = folder / "argocd.kubeconfig"
         own.touch(mode=0o600)
         own.write_text(yaml.safe_dump(told))
-        made = cls(own)
+        made = cls(own, program)
         made("app", "list")  # the first command makes the project `default`, as the web server does elsewhere
         return made
 
@@ -55,7 +59,7 @@ class ArgoCD:
             ArgoError: it failed, and `check` is set.
         """
         result = subprocess.run(
-            [tools_folder() / "bin/argocd", *arguments, "--core"],
+            [tools_folder() / "bin" / self.program, *arguments, "--core"],
             env={**os.environ, "KUBECONFIG": str(self.kubeconfig), "HOME": str(self.kubeconfig.parent)},
             capture_output=True,
             text=True,

@@ -24,6 +24,8 @@ POLICIES_PORT = 20244
 
 #: The pause image of the node and the image of every local container without one of its own.
 TOOL_IMAGE = "modelcar/busybox"
+#: Kind of an object that makes kinds known to the API server.
+DEFINITION = "CustomResourceDefinition"
 
 #: The registry's own name and address where something stands before it.
 REGISTRY_STORE = "registry-store"

@@ -25,6 +25,10 @@ KANIKO_VERSION = "1.24.0"
 KYVERNO_VERSION = "1.19.1"
 COREDNS_VERSION = "1.15.0"
 ARGOCD_VERSION = "3.2.2"
+ARGOCD = "argocd"
+#: The last release of version 2, which calls a served model Progressing without the health check of ours.
+OLDER_ARGOCD_VERSION = "2.14.21"
+OLDER_ARGOCD = "argocd-2.14"
 KEDA_VERSION = "2.21.0"
 KNATIVE_VERSION = "0.48.1"
 #: Programs of Knative Serving.
@@ -101,9 +105,12 @@ def _version_flags(version: str) -> str:
 _K8S_FLAGS = _version_flags(KUBERNETES_VERSION)
 _CONTAINERD = "github.com/containerd/containerd/v2"
 _CONTAINERD_FLAGS = f"-X {_CONTAINERD}/version.Version=v{CONTAINERD_VERSION}"
-
-_ARGOCD_FLAGS = f"-X github.com/argoproj/argo-cd/v3/common.version={ARGOCD_VERSION}"
 _KEDA_FLAGS = f"-X github.com/kedacore/keda/v2/version.Version={KEDA_VERSION}"
+
+
+def _argocd_flags(version: str) -> str:
+    return f"-X github.com/argoproj/argo-cd/v{version[0]}/common.version={version}"
+
 
 TOOLS = (
     Tool(
@@ -265,7 +272,16 @@ TOOLS = (
         "kube-rbac-proxy",
         "github.com/brancz/kube-rbac-proxy/cmd/kube-rbac-proxy",
     ),
-    Tool("argocd", ARGOCD_VERSION, "argocd", "github.com/argoproj/argo-cd/v3/cmd", _ARGOCD_FLAGS),
+    *(
+        Tool(
+            name,
+            version,
+            name,
+            f"github.com/argoproj/argo-cd/v{version[0]}/cmd",
+            _argocd_flags(version),
+        )
+        for name, version in ((ARGOCD, ARGOCD_VERSION), (OLDER_ARGOCD, OLDER_ARGOCD_VERSION))
+    ),
 )
 
 #: Not part of the local stack: collected only when asked for by name.
@@ -294,7 +310,8 @@ ON_REQUEST = (
     "keda-adapter",
     "keda-admission-webhooks",
     *(f"knative-{name}" for name in KNATIVE),
-    "argocd",
+    ARGOCD,
+    OLDER_ARGOCD,
 )
 
 

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from local.plugins import KUBERNETES_PLUGIN
 from local.processor import ARCHITECTURES
 from local.tool_list import (
+    ARGOCD,
     CERT_MANAGER,
     CONTAINERD_PROGRAMS,
     DEVICE_PLUGIN,
     KNATIVE,
     KUBERNETES_PROGRAMS,
     NEWER_KSERVE,
+    OLDER_ARGOCD,
     OLDER_KSERVE,
     OLDER_KUBERNETES,
     OTHER_CONTAINERDS,
@@ -122,6 +124,7 @@ _CONTAINERD_SUMS = "containerd-static-{version}-linux-{arch}.tar.gz.sha256sum"
 _OTHERS = {
     **{f"{name}-{short}": name for name in CONTAINERD_PROGRAMS for short in OTHER_CONTAINERDS},
     **{f"{name}-{OLDER_KUBERNETES[0]}": name for name in KUBERNETES_PROGRAMS},
+    OLDER_ARGOCD: ARGOCD,
 }
 
 _PLATFORM: Mapping[str, Release | Image] = {
@@ -180,7 +183,7 @@ _PLATFORM: Mapping[str, Release | Image] = {
     ),
     "cosign": _github("sigstore/cosign", "cosign-linux-{arch}", "cosign_checksums.txt"),
     # Of `./cmd`, which is all of Argo CD's programs in one, by the name that it is started under.
-    "argocd": _github("argoproj/argo-cd", "argocd-linux-{arch}", "cli_checksums.txt"),
+    ARGOCD: _github("argoproj/argo-cd", "argocd-linux-{arch}", "cli_checksums.txt"),
 }
 
 RELEASES: Mapping[str, Release | Image] = {

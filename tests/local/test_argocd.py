@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from components.manifests.argo_health import CONFIG_MAP, FILE, KEY, patch
 from local.argocd import NAMESPACE, SERVED, ArgoCD, Deployments, deployments
+from local.tool_list import ARGOCD, OLDER_ARGOCD
 from tests.conftest import Platform
 from tests.engine.conftest import Project
 from tests.engine.conftest import project as project
@@ -22,11 +24,20 @@ from tests.local.conftest import until
 pytestmark = [pytest.mark.extended, pytest.mark.timeout(1800)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Argo(ArgoCD):
     """Argo CD's command line, on a platform."""
 
     platform: Platform
+
+    @property
+    def is_older(self) -> bool:
+        """Tell whether its own health check takes KServe's `Stopped: False` for a fault."""
+        return self.program == OLDER_ARGOCD
+
+    def configure(self, *how: str) -> None:
+        """Patch its ConfigMap."""
+        self.platform.kubectl("-n", NAMESPACE, "patch", "configmap", CONFIG_MAP, *how)
 
     def until(self, name: str, *wanted: str, refresh: bool = False) -> None:
         """Wait until an Application has a status: of its sync, and of its health where that is said too."""
@@ -37,12 +48,20 @@ class Argo(ArgoCD):
         )
 
 
-@pytest.fixture(scope="module")
-def argo(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Argo]:
-    platform.checkout.make("platform", ARGS="--with argocd")
-    made = ArgoCD.of(Path(platform.shell["KUBECONFIG"]), tmp_path_factory.mktemp("argocd"))
-    yield Argo(made.kubeconfig, platform)
-    platform.checkout.make("platform", ARGS="--without argocd")
+@pytest.fixture(scope="module", params=[ARGOCD, OLDER_ARGOCD])
+def argo(
+    platform: Platform, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Argo]:
+    platform.checkout.make("platform", ARGS=f"--with {request.param}")
+    folder = tmp_path_factory.mktemp("argocd")
+    made = ArgoCD.of(Path(platform.shell["KUBECONFIG"]), folder, request.param)
+    argo = Argo(made.kubeconfig, made.program, platform=platform)
+    if argo.is_older:
+        check = folder / "check.patch"
+        check.write_text(patch(NAMESPACE))
+        argo.configure("--patch-file", str(check))
+    yield argo
+    platform.checkout.make("platform", ARGS=f"--without {request.param}")
 
 
 @pytest.fixture
@@ -127,6 +146,20 @@ def test_a_commit_is_delivered_when_somebody_says_so(
     assert uri(project) == first
 
 
+def test_its_own_health_check_is_as_the_docs_say(argo: Argo, delivered: Project, git: Deployments) -> None:
+    """2.14 calls a served model Progressing for ever, and Healthy with the check beside the Application."""
+    project, name = delivered, delivered.namespace
+    with_own = json.dumps({"data": {KEY: None}})
+    argo.configure("--type=merge", "-p", with_own)
+    argo("app", "sync", name, "--timeout", str(SERVED))
+    ready = f"--timeout={SERVED}s"
+    project.platform.kubectl("-n", name, "wait", "isvc/tiny", "--for=condition=Ready", ready)
+    argo.until(name, "Synced", "Progressing" if argo.is_older else "Healthy", refresh=True)
+    if argo.is_older:
+        argo.configure("--patch-file", str(git.checkout / "apps/argocd" / FILE))
+        argo.until(name, "Synced", "Healthy", refresh=True)
+
+
 def test_health_is_what_the_model_does(argo: Argo, delivered: Project, git: Deployments) -> None:
     project, name = delivered, delivered.namespace
     assert argo.sync(name) == ("Synced", "Healthy")
@@ -139,8 +172,8 @@ def test_health_is_what_the_model_does(argo: Argo, delivered: Project, git: Depl
         return argo.status(name)[1]
 
     # The check that lies beside the Application calls an idle model healthy; Argo CD's own does not.
-    check = git.checkout / "apps/argocd/inferenceservice-health.patch"
-    argo.platform.kubectl("-n", NAMESPACE, "patch", "configmap", "argocd-cm", "--patch-file", str(check))
+    check = git.checkout / "apps/argocd" / FILE
+    argo.configure("--patch-file", str(check))
     project.configure(idle=True)
     health_of("idle")
     pods = ("-n", name, "get", "pods", "-o", "name")

@@ -74,7 +74,7 @@ TOLD = 128 + signal.SIGTERM
 
 @contextmanager
 def first_process(server: list[str], tmp_path: Path, shell: str = "sh") -> Iterator[subprocess.Popen[str]]:
-    """Run the start script in a namespace of its own, whose first process ignores what it has no handler for."""
+    """Run the start script as the first process of a namespace, which ignores what it has no handler for."""
     (tmp_path / "weights").write_text("w")
     script = start_script(load(placement="imageVolume", runtime="custom", serverCommand=["serve"]))
     here = [shell, "-c", script.replace(MODEL_PATH, str(tmp_path)), "server"]
@@ -104,11 +104,14 @@ def test_a_server_is_told_to_stop_and_its_exit_code_comes_back(
         [first] = psutil.Process(running.pid).children()
         first.send_signal(how)
         assert running.wait(10) == code
-        assert running.stdout is not None and said in running.stdout.read()
+        assert running.stdout is not None
+        assert said in running.stdout.read()
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash"])
-def test_the_servers_exit_code_comes_back_where_it_ends_as_the_signal_comes(tmp_path: Path, shell: str) -> None:
+def test_the_servers_exit_code_comes_back_where_it_ends_as_the_signal_comes(
+    tmp_path: Path, shell: str
+) -> None:
     """Not the number of the signal that ended `wait`; 30 times, as a shell may notice either first."""
     if not shutil.which(shell):
         pytest.skip(f"there is no {shell} here")
