@@ -228,16 +228,20 @@ def _monitoring(options: argparse.Namespace) -> int:
 
 def _admission(options: argparse.Namespace) -> int:
     stack = stack_of(options.stack, options.project)
-    elsewhere = [settings.place.repository for settings in stack.models if settings.image]
-    admission.check_options(options.builtin, options.allow, [*options.secret, *options.provider])
+    own, kyverno = [*options.allow, *options.allow_volume], [*options.secret, *options.provider]
+    admission.check_options(options.builtin, own, kyverno)
     if options.builtin:
         name = admission.object_name("modelcars", options.stack)
-        objects = admission_builtin.policies(stack, name, options.allow)
+        objects = admission_builtin.policies(stack, name, options.allow, options.allow_volume)
         for line in admission_builtin.notes(stack, options.allow):
             _note(line)
     else:
-        settings, own = stack.shared, {"secrets": options.secret, "providers": options.provider}
-        objects = [admission.policy(settings, options.project, options.stack, others=elsewhere, **own)]
+        settings, read = stack.shared, {"secrets": options.secret, "providers": options.provider}
+        objects = [
+            admission.policy(
+                settings, options.project, options.stack, others=admission.mounted(stack), **read
+            )
+        ]
         for line in admission.notes(objects[0], settings):
             _note(line)
     if options.json:

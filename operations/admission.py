@@ -16,9 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from components.config.image_place import ImagePlace
 from components.config.problems import problem
 from components.config.settings import Settings
 from components.config.signature import SignatureSettings
+from components.config.stack import Stack
 from modelcar.errors import InputError, refuse
 from modelcar.signing import SCHEME
 from operations.image_names import IDENTIFIER, below, within
@@ -72,7 +74,7 @@ def policy(
         settings: any model's of the stack.
         project: the folder that files of keys are relative to.
         stack: its name.
-        others: repositories elsewhere that models are served from (`modelcar:image`), as HOST/PATH.
+        others: repositories elsewhere that models and adapters are served from (`mounted`), as HOST/PATH.
         secrets: pull secrets in Kyverno's namespace that it reads the registry with.
         providers: what else gives it credentials (PROVIDERS); by default what the registry's host says.
 
@@ -159,10 +161,25 @@ def check_options(builtin: bool, allow: Sequence[str], kyverno: Sequence[str]) -
             "--secret or --provider, with --builtin",
             "leave it out: the API server reads no registry",
         )
-        raise refuse("admission", found, allowed="--builtin with --allow", fix=fix)
+        raise refuse("admission", found, allowed="--builtin with --allow or --allow-volume", fix=fix)
     if allow and not builtin:
-        found, fix = "--allow, without --builtin", "add --builtin; Kyverno's passes over other registries"
-        raise refuse("admission", found, allowed="--allow with --builtin", fix=fix)
+        found, fix = (
+            "--allow or --allow-volume, without --builtin",
+            "add --builtin; Kyverno's passes over others",
+        )
+        raise refuse("admission", found, allowed="--allow or --allow-volume with --builtin", fix=fix)
+
+
+def mounted(stack: Stack) -> list[str]:
+    """Return the repositories of images that others built and a stack's pods mount, as HOST/PATH.
+
+    A model's own (`modelcar:image`), and those of adapters (`vllm.loraModules[].image`).
+    """
+    models = [model.place.repository for model in stack.models if model.image]
+    adapters = [
+        ImagePlace.of(image).repository for model in stack.models for _, image in model.adapter_images
+    ]
+    return [*models, *adapters]
 
 
 def object_name(kind: str, stack: str) -> str:

@@ -2,35 +2,53 @@
 
 `admission.py` asks for signatures, and needs Kyverno. This is what the API server can judge alone: every
 image of a pod, image volumes included, is named by digest and comes from a place that the stack uses.
-What KServe downloads with (`s3://`, `hf://`, …) is an image from another place: models come as images only.
+Models come as images only. What KServe downloads with (`s3://`, `hf://`, …) is an image from another place,
+and a volume that may hold files already (`pvc://`, LocalModelCache) is refused.
 
-Kinds and fields: ValidatingAdmissionPolicy, admissionregistration.k8s.io/v1 (Kubernetes 1.30 and later).
+Kinds and fields: ValidatingAdmissionPolicy, admissionregistration.k8s.io/v1 (Kubernetes 1.30 and later);
+volumes: https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/volume/
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from components.config.stack import Stack
 from modelcar.errors import InputError, Problem
-from operations.admission import CONTAINERS, PODS
+from operations.admission import CONTAINERS, PODS, mounted
 from operations.image_names import PINNED, allowed, is_repository, repository_of
 
 GROUP = "admissionregistration.k8s.io/v1"
 #: Messages, before the images that they are about.
 UNPINNED = "images without a sha256 digest"
 ELSEWHERE = "images from places that this stack does not use"
+FILLED = "volumes that may hold a model already"
 OPTION = "--allow"
+VOLUME_OPTION = "--allow-volume"
+#: Kinds of volumes that are empty at first, or hold what the API server has, or an image.
+HARMLESS = ("configMap", "downwardAPI", "emptyDir", "image", "projected", "secret")
+#: The others, with what makes them one that somebody may want beside a model.
+OTHER_VOLUMES: Mapping[str, str] = {
+    "csi": "certificates and secrets by a driver, or a bucket",
+    "ephemeral": "a claim of the pod's own, which may be a copy of another",
+    "hostPath": "the node's own files",
+    "nfs": "a server's files",
+    "persistentVolumeClaim": "a disk; KServe's `pvc://` and LocalModelCache",
+}
 
 
-def policies(stack: Stack, name: str, others: Sequence[str] = ()) -> list[dict[str, Any]]:
+def policies(
+    stack: Stack, name: str, others: Sequence[str] = (), volumes: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Return the policy and what binds it to the stack's namespace.
 
     Args:
         stack: its settings.
         name: what the objects are called.
         others: repositories whose images may run there too, HOST[:PORT]/PATH.
+        volumes: kinds of volumes that pods may have there too (OTHER_VOLUMES).
 
     Raises:
         InputError: one of `others` is no repository; it has all of them.
@@ -38,10 +56,10 @@ def policies(stack: Stack, name: str, others: Sequence[str] = ()) -> list[dict[s
     _check(others)
     settings = stack.shared
     servers = sorted({repository_of(model.server_image) for model in stack.models})
-    # Models that are served from elsewhere (`modelcar:image`).
-    models = [model.place.repository for model in stack.models if model.image]
-    places = allowed(settings.registry, [*servers, *models, *others])
+    places = allowed(settings.registry, [*servers, *mounted(stack), *others])
     unpinned, elsewhere = _failing(PINNED), _failing(places)
+    paths = sorted({path for model in stack.models for path in model.server_host_paths})
+    filled = f"variables.volumes.filter(v, !({_is_harmless([*HARMLESS, *volumes], paths)})).map(v, v.name)"
     return [
         {
             "apiVersion": GROUP,
@@ -57,6 +75,11 @@ def policies(stack: Stack, name: str, others: Sequence[str] = ()) -> list[dict[s
                         "name": "images",
                         "expression": f"({_images('object')}).filter(i, !(i in variables.former))",
                     },
+                    {
+                        # A pod's volumes are those that it came with.
+                        "name": "volumes",
+                        "expression": f"oldObject == null ? {_listed('object.spec.volumes')} : []",
+                    },
                 ],
                 "validations": [
                     {
@@ -67,6 +90,11 @@ def policies(stack: Stack, name: str, others: Sequence[str] = ()) -> list[dict[s
                     {
                         "expression": f"!{elsewhere}.exists(i, true)",
                         "messageExpression": f"'{ELSEWHERE}: ' + {elsewhere}.join(', ')",
+                        "reason": "Forbidden",
+                    },
+                    {
+                        "expression": f"!{filled}.exists(i, true)",
+                        "messageExpression": f"'{FILLED}: ' + {filled}.join(', ')",
                         "reason": "Forbidden",
                     },
                 ],
@@ -102,6 +130,14 @@ def _images(pod: str) -> str:
     volumes = f"{_listed(f'{pod}.spec.volumes')}.filter(v, has(v.image))"
     reference = "has(v.image.reference) ? v.image.reference : ''"
     return " + ".join([*parts, f"{volumes}.map(v, {reference})"])
+
+
+def _is_harmless(kinds: Sequence[str], paths: Sequence[str]) -> str:
+    """Return an expression for a volume `v`. paths: of the node, which the stack's own pods mount."""
+    found = [f"has(v.{kind})" for kind in kinds]
+    if paths and "hostPath" not in kinds:
+        found.append(f"(has(v.hostPath) && v.hostPath.path in {json.dumps(paths)})")
+    return " || ".join(found)
 
 
 def _listed(field: str) -> str:

@@ -22,7 +22,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "former": ("--stack dev", "--stack dev --to sha256:…"),
     "prune": ("--stack dev", "--stack dev --delete"),
     "render": ("--stack dev --out deploy/dev", "--stack dev --check"),
-    "admission": ("--stack prod --secret registry", "--stack prod --builtin"),
+    "admission": (
+        "--stack prod --secret registry",
+        "--stack prod --builtin",
+        "--stack prod --builtin --allow-volume csi",
+    ),
     "monitoring": ("--stack dev", "--stack dev --google", "--stack dev --dashboard"),
     "kernels": (
         "save --stack dev",
@@ -92,6 +96,15 @@ def parser(project: Path) -> argparse.ArgumentParser:
         default=[],
         metavar="REPOSITORY",
         help="with --builtin: HOST/PATH whose images may run in the namespace too; may be repeated",
+    )
+    admit.add_argument(
+        admission_builtin.VOLUME_OPTION,
+        action="append",
+        default=[],
+        choices=sorted(admission_builtin.OTHER_VOLUMES),
+        metavar="KIND",
+        help="with --builtin: kind of volume that pods may have too, though it can hold a model: "
+        f"{', '.join(sorted(admission_builtin.OTHER_VOLUMES))}; may be repeated",
     )
     admit.add_argument(
         "--secret",

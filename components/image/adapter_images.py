@@ -5,12 +5,17 @@ They are modelcars that hold an adapter's files in /models, as `modelcar lock` a
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pulumi
+
 from components.config.checks.adapters import CONFIG, WEIGHTS
 from components.config.image_place import ImagePlace
 from components.config.problems import NAMESPACE
 from components.config.settings import Settings
 from components.config.stack import Stack
 from components.image.existing_image import seen
+from components.image.verification import once_verified
 from modelcar.errors import InputError, Problem
 
 _FIX = (
@@ -60,3 +65,34 @@ def _look(settings: Settings, place: ImagePlace, key: str, *, preview: bool) -> 
         found = f"{shown}: has no {' and no '.join(f'/models/{name}' for name in missing)}"
         raise InputError([Problem(key, found, "a modelcar of an adapter, as PEFT saved it", _FIX)])
     return None
+
+
+def once_verified_too(settings: Settings, project: Path, uri: pulumi.Output[str]) -> pulumi.Output[str]:
+    """Return a model's storage URI once the signatures of its adapters' images count as well.
+
+    Args:
+        settings: of the model; `signature` says whose count.
+        project: the program's folder.
+        uri: known once the model's own image is verified.
+
+    Raises (inside of the output):
+        pulumi.RunError: an adapter's image has none that counts; this program signs none that it did not build.
+    """
+    checks = [_once_verified(settings, number, image, project) for number, image in settings.adapter_images]
+    return pulumi.Output.all(uri, *checks).apply(lambda found: str(found[0])) if checks else uri
+
+
+def _once_verified(settings: Settings, number: int, image: str, project: Path) -> pulumi.Output[str]:
+    place = ImagePlace.of(image)
+    reference = f"{place.repository}@{place.digest}"
+    return once_verified(
+        str(place.digest),
+        reference,
+        settings.signature,
+        project,
+        lambda fault: (
+            f"{settings.key}: vllm.loraModules[{number}].image: {reference} is not served: {fault}; nothing was "
+            "deployed. Who trusts it signs it: python -m modelcar sign"
+        ),
+        insecure=settings.is_insecure(place),
+    )

@@ -11,7 +11,7 @@ import pulumi
 
 from components.config.settings import Settings
 from components.engine.options import formerly
-from components.image import former_image
+from components.image import adapter_images, former_image
 from components.image.existing_image import Existing, ExistingImage, ExistingImageArgs
 from components.image.former_image import Former
 from components.image.modelcar_image import ModelcarImage, ModelcarImageArgs
@@ -69,10 +69,9 @@ class Model(pulumi.ComponentResource):
         super().__init__("modelcar:kserve:Model", name, None, pulumi.ResourceOptions.merge(opts, renamed))
         image = self._image(name, args)
         served = former_image.served(settings, args.project, image, args.former)
+        uri = adapter_images.once_verified_too(settings, args.project, served.storage_uri)
         if args.destination:
-            uri = delivery.to_cluster(self, name, settings, served.storage_uri, args.destination)
-        else:
-            uri = served.storage_uri
+            uri = delivery.to_cluster(self, name, settings, uri, args.destination)
         image_outputs: dict[str, Any] = {
             "modelDigest": served.digest,
             "storageUri": uri,

@@ -6,10 +6,11 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from operations.admission_builtin import ELSEWHERE, UNPINNED
+from operations.admission_builtin import ELSEWHERE, FILLED, OTHER_VOLUMES, UNPINNED
 from tests.conftest import PROJECT, Platform
 from tests.engine.conftest import Project
 from tests.hostile_pods import ADMITTED, PATCHED, asked, debugged, holders, pod, volume, ways_in
@@ -146,3 +147,123 @@ def test_only_pinned_images_of_the_stacks_own_places_run_beside_its_models(stack
         assert time.monotonic() < deadline, "what is named is not let in"
         time.sleep(0.5)
     assert ELSEWHERE in asked(platform, here, pod(server, volumes=[volume(f"evil.example/tiny2{DIGEST}")]))
+
+
+#: One volume of each kind that may hold a model without an image.
+BRINGERS: dict[str, dict[str, Any]] = {
+    "csi": {"driver": "gcsfuse.csi.storage.gke.io", "volumeAttributes": {"bucketName": "models"}},
+    "ephemeral": {
+        "volumeClaimTemplate": {
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+        }
+    },
+    "hostPath": {"path": "/models"},
+    "nfs": {"server": "nfs.example", "path": "/models"},
+    "persistentVolumeClaim": {"claimName": "models"},
+    "iscsi": {"targetPortal": "10.0.0.1", "iqn": "iqn.2001-04.com.example:models", "lun": 0},
+}
+#: What a pod may have that is no way in.
+HARMLESS: dict[str, dict[str, Any]] = {
+    "emptyDir": {"medium": "Memory"},
+    "configMap": {"name": "x"},
+    "secret": {"secretName": "x"},
+    "downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]},
+    "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]},
+}
+
+
+def test_models_come_as_images_only(stack: Project) -> None:
+    """No volume brings one past its image, by whatever kind, nor what KServe makes of `pvc://`."""
+    platform, here = stack.platform, stack.namespace
+    server = platform.server_image
+    with_volumes = {
+        kind: pod(server, volumes=[{"name": "brought", kind: told}])
+        for kind, told in {**BRINGERS, **HARMLESS}.items()
+    }
+    by_kserve = pod(server, containers=[{"name": "kserve-container", "image": server}])
+    by_kserve["metadata"]["labels"] = {"serving.kserve.io/inferenceservice": "x"}
+    by_kserve["metadata"]["annotations"] = {
+        "internal.serving.kserve.io/storage-initializer-sourceuri": "pvc://models/tiny"
+    }
+    platform.kubectl("-n", here, "wait", "--for=create", "serviceaccount/default", "--timeout=60s")
+    before = {kind: asked(platform, here, one) for kind, one in {**with_volumes, "pvc://": by_kserve}.items()}
+    assert all(ADMITTED in said for said in before.values()), before
+
+    platform.kubectl("apply", "-f", "-", text=rendered(stack))
+    assert f"{FILLED}: brought" in settled(platform, here, with_volumes["hostPath"])
+    for kind in BRINGERS:
+        assert f"{FILLED}: brought" in asked(platform, here, with_volumes[kind]), kind
+    for kind in HARMLESS:
+        assert ADMITTED in asked(platform, here, with_volumes[kind]), kind
+    assert f"{FILLED}: " in asked(platform, here, by_kserve)
+
+    # Those that somebody allows, and no others.
+    options = [part for kind in OTHER_VOLUMES for part in ("--allow-volume", kind)]
+    platform.kubectl("apply", "-f", "-", text=rendered(stack, *options))
+    deadline = time.monotonic() + 60
+    while FILLED in (said := asked(platform, here, with_volumes["nfs"])):
+        assert time.monotonic() < deadline, "the API server does not take the policy"
+        time.sleep(0.5)
+    assert ADMITTED in said
+    assert {kind for kind in BRINGERS if FILLED in asked(platform, here, with_volumes[kind])} == {"iscsi"}
+    assert ADMITTED in asked(platform, here, by_kserve)
+
+
+def test_an_image_that_somebody_swaps_later_is_looked_at(stack: Project) -> None:
+    """By a mutation that comes after KServe's and the program's own, as a webhook of others does."""
+    platform, here = stack.platform, stack.namespace
+    server, evil = platform.server_image, f"evil.example/tiny{DIGEST}"
+    name = f"swap-{here}"
+    platform.kubectl("-n", here, "wait", "--for=create", "serviceaccount/default", "--timeout=60s")
+    platform.kubectl("apply", "-f", "-", text=rendered(stack))
+    settled(platform, here, ways_in(server, evil)["image volume"])
+    ours = ways_in(server, f"{platform.settings['registry']}/tiny{DIGEST}")["image volume"]
+    assert ADMITTED in asked(platform, here, ours)
+    platform.kubectl("apply", "-f", "-", text=json.dumps(swap(name, here, evil)))
+    try:
+        deadline = time.monotonic() + 60
+        while ADMITTED in (said := asked(platform, here, ours)):
+            assert time.monotonic() < deadline, "the API server does not swap it"
+            time.sleep(0.5)
+        assert f"{ELSEWHERE}: {evil}" in said
+    finally:
+        for kind in ("mutatingadmissionpolicybindings", "mutatingadmissionpolicies"):
+            platform.kubectl("delete", kind, name)
+
+
+def swap(name: str, namespace: str, image: str) -> dict[str, Any]:
+    """Return objects that give the image volumes of a namespace's pods another image."""
+    group = "admissionregistration.k8s.io/v1"
+    pods = {
+        "apiGroups": [""],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE"],
+        "resources": ["pods"],
+    }
+    patch = f"[JSONPatch{{op: 'replace', path: '/spec/volumes/0/image/reference', value: '{image}'}}]"
+    policy = {
+        "apiVersion": group,
+        "kind": "MutatingAdmissionPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "failurePolicy": "Fail",
+            "reinvocationPolicy": "Never",
+            "matchConstraints": {"resourceRules": [pods]},
+            "matchConditions": [
+                {"name": "mounted", "expression": "object.spec.volumes.exists(v, has(v.image))"}
+            ],
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}],
+        },
+    }
+    binding = {
+        "apiVersion": group,
+        "kind": "MutatingAdmissionPolicyBinding",
+        "metadata": {"name": name},
+        "spec": {
+            "policyName": name,
+            "matchResources": {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+            },
+        },
+    }
+    return {"apiVersion": "v1", "kind": "List", "items": [policy, binding]}

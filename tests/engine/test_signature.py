@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from local.tools import find_tool
+from modelcar.registry import Target
+from tests import made_images as made
 from tests.conftest import PROJECT
 from tests.engine.conftest import Project, second_stack
 from tests.key_pair import PASSWORD, make_key_pair
@@ -143,3 +145,26 @@ def test_keys_and_passwords_are_in_no_state(signed: Project) -> None:
     state = signed.pulumi("stack", "export").stdout
     assert PASSWORD not in state
     assert "PRIVATE KEY" not in state
+
+
+def test_an_adapter_of_its_own_needs_a_signature_too(signed: Project) -> None:
+    first = signed.up()["storageUri"]
+    registry, _, name = str(signed.platform.settings["registry"]).partition("/")
+    files = {
+        "models/adapter_config.json": b'{"peft_type": "LORA", "r": 8, "target_modules": ["q"]}',
+        "models/adapter_model.safetensors": b"weights",
+    }
+    image = made.image([made.layer(made.SHELL), made.layer({"models/": None, **files})])
+    adapter = image.push(Target(f"{registry}/{name}", "french", insecure=True))
+    modules = {"loraModules": [{"name": "french", "image": adapter}]}
+    signed.configure(placement="imageVolume", vllm=modules)
+    failed = signed.pulumi("up", "--yes", "--skip-preview", "--color=never", check=False)
+    assert failed.returncode
+    assert f"loraModules[0].image: {adapter} is not served" in failed.stdout + failed.stderr
+    assert "french" not in served(signed)
+
+    keys = ("--key", f"{signed.folder}/cosign.key", "--public-key", f"{signed.folder}/cosign.pub")
+    done = command(signed, "sign", adapter, *keys)
+    assert done.returncode == 0, done.stderr
+    assert signed.up()["storageUri"] == first
+    assert adapter in served(signed)

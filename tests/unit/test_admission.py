@@ -13,7 +13,7 @@ from components.config import loading as stack
 from components.config.models import load_stack
 from modelcar.errors import InputError
 from operations import admission_builtin
-from operations.admission import check_options, notes, object_name, policy
+from operations.admission import check_options, mounted, notes, object_name, policy
 
 KEY = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"
 REGISTRY = "europe-west4-docker.pkg.dev/my-project/modelcars"
@@ -223,10 +223,47 @@ def test_places_are_taken_as_they_are_spelt_and_whole(tmp_path: Path, image: str
     assert bool(re.search(places(found).pattern.replace("$", r"\Z"), image)) == taken
 
 
+def test_adapters_from_elsewhere_are_let_in_and_judged(tmp_path: Path) -> None:
+    """The images of a model's adapters are its pods' too."""
+    image = f"ghcr.io/adapters/french{DIGEST}"
+    mounting = {"name": "a", "model": "a", "vllm": {"loraModules": [{"name": "french", "image": image}]}}
+    (tmp_path / "cosign.pub").write_text(KEY)
+    given = {
+        "registry": REGISTRY,
+        "namespace": "models",
+        "placement": "imageVolume",
+        "serverImage": f"docker.io/vllm/vllm-openai{DIGEST}",
+        "signature": SIGNED,
+        "models": json.dumps([mounting]),
+    }
+    loaded = load_stack({f"modelcar:{key}": value for key, value in given.items()}, tmp_path)
+    assert mounted(loaded) == ["ghcr.io/adapters/french"]
+    signed = policy(loaded.shared, tmp_path, "prod", others=mounted(loaded))
+    assert any(pattern.search(image) for pattern in judged(signed))
+    assert places(admission_builtin.policies(loaded, "prod")[0]).search(image)
+
+
 def test_what_is_no_repository_is_told_each(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         builtin(tmp_path, "istio/proxyv2", f"docker.io/istio/proxyv2{DIGEST}", "gcr.io/fine/x", "https://x/y")
     assert [problem.key for problem in caught.value.problems] == ["--allow"] * 3
+
+
+def test_the_nodes_own_folders_are_let_in_where_the_stack_mounts_them(tmp_path: Path) -> None:
+    mounting = {
+        "name": "a",
+        "model": "a",
+        "serverImage": f"docker.io/x/y{DIGEST}",
+        "serverHostPaths": ["/opt/s"],
+    }
+    texts = [
+        builtin(tmp_path, models=json.dumps([mounting]), registryInsecure="true")[0],
+        builtin(tmp_path)[0],
+    ]
+    own, other = ["".join(json.dumps(found["spec"]["validations"][2]).split()) for found in texts]
+    assert "v.hostPath.pathin" in own
+    assert "/opt/s" in own
+    assert "hostPath" not in other
 
 
 def test_knatives_own_container_is_told(tmp_path: Path) -> None:

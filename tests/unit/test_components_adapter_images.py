@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 
+from components.config.image_place import ImagePlace
 from components.config.stack import Stack
 from components.image import adapter_images
+from components.image.existing_image import Existing
+from components.stack import model
 from modelcar.registry import Target
 from tests import made_images as made
 from tests import registry_server
+from tests.unit.mocked_engine import Engine
+from tests.unit.test_components_existing_image import told_by
+from tests.unit.test_components_image_and_service import BASE
 from tests.unit.test_components_models import load as load_stack
 
 FILES = {
@@ -64,3 +72,36 @@ def test_a_registry_out_of_reach_stops_up_and_no_preview(server: registry_server
     problems, [doubt] = adapter_images.look(stack(server, image), preview=True)
     assert not problems
     assert "not looked at" in doubt
+
+
+def test_an_adapter_that_nobody_signed_is_not_served(
+    server: registry_server.Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the stack asks for signatures: the model's own is no answer for what comes beside it."""
+    asked: list[str] = []
+
+    def verify(reference: str, *_: Any, **__: Any) -> str | None:
+        asked.append(reference)
+        return "no signature" if "french" in reference else None
+
+    monkeypatch.setattr("modelcar.signing.verify", verify)
+    model_image = f"{server.host}/models/chat@sha256:{'1' * 64}"
+    signature = {"identity": "a@example.org", "issuer": "https://accounts.example.org"}
+    adapter = f"{server.host}/adapters/french@sha256:{'2' * 64}"
+    modules = {"loraModules": [{"name": "german", "path": "german"}, {"name": "french", "image": adapter}]}
+    own = {"name": "chat", "image": model_image, "vllm": modules}
+    place = {"registry": f"{server.host}/models", "registryInsecure": True, "signature": signature}
+    [settings] = load_stack(own, placement="imageVolume", **place).models
+    existing = Existing(ImagePlace.of(model_image), size=1)
+
+    def program() -> dict[str, Any]:
+        return told_by(model.Model("chat", model.ModelArgs(settings, None, BASE, Path(), existing=existing)))
+
+    with pytest.raises(
+        pulumi.RunError, match=r"loraModules\[1\].image: .*/french@.*: no signature; nothing was"
+    ):
+        Engine(preview=False).run(program)
+    assert asked == [model_image, adapter]
+    assert Engine(preview=True).run(program)["storageUri"] == f"oci://{model_image}"
+    monkeypatch.setattr("modelcar.signing.verify", lambda *_, **__: None)
+    assert Engine(preview=False).run(program)["storageUri"] == f"oci://{model_image}"
