@@ -76,7 +76,7 @@ def once_verified_too(settings: Settings, project: Path, uri: pulumi.Output[str]
         uri: known once the model's own image is verified.
 
     Raises (inside of the output):
-        pulumi.RunError: an adapter's image has none that counts; this program signs none that it did not build.
+        pulumi.RunError: an adapter's image has none that counts; what others built is not signed here.
     """
     checks = [_once_verified(settings, number, image, project) for number, image in settings.adapter_images]
     return pulumi.Output.all(uri, *checks).apply(lambda found: str(found[0])) if checks else uri
@@ -91,8 +91,8 @@ def _once_verified(settings: Settings, number: int, image: str, project: Path) -
         settings.signature,
         project,
         lambda fault: (
-            f"{settings.key}: vllm.loraModules[{number}].image: {reference} is not served: {fault}; nothing was "
-            "deployed. Who trusts it signs it: python -m modelcar sign"
+            f"{settings.key}: vllm.loraModules[{number}].image: {reference} is not served: {fault}; nothing "
+            "was deployed. Who trusts it signs it: python -m modelcar sign"
         ),
         insecure=settings.is_insecure(place),
     )

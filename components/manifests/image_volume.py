@@ -39,7 +39,8 @@ SERVE = (
     'hand_on() { told=1; if [ "$server" ]; then kill -TERM "$server" 2>/dev/null; fi; }; '
     "trap hand_on TERM INT QUIT; "
     '"$@" & server=$!; if [ "$told" ]; then hand_on; fi; '
-    'code=127; while :; do told=; wait "$server"; now=$?; case "$now" in 127) ;; -1) code=143 ;; *) code=$now ;; esac; '
+    'code=127; while :; do told=; wait "$server"; now=$?; '
+    'case "$now" in 127) ;; -1) code=143 ;; *) code=$now ;; esac; '
     'if ! [ "$told" ]; then break; fi; done; exit "$code"'
 )
 
