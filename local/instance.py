@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from local.slots import claim
 from modelcar.errors import refuse
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -149,15 +150,15 @@ def load(name: str) -> Instance:
     if recorded.exists():
         slot = int(recorded.read_text())
     else:
-        free = [slot for slot in SLOTS if slot_is_free(slot)]
-        if not free:
+        free = claim(filter(slot_is_free, SLOTS), state)
+        if free is None:
             raise refuse(
                 "network links modelcar0…modelcar63",
                 "all taken",
                 allowed="a free slot",
                 fix="stop a platform that you no longer need: `make down` in its checkout",
             )
-        slot = free[0]
+        slot = free
     instance = Instance(name, slot, state)
     longest = len(str(instance.buildkit_socket))
     if longest > 100:  # sun_path holds 108 bytes (unix(7))

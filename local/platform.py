@@ -32,6 +32,7 @@ from local.plan import (
     device_plugin_file,
     write_plan,
 )
+from local.slots import release
 from local.tool_list import Progress, tools_folder
 from local.tools import Toolbox
 from modelcar.base import write_base_layout
@@ -155,6 +156,7 @@ def clean_leftovers(instance: Instance, tools: Toolbox | None) -> None:
     if ip and link_owner(instance.link) == str(instance.state):  # never another checkout's
         # The kernel removes it a moment after the last process; deleting it at once is not an error.
         subprocess.run([str(ip), "link", "delete", instance.link], capture_output=True, check=False)
+    release(instance.slot, instance.state)
     for hierarchy in Path("/sys/fs/cgroup").glob("**/k8s.io"):
         _remove_empty_cgroups(hierarchy)
     for pid_file in instance.pids.glob("*.pid"):

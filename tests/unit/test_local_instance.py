@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
-from local import instance, own_cluster, pki, plan
+from local import instance, own_cluster, pki, plan, slots
 from modelcar.errors import InputError
 
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MODELCAR_STATE", str(tmp_path / "s"))
+    monkeypatch.setattr(slots, "CLAIMS", tmp_path / "claims")
     return tmp_path / "s"
 
 
@@ -27,6 +30,33 @@ def test_a_platform_keeps_its_slot(state: Path, monkeypatch: pytest.MonkeyPatch)
     (first.state / "slot").write_text("3")
     monkeypatch.setattr(instance, "slot_is_free", lambda slot: True)
     assert instance.load("local") == first, "a restart must not move the registry's address"
+
+
+def test_two_checkouts_that_look_at_the_same_moment_take_two_slots(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instance, "slot_is_free", lambda slot: True)
+
+    def look(checkout: str) -> int | None:
+        return slots.claim(range(20), state / checkout)
+
+    with ThreadPoolExecutor(8) as several:
+        taken = list(several.map(look, map(str, range(16))))
+    assert {slot for slot in taken if slot is not None} == set(range(16))
+    assert look("3") == taken[3], "the same one again"
+    slots.release(5, state / "another")
+    assert look("another") == 16, "no claim of another's goes"
+    slots.release(16, state / "another")
+    # Of a platform that never started; those that did have their links.
+    for path in slots.CLAIMS.iterdir():
+        os.utime(path, (0, 0))
+    assert look("another") == 0
+
+
+def test_who_may_not_write_claims_takes_the_first(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state.write_text("no folder")
+    monkeypatch.setattr(slots, "CLAIMS", state / "claims")
+    assert slots.claim([4, 5], state) == 4
 
 
 def test_all_slots_taken(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
