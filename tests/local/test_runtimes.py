@@ -5,25 +5,33 @@ Each row is a platform of its own, with programs of these versions.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from components.cluster.access import Cluster
 from components.cluster.probe_image import NAME, push_probe
-from components.cluster.smoke import smoke, table
+from components.cluster.smoke import objects, service, smoke, table
 from components.cluster.smoke_volumes import NATIVE, SUB_PATH
-from components.config import loading as stack
+from components.config.models import load_stack
+from components.config.settings import Settings
+from components.config.stack import Stack
 from local import platform, up
-from local.instance import KSERVE_VERSION, KUBERNETES_VERSION, load
+from local.instance import KSERVE_VERSION, KUBERNETES_VERSION, Instance, load
 from local.other_versions import KSERVES, with_containerd, with_kserve, with_older_kubernetes
 from local.tool_list import CONTAINERD_VERSION
 from local.tools import Toolbox, collect
 from modelcar.base import read_base
 from modelcar.registry import Target
+from operations import admission_builtin
+from operations.admission_builtin import ELSEWHERE
 from tests.conftest import PROJECT
+from tests.local.conftest import until
 
 pytestmark = pytest.mark.extended
 
@@ -55,28 +63,80 @@ def programs(containerd: str, kubernetes: str, kserve: str) -> Toolbox:
     return tools
 
 
+@contextmanager
+def running(tools: Toolbox, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Instance, str]]:
+    """Run a platform meanwhile; yield it, and the probe's image in its registry."""
+    monkeypatch.setenv("MODELCAR_STATE", str(folder))
+    instance = load("runtime")
+    try:
+        platform.up(instance, tools, print)
+        up.write_platform_settings(instance)
+        settings = settings_of(instance, folder)
+        target = Target(settings.registry, NAME, settings.registry_insecure)
+        digest = push_probe(read_base(settings.architecture), folder, target)
+        yield instance, f"{settings.registry}/{NAME}@{digest}"
+    finally:
+        platform.down(instance, print)
+        shutil.rmtree(instance.state)
+
+
+def stack_of(instance: Instance, folder: Path) -> Stack:
+    own = {"gpuCount": "0", "model": "tiny", "namespace": "models"}
+    values = {"platformFile": str(instance.settings_file), **own}
+    return load_stack({f"modelcar:{key}": value for key, value in values.items()}, folder)
+
+
+def settings_of(instance: Instance, folder: Path) -> Settings:
+    return stack_of(instance, folder).models[0]
+
+
 @pytest.mark.parametrize("row", list(rows()), ids=lambda row: " ".join(row[:3]))
 def test_each_row_is_what_the_smoke_test_finds(
     row: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     containerd, kubernetes, kserve, *expected = row
-    monkeypatch.setenv("MODELCAR_STATE", str(tmp_path))
-    instance = load("runtime")
-    try:
-        platform.up(instance, programs(containerd, kubernetes, kserve), print)
-        up.write_platform_settings(instance)
-        own = {"gpuCount": "0", "model": "tiny", "namespace": "models"}
-        values = {"platformFile": str(instance.settings_file), **own}
-        settings = stack.load({f"modelcar:{key}": value for key, value in values.items()}, tmp_path)
-        target = Target(settings.registry, NAME, settings.registry_insecure)
-        digest = push_probe(read_base(settings.architecture), tmp_path, target)
-        image = f"{settings.registry}/{NAME}@{digest}"
+    with running(programs(containerd, kubernetes, kserve), tmp_path, monkeypatch) as (instance, image):
+        settings = settings_of(instance, tmp_path)
         found = smoke(Cluster.of(settings), settings, image, patience=60)
-    finally:
-        platform.down(instance, print)
-        shutil.rmtree(instance.state)
     print("\n".join(table(found)))
     [nodes] = found.nodes
     assert f"containerd://{containerd}." in nodes.replace("://v", "://")
     verdicts = {outcome.placement: outcome.verdict for outcome in found.outcomes}
     assert [verdicts[name] for name in SHOWN] == expected, "\n".join(table(found))
+
+
+def test_what_oci_native_mounts_is_held_to_the_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KServe 0.20 makes an image volume of it, which the API server judges like any other."""
+    tools = programs(short(CONTAINERD_VERSION), KUBERNETES_VERSION, "0.20")
+    with running(tools, tmp_path, monkeypatch) as (instance, image):
+        kubectl = partial(platform.kubectl, instance, tools)
+        cluster, settings = Cluster.of(settings_of(instance, tmp_path)), settings_of(instance, tmp_path)
+        policy = admission_builtin.policies(stack_of(instance, tmp_path), "modelcars")
+        evil = f"evil.example/models/probe@{image.partition('@')[2]}"
+        for namespace in ("models", "other"):
+            kubectl("create", "namespace", namespace)
+        kubectl("apply", "-f", "-", documents=policy)
+        for namespace, mounted in (("other", evil), ("models", evil), ("models", image)):
+            for path, body in objects(settings, f"oci+native://{mounted}", namespace, NATIVE):
+                text = json.dumps(body).replace(f'"image": "{mounted}"', f'"image": "{image}"')
+                name = "ours" if mounted == image else "evil"
+                cluster.create(path, json.loads(text.replace(service(NATIVE), name)))
+
+        def said(namespace: str) -> dict[str, str]:
+            """Return what became of each: refused, with the reason, or made."""
+            found = {}
+            for one in json.loads(kubectl("-n", namespace, "get", "replicasets", "-o", "json"))["items"]:
+                failures = [entry["message"] for entry in one["status"].get("conditions", [])]
+                if failures or one["status"].get("replicas"):
+                    found[one["metadata"]["name"].partition("-predictor")[0]] = "".join(failures)
+            return found
+
+        shown = partial(kubectl, "get", "replicasets,pods", "-A")
+        until(lambda: len(said("models")) == 2 and len(said("other")) == 1, 90, shown)
+        assert said("other") == {"evil": ""}, "no policy there"
+        assert f"{ELSEWHERE}: {evil}" in said("models")["evil"]
+        assert said("models")["ours"] == ""
+        [pod] = json.loads(kubectl("-n", "models", "get", "pods", "-o", "json"))["items"]
+        assert image in {volume.get("image", {}).get("reference") for volume in pod["spec"]["volumes"]}
