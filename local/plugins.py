@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from local.downloads.web import PROBE_SECONDS, answer_within
 from local.instance import PROJECT, state_root
 
 KUBERNETES_PLUGIN_VERSION = "4.34.2"
@@ -65,7 +66,11 @@ def _is_installed(name: str) -> bool:
 
 
 def _is_reachable() -> bool:
-    """Whether there is a way to Pulumi's downloads from here."""
+    """Whether there is a way to Pulumi's downloads from here; a name server that is silent is none."""
+    return answer_within(PROBE_SECONDS, _is_known) or False
+
+
+def _is_known() -> bool:
     try:
         socket.getaddrinfo("get.pulumi.com", 443)
     except OSError:

@@ -16,11 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from components.cluster.probe_image import probe_image
 from components.config.image_place import ImagePlace
 from components.config.problems import problem
 from components.config.settings import Settings
 from components.config.signature import SignatureSettings
 from components.config.stack import Stack
+from modelcar.base import LOCKED_ARCHITECTURES, read_base
 from modelcar.errors import InputError, refuse
 from modelcar.signing import SCHEME
 from operations.image_names import IDENTIFIER, below, within
@@ -44,6 +46,9 @@ PROVIDERS = {
     "azure": ("azurecr.io",),
     "github": ("ghcr.io",),
 }
+#: The image of `make smoke`, which no key signs: its digests are known, and there is no model in it.
+_DIGESTS = [probe_image(read_base(architecture)).digest for architecture in LOCKED_ARCHITECTURES]
+_PROBE = f"ref.matches(r'@(?:{'|'.join(_DIGESTS)})$')"
 #: What a policy is asked of: each pod, and each ephemeral container that comes to one.
 PODS = {
     "resourceRules": [
@@ -103,12 +108,12 @@ def policy(
             "autogen": {"podControllers": {"controllers": []}},
             "matchConstraints": PODS,
             "matchImageReferences": [
-                {"expression": f"ref.matches(r'{pattern}')"}
+                {"expression": f"ref.matches(r'{pattern}') && !{_PROBE}"}
                 for pattern in (*_patterns(settings.registry, others), IDENTIFIER)
             ],
             "images": [VOLUMES],
             "validationConfigurations": {"mutateDigest": False, "verifyDigest": True, "required": True},
-            **credentials(settings.registry, secrets, providers),
+            **credentials([settings.registry, *others], secrets, providers),
             "attestors": [{"name": "modelcar", "cosign": _attestor(signature, project)}],
             "validations": checks,
         },
@@ -120,14 +125,20 @@ def _patterns(registry: str, others: Sequence[str]) -> list[str]:
     return [below(registry), *map(within, elsewhere)]
 
 
-def credentials(registry: str, secrets: Sequence[str], providers: Sequence[str]) -> dict[str, Any]:
-    """Return the policy's field by which Kyverno reads a registry that wants credentials.
+def credentials(
+    registries: Sequence[str], secrets: Sequence[str], providers: Sequence[str]
+) -> dict[str, Any]:
+    """Return the policy's field by which Kyverno reads registries that want credentials.
 
     Google's are those of Kyverno's ServiceAccount by Workload Identity Federation. Empty where nothing is
     known: Kyverno's own flags hold then.
     """
-    host = registry.partition("/")[0].partition(":")[0].lower()
-    own = [name for name, ends in PROVIDERS.items() if any(f".{host}".endswith(f".{end}") for end in ends)]
+    hosts = [registry.partition("/")[0].partition(":")[0].lower() for registry in registries]
+    own = [
+        name
+        for name, ends in PROVIDERS.items()
+        if any(f".{host}".endswith(f".{end}") for host in hosts for end in ends)
+    ]
     # A secret that somebody names is what Kyverno is to use.
     asked = list(providers) or ([] if secrets else own)
     found = {"secrets": list(secrets), "providers": asked}

@@ -47,7 +47,7 @@ def policies(
     Args:
         stack: its settings.
         name: what the objects are called.
-        others: repositories whose images may run there too, HOST[:PORT]/PATH.
+        others: repositories whose images containers may run there too, HOST[:PORT]/PATH.
         volumes: kinds of volumes that pods may have there too (OTHER_VOLUMES).
 
     Raises:
@@ -56,8 +56,12 @@ def policies(
     _check(others)
     settings = stack.shared
     servers = sorted({repository_of(model.server_image) for model in stack.models})
-    places = allowed(settings.registry, [*servers, *mounted(stack), *others])
-    unpinned, elsewhere = _failing(PINNED), _failing(places)
+    models = mounted(stack)
+    # What is mounted is a model or an adapter; a server's image is neither, nor is a mesh's.
+    containers = allowed(settings.registry, [*servers, *models, *others])
+    volumes_of = allowed(settings.registry, models)
+    unpinned = f"({_failing('images', PINNED)} + {_failing('mounted', PINNED)})"
+    elsewhere = f"({_failing('images', containers)} + {_failing('mounted', volumes_of)})"
     paths = sorted({path for model in stack.models for path in model.server_host_paths})
     filled = f"variables.volumes.filter(v, !({_is_harmless([*HARMLESS, *volumes], paths)})).map(v, v.name)"
     return [
@@ -75,6 +79,7 @@ def policies(
                         "name": "images",
                         "expression": f"({_images('object')}).filter(i, !(i in variables.former))",
                     },
+                    {"name": "mounted", "expression": f"oldObject == null ? {_mounted('object')} : []"},
                     {
                         # A pod's volumes are those that it came with.
                         "name": "volumes",
@@ -117,7 +122,8 @@ def policies(
 
 def notes(stack: Stack, others: Sequence[str] = ()) -> Iterator[str]:
     """Yield what else is known to run beside the models, and would be refused."""
-    if any(model.deployment_mode == "Knative" for model in stack.models) and not others:
+    told = any(name.rpartition("/")[2].startswith("queue") for name in others)
+    if any(model.deployment_mode == "Knative" for model in stack.models) and not told:
         yield (
             "note: Knative adds its queue-proxy to each pod: name its repository (queue-sidecar-image in "
             f"ConfigMap config-deployment of knative-serving) by {OPTION}, or no model starts"
@@ -125,11 +131,15 @@ def notes(stack: Stack, others: Sequence[str] = ()) -> Iterator[str]:
 
 
 def _images(pod: str) -> str:
-    """Return an expression of the names of all images of a pod."""
+    """Return an expression of the names of all images that a pod's containers run."""
     parts = [f"{_listed(f'{pod}.spec.{field}')}.map(c, has(c.image) ? c.image : '')" for field in CONTAINERS]
+    return " + ".join(parts)
+
+
+def _mounted(pod: str) -> str:
+    """Return an expression of the names of all images that a pod mounts."""
     volumes = f"{_listed(f'{pod}.spec.volumes')}.filter(v, has(v.image))"
-    reference = "has(v.image.reference) ? v.image.reference : ''"
-    return " + ".join([*parts, f"{volumes}.map(v, {reference})"])
+    return f"{volumes}.map(v, has(v.image.reference) ? v.image.reference : '')"
 
 
 def _is_harmless(kinds: Sequence[str], paths: Sequence[str]) -> str:
@@ -144,8 +154,8 @@ def _listed(field: str) -> str:
     return f"(has({field}) ? {field} : [])"
 
 
-def _failing(pattern: str) -> str:
-    return f"variables.images.filter(i, !i.matches(r'{pattern}'))"
+def _failing(images: str, pattern: str) -> str:
+    return f"variables.{images}.filter(i, !i.matches(r'{pattern}'))"
 
 
 def _check(others: Sequence[str]) -> None:

@@ -58,6 +58,13 @@ def _reference(value: Any) -> Any:
     return text
 
 
+def _pinned(value: Any) -> Any:
+    text = _reference(value)
+    if ImagePlace.of(text).digest is None:
+        raise Refused("not an image by digest", ALLOWED, "copy it as the registry shows it")
+    return text
+
+
 def registry_of(reference: Any, otherwise: str) -> dict[str, str]:
     """Return the setting `registry` that follows from an image; nothing where its registry has no path.
 
@@ -81,3 +88,5 @@ def name_of(reference: Any, otherwise: str) -> str:
 
 #: `modelcar:image`. That it has a digest is looked at later: what a tag means is asked of the registry.
 ImageReference = Annotated[str, BeforeValidator(_reference)]
+#: An image with its registry's host and its digest.
+PinnedReference = Annotated[str, BeforeValidator(_pinned)]

@@ -39,8 +39,7 @@ class ModelSpec(PodSettings, ServerSettings, ServiceSettings, DestinationSetting
     @property
     def adapter_images(self) -> list[tuple[int, str]]:
         """Adapters that are images of their own: place among all adapters, and image."""
-        modules = self.vllm.lora_modules if self.vllm else ()
-        return [(number, module.image) for number, module in enumerate(modules) if module.image]
+        return self.vllm.adapter_images if self.vllm else []
 
     @property
     def kernel_mode(self) -> str:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from components.config.command_line import number
-from components.config.fields import PinnedImage, Refused, matches
+from components.config.fields import Refused, matches
+from components.config.image_place import PinnedReference
 from components.config.section import Section
 from components.config.vllm_values import CacheType, Rank
 
@@ -81,13 +82,13 @@ class LoraModule(Section):
 
     name: name that clients ask the server for.
     path: path of its folder in the model's image: lock model and adapters together.
-    image: an image of its own, IMAGE@sha256:…, with placement imageVolume: a modelcar that holds the
+    image: an image of its own, HOST/PATH@sha256:…, with placement imageVolume: a modelcar that holds the
         adapter's files alone. It comes and goes without a change of the model's image.
     """
 
     name: ServedName
     path: RelativePath | None = None
-    image: PinnedImage | None = None
+    image: PinnedReference | None = None
 
 
 class VllmSettings(Section):
@@ -123,3 +124,9 @@ class VllmSettings(Section):
     enable_prefix_caching: bool | None = None
     lora_modules: tuple[LoraModule, ...] = ()
     max_lora_rank: Rank | None = None
+
+    @property
+    def adapter_images(self) -> list[tuple[int, str]]:
+        """Adapters that are images of their own: place among all adapters, and image."""
+        modules = enumerate(self.lora_modules)
+        return [(number, module.image) for number, module in modules if module.image]

@@ -5,6 +5,7 @@ They are modelcars that hold an adapter's files in /models, as `modelcar lock` a
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pulumi
@@ -13,9 +14,11 @@ from components.config.checks.adapters import CONFIG, WEIGHTS
 from components.config.image_place import ImagePlace
 from components.config.problems import NAMESPACE
 from components.config.settings import Settings
+from components.config.signature import SignatureSettings
 from components.config.stack import Stack
+from components.engine.threads import in_thread
 from components.image.existing_image import seen
-from components.image.verification import once_verified
+from modelcar import signing
 from modelcar.errors import InputError, Problem
 
 _FIX = (
@@ -67,32 +70,48 @@ def _look(settings: Settings, place: ImagePlace, key: str, *, preview: bool) -> 
     return None
 
 
-def once_verified_too(settings: Settings, project: Path, uri: pulumi.Output[str]) -> pulumi.Output[str]:
+def once_verified_too(
+    images: Sequence[tuple[int, str]],
+    uri: pulumi.Output[str],
+    signature: SignatureSettings | None,
+    project: Path,
+    *,
+    model: str,
+    is_insecure: Callable[[ImagePlace], bool],
+) -> pulumi.Output[str]:
     """Return a model's storage URI once the signatures of its adapters' images count as well.
 
+    A preview does not ask.
+
     Args:
-        settings: of the model; `signature` says whose count.
-        project: the program's folder.
+        images: place among the model's adapters, and image.
         uri: known once the model's own image is verified.
+        signature: whose counts; None where nobody asks for one.
+        project: the folder that files of keys are relative to.
+        model: its name, for errors.
+        is_insecure: tells whether a registry speaks plain HTTP.
 
     Raises (inside of the output):
-        pulumi.RunError: an adapter's image has none that counts; what others built is not signed here.
+        pulumi.RunError: an adapter's image has none that counts; what others built is not signed here. It has
+            all of them.
     """
-    checks = [_once_verified(settings, number, image, project) for number, image in settings.adapter_images]
-    return pulumi.Output.all(uri, *checks).apply(lambda found: str(found[0])) if checks else uri
+    if signature is None or not images or pulumi.runtime.is_dry_run():
+        return uri
+    trust = signature.found_from(project).trust
 
+    async def check(found: str) -> str:
+        faults = []
+        for number, image in images:
+            place = ImagePlace.of(image)
+            reference = f"{place.repository}@{place.digest}"
+            fault = await in_thread(signing.verify, reference, trust, insecure=is_insecure(place))
+            if fault is not None:
+                faults.append(
+                    f"{model}: vllm.loraModules[{number}].image: {reference} is not served: {fault}"
+                )
+        if faults:
+            fix = "nothing was deployed. Who trusts an adapter signs it: python -m modelcar sign"
+            raise pulumi.RunError("; ".join([*faults, fix]))
+        return found
 
-def _once_verified(settings: Settings, number: int, image: str, project: Path) -> pulumi.Output[str]:
-    place = ImagePlace.of(image)
-    reference = f"{place.repository}@{place.digest}"
-    return once_verified(
-        str(place.digest),
-        reference,
-        settings.signature,
-        project,
-        lambda fault: (
-            f"{settings.key}: vllm.loraModules[{number}].image: {reference} is not served: {fault}; nothing "
-            "was deployed. Who trusts it signs it: python -m modelcar sign"
-        ),
-        insecure=settings.is_insecure(place),
-    )
+    return uri.apply(check)

@@ -69,7 +69,14 @@ class Model(pulumi.ComponentResource):
         super().__init__("modelcar:kserve:Model", name, None, pulumi.ResourceOptions.merge(opts, renamed))
         image = self._image(name, args)
         served = former_image.served(settings, args.project, image, args.former)
-        uri = adapter_images.once_verified_too(settings, args.project, served.storage_uri)
+        uri = adapter_images.once_verified_too(
+            settings.adapter_images,
+            served.storage_uri,
+            settings.signature,
+            args.project,
+            model=settings.key,
+            is_insecure=settings.is_insecure,
+        )
         if args.destination:
             uri = delivery.to_cluster(self, name, settings, uri, args.destination)
         image_outputs: dict[str, Any] = {

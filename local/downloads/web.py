@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from modelcar.progress import Count, bar
+
+_Answer = TypeVar("_Answer")
 
 #: Asked once whether the makers can be reached: most of the checksum files are there.
 PROBED = "https://github.com/"
@@ -86,6 +88,19 @@ def _is_safe(url: str, *, plain: bool) -> bool:
     return parts.scheme == "https" or (plain and parts.scheme == "http" and parts.hostname in _LOOPBACK)
 
 
+def answer_within(seconds: float, ask: Callable[[], _Answer]) -> _Answer | None:
+    """Return what a question gives, None where that takes longer.
+
+    Looking up a name has no limit of its own: a thread waits for it, and is left alone.
+    """
+    told: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
+    threading.Thread(target=lambda: told.put(ask()), daemon=True).start()
+    try:
+        return told.get(timeout=seconds)
+    except queue.Empty:
+        return None
+
+
 @dataclass
 class Web:
     """The way to the makers' servers, and what is known of them in this process.
@@ -116,28 +131,24 @@ class Web:
     def unreachable(self) -> str:
         """Return why the makers cannot be reached from here, nothing where they can; asked once a process.
 
-        Not even a name server that never answers takes longer than `probe_seconds`: a thread waits for it,
-        and is left alone.
+        Not even a name server that never answers takes longer than `probe_seconds`.
         """
         if not self._probed:
-            told: queue.SimpleQueue[str] = queue.SimpleQueue()
-            threading.Thread(target=self._probe, args=(told.put,), daemon=True).start()
-            try:
-                self._why = told.get(timeout=self.probe_seconds)
-            except queue.Empty:
-                self._why = f"no answer of {urlsplit(PROBED).hostname} in {self.probe_seconds:g} s"
+            said = answer_within(self.probe_seconds, self._probe)
+            silent = f"no answer of {urlsplit(PROBED).hostname} in {self.probe_seconds:g} s"
+            self._why = silent if said is None else said
             self._probed = True
         return self._why
 
-    def _probe(self, tell: Callable[[str], None]) -> None:
+    def _probe(self) -> str:
         request = Request(self.place(PROBED), method="HEAD", headers={"User-Agent": _AGENT})  # noqa: S310
         try:
             with build_opener(_NoRedirects).open(request, timeout=self.probe_seconds):
-                tell("")
+                return ""
         except HTTPError:
-            tell("")  # whatever it says, there is a way
+            return ""  # whatever it says, there is a way
         except (OSError, http.client.HTTPException) as error:
-            tell(f"{urlsplit(PROBED).hostname}: {_reason(error)}")
+            return f"{urlsplit(PROBED).hostname}: {_reason(error)}"
 
     def text(self, url: str) -> str:
         """Return a small file's text.

@@ -225,7 +225,7 @@ class LoraModule(TypedDict):
     path: NotRequired[str]
     """Path of its folder in the model's image: lock model and adapters together."""
     image: NotRequired[str]
-    """An image of its own, IMAGE@sha256:…, with placement imageVolume: a modelcar that holds the adapter's files alone. It comes and goes without a change of the model's image."""
+    """An image of its own, HOST/PATH@sha256:…, with placement imageVolume: a modelcar that holds the adapter's files alone. It comes and goes without a change of the model's image."""
 
 
 class VllmServer(TypedDict):

@@ -1,6 +1,7 @@
 """One model for other languages, from its lock to a served endpoint."""
 
 # Without `from __future__ import annotations`: Pulumi reads the types themselves.
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pulumi
 
 import modelcar_kserve as components
 from modelcar_kserve import provider_types as types
+from modelcar_kserve.components.image.adapter_images import once_verified_too
 from modelcar_kserve.modelcar.errors import Problem
 from modelcar_kserve.provider_arguments import InCluster, Provided, arguments, in_cluster, told
 
@@ -36,38 +38,44 @@ class ServedModel(Provided):
         super().__init__(name, opts)
         with told(name):
             place = in_cluster(self, name, args, opts)
-            uri = self._image(name, args, opts)
-            service = self._service(name, args, uri, place)
+            uri, image = self._image(name, args, opts)
+            service = self._service(name, args, uri, place, image)
         digest = pulumi.Output.from_input(uri).apply(lambda found: found.partition("@")[2])
         self.tell(service, model_digest=digest)
 
     def _image(
         self, name: str, args: Mapping[str, Any], opts: pulumi.ResourceOptions | None
-    ) -> pulumi.Input[str]:
-        """Return the image's URI, once it is there; of a lock it is built."""
+    ) -> tuple[pulumi.Input[str], components.ModelcarImageArgs | None]:
+        """Return the image's URI, once it is there, and what it is built by: of a lock it is built."""
         said = {key: args[key] for key in ("lock", "storage_uri") if args.get(key) is not None}
         if len(said) != 1:
             value = "both are set" if said else "neither is set"
             problem = Problem("lock, storageUri", value, "one of them", "set one of them")
             raise components.InputError([problem])
         if "storage_uri" in said:
-            return said["storage_uri"]  # type: ignore[no-any-return]
+            return said["storage_uri"], None
         if args.get("registry") is None:
             allowed = "HOST[:PORT]/PATH that the image is pushed to"
             raise components.InputError([Problem("registry", "not set", allowed, "set registry")])
         own = {key: args[key] for key in ("lock", "registry", "project") if key in args}
         made = arguments(components.ModelcarImageArgs, {**args.get("image", {}), **own})
-        return components.ModelcarImage(name, made, self.inner(opts)).storage_uri
+        return components.ModelcarImage(name, made, self.inner(opts)).storage_uri, made
 
     def _service(
-        self, name: str, args: Mapping[str, Any], uri: pulumi.Input[str], place: InCluster
+        self,
+        name: str,
+        args: Mapping[str, Any],
+        uri: pulumi.Input[str],
+        place: InCluster,
+        image: components.ModelcarImageArgs | None,
     ) -> components.ModelService:
-        """Declare the service after the policies: no pod ever runs without them."""
+        """Declare the service after the policies, and after signatures: no pod ever runs without them."""
         said = {key: value for key, value in args.items() if key != "lock"}
         if args.get("lock") is not None:
             said["lock"] = str(Path(args.get("project") or ".") / args["lock"])
         made = arguments(components.ModelServiceArgs, said, storage_uri=uri, access=place.access)
         service = args.get("name") or name
+        made = dataclasses.replace(made, storage_uri=_once_adapters_count(made, image, service))
         of_it = {"service": service, "namespace": args["namespace"]}
         before: list[pulumi.Resource] = []
         egress = {**of_it, "settings": args.get("egress", {})}
@@ -95,3 +103,26 @@ class ServedModel(Provided):
             options = pulumi.ResourceOptions.merge(place.options, after)
             components.Autoscaler(f"{name}-autoscaler", scaling, options)
         return served
+
+
+def _once_adapters_count(
+    made: components.ModelServiceArgs, image: components.ModelcarImageArgs | None, model: str
+) -> pulumi.Input[str]:
+    """Return the image's URI once its adapters' images have the signature that the image has to have."""
+    images = made.server.adapter_images if isinstance(made.server, components.VllmServer) else []
+    if image is None or image.signature is None or not images:
+        return made.storage_uri
+    told = image
+
+    def verified(registry: str) -> pulumi.Output[str]:
+        host = registry.partition("/")[0]
+        return once_verified_too(
+            images,
+            pulumi.Output.from_input(made.storage_uri),
+            told.signature,
+            told.project,
+            model=model,
+            is_insecure=lambda place: told.insecure and place.host == host,
+        )
+
+    return pulumi.Output.from_input(told.registry).apply(verified)

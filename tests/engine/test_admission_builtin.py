@@ -103,9 +103,12 @@ def test_only_pinned_images_of_the_stacks_own_places_run_beside_its_models(stack
         assert ELSEWHERE in asked(platform, here, ways_in(server, image)["image volume"]), name
     for name, image in unpinned.items():
         assert UNPINNED in asked(platform, here, ways_in(server, image)["image volume"]), name
-    for name, image in {"ours": ours, "with a tag": f"{registry}/a/b:v1{DIGEST}", "server": server}.items():
+    for name, image in {"ours": ours, "with a tag": f"{registry}/a/b:v1{DIGEST}"}.items():
         for way, document in ways_in(server, image).items():
             assert ADMITTED in asked(platform, here, document), (name, way)
+    # A server runs, and is no model that somebody could mount.
+    for way, document in ways_in(server, server).items():
+        assert (ELSEWHERE if "volume" in way else ADMITTED) in asked(platform, here, document), way
 
     # KServe adds the modelcar to pods, by an annotation that anybody may write; that is looked at afterwards.
     annotated = pod(server, containers=[{"name": "kserve-container", "image": server}])
@@ -160,6 +163,8 @@ BRINGERS: dict[str, dict[str, Any]] = {
     "hostPath": {"path": "/models"},
     "nfs": {"server": "nfs.example", "path": "/models"},
     "persistentVolumeClaim": {"claimName": "models"},
+    "gitRepo": {"repository": "https://git.example/models.git"},
+    "rbd": {"monitors": ["10.0.0.1:6789"], "image": "models"},
     "iscsi": {"targetPortal": "10.0.0.1", "iqn": "iqn.2001-04.com.example:models", "lun": 0},
 }
 #: What a pod may have that is no way in.
@@ -205,7 +210,9 @@ def test_models_come_as_images_only(stack: Project) -> None:
         assert time.monotonic() < deadline, "the API server does not take the policy"
         time.sleep(0.5)
     assert ADMITTED in said
-    assert {kind for kind in BRINGERS if FILLED in asked(platform, here, with_volumes[kind])} == {"iscsi"}
+    assert {kind for kind in BRINGERS if FILLED in asked(platform, here, with_volumes[kind])} == {
+        *("gitRepo", "iscsi", "rbd")
+    }
     assert ADMITTED in asked(platform, here, by_kserve)
 
 

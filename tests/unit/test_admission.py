@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from components.cluster.probe_image import NAME, probe_image
 from components.config import loading as stack
 from components.config.models import load_stack
+from modelcar.base import LOCKED_ARCHITECTURES, read_base
 from modelcar.errors import InputError
 from operations import admission_builtin
 from operations.admission import check_options, mounted, notes, object_name, policy
@@ -39,9 +41,21 @@ def made(
 
 
 def judged(found: dict[str, Any]) -> list[re.Pattern[str]]:
-    """Return the patterns of images that the policy is for."""
-    expressions = [entry["expression"] for entry in found["spec"]["matchImageReferences"]]
-    return [re.compile(text.removeprefix("ref.matches(r'").removesuffix("')")) for text in expressions]
+    """Return the patterns of images that the policy is for; what it leaves out of them stands apart."""
+    return [re.compile(wanted) for wanted, _ in _expressions(found)]
+
+
+def is_judged(found: dict[str, Any], image: str) -> list[bool]:
+    """Return for each pattern whether the policy is for an image."""
+    return [
+        bool(re.search(wanted, image) and not re.search(but, image)) for wanted, but in _expressions(found)
+    ]
+
+
+def _expressions(found: dict[str, Any]) -> list[tuple[str, str]]:
+    shape = re.compile(r"ref\.matches\(r'(.*)'\) && !ref\.matches\(r'(.*)'\)")
+    texts = [entry["expression"] for entry in found["spec"]["matchImageReferences"]]
+    return [match.groups() for text in texts if (match := shape.fullmatch(text))]  # type: ignore[misc]
 
 
 def attestor(found: dict[str, Any]) -> dict[str, Any]:
@@ -182,9 +196,10 @@ def builtin(folder: Path, *others: str, **config: Any) -> tuple[dict[str, Any], 
     return found, binding
 
 
-def places(found: dict[str, Any]) -> re.Pattern[str]:
+def places(found: dict[str, Any], of: str = "images") -> re.Pattern[str]:
+    """Return which images are let in: `images` that containers run, or those that are `mounted`."""
     text = found["spec"]["validations"][1]["expression"]
-    return re.compile(text.partition("i.matches(r'")[2].partition("')")[0])
+    return re.compile(text.partition(f"variables.{of}.filter(i, !i.matches(r'")[2].partition("')")[0])
 
 
 def test_it_is_bound_to_the_stacks_namespace_and_denies(tmp_path: Path) -> None:
@@ -240,7 +255,21 @@ def test_adapters_from_elsewhere_are_let_in_and_judged(tmp_path: Path) -> None:
     assert mounted(loaded) == ["ghcr.io/adapters/french"]
     signed = policy(loaded.shared, tmp_path, "prod", others=mounted(loaded))
     assert any(pattern.search(image) for pattern in judged(signed))
-    assert places(admission_builtin.policies(loaded, "prod")[0]).search(image)
+    found = admission_builtin.policies(loaded, "prod", ["docker.io/istio/proxyv2"])[0]
+    for let_in in (image, f"{REGISTRY}/a{DIGEST}"):
+        assert places(found, "mounted").search(let_in)
+    for run in (f"docker.io/vllm/vllm-openai{DIGEST}", f"docker.io/istio/proxyv2{DIGEST}"):
+        assert places(found).search(run)
+        assert not places(found, "mounted").search(run), "no model is in it"
+
+
+def test_the_smoke_tests_own_image_needs_no_signature(tmp_path: Path) -> None:
+    """`make smoke` and placement auto run under the policy too; by digest, so that no other passes for it."""
+    found = made(tmp_path, SIGNED)
+    for architecture in LOCKED_ARCHITECTURES:
+        probe = f"{REGISTRY}/{NAME}@{probe_image(read_base(architecture)).digest}"
+        assert not any(is_judged(found, probe))
+        assert any(is_judged(found, f"{REGISTRY}/{NAME}{DIGEST}"))
 
 
 def test_what_is_no_repository_is_told_each(tmp_path: Path) -> None:
@@ -276,6 +305,7 @@ def test_knatives_own_container_is_told(tmp_path: Path) -> None:
     }
     knative = load_stack(config, tmp_path)
     assert "queue-proxy" in "".join(admission_builtin.notes(knative))
+    assert "queue-proxy" in "".join(admission_builtin.notes(knative, ["docker.io/istio/proxyv2"]))
     assert list(admission_builtin.notes(knative, ["gcr.io/knative-releases/queue"])) == []
 
 

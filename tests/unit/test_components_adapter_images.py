@@ -14,6 +14,7 @@ from components.config.stack import Stack
 from components.image import adapter_images
 from components.image.existing_image import Existing
 from components.stack import model
+from modelcar.errors import InputError
 from modelcar.registry import Target
 from tests import made_images as made
 from tests import registry_server
@@ -89,6 +90,7 @@ def test_an_adapter_that_nobody_signed_is_not_served(
     signature = {"identity": "a@example.org", "issuer": "https://accounts.example.org"}
     adapter = f"{server.host}/adapters/french@sha256:{'2' * 64}"
     modules = {"loraModules": [{"name": "german", "path": "german"}, {"name": "french", "image": adapter}]}
+    modules["loraModules"].append({"name": "breton", "image": adapter})
     own = {"name": "chat", "image": model_image, "vllm": modules}
     place = {"registry": f"{server.host}/models", "registryInsecure": True, "signature": signature}
     [settings] = load_stack(own, placement="imageVolume", **place).models
@@ -97,11 +99,25 @@ def test_an_adapter_that_nobody_signed_is_not_served(
     def program() -> dict[str, Any]:
         return told_by(model.Model("chat", model.ModelArgs(settings, None, BASE, Path(), existing=existing)))
 
-    with pytest.raises(
-        pulumi.RunError, match=r"loraModules\[1\].image: .*/french@.*: no signature; nothing was"
-    ):
+    with pytest.raises(pulumi.RunError) as caught:
         Engine(preview=False).run(program)
-    assert asked == [model_image, adapter]
+    said = str(caught.value)
+    assert f"chat: vllm.loraModules[1].image: {adapter} is not served: no signature; " in said
+    assert f"vllm.loraModules[2].image: {adapter} is not served" in said, "each is told"
+    assert "modelcar sign" in said
+    assert asked == [model_image, adapter, adapter]
     assert Engine(preview=True).run(program)["storageUri"] == f"oci://{model_image}"
     monkeypatch.setattr("modelcar.signing.verify", lambda *_, **__: None)
     assert Engine(preview=False).run(program)["storageUri"] == f"oci://{model_image}"
+
+
+@pytest.mark.parametrize("image", ["french@sha256:", "me/french@sha256:", "ghcr.io/me/french:v1", "french"])
+def test_an_image_without_a_registrys_host_or_a_digest_is_refused(image: str) -> None:
+    """The kubelet would take Docker Hub's, and this program would ask a host of that name."""
+    whole = image + "0" * 64 if image.endswith(":") else image
+    modules = {"loraModules": [{"name": "french", "image": whole}]}
+    with pytest.raises(InputError) as caught:
+        load_stack({"name": "chat", "vllm": modules}, placement="imageVolume")
+    [problem] = caught.value.problems
+    assert problem.key == "modelcar:models[0].vllm.loraModules[0].image"
+    assert whole in problem.value

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from local import tool_build
+from local import plugins, tool_build
 from local.downloads import obtain, web
 from local.tool_list import TOOLS
 from tests import makers_server
@@ -85,6 +85,15 @@ def no_name() -> Iterator[str]:
             yield ""
         finally:
             over.set()
+
+
+def test_pulumis_plugins_wait_no_longer_for_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path))
+    with no_name():
+        began = time.monotonic()
+        found = plugins.find_plugins(tmp_path / "pulumi", lambda _: None)
+        assert time.monotonic() - began < 2
+    assert not found.downloads
 
 
 @pytest.mark.parametrize("network", [refused, black_hole, silent, no_name], ids=lambda one: str(one.__name__))
