@@ -61,7 +61,7 @@ def _reference(value: Any) -> Any:
 def _pinned(value: Any) -> Any:
     text = _reference(value)
     if ImagePlace.of(text).digest is None:
-        raise Refused("not an image by digest", ALLOWED, "copy it as the registry shows it")
+        raise Refused("names an image by tag", ALLOWED, "copy its digest as the registry shows it")
     return text
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from operations import admission
 from tests import made_images as made
 from tests import registry_server
 from tests.unit.mocked_engine import UNKNOWN, Engine
+from tests.unit.test_admission import is_judged
 from tests.unit.test_components_image_and_service import BASE
 from tests.unit.test_components_models import CHAT, on_google
 from tests.unit.test_components_models import load as load_stack
@@ -437,11 +437,9 @@ def test_admission_asks_for_signatures_of_it_too() -> None:
     signature = {"identity": "a@example.org", "issuer": "https://accounts.example.org"}
     one = load(signature=signature, image=REFERENCE)
     policy = admission.policy(one, Path(), "test", others=[NAME, "localhost:5000/models/own"])
-    matched = [found["expression"] for found in policy["spec"]["matchImageReferences"]]
-    patterns = [re.compile(text.removeprefix("ref.matches(r'").removesuffix("')")) for text in matched]
 
     def asked(reference: str) -> bool:
-        return any(pattern.search(reference) for pattern in patterns)
+        return any(is_judged(policy, reference))
 
     assert asked(f"{NAME}@sha256:1")
     assert asked(f"{NAME}:tag")
