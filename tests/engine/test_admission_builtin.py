@@ -146,10 +146,12 @@ def test_only_pinned_images_of_the_stacks_own_places_run_beside_its_models(stack
     assert ADMITTED in asked(platform, "default", hostile["image volume"])
     platform.kubectl("apply", "-f", "-", text=rendered(stack, "--allow", "evil.example/tiny"))
     deadline = time.monotonic() + 60
-    while ADMITTED not in asked(platform, here, hostile["image volume"]):
+    while ADMITTED not in asked(platform, here, hostile["container"]):
         assert time.monotonic() < deadline, "what is named is not let in"
         time.sleep(0.5)
-    assert ELSEWHERE in asked(platform, here, pod(server, volumes=[volume(f"evil.example/tiny2{DIGEST}")]))
+    other = ways_in(server, f"evil.example/tiny2{DIGEST}")["container"]
+    assert ELSEWHERE in asked(platform, here, other)
+    assert ELSEWHERE in asked(platform, here, hostile["image volume"]), "it runs, and is no model"
 
 
 #: One volume of each kind that may hold a model without an image.
