@@ -21,7 +21,10 @@ from local.tools import Toolbox, find_tool
 
 @dataclass(frozen=True)
 class Version:
-    """addon: its name, which is its tool's too. module: of Go. redis: image that its objects name."""
+    """addon: its name, which is its tool's too. module: of Go.
+
+    redis: image that its objects name; with its tag where the name alone is a word that labels have too.
+    """
 
     addon: str
     module: str
@@ -30,7 +33,7 @@ class Version:
 
 VERSIONS = (
     Version(ARGOCD, "github.com/argoproj/argo-cd/v3", "public.ecr.aws/docker/library/redis"),
-    Version(OLDER_ARGOCD, "github.com/argoproj/argo-cd/v2", "redis"),
+    Version(OLDER_ARGOCD, "github.com/argoproj/argo-cd/v2", "redis:7.2.11-alpine"),
 )
 #: By these names Argo CD's one program is each of its parts.
 _PARTS = ("application-controller", "applicationset-controller", "repo-server")
