@@ -31,6 +31,7 @@ from modelcar.registry import Target
 from operations import admission_builtin
 from operations.admission_builtin import ELSEWHERE
 from tests.conftest import PROJECT
+from tests.hostile_pods import pod, volume
 from tests.local.conftest import until
 
 pytestmark = pytest.mark.extended
@@ -118,6 +119,16 @@ def test_what_oci_native_mounts_is_held_to_the_policy(
         for namespace in ("models", "other"):
             kubectl("create", "namespace", namespace)
         kubectl("apply", "-f", "-", documents=policy)
+
+        def held() -> bool:
+            hostile = pod(image, volumes=[volume(evil)])
+            try:
+                kubectl("-n", "models", "create", "--dry-run=server", "-f", "-", documents=[hostile])
+            except platform.PlatformError as error:
+                return ELSEWHERE in str(error)
+            return False
+
+        until(held, 60, lambda: "the API server does not take the policy")
         for namespace, mounted in (("other", evil), ("models", evil), ("models", image)):
             for path, body in objects(settings, f"oci+native://{mounted}", namespace, NATIVE):
                 text = json.dumps(body).replace(f'"image": "{mounted}"', f'"image": "{image}"')
@@ -138,5 +149,5 @@ def test_what_oci_native_mounts_is_held_to_the_policy(
         assert said("other") == {"evil": ""}, "no policy there"
         assert f"{ELSEWHERE}: {evil}" in said("models")["evil"]
         assert said("models")["ours"] == ""
-        [pod] = json.loads(kubectl("-n", "models", "get", "pods", "-o", "json"))["items"]
-        assert image in {volume.get("image", {}).get("reference") for volume in pod["spec"]["volumes"]}
+        [made] = json.loads(kubectl("-n", "models", "get", "pods", "-o", "json"))["items"]
+        assert image in {one.get("image", {}).get("reference") for one in made["spec"]["volumes"]}
