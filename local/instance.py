@@ -147,18 +147,14 @@ def load(name: str) -> Instance:
     """
     state = state_root() / name
     recorded = state / "slot"
-    if recorded.exists():
-        slot = int(recorded.read_text())
-    else:
-        free = claim(filter(slot_is_free, SLOTS), state)
-        if free is None:
-            raise refuse(
-                "network links modelcar0…modelcar63",
-                "all taken",
-                allowed="a free slot",
-                fix="stop a platform that you no longer need: `make down` in its checkout",
-            )
-        slot = free
+    slot = int(recorded.read_text()) if recorded.exists() else claim(filter(slot_is_free, SLOTS), state)
+    if slot is None:
+        raise refuse(
+            "network links modelcar0…modelcar63",
+            "all taken",
+            allowed="a free slot",
+            fix="stop a platform that you no longer need: `make down` in its checkout",
+        )
     instance = Instance(name, slot, state)
     longest = len(str(instance.buildkit_socket))
     if longest > 100:  # sun_path holds 108 bytes (unix(7))

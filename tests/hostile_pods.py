@@ -65,6 +65,20 @@ def asked(platform: Platform, namespace: str, document: Mapping[str, Any]) -> st
     return platform.kubectl(*create, check=False, text=json.dumps(document))
 
 
+def verdicts(replica_sets: str) -> dict[str, str]:
+    """Return what became of predictors' pods, by InferenceService: nothing, or why they were refused.
+
+    replica_sets: JSON of `kubectl get replicasets`; those that nothing was decided of yet are left out.
+    """
+    found = {}
+    for item in json.loads(replica_sets)["items"]:
+        conditions = item["status"].get("conditions", [])
+        failures = [entry["message"] for entry in conditions if entry["type"] == "ReplicaFailure"]
+        if failures or item["status"].get("replicas"):
+            found[item["metadata"]["name"].partition("-predictor")[0]] = "".join(failures)
+    return found
+
+
 def debugged(platform: Platform, namespace: str, name: str, image: str) -> str:
     """Return what the API server says of an ephemeral container in a pod that is there."""
     boxes = {"spec": {"ephemeralContainers": [{"name": "debug", "image": image}]}}

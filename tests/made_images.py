@@ -31,6 +31,12 @@ MODEL: dict[str, Content] = {
     "models/config.json": json.dumps(CONFIG).encode(),
     "models/model.safetensors": b"w" * 99,
 }
+#: An adapter's files, as far as anything but a server looks at them.
+ADAPTER: dict[str, Content] = {
+    "models/": None,
+    "models/adapter_config.json": b'{"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["q"]}',
+    "models/adapter_model.safetensors": b"weights",
+}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from components.config.fields import Refused
+from components.config.fields import PinnedImage, Refused
 from modelcar import oci_names
 
 ALLOWED = "HOST[:PORT]/PATH@sha256:<64 hexadecimal digits>"
@@ -58,13 +58,6 @@ def _reference(value: Any) -> Any:
     return text
 
 
-def _pinned(value: Any) -> Any:
-    text = _reference(value)
-    if ImagePlace.of(text).digest is None:
-        raise Refused("names an image by tag", ALLOWED, "copy its digest as the registry shows it")
-    return text
-
-
 def registry_of(reference: Any, otherwise: str) -> dict[str, str]:
     """Return the setting `registry` that follows from an image; nothing where its registry has no path.
 
@@ -89,4 +82,4 @@ def name_of(reference: Any, otherwise: str) -> str:
 #: `modelcar:image`. That it has a digest is looked at later: what a tag means is asked of the registry.
 ImageReference = Annotated[str, BeforeValidator(_reference)]
 #: An image with its registry's host and its digest.
-PinnedReference = Annotated[str, BeforeValidator(_pinned)]
+PinnedReference = Annotated[PinnedImage, BeforeValidator(_reference)]

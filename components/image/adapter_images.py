@@ -5,7 +5,7 @@ They are modelcars that hold an adapter's files in /models, as `modelcar lock` a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pulumi
@@ -16,9 +16,8 @@ from components.config.problems import NAMESPACE
 from components.config.settings import Settings
 from components.config.signature import SignatureSettings
 from components.config.stack import Stack
-from components.engine.threads import in_thread
 from components.image.existing_image import seen
-from modelcar import signing
+from components.image.verification import once_verified
 from modelcar.errors import InputError, Problem
 
 _FIX = (
@@ -95,23 +94,15 @@ def once_verified_too(
         pulumi.RunError: an adapter's image has none that counts; what others built is not signed here. It has
             all of them.
     """
-    if signature is None or not images or pulumi.runtime.is_dry_run():
-        return uri
-    trust = signature.found_from(project).trust
+    places = [ImagePlace.of(image) for _, image in images]
+    wanted = [(f"{place.repository}@{place.digest}", is_insecure(place)) for place in places]
 
-    async def check(found: str) -> str:
-        faults = []
-        for number, image in images:
-            place = ImagePlace.of(image)
-            reference = f"{place.repository}@{place.digest}"
-            fault = await in_thread(signing.verify, reference, trust, insecure=is_insecure(place))
-            if fault is not None:
-                faults.append(
-                    f"{model}: vllm.loraModules[{number}].image: {reference} is not served: {fault}"
-                )
-        if faults:
-            fix = "nothing was deployed. Who trusts an adapter signs it: python -m modelcar sign"
-            raise pulumi.RunError("; ".join([*faults, fix]))
-        return found
+    def refused(faults: Mapping[int, str]) -> str:
+        lines = [
+            f"{model}: vllm.loraModules[{images[at][0]}].image: {wanted[at][0]} is not served: {fault}"
+            for at, fault in faults.items()
+        ]
+        fix = "nothing was deployed. Who trusts an adapter signs it: python -m modelcar sign"
+        return "; ".join([*lines, fix])
 
-    return uri.apply(check)
+    return once_verified(uri, wanted, signature, project, refused)

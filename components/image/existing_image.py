@@ -338,14 +338,13 @@ class ExistingImage(pulumi.ComponentResource):
         reference = f"{place.repository}@{found.digest}"
         self.digest = once_verified(
             found.digest,
-            reference,
+            [(reference, args.insecure)],
             args.signature,
             args.project,
-            lambda fault: (
-                f"{KEY}: {reference} is not served: {fault}; nothing was deployed. Who trusts it signs it: "
-                "python -m modelcar sign"
+            lambda faults: (
+                f"{KEY}: {reference} is not served: {faults[0]}; nothing was deployed. Who trusts it "
+                "signs it: python -m modelcar sign"
             ),
-            insecure=args.insecure,
         )
         self.storage_uri = self.digest.apply(
             lambda digest: oci_names.storage_uri(place.registry, place.name, digest)

@@ -126,11 +126,10 @@ def served(
     registry, name = settings.place.registry, settings.place.name
     digest = once_verified(
         former.digest,
-        f"{settings.place.repository}@{former.digest}",
+        [(f"{settings.place.repository}@{former.digest}", settings.insecure_place)],
         settings.signature,
         project,
-        lambda fault: f"{KEY}: {former.digest} is not rolled back to: {fault}; nothing was deployed",
-        insecure=settings.insecure_place,
+        lambda faults: f"{KEY}: {former.digest} is not rolled back to: {faults[0]}; nothing was deployed",
     )
     return ServedImage(
         digest,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pulumi
@@ -13,38 +13,39 @@ from modelcar import signing
 
 
 def once_verified(
-    digest: str,
-    reference: str,
+    value: pulumi.Input[str],
+    images: Sequence[tuple[str, bool]],
     signature: SignatureSettings | None,
     project: Path,
-    refused: Callable[[str], str],
-    *,
-    insecure: bool,
+    refused: Callable[[Mapping[int, str]], str],
 ) -> pulumi.Output[str]:
-    """Return a digest once its signature counts: what comes after it never refers to an unsigned image.
+    """Return a value once the images' signatures count: what comes after it never refers to an unsigned one.
 
     A preview does not ask.
 
     Args:
-        digest: of an image that is there already.
-        reference: HOST/PATH@sha256:… of it.
+        value: a digest, or whatever refers to the images.
+        images: HOST/PATH@sha256:… of each, and whether its registry speaks plain HTTP.
         signature: whose counts; None where nobody asks for one.
         project: the folder that files of keys are relative to.
-        refused: returns what to say, by the reason.
-        insecure: the registry speaks plain HTTP.
+        refused: returns what to say, by the reasons: each by its image's place in `images`.
 
     Raises (inside of the output):
-        pulumi.RunError: it has none that counts.
+        pulumi.RunError: one has none that counts.
     """
-    known = pulumi.Output.from_input(digest)
-    if signature is None or pulumi.runtime.is_dry_run():
+    known = pulumi.Output.from_input(value)
+    if signature is None or not images or pulumi.runtime.is_dry_run():
         return known
     trust = signature.found_from(project).trust
 
     async def check(found: str) -> str:
-        fault = await in_thread(signing.verify, reference, trust, insecure=insecure)
-        if fault is not None:
-            raise pulumi.RunError(refused(fault))
+        faults = {}
+        for number, (reference, insecure) in enumerate(images):
+            fault = await in_thread(signing.verify, reference, trust, insecure=insecure)
+            if fault is not None:
+                faults[number] = fault
+        if faults:
+            raise pulumi.RunError(refused(faults))
         return found
 
     return known.apply(check)

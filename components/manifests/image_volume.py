@@ -32,7 +32,9 @@ REQUIRE_MODEL = (
 
 #: The shell stays, as the first process of the container, and tells the server to stop. Linux lets a first
 #: process ignore signals that it has no handler for, so such a server would outlive its grace period; in pods
-#: that share their processes the first one is the pause container's. `wait` ends early where a signal comes.
+#: that share their processes the first one is the pause container's. `wait` ends early where a signal comes,
+#: with that signal's number, so it is asked again: dash says 127 where it has told the code already, bash -1
+#: where it lost it, which happens only to a server that was told to stop (143 is SIGTERM's).
 #: INT and QUIT, which an image may name as its STOPSIGNAL, are ignored by what a shell starts beside itself.
 SERVE = (
     "server=; told=; "

@@ -112,17 +112,17 @@ def _once_adapters_count(
     images = made.server.adapter_images if isinstance(made.server, components.VllmServer) else []
     if image is None or image.signature is None or not images:
         return made.storage_uri
-    told = image
+    signature, project, insecure = image.signature, image.project, image.insecure
 
     def verified(registry: str) -> pulumi.Output[str]:
         host = registry.partition("/")[0]
         return once_verified_too(
             images,
             pulumi.Output.from_input(made.storage_uri),
-            told.signature,
-            told.project,
+            signature,
+            project,
             model=model,
-            is_insecure=lambda place: told.insecure and place.host == host,
+            is_insecure=lambda place: insecure and place.host == host,
         )
 
-    return pulumi.Output.from_input(told.registry).apply(verified)
+    return pulumi.Output.from_input(image.registry).apply(verified)

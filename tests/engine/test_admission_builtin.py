@@ -44,13 +44,23 @@ def rendered(project: Project, *options: str) -> str:
     return result.stdout
 
 
-def settled(platform: Platform, namespace: str, hostile: dict[str, object]) -> str:
-    """Wait until the API server has taken the policy in; return what it says of a pod then."""
+def settled(
+    platform: Platform,
+    namespace: str,
+    hostile: dict[str, object],
+    part: str = ADMITTED,
+    *,
+    said: bool = False,
+) -> str:
+    """Wait until the API server has taken a policy in; return what it says of a pod then.
+
+    part, said: of its answer: whether it is in it then.
+    """
     deadline = time.monotonic() + 60
-    while ADMITTED in (said := asked(platform, namespace, hostile)):
-        assert time.monotonic() < deadline, "the API server does not take the policy"
+    while (part in (answer := asked(platform, namespace, hostile))) != said:
+        assert time.monotonic() < deadline, f"the API server does not take the policy: {answer}"
         time.sleep(0.5)
-    return said
+    return answer
 
 
 def refused(platform: Platform, namespace: str, name: str) -> bool:
@@ -145,10 +155,7 @@ def test_only_pinned_images_of_the_stacks_own_places_run_beside_its_models(stack
     # No other namespace is touched, and whoever needs another image names its repository.
     assert ADMITTED in asked(platform, "default", hostile["image volume"])
     platform.kubectl("apply", "-f", "-", text=rendered(stack, "--allow", "evil.example/tiny"))
-    deadline = time.monotonic() + 60
-    while ADMITTED not in asked(platform, here, hostile["container"]):
-        assert time.monotonic() < deadline, "what is named is not let in"
-        time.sleep(0.5)
+    settled(platform, here, hostile["container"], said=True)
     other = ways_in(server, f"evil.example/tiny2{DIGEST}")["container"]
     assert ELSEWHERE in asked(platform, here, other)
     assert ELSEWHERE in asked(platform, here, hostile["image volume"]), "it runs, and is no model"
@@ -207,11 +214,7 @@ def test_models_come_as_images_only(stack: Project) -> None:
     # Those that somebody allows, and no others.
     options = [part for kind in OTHER_VOLUMES for part in ("--allow-volume", kind)]
     platform.kubectl("apply", "-f", "-", text=rendered(stack, *options))
-    deadline = time.monotonic() + 60
-    while FILLED in (said := asked(platform, here, with_volumes["nfs"])):
-        assert time.monotonic() < deadline, "the API server does not take the policy"
-        time.sleep(0.5)
-    assert ADMITTED in said
+    assert ADMITTED in settled(platform, here, with_volumes["nfs"], FILLED)
     assert {kind for kind in BRINGERS if FILLED in asked(platform, here, with_volumes[kind])} == {
         *("gitRepo", "iscsi", "rbd")
     }
@@ -230,11 +233,7 @@ def test_an_image_that_somebody_swaps_later_is_looked_at(stack: Project) -> None
     assert ADMITTED in asked(platform, here, ours)
     platform.kubectl("apply", "-f", "-", text=json.dumps(swap(name, here, evil)))
     try:
-        deadline = time.monotonic() + 60
-        while ADMITTED in (said := asked(platform, here, ours)):
-            assert time.monotonic() < deadline, "the API server does not swap it"
-            time.sleep(0.5)
-        assert f"{ELSEWHERE}: {evil}" in said
+        assert f"{ELSEWHERE}: {evil}" in settled(platform, here, ours)
     finally:
         for kind in ("mutatingadmissionpolicybindings", "mutatingadmissionpolicies"):
             platform.kubectl("delete", kind, name)

@@ -150,11 +150,7 @@ def test_keys_and_passwords_are_in_no_state(signed: Project) -> None:
 def test_an_adapter_of_its_own_needs_a_signature_too(signed: Project) -> None:
     first = signed.up()["storageUri"]
     registry, _, name = str(signed.platform.settings["registry"]).partition("/")
-    files = {
-        "models/adapter_config.json": b'{"peft_type": "LORA", "r": 8, "target_modules": ["q"]}',
-        "models/adapter_model.safetensors": b"weights",
-    }
-    image = made.image([made.layer(made.SHELL), made.layer({"models/": None, **files})])
+    image = made.image([made.layer(made.SHELL), made.layer(made.ADAPTER)])
     adapter = image.push(Target(f"{registry}/{name}", "french", insecure=True))
     modules = {"loraModules": [{"name": "french", "image": adapter}]}
     signed.configure(placement="imageVolume", vllm=modules)

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
 from local.ask import ask, core_api, served_pod
 from local.servers.choice import vllm_obstacles
@@ -37,18 +38,11 @@ def write_adapter(folder: Path, model: dict[str, Any]) -> None:
         at = f"base_model.model.model.layers.{layer}.mlp.down_proj.lora_"
         tensors[f"{at}A.weight"] = chance.normal(size=(RANK, between)).astype("float32")
         tensors[f"{at}B.weight"] = chance.normal(size=(hidden, RANK)).astype("float32")
-    header, data = {}, b""
-    for name, tensor in sorted(tensors.items()):
-        end = len(data) + tensor.nbytes
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [len(data), end]}
-        data += tensor.tobytes()
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    (folder / "adapter_model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+    save_file(tensors, folder / "adapter_model.safetensors")
     told = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": "tiny-qwen2",
+        "base_model_name_or_path": BASE,
         "r": RANK,
         "lora_alpha": 16,
         "lora_dropout": 0.0,

@@ -19,7 +19,7 @@ from operations.admission import UNSIGNED
 from tests.conftest import PROJECT, Platform
 from tests.engine.conftest import Project
 from tests.engine.conftest import project as project
-from tests.hostile_pods import ADMITTED, PATCHED, asked, debugged, pod, volume, ways_in
+from tests.hostile_pods import ADMITTED, PATCHED, asked, debugged, pod, verdicts, volume, ways_in
 from tests.key_pair import PASSWORD, make_key_pair
 from tests.local.conftest import Scratch, push_tiny
 
@@ -188,18 +188,13 @@ def test_what_is_signed_is_admitted_and_nothing_else(
         scratch.apply({"containers": [box], "volumes": [volume(other[name])]}, name=f"mounted-{name}")
 
     def decided() -> dict[str, str]:
-        found = {}
-        for item in json.loads(platform.kubectl(*here, "get", "replicasets", "-o", "json"))["items"]:
-            conditions = item["status"].get("conditions", [])
-            failures = [entry["message"] for entry in conditions if entry["type"] == "ReplicaFailure"]
-            if failures or item["status"].get("replicas"):
-                found[item["metadata"]["name"].partition("-predictor")[0]] = "".join(failures)
+        found = verdicts(platform.kubectl(*here, "get", "replicasets", "-o", "json"))
         return found if len(found) == 2 * len(uris) else {}
 
-    verdicts = seen(decided, 120, "nothing was decided", kyverno)
-    assert verdicts["signed"] == "", "and its server's image, which nobody signed, is another matter"
-    assert f"{UNSIGNED} (containers)" in verdicts["unsigned"]
-    assert f"{UNSIGNED} (volumes)" in verdicts["mounted-unsigned"]
+    told = seen(decided, 120, "nothing was decided", kyverno)
+    assert told["signed"] == "", "and its server's image, which nobody signed, is another matter"
+    assert f"{UNSIGNED} (containers)" in told["unsigned"]
+    assert f"{UNSIGNED} (volumes)" in told["mounted-unsigned"]
     items = json.loads(platform.kubectl(*here, "get", "pods", "-o", "json"))["items"]
     pods = {item["metadata"]["name"].partition("-predictor")[0]: item for item in items}
     assert sorted(pods) == ["mounted-signed", "signed"]

@@ -19,11 +19,6 @@ from tests.local.client import Client
 from tests.local.conftest import until
 
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
-ADAPTER = {
-    "models/": None,
-    "models/adapter_config.json": b'{"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["q"]}',
-    "models/adapter_model.safetensors": b"weights",
-}
 
 
 @pytest.fixture
@@ -61,7 +56,7 @@ def test_one_container_serves_and_passes_the_restricted_standard(restricted: Pro
 
     # An adapter comes, and goes, beside the same image of the model.
     registry, _, name = str(restricted.platform.settings["registry"]).partition("/")
-    image = made.image([made.layer(made.SHELL), made.layer(ADAPTER)])
+    image = made.image([made.layer(made.SHELL), made.layer(made.ADAPTER)])
     reference = image.push(Target(f"{registry}/{name}", "french", insecure=True))
     restricted.configure(vllm={"loraModules": [{"name": "french", "image": reference}]})
     changed = {step["urn"].rpartition("::")[2] for step in restricted.preview()}

@@ -19,7 +19,6 @@ from components.cluster.probe_image import NAME, push_probe
 from components.cluster.smoke import objects, service, smoke, table
 from components.cluster.smoke_volumes import NATIVE, SUB_PATH
 from components.config.models import load_stack
-from components.config.settings import Settings
 from components.config.stack import Stack
 from local import platform, up
 from local.instance import KSERVE_VERSION, KUBERNETES_VERSION, Instance, load
@@ -31,7 +30,7 @@ from modelcar.registry import Target
 from operations import admission_builtin
 from operations.admission_builtin import ELSEWHERE
 from tests.conftest import PROJECT
-from tests.hostile_pods import pod, volume
+from tests.hostile_pods import pod, verdicts, volume
 from tests.local.conftest import until
 
 pytestmark = pytest.mark.extended
@@ -65,30 +64,25 @@ def programs(containerd: str, kubernetes: str, kserve: str) -> Toolbox:
 
 
 @contextmanager
-def running(tools: Toolbox, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Instance, str]]:
-    """Run a platform meanwhile; yield it, and the probe's image in its registry."""
+def running(
+    tools: Toolbox, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Instance, Stack, str]]:
+    """Run a platform meanwhile; yield it, a stack on it, and the probe's image in its registry."""
     monkeypatch.setenv("MODELCAR_STATE", str(folder))
     instance = load("runtime")
     try:
         platform.up(instance, tools, print)
         up.write_platform_settings(instance)
-        settings = settings_of(instance, folder)
+        own = {"gpuCount": "0", "model": "tiny", "namespace": "models"}
+        values = {"platformFile": str(instance.settings_file), **own}
+        stack = load_stack({f"modelcar:{key}": value for key, value in values.items()}, folder)
+        [settings] = stack.models
         target = Target(settings.registry, NAME, settings.registry_insecure)
         digest = push_probe(read_base(settings.architecture), folder, target)
-        yield instance, f"{settings.registry}/{NAME}@{digest}"
+        yield instance, stack, f"{settings.registry}/{NAME}@{digest}"
     finally:
         platform.down(instance, print)
         shutil.rmtree(instance.state)
-
-
-def stack_of(instance: Instance, folder: Path) -> Stack:
-    own = {"gpuCount": "0", "model": "tiny", "namespace": "models"}
-    values = {"platformFile": str(instance.settings_file), **own}
-    return load_stack({f"modelcar:{key}": value for key, value in values.items()}, folder)
-
-
-def settings_of(instance: Instance, folder: Path) -> Settings:
-    return stack_of(instance, folder).models[0]
 
 
 @pytest.mark.parametrize("row", list(rows()), ids=lambda row: " ".join(row[:3]))
@@ -96,8 +90,8 @@ def test_each_row_is_what_the_smoke_test_finds(
     row: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     containerd, kubernetes, kserve, *expected = row
-    with running(programs(containerd, kubernetes, kserve), tmp_path, monkeypatch) as (instance, image):
-        settings = settings_of(instance, tmp_path)
+    with running(programs(containerd, kubernetes, kserve), tmp_path, monkeypatch) as (_, stack, image):
+        [settings] = stack.models
         found = smoke(Cluster.of(settings), settings, image, patience=60)
     print("\n".join(table(found)))
     [nodes] = found.nodes
@@ -111,10 +105,11 @@ def test_what_oci_native_mounts_is_held_to_the_policy(
 ) -> None:
     """KServe 0.20 makes an image volume of it, which the API server judges like any other."""
     tools = programs(short(CONTAINERD_VERSION), KUBERNETES_VERSION, "0.20")
-    with running(tools, tmp_path, monkeypatch) as (instance, image):
+    with running(tools, tmp_path, monkeypatch) as (instance, stack, image):
         kubectl = partial(platform.kubectl, instance, tools)
-        cluster, settings = Cluster.of(settings_of(instance, tmp_path)), settings_of(instance, tmp_path)
-        policy = admission_builtin.policies(stack_of(instance, tmp_path), "modelcars")
+        [settings] = stack.models
+        cluster = Cluster.of(settings)
+        policy = admission_builtin.policies(stack, "modelcars")
         evil = f"evil.example/models/probe@{image.partition('@')[2]}"
         for namespace in ("models", "other"):
             kubectl("create", "namespace", namespace)
@@ -136,13 +131,7 @@ def test_what_oci_native_mounts_is_held_to_the_policy(
                 cluster.create(path, json.loads(text.replace(service(NATIVE), name)))
 
         def said(namespace: str) -> dict[str, str]:
-            """Return what became of each: refused, with the reason, or made."""
-            found = {}
-            for one in json.loads(kubectl("-n", namespace, "get", "replicasets", "-o", "json"))["items"]:
-                failures = [entry["message"] for entry in one["status"].get("conditions", [])]
-                if failures or one["status"].get("replicas"):
-                    found[one["metadata"]["name"].partition("-predictor")[0]] = "".join(failures)
-            return found
+            return verdicts(kubectl("-n", namespace, "get", "replicasets", "-o", "json"))
 
         shown = partial(kubectl, "get", "replicasets,pods", "-A")
         until(lambda: len(said("models")) == 2 and len(said("other")) == 1, 90, shown)

@@ -55,7 +55,9 @@ def is_judged(found: dict[str, Any], image: str) -> list[bool]:
 def _expressions(found: dict[str, Any]) -> list[tuple[str, str]]:
     shape = re.compile(r"ref\.matches\(r'(.*)'\) && !ref\.matches\(r'(.*)'\)")
     texts = [entry["expression"] for entry in found["spec"]["matchImageReferences"]]
-    return [match.groups() for text in texts if (match := shape.fullmatch(text))]  # type: ignore[misc]
+    matches = [shape.fullmatch(text) for text in texts]
+    assert all(matches), texts
+    return [(match[1], match[2]) for match in matches if match]
 
 
 def attestor(found: dict[str, Any]) -> dict[str, Any]:

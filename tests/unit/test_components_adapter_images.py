@@ -23,11 +23,6 @@ from tests.unit.test_components_existing_image import told_by
 from tests.unit.test_components_image_and_service import BASE
 from tests.unit.test_components_models import load as load_stack
 
-FILES = {
-    "models/adapter_config.json": b'{"peft_type": "LORA", "r": 8}',
-    "models/adapter_model.safetensors": b"weights",
-}
-
 
 @pytest.fixture
 def server() -> Iterator[registry_server.Registry]:
@@ -42,8 +37,8 @@ def stack(server: registry_server.Registry, image: str) -> Stack:
 
 
 def pushed(server: registry_server.Registry, *without: str) -> str:
-    files: dict[str, Any] = {path: content for path, content in FILES.items() if path not in without}
-    image = made.image([made.layer(made.SHELL), made.layer({"models/": None, **files})])
+    files = {path: content for path, content in made.ADAPTER.items() if path not in without}
+    image = made.image([made.layer(made.SHELL), made.layer(files)])
     return image.push(Target(f"{server.host}/adapters", "french", insecure=True))
 
 
@@ -51,7 +46,7 @@ def test_an_adapter_as_it_is_pushed_passes(server: registry_server.Registry) -> 
     assert adapter_images.look(stack(server, pushed(server)), preview=False) == ([], ())
 
 
-@pytest.mark.parametrize("missing", list(FILES))
+@pytest.mark.parametrize("missing", [path for path, content in made.ADAPTER.items() if content])
 def test_an_image_without_an_adapter_is_refused(server: registry_server.Registry, missing: str) -> None:
     [problem], _ = adapter_images.look(stack(server, pushed(server, missing)), preview=False)
     assert problem.key == "modelcar:models[0].vllm.loraModules[0].image"
