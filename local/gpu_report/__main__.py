@@ -55,6 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--pairs", type=int, metavar="N", help="starts of each kind (default: 2; --cpu: 1)")
     parser.add_argument(
+        "--repeats",
+        type=_positive,
+        metavar="N",
+        help="measurements of tokens/s after a start (default: 5)",
+    )
+    parser.add_argument(
         "--minutes", type=float, default=25.0, metavar="N", help="for all of it (default: 25)"
     )
     parser.add_argument("--only", type=_names, default=(), metavar="A,B", help="steps, or groups of them")
@@ -74,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", action="store_true", help="only show the steps")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return int(text)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -105,7 +117,7 @@ def _report(options: argparse.Namespace, deadline: float, began: float) -> int:
             allowed="a folder that a report of another machine left",
             fix="copy its .local/gpu-report/kernels to here",
         )
-    all_steps = steps(site, models, pairs, options.kernels)
+    all_steps = steps(site, models, pairs, options.kernels, options.repeats)
     _known(options, all_steps)
     if options.list:
         for step in all_steps:

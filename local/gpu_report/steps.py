@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from local.gpu_report import kernels
 from local.gpu_report.bare import bare
 from local.gpu_report.children import Failed, last_words
 from local.gpu_report.evidence import evidence
+from local.gpu_report.in_turn import in_turn
 from local.gpu_report.load import answers, first_token, rates
 from local.gpu_report.runner import EXPECTED, Found, Step
 from local.gpu_report.site import WINDOW, Model, Site
@@ -68,6 +69,7 @@ class Scale:
     """How much is asked. streams: at once; tokens: of each answer; repeats: of which the median counts.
 
     start: seconds that a server's start may take. answers: prompts whose texts are compared between starts.
+    turns: how often a pod and bare vLLM are asked in turn.
     """
 
     streams: tuple[int, ...]
@@ -75,14 +77,21 @@ class Scale:
     repeats: int
     start: float
     answers: int
+    turns: int
 
 
 #: On a GPU, and without one, where only the way is tried.
-GPU = Scale((1, 64), 512, 5, 300.0, 64)
-CPU = Scale((1, 4), 16, 1, 240.0, 2)
+GPU = Scale((1, 64), 512, 5, 300.0, 64, 12)
+CPU = Scale((1, 4), 16, 1, 240.0, 2, 2)
 
 
-def steps(site: Site, models: Sequence[Model], pairs: int, kernels_from: Path | None = None) -> list[Step]:
+def steps(
+    site: Site,
+    models: Sequence[Model],
+    pairs: int,
+    kernels_from: Path | None = None,
+    repeats: int | None = None,
+) -> list[Step]:
     """Return all steps of a report.
 
     Args:
@@ -90,8 +99,9 @@ def steps(site: Site, models: Sequence[Model], pairs: int, kernels_from: Path | 
         models: that are measured.
         pairs: how often each is started by itself, as a pod, with kernels, and with all that shortens it.
         kernels_from: a folder with what another machine's report has saved.
+        repeats: measurements of tokens per second after each start; the scale's own where None.
     """
-    report = _Report(site, kernels_from)
+    report = _Report(site, kernels_from, repeats)
     found = [
         Step("doctor", lambda: report.command("doctor", "doctor", stack.STACK, check=False), 60),
         Step("up", report.up, 900, least=30),
@@ -118,9 +128,10 @@ def steps(site: Site, models: Sequence[Model], pairs: int, kernels_from: Path | 
 class _Report:
     """The steps' work."""
 
-    def __init__(self, site: Site, kernels_from: Path | None) -> None:
+    def __init__(self, site: Site, kernels_from: Path | None, repeats: int | None) -> None:
         self.site, self.kernels = site, kernels_from
-        self.scale = GPU if site.gpus else CPU
+        scale = GPU if site.gpus else CPU
+        self.scale = replace(scale, repeats=repeats or scale.repeats)
         self.cards = len(site.gpus.cards) if site.gpus else 0
 
     # --- the commands that anyone runs ------------------------------------------------------------
@@ -176,7 +187,8 @@ class _Report:
                 one(f"kernels {number}", lambda: self.with_kernels(model), saved, unfit),
                 one(f"all {number}", lambda: self.with_all(model), saved, unfit),
             ]
-        return found
+        turns = Step(f"{model.like}/in turn", lambda: self.in_turn(model), 2 * start, 120, (pushed,))
+        return [*found, turns]
 
     def save_kernels(self, model: Model) -> Found:
         """Save what a pod of the model has compiled, or take another machine's, and send the layer."""
@@ -253,6 +265,12 @@ class _Report:
         if site.gpus:
             found["evidence"] = evidence(site.cluster(name), pod)
         return found | {"rates": self.rates(model, pod, repeats=1)}
+
+    def in_turn(self, model: Model) -> Found:
+        """Measure what a pod and bare vLLM serve at the same time."""
+        self._make_room()
+        scale = self.scale
+        return in_turn(self.site, model, scale.streams, scale.tokens, scale.turns)
 
     def rates(self, model: Model, pod: JSON, repeats: int | None = None) -> list[Found]:
         """Measure tokens per second of a pod."""

@@ -39,6 +39,9 @@ def test_a_small_model_goes_the_whole_way_beside_a_bare_server(platform: Platfor
     for run in (pod, bare):
         assert [rate["streams"] for rate in run["rates"]] == [1, 4]
         assert all(rate["tokensPerSecond"] > 0 for rate in run["rates"])
+    for one in steps["small/in turn"]["found"]["turns"]:
+        assert len(one["pod"]) == len(one["bare"]) == 2
+        assert min(*one["pod"], *one["bare"]) > 0
     assert steps["small/pushed"]["found"]["digest"] in steps["small/served"]["found"]["image"]
     said_of_gpus = "\n".join(steps["too-many-gpus"]["found"]["said"])
     assert "the pod asks for 1 GPU (nvidia.com/gpu), and no node offers any" in said_of_gpus

@@ -348,6 +348,7 @@ def test_what_a_machine_cannot_do_is_said(site: Site) -> None:
         "saved",
         *("bare 1", "pod 1", "kernels 1", "all 1"),
         *("bare 2", "pod 2", "kernels 2", "all 2"),
+        "in turn",
     ]
     without = steps(Site(None, lambda _: None), models, 1)
     compiles = "without a GPU the server compiles nothing here"
@@ -480,6 +481,16 @@ def test_a_goal_that_is_missed_is_told_so() -> None:
     found = with_goals(slow)["goals"]
     assert [goal["met"] for goal in found] == [False, False, True]
     assert "| +20.0 s | **missed** |" in page(with_goals(slow))
+
+
+def test_what_was_asked_in_turn_is_told_with_how_far_turns_differ() -> None:
+    told = document()
+    turns = [{"streams": 1, "tokens": 512, "pod": [990.0, 800.0, 1010.0], "bare": [1000.0, 1000.0, 1000.0]}]
+    told["steps"]["m/in turn"] = {"state": "passed", "found": {"turns": turns}}
+    assert (
+        "| tokens/s of a pod over bare vLLM, 1 stream, asked in turn | at least 0.98 "
+        "| 0.990 (3 turns: 0.80 to 1.01) | met |"
+    ) in page(with_goals(told))
 
 
 def with_kernels(cache: str = "hit", text: str = "same", **whose: Any) -> Found:
