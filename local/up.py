@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import yaml
 
+from components.config.models import first_name
 from local import ask, expected, kind, kubernetes_provider, own_cluster, platform, servers, stack
 from local.downloads.obtain import downloadable
 from local.gpu import Gpus
@@ -184,7 +185,7 @@ def models_of(settings: dict[str, Any]) -> list[str]:
     """Return the locked models that a stack's settings name; one with an image that is there has no lock."""
     if "models" in settings:
         built = [entry for entry in settings["models"] if not entry.get("image")]
-        return [str(entry.get("model", entry.get("name"))) for entry in built]
+        return [str(entry.get("model", first_name(entry))) for entry in built]
     if settings.get("image"):
         return []
     return [str(settings["model"])] if settings.get("model") else []  # Pulumi's program tells what is missing

@@ -161,9 +161,17 @@ def _shared_values(values: dict[str, Any], problems: list[Problem]) -> dict[str,
 
 def _named(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Return an entry with what follows from its name, or from the first one that it ever had."""
-    former = entry.get("formerNames")
-    first = former[0] if isinstance(former, list) and former else entry["name"]
+    first = first_name(entry)
     return {"model": first, "serviceName": first, **entry}
+
+
+def first_name(entry: Mapping[str, Any]) -> Any:
+    """Return the first name that an entry ever had: its lock and its InferenceService keep it.
+
+    None where it has none; it may not have been checked yet.
+    """
+    former = entry.get("formerNames")
+    return former[0] if isinstance(former, list) and former else entry.get("name")
 
 
 def _in_entry(found: Problem, number: int, entry: Mapping[str, Any]) -> Problem:

@@ -423,6 +423,11 @@ def test_doctor_and_make_up_look_at_the_image_in_place_of_a_lock(server: registr
     assert models_of({"image": reference, "model": "tiny"}) == []
 
 
+def test_a_renamed_model_keeps_the_lock_of_its_first_name() -> None:
+    renamed = {"name": "helper", "formerNames": ["chat", "assistant"]}
+    assert models_of({"models": [renamed, {**renamed, "model": "other"}]}) == ["chat", "other"]
+
+
 def test_git_gets_it_by_digest_without_a_lock(tmp_path: Path) -> None:
     one = load(image=REFERENCE)
     written = gitops.manifests(one, tmp_path)
