@@ -47,6 +47,24 @@ def test_tests_that_show_a_claim_exist(page: Path) -> None:
         assert f"def {function}" in (PROJECT / name).read_text(), f"{name} has no {function}"
 
 
+def table(page: str, head: str) -> list[list[str]]:
+    """Return the rows of the table with a head, as cells."""
+    text = (PROJECT / page).read_text()
+    assert text.count(f"\n{head}\n") == 1, head
+    rows = text.partition(f"\n{head}\n")[2].partition("\n\n")[0].splitlines()[1:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_workflows_are_told_with_the_variables_that_they_take() -> None:
+    workflows = {path.name: path.read_text() for path in (PROJECT / ".github/workflows").glob("*.yml")}
+    page = "docs/google-cloud.md"
+    shown = {row[0] for row in table(page, "| workflow | when | does |")}
+    assert shown == {f"`{name}`" for name in workflows}
+    taken = set(re.findall(r"\$\{\{ (?:vars|secrets)\.(\w+)", "\n".join(workflows.values())))
+    told = " ".join(row[0] for row in table(page, "| variable | what |"))
+    assert taken == set(re.findall(r"`([A-Z_]+)`", told))
+
+
 def test_every_target_is_explained_by_make_help() -> None:
     text = (PROJECT / "Makefile").read_text()
     phony = set(re.findall(r"^\.PHONY: ([a-z-]+)$", text, re.MULTILINE)) - {"env"}
