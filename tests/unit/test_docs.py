@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from components.config.loading import OF_STACK, TOP_LEVEL
 from operations.__main__ import main
+from tests.unit.test_command_help import PARSERS
 
 PROJECT = Path(__file__).parents[2]
 LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=PROJECT, capture_output=True, text=True, check=True)
@@ -63,6 +66,29 @@ def test_workflows_are_told_with_the_variables_that_they_take() -> None:
     taken = set(re.findall(r"\$\{\{ (?:vars|secrets)\.(\w+)", "\n".join(workflows.values())))
     told = " ".join(row[0] for row in table(page, "| variable | what |"))
     assert taken == set(re.findall(r"`([A-Z_]+)`", told))
+
+
+def commands(page: Path) -> Iterator[tuple[str, str]]:
+    """Yield program and line of each command in a page's blocks, and of those in its text that sign."""
+    text = page.read_text()
+    blocks = re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    inline = re.findall(r"(?<!`)`([^`]+)`(?!`)", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    lines += [one.replace("\n", " ") for one in inline if " sign " in one]
+    for line in lines:
+        command = line.strip().removeprefix("$ ").removeprefix(".venv/bin/")
+        for program in PARSERS:
+            if command.startswith(f"{program} "):
+                yield program, re.split(r" (?:\||&&|>)", command)[0]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_commands_can_be_typed(page: Path) -> None:
+    for program, command in commands(page):
+        words = shlex.split(command.removeprefix(program), comments=True)
+        options = PARSERS[program].parse_args(words)
+        if options.command == "sign":
+            assert options.public_key or options.identity or "://" in (options.key or ""), command
 
 
 def test_every_target_is_explained_by_make_help() -> None:
