@@ -10,8 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
+from components.config.google import GoogleSettings
+from components.config.kserve import KServeSettings
 from components.config.loading import OF_STACK, TOP_LEVEL
+from components.config.reference import models_of
 from operations.__main__ import main
 from tests.unit.test_command_help import PARSERS
 
@@ -66,6 +70,17 @@ def test_workflows_are_told_with_the_variables_that_they_take() -> None:
     taken = set(re.findall(r"\$\{\{ (?:vars|secrets)\.(\w+)", "\n".join(workflows.values())))
     told = " ".join(row[0] for row in table(page, "| variable | what |"))
     assert taken == set(re.findall(r"`([A-Z_]+)`", told))
+
+
+def test_the_page_on_google_has_each_key_of_its_settings() -> None:
+    def keys(section: type[BaseModel]) -> Iterator[str]:
+        for field in section.model_fields.values():
+            inner = [f"{field.alias}.{key}" for one in models_of(field.annotation) for key in keys(one)]
+            yield from inner or [str(field.alias)]
+
+    page = (PROJECT / "docs/google-cloud.md").read_text()
+    wanted = [*keys(KServeSettings), *(key for key in keys(GoogleSettings) if not key.startswith("pools."))]
+    assert [key for key in [*wanted, "pools"] if f"`{key}`" not in page] == []
 
 
 def commands(page: Path) -> Iterator[tuple[str, str]]:
