@@ -259,7 +259,7 @@ def _cosign(
             "cosign",
             "not on PATH",
             allowed="cosign 3 (https://docs.sigstore.dev/cosign/system_config/installation/)",
-            fix="install it; or build it from its Go module, and put it on PATH: "
+            fix="install it; or let this project download or build it, and put it on PATH: "
             'PATH="$(dirname $(python -m local.tools cosign)):$PATH"',
         )
     plain = ["--allow-http-registry"] if insecure else []
