@@ -12,10 +12,16 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from components.cluster import existing
 from components.config.google import GoogleSettings
 from components.config.kserve import KServeSettings
 from components.config.loading import OF_STACK, TOP_LEVEL
 from components.config.reference import models_of
+from modelcar.base import read_base
+from modelcar.command_help import commands_of
+from modelcar.demo_model import TEXT, pieces
+from modelcar.image import modelcar_image
+from modelcar.lock_reader import read_lock
 from operations.__main__ import main
 from tests.unit.test_command_help import PARSERS
 
@@ -81,6 +87,42 @@ def test_the_page_on_google_has_each_key_of_its_settings() -> None:
     page = (PROJECT / "docs/google-cloud.md").read_text()
     wanted = [*keys(KServeSettings), *(key for key in keys(GoogleSettings) if not key.startswith("pools."))]
     assert [key for key in [*wanted, "pools"] if f"`{key}`" not in page] == []
+
+
+def test_samples_are_of_the_demo_model_that_is_locked() -> None:
+    digest = modelcar_image(
+        read_lock(PROJECT / "modelcar/models/tiny-qwen2/model.lock"), read_base("amd64")
+    ).digest
+    for page in ("README.md", "docs/operations/validation.md"):
+        said = (PROJECT / page).read_text()
+        shown = re.findall(r"(?:tiny-qwen2@|digest  )(sha256:[0-9a-f]+)", said)
+        assert shown, page
+        assert [one for one in shown if not digest.startswith(one)] == [], page
+    # `said` is the page of `make validate`, whose answers have eight tokens.
+    assert f"→ {''.join(pieces()[:8])!r}" in said
+    assert f"answer  {TEXT!r}" in (PROJECT / "README.md").read_text()
+
+
+def test_what_an_operation_is_for_is_told_with_the_operations() -> None:
+    page = (PROJECT / "docs/operations/README.md").read_text()
+    operations = commands_of(PARSERS["python -m operations"])
+    assert (
+        set(re.findall(r"`python -m operations ([a-z|]+) --stack", page)[-1].split("|")) == operations.keys()
+    )
+    whole = {name for name, parser in operations.items() if "--model" not in parser.format_help()}
+    [told] = re.findall(r"((?:`[a-z]+`,? (?:and )?)+)are for the whole stack", page)
+    assert set(re.findall(r"`([a-z]+)`", told)) == whole
+
+
+def test_objects_that_are_not_taken_over_unasked_are_told() -> None:
+    section = (
+        (PROJECT / "docs/troubleshooting.md")
+        .read_text()
+        .partition("## `is there already")[2]
+        .partition("\n## ")[0]
+    )
+    first = section.partition("right before it makes one")[0]
+    assert [kind for kind in existing.KINDS if kind not in first.replace("Policies", "Policy")] == []
 
 
 def commands(page: Path) -> Iterator[tuple[str, str]]:
