@@ -31,6 +31,11 @@ COMMANDS: dict[str, str] = {
     "rehearse": "do what the workflows do to dev, on this machine",
     "pin": "resolve an image's tag to its digest, for settings that take images by digest",
 }
+#: Of `python -m operations`, whose own parser takes a second to import.
+OPERATIONS = (
+    *("smoke", "validate", "chat", "nodes", "coldstart", "revisions", "former", "prune", "render"),
+    *("admission", "monitoring", "kernels"),
+)
 #: What the help of each command shows; a test parses all of them.
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "up": ("", "--kind 1"),
@@ -70,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         if name == "pulumi":
             command.add_argument("arguments", nargs=argparse.REMAINDER)
         if name == "operate":
-            command.add_argument("operation", help="smoke, validate or nodes")
+            command.add_argument("operation", help=f"one of: {', '.join(OPERATIONS)}")
         if name in {"preview", "deploy", "drift", "operate", "idle", "wake", "rollback", "doctor"}:
             command.add_argument("stack", help="local, dev or prod")
             command.add_argument("arguments", nargs=argparse.REMAINDER, help="more for it")

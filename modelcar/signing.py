@@ -89,11 +89,13 @@ def ensure_signed(
     if fault is None:
         return False
     if key is None and trust.public_key:
+        log = " --transparency-log" if trust.transparency_log else ""
+        command = f"python -m modelcar sign {reference} --key … --public-key {trust.public_key}{log}"
         raise refuse(
             reference,
             fault,
             allowed=f"an image that is signed by {trust.shown}",
-            fix=f"let whoever has the private key sign it: python -m modelcar sign --key … {reference}",
+            fix=f"let whoever has the private key sign it: {command}",
         )
     sign(reference, key, transparency_log=trust.transparency_log, beside=beside, insecure=insecure)
     fault = verify(reference, trust, insecure=insecure)
@@ -257,7 +259,7 @@ def _cosign(
             "cosign",
             "not on PATH",
             allowed="cosign 3 (https://docs.sigstore.dev/cosign/system_config/installation/)",
-            fix="install it; or build it from its Go module, and put it on PATH: "
+            fix="install it; or let this project download or build it, and put it on PATH: "
             'PATH="$(dirname $(python -m local.tools cosign)):$PATH"',
         )
     plain = ["--allow-http-registry"] if insecure else []

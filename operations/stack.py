@@ -55,7 +55,7 @@ def _pulumi(project: Path, *arguments: str) -> dict[str, Any]:
             "pulumi",
             "not on PATH",
             allowed="the Pulumi CLI",
-            fix='install it, or let this project build it: eval "$(python -m local env)"',
+            fix='install it, or let this project download or build it: eval "$(python -m local env)"',
         ) from None
     if result.returncode:
         said = result.stderr.strip().splitlines()

@@ -16,7 +16,7 @@ from modelcar.errors import InputError
 PULUMI = "pulumi-kubernetes"
 
 #: Where objects are, and the setting that takes them over (None: there is none), by kind.
-_KINDS: dict[str, tuple[str, str | None]] = {
+KINDS: dict[str, tuple[str, str | None]] = {
     "Namespace": ("/api/v1/namespaces/{name}", "importExisting"),
     "NetworkPolicy": (
         "/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies/{name}",
@@ -46,9 +46,9 @@ def refuse_existing(settings: DestinationSettings, wanted: Mapping[str, Any]) ->
         pulumi.RunError: it is there, with who made it and what to do.
     """
     kind, metadata = str(wanted.get("kind")), wanted.get("metadata") or {}
-    if kind not in _KINDS:
+    if kind not in KINDS:
         return
-    path, setting = _KINDS[kind]
+    path, setting = KINDS[kind]
     try:
         cluster = Cluster.of(settings)
         found = cluster.get(path.format(namespace=metadata.get("namespace"), name=metadata.get("name")))

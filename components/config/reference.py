@@ -143,7 +143,7 @@ def settings_page() -> str:
         rows += [(key, *row) for key, row in extra.items()]
         lines += _table(rows)
     for key, field in KEYS.items():
-        for model in _models(field.annotation):
+        for model in models_of(field.annotation):
             lines += _section(key, model)
     return HEAD + "\n".join(lines) + "\n"
 
@@ -160,7 +160,7 @@ def _section(path: str, model: type[BaseModel]) -> Iterator[str]:
     ]
     yield from _table(rows)
     for field in model.model_fields.values():
-        for inner in _models(field.annotation):
+        for inner in models_of(field.annotation):
             many = "[]" if get_origin(_bare(field.annotation)) is tuple else ""
             if not (path == "google" and field.alias == "pools"):  # as google.nodes
                 yield from _section(f"{path}.{field.alias}{many}", inner)
@@ -205,7 +205,8 @@ def _bare(annotation: Any) -> Any:
             return annotation
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the section that a field's type is, or is a list of; nothing where it is none."""
     bare = _bare(annotation)
     if get_origin(bare) is tuple:
         bare = _bare(get_args(bare)[0])

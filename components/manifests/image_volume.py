@@ -2,8 +2,8 @@
 
 Kubernetes has image volumes by default since 1.35 (stable in 1.36), and containerd since 2.1:
 https://kubernetes.io/docs/concepts/storage/volumes/#image. The pod has one container: no sidecar, no init
-container, no shared process namespace. KServe 0.19 and newer take such a predictor; KServe 0.20's own way,
-`oci+native://`, mounts with a `subPath`, which not every runtime honours.
+container, no shared process namespace. KServe takes such a predictor (0.16, 0.19 and 0.20 were run);
+KServe 0.20's own way, `oci+native://`, mounts with a `subPath`, which not every runtime honours.
 
 The whole image is mounted at /mnt, so that its folder `models` is /mnt/models.
 """

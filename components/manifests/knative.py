@@ -43,6 +43,7 @@ _FEATURES = {
     "affinity": ("kubernetes.podspec-affinity", False),
     "nodeSelector": ("kubernetes.podspec-nodeselector", False),
     "priorityClassName": ("kubernetes.podspec-priorityclassname", False),
+    "runtimeClassName": ("kubernetes.podspec-runtimeclassname", False),
     "schedulerName": ("kubernetes.podspec-schedulername", False),
     "securityContext": ("kubernetes.podspec-securitycontext", False),
     "tolerations": ("kubernetes.podspec-tolerations", False),

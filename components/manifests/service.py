@@ -321,9 +321,9 @@ def canary(settings: ModelSpec) -> dict[str, Any]:
 
 
 def strategy(settings: ModelSpec) -> dict[str, Any]:
-    """With a single GPU the old pod has to go before the new one can be placed."""
-    one_gpu = settings.gpu_count > 0 and settings.max_replicas == 1
-    automatic = "Recreate" if one_gpu else "RollingUpdate"
+    """A single pod with GPUs goes before the new one comes: there may be no GPUs for a second one."""
+    single = settings.gpu_count > 0 and settings.max_replicas == 1
+    automatic = "Recreate" if single else "RollingUpdate"
     wanted = automatic if settings.rollout == "auto" else settings.rollout
     if wanted == "Recreate" and settings.deployment_mode == "Standard":
         return {"deploymentStrategy": {"type": "Recreate"}}

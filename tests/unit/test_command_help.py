@@ -50,6 +50,13 @@ def test_an_example_that_has_rotted_is_found(example: str) -> None:
         parsed(parser, line)
 
 
+def test_the_help_of_operate_names_every_operation() -> None:
+    assert set(local_arguments.OPERATIONS) == commands_of(PARSERS["python -m operations"]).keys()
+    assert ", ".join(local_arguments.OPERATIONS) in " ".join(
+        commands_of(PARSERS["python -m local"])["operate"].format_help().split()
+    )
+
+
 def test_each_command_is_one_that_runs() -> None:
     assert operations_commands.RUN.keys() == commands_of(PARSERS["python -m operations"]).keys()
     assert local_commands.RUN.keys() == commands_of(PARSERS["python -m local"]).keys()

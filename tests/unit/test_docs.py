@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
+from components.cluster import existing
+from components.config.google import GoogleSettings
+from components.config.kserve import KServeSettings
 from components.config.loading import OF_STACK, TOP_LEVEL
+from components.config.reference import models_of
+from modelcar.base import read_base
+from modelcar.command_help import commands_of
+from modelcar.demo_model import TEXT, pieces
+from modelcar.image import modelcar_image
+from modelcar.lock_reader import read_lock
 from operations.__main__ import main
+from tests.unit.test_command_help import PARSERS
 
 PROJECT = Path(__file__).parents[2]
 LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=PROJECT, capture_output=True, text=True, check=True)
@@ -45,6 +58,94 @@ def test_tests_that_show_a_claim_exist(page: Path) -> None:
     for name, function in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?", page.read_text()):
         assert (PROJECT / name).exists(), name
         assert f"def {function}" in (PROJECT / name).read_text(), f"{name} has no {function}"
+
+
+def table(page: str, head: str) -> list[list[str]]:
+    """Return the rows of the table with a head, as cells."""
+    text = (PROJECT / page).read_text()
+    assert text.count(f"\n{head}\n") == 1, head
+    rows = text.partition(f"\n{head}\n")[2].partition("\n\n")[0].splitlines()[1:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_workflows_are_told_with_the_variables_that_they_take() -> None:
+    workflows = {path.name: path.read_text() for path in (PROJECT / ".github/workflows").glob("*.yml")}
+    page = "docs/google-cloud.md"
+    shown = {row[0] for row in table(page, "| workflow | when | does |")}
+    assert shown == {f"`{name}`" for name in workflows}
+    taken = set(re.findall(r"\$\{\{ (?:vars|secrets)\.(\w+)", "\n".join(workflows.values())))
+    told = " ".join(row[0] for row in table(page, "| variable | what |"))
+    assert taken == set(re.findall(r"`([A-Z_]+)`", told))
+
+
+def test_the_page_on_google_has_each_key_of_its_settings() -> None:
+    def keys(section: type[BaseModel]) -> Iterator[str]:
+        for field in section.model_fields.values():
+            inner = [f"{field.alias}.{key}" for one in models_of(field.annotation) for key in keys(one)]
+            yield from inner or [str(field.alias)]
+
+    page = (PROJECT / "docs/google-cloud.md").read_text()
+    wanted = [*keys(KServeSettings), *(key for key in keys(GoogleSettings) if not key.startswith("pools."))]
+    assert [key for key in [*wanted, "pools"] if f"`{key}`" not in page] == []
+
+
+def test_samples_are_of_the_demo_model_that_is_locked() -> None:
+    digest = modelcar_image(
+        read_lock(PROJECT / "modelcar/models/tiny-qwen2/model.lock"), read_base("amd64")
+    ).digest
+    for page in ("README.md", "docs/operations/validation.md"):
+        said = (PROJECT / page).read_text()
+        shown = re.findall(r"(?:tiny-qwen2@|digest  )(sha256:[0-9a-f]+)", said)
+        assert shown, page
+        assert [one for one in shown if not digest.startswith(one)] == [], page
+    # `said` is the page of `make validate`, whose answers have eight tokens.
+    assert f"→ {''.join(pieces()[:8])!r}" in said
+    assert f"answer  {TEXT!r}" in (PROJECT / "README.md").read_text()
+
+
+def test_what_an_operation_is_for_is_told_with_the_operations() -> None:
+    page = (PROJECT / "docs/operations/README.md").read_text()
+    operations = commands_of(PARSERS["python -m operations"])
+    assert (
+        set(re.findall(r"`python -m operations ([a-z|]+) --stack", page)[-1].split("|")) == operations.keys()
+    )
+    whole = {name for name, parser in operations.items() if "--model" not in parser.format_help()}
+    [told] = re.findall(r"((?:`[a-z]+`,? (?:and )?)+)are for the whole stack", page)
+    assert set(re.findall(r"`([a-z]+)`", told)) == whole
+
+
+def test_objects_that_are_not_taken_over_unasked_are_told() -> None:
+    section = (
+        (PROJECT / "docs/troubleshooting.md")
+        .read_text()
+        .partition("## `is there already")[2]
+        .partition("\n## ")[0]
+    )
+    first = section.partition("right before it makes one")[0]
+    assert [kind for kind in existing.KINDS if kind not in first.replace("Policies", "Policy")] == []
+
+
+def commands(page: Path) -> Iterator[tuple[str, str]]:
+    """Yield program and line of each command in a page's blocks, and of those in its text that sign."""
+    text = page.read_text()
+    blocks = re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    inline = re.findall(r"(?<!`)`([^`]+)`(?!`)", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    lines += [one.replace("\n", " ") for one in inline if " sign " in one]
+    for line in lines:
+        command = line.strip().removeprefix("$ ").removeprefix(".venv/bin/")
+        for program in PARSERS:
+            if command.startswith(f"{program} "):
+                yield program, re.split(r" (?:\||&&|>)", command)[0]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_commands_can_be_typed(page: Path) -> None:
+    for program, command in commands(page):
+        words = shlex.split(command.removeprefix(program), comments=True)
+        options = PARSERS[program].parse_args(words)
+        if options.command == "sign":
+            assert options.public_key or options.identity or "://" in (options.key or ""), command
 
 
 def test_every_target_is_explained_by_make_help() -> None:

@@ -18,6 +18,7 @@ from local.bundle import archives, contents
 from local.downloads import catalogue, members, obtain, sums, web
 from local.downloads.catalogue import RELEASES, SOURCE_ONLY, Release
 from local.instance import PROJECT
+from local.plugins import KUBERNETES_PLUGIN
 from local.tool_list import TOOLS, Tool
 from modelcar.errors import InputError
 from tests.makers_server import Makers, elf, serve, tar_gz
@@ -88,6 +89,14 @@ def test_the_page_of_the_local_stack_lists_what_is_downloaded() -> None:
         name for row in table.splitlines() for name in re.findall(r"`([a-z][\w-]+)`", row.partition(" | ")[0])
     }
     assert named == catalogue.NAMED
+
+
+def test_the_page_of_the_local_stack_lists_what_is_built_always() -> None:
+    page = (PROJECT / "docs" / "local-stack.md").read_text()
+    said = page.partition("\nBuilt always: ")[2].partition(".")[0].casefold().replace(" ", "-")
+    for name in SOURCE_ONLY.keys() - {KUBERNETES_PLUGIN}:  # told beside it
+        family = re.match(r"keda|knative", name)
+        assert (family[0] if family else name.removeprefix("modelcar-")) in said, name
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from components.cluster import knative_fit
 from components.cluster.access import ClusterError
 from components.manifests.service import predictor, revision, service_annotations
 from modelcar.errors import InputError
+from tests.conftest import PROJECT
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load, problems
 
@@ -119,6 +121,21 @@ def test_a_feature_that_a_model_needs_and_is_off_is_told_with_the_command(cluste
     on = {"kubernetes.podspec-nodeselector": "Enabled", "kubernetes.podspec-tolerations": "allowed"}
     cluster.found[f"{CONFIGS}/config-features"] = {"data": on}
     taken(gpuCount=0, scheduling=said)
+
+
+def test_each_field_of_a_pod_that_knative_has_a_feature_for_is_asked(cluster: FakeCluster) -> None:
+    said = {
+        "nodeSelector": {"disk": "fast"},
+        "nodeAffinity": [{"key": "memory", "operator": "Gt", "values": ["1"]}],
+        "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        "topologySpread": [{"topologyKey": "zone"}],
+        "runtimeClassName": "nvidia",
+        "priorityClassName": "serving",
+        "schedulerName": "own",
+    }
+    text = (PROJECT / "docs/scheduling.md").read_text().partition("`config-features`\n")[2].partition(")")[0]
+    told = [name.removeprefix("kubernetes.podspec") for name in re.findall(r"`([\w.-]+)`", text)]
+    assert set(refused(gpuCount=0, scheduling=said)) == {f"kubernetes.podspec{name}" for name in told}
 
 
 def test_what_is_on_as_shipped_can_be_switched_off(cluster: FakeCluster) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 
 from local import instance, own_cluster, pki, plan, slots
+from local.tools import Toolbox
 from modelcar.errors import InputError
+from tests.unit.test_docs import table
 
 
 @pytest.fixture
@@ -112,11 +117,31 @@ def test_one_of_the_two_settings_alone_is_refused() -> None:
         own_cluster.is_chosen({"registry": "localhost:5001/m"})
 
 
+def test_the_page_tells_what_is_chosen_on_a_cluster_of_ones_own(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_cluster, "pinned", lambda image, _: image)
+    monkeypatch.setattr(own_cluster, "_builder", lambda name, _: name)
+    made, stack = (
+        instance.Instance("local", 0, state),
+        {"kubeContext": "mine", "registry": "localhost:5001/m"},
+    )
+    own_cluster.write_settings(made, Toolbox({}, "", Path(), embedded=False), stack, lambda _: None)
+    chosen = json.loads(made.settings_file.read_text())
+    told: dict[str, Any] = {}
+    for keys, text in table("docs/local-stack.md", "| setting | default on your cluster |"):
+        named = re.findall(r"`modelcar:(\w+)`", keys)
+        values = re.findall(r"`([^`]+)`", text)
+        told |= dict(zip(named, values, strict=True)) if len(named) > 1 else {named[0]: values}
+    assert told.keys() == chosen.keys()
+    assert told["serverArgs"] == chosen["serverArgs"]
+    for key in ("cpu", "cpuLimit", "memory"):
+        assert told[key] == chosen[key]
+    assert told["gpuCount"] == [str(chosen["gpuCount"])]
+    assert chosen["serverImage"].endswith(told["serverImage"][0])
+
+
 def test_the_plan_orders_every_process(state: Path) -> None:
-    import json
-
-    from local.tools import Toolbox
-
     made = instance.Instance("local", 5, state)
     state.mkdir()
     pki.write_pki(made)

@@ -87,6 +87,21 @@ def test_what_the_stack_does_not_have_is_not_written(project: Path) -> None:
     assert "servingruntime.yaml" in found
 
 
+def test_the_page_has_every_kind_that_can_be_written(project: Path) -> None:
+    everything = {
+        "pullSecret": "regcred",
+        "ingress": {"namespaces": ["apps"]},
+        "prePull": True,
+        "maxReplicas": 2,
+        "autoscaling": {"triggers": [{"type": "requests", "threshold": 8}], "serverAddress": "http://p:9090"},
+    }
+    found = manifests(settings(**everything), project)
+    assert len(found) == 7
+    page = (PROJECT / "docs/operations/gitops.md").read_text()
+    told = page.partition("- One file an object: ")[2].partition(".")[0]
+    assert [one["kind"] for one in found.values() if one["kind"] not in told] == []
+
+
 def test_a_password_is_not_written_into_git(project: Path) -> None:
     with pytest.raises(InputError, match="Git is no place for it") as caught:
         manifests(settings(registryUsername="u", registryPassword="s3cret"), project)

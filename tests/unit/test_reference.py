@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import typing
+from typing import Any
 
 from components.config import reference
 from components.config.loading import KEYS
@@ -20,6 +22,22 @@ def test_every_setting_is_described() -> None:
     assert empty == [], "say in the class's docstring what it is for"
     assert set(WITHOUT_DEFAULT) | set(declared()) >= set(KEYS)
     assert not set(WITHOUT_DEFAULT) & set(declared()), "Pulumi.yaml says it"
+
+
+def choices(annotation: Any) -> set[str]:
+    """Return the values that a setting can have, where they are listed; none where they are not."""
+    parts = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Literal:
+        return {str(part) for part in parts}
+    return set().union(*map(choices, parts))
+
+
+def test_a_setting_with_few_values_is_described_with_each_of_them() -> None:
+    listed = {key: choices(KEYS[key].annotation) for key in declared().keys() & KEYS.keys()}
+    assert "imageVolume" in listed["placement"]
+    for key, row in declared().items():
+        said = set(re.findall(r"\w+", row["description"]))
+        assert listed.get(key, set()) <= said, f"Pulumi.yaml, {key}"
 
 
 def test_every_component_is_told_with_its_type() -> None:
