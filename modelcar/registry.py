@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from modelcar.connections import trusted
 from modelcar.docker_certificates import FOLDERS, tls_of
 from modelcar.docker_login import LoginError, login_of
 from modelcar.errors import InputError, Problem, refuse
@@ -142,7 +143,7 @@ def connect(
         InputError: docker's certificates for the registry cannot be read.
     """
     patience = patience or (timeout if isinstance(timeout, float) else PATIENCE)
-    tls: ssl.SSLContext | bool = True if target.insecure else tls_of(target.host)
+    tls = trusted() if target.insecure else tls_of(target.host)
     return RegistryClient(
         verify=tls,
         patience=patience,
@@ -306,7 +307,8 @@ class Registry:
             found, fix = f"the registry answers {status}", "check the name; try again later"
         elif "CERTIFICATE_VERIFY_FAILED" in str(error):
             found = f"cannot be reached ({error})"
-            fix = f"put the certificate of its authority into {FOLDERS[0]}/{self.target.host}/ca.crt"
+            fix = f"put the certificate of its authority into {FOLDERS[0]}/{self.target.host}/ca.crt, "
+            fix += "or into this machine's trust store"
         else:
             found, fix = f"cannot be reached ({error})", "check name and network; --insecure for plain HTTP"
         return UnansweredError([Problem(key, found, "a repository that this machine may use", fix)])
@@ -348,7 +350,7 @@ class RegistryAuth(httpx.Auth):
         write: bool,
         delete: bool,
         patience: float,
-        tls: ssl.SSLContext | bool,
+        tls: ssl.SSLContext,
         mounts_from: str | None = None,
         anonymous: bool = False,
     ) -> None:
