@@ -130,7 +130,7 @@ def connect(
     mounts_from: str | None = None,
     anonymous: bool = False,
 ) -> RegistryClient:
-    """Return a client of a repository, with the credentials that docker has.
+    """Return a client of a repository, with the credentials that docker has, by the proxy that docker takes.
 
     Args:
         timeout: of a request with its pauses, in seconds, for who would rather go on without an answer.
