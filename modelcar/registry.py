@@ -261,6 +261,23 @@ class Registry:
         )
         return "OCI-Subject" in checked(answer, httpx.codes.CREATED).headers
 
+    def add_tagged(self, tag: str, content: bytes, media_type: str) -> None:
+        """Send a manifest under a tag, unless it has the tag already: what has none, cleanups may delete.
+
+        Raises:
+            InputError: the tag names another manifest; it is never moved.
+        """
+        named = self.manifest(tag)
+        if named is None:
+            self.add_manifest(tag, content, media_type)
+        elif named.digest != sha256_digest(content):
+            raise refuse(
+                f"{self.target.registry}/{self.target.name}:{tag}",
+                f"names {named.digest}",
+                allowed=f"a tag for {sha256_digest(content)} alone, whose content it is derived from",
+                fix="find out who gave it away; delete that tag, or push to another repository",
+            )
+
     def referrers(self, digest: str) -> list[dict[str, Any]]:
         """Return descriptors of what refers to a manifest: by the API, or the tag that stands for it."""
         answer = self._client.get(f"{self.target.url}/referrers/{digest}", headers={"Accept": INDEX_TYPE})
