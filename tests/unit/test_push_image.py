@@ -80,6 +80,20 @@ def test_a_tag_of_another_image_is_never_moved(
     assert server.manifests[image_tag(digest)] == theirs
 
 
+def test_nodes_of_another_processor_get_their_own(
+    server: registry_server.Registry, adapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, base = f"{server.host}/models/french", read_base("arm64")
+    server.there[base.layer.digest] = base.layer.size  # it is downloaded where the registry lacks it
+    capsys.readouterr()
+    assert not push(adapter, place, "--architecture", "arm64")
+    image = modelcar_image(read_lock(lock_path(adapter, "french")), base)
+    assert capsys.readouterr().out == f"{place}@{image.digest}\n"
+    assert server.manifests[image_tag(image.digest)][0] == image.manifest
+    assert json.loads(server.blobs[image.config_digest])["architecture"] == "arm64"
+    assert {layer.digest for layer in image.layers} <= {*server.blobs, *server.there}
+
+
 def test_without_it_only_layers_are_there(server: registry_server.Registry, adapter: Path) -> None:
     assert not main(
         ["--project", str(adapter), "push", "french", f"{server.host}/models/french", "--insecure"]
