@@ -126,7 +126,8 @@ def push(registry: Registry, entry: Kernels, content: bytes) -> str:
 
 def layers_of(manifest: Manifest) -> list[str]:
     """Return the digests of a manifest's layers; none where it is a list of others."""
-    return [str(layer.get("digest")) for layer in manifest.document.get("layers") or []]
+    layers = manifest.document.get("layers") or []
+    return [str(layer.get("digest")) for layer in layers if isinstance(layer, dict)]
 
 
 def pull(registry: Registry, entry: Kernels) -> bytes | None:
