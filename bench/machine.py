@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from local import direct
 from local.debian import debian_parts
 from local.stack import plugin_variables
 from local.tool_list import tools_folder
@@ -57,7 +58,8 @@ class Machine:
         """Return the digest that the registry has for a reference."""
         types = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json")
         url = f"http://{self.registry}/v2/{repository}/manifests/{reference}"
-        found = httpx.head(url, headers={"Accept": ", ".join(types)}).raise_for_status()
+        accept = {"Accept": ", ".join(types)}
+        found = httpx.head(url, headers=accept, trust_env=False).raise_for_status()
         return str(found.headers["Docker-Content-Digest"])
 
     def uploaded(self) -> int:
@@ -79,6 +81,7 @@ def machine(folder: Path, tools: Toolbox, debian: dict[str, Path]) -> Iterator[M
         registry = f"127.0.0.1:{probe.getsockname()[1]}"
     environment = {
         **os.environ,
+        **direct.variables(None),
         "PATH": tools.path,
         "BUILDX_CONFIG": str(folder / "buildx"),
         "PULUMI_BACKEND_URL": (folder / "state").as_uri(),
@@ -105,7 +108,8 @@ def machine(folder: Path, tools: Toolbox, debian: dict[str, Path]) -> Iterator[M
         try:
             made = Machine(folder, registry, environment, tools, debian)
             made.processes = [psutil.Process(process.pid) for process in started]
-            await_true(lambda: httpx.get(f"http://{registry}/v2/").status_code == httpx.codes.OK)
+            base = f"http://{registry}/v2/"
+            await_true(lambda: httpx.get(base, trust_env=False).status_code == httpx.codes.OK)
             await_true((folder / "buildkitd.sock").exists)
             address = f"unix://{folder}/buildkitd.sock"
             made.run("buildx", "create", "--name", BUILDER, "--driver", "remote", address)

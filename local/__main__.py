@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from local import (
     addons,
+    direct,
     doctor,
     kind,
     own_cluster,
@@ -258,6 +259,7 @@ def _runs(instance: Instance) -> bool:
 
 
 def _runbook(instance: Instance, arguments: argparse.Namespace) -> int:
+    direct.reach(instance)
     tools = collect(up.indented, extra=signing_tools(up.stack_settings()))
     others = arguments.addons.split(",") if arguments.addons else ()
     return 0 if runbook.runbook(instance, tools, up.say, others) else 1

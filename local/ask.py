@@ -1,4 +1,7 @@
-"""Ask the served model, and look at what KServe put into its pod."""
+"""Ask the served model, and look at what KServe put into its pod.
+
+Its address is the platform's own, or a port that is forwarded to this machine: no proxy leads there.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from kubernetes import config
 from kubernetes.client import CoreV1Api
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
+
+from components.cluster.access import reached_as_kubectl_does
 
 PROMPT = "What are you?"
 
@@ -51,7 +56,7 @@ def core_api(kubeconfig: str | None, context: str | None) -> CoreV1Api:
     """
     make: Any = config.new_client_from_config  # untyped in the client library
     try:
-        return CoreV1Api(make(config_file=kubeconfig, context=context))
+        return CoreV1Api(reached_as_kubectl_does(make(config_file=kubeconfig, context=context)))
     except config.ConfigException as error:
         raise LookupError(f"kubeconfig {kubeconfig or '(the default one)'}: {error}") from None
 
@@ -108,7 +113,7 @@ def await_served(
 def is_healthy(base_url: str) -> bool:
     """Tell whether the model server says that it can serve (`/health`)."""
     try:
-        return httpx.get(f"{base_url}/health", timeout=5).status_code == httpx.codes.OK
+        return httpx.get(f"{base_url}/health", timeout=5, trust_env=False).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
 
@@ -152,7 +157,7 @@ def ask(base_url: str, model: str, prompt: str = PROMPT, max_tokens: int = 64) -
     started = time.monotonic()
     body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
     try:
-        response = httpx.post(f"{base_url}/v1/completions", json=body, timeout=120)
+        response = httpx.post(f"{base_url}/v1/completions", json=body, timeout=120, trust_env=False)
     except httpx.HTTPError as error:
         raise LookupError(f"{base_url}/v1/completions: {error}") from None
     if response.is_error:

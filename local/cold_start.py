@@ -264,7 +264,7 @@ class _Bench:
 
 def _answers(url: str) -> bool | None:
     try:
-        return httpx.get(url, timeout=5).is_success or None
+        return httpx.get(url, timeout=5, trust_env=False).is_success or None
     except httpx.HTTPError:
         return None
 
@@ -272,7 +272,7 @@ def _answers(url: str) -> bool | None:
 def _first_token(url: str, model: str, *, reader: bool) -> None:
     """Ask for one token; the reader has none, and answers anything."""
     if reader:
-        httpx.get(f"{url}/health", timeout=60).raise_for_status()
+        httpx.get(f"{url}/health", timeout=60, trust_env=False).raise_for_status()
         return
     body = {"model": model, "prompt": PROMPT, "max_tokens": 1}
-    httpx.post(f"{url}/v1/completions", json=body, timeout=600).raise_for_status()
+    httpx.post(f"{url}/v1/completions", json=body, timeout=600, trust_env=False).raise_for_status()

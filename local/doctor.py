@@ -29,7 +29,7 @@ from components.config.stack import Stack
 from components.image import existing_image
 from components.manifests import autoscaling
 from components.stack import reachability
-from local import gpu
+from local import direct, gpu
 from local import platform as embedded_platform
 from local.downloads.obtain import may_download
 from local.instance import PROJECT, Instance, cache_root
@@ -69,6 +69,7 @@ def doctor(instance: Instance, name: str, config: dict[str, Any]) -> list[Line]:
     """
     lines = [Line("modelcar", "ok", version()), *_machine(embedded=name == STACK)]
     if name == STACK and not config.get("registry"):  # else a cluster of the user's own serves
+        direct.reach(instance)
         lines += _serving(instance, config)
     stack, told = _settings(name, config)
     lines += told

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import yaml
 
-from local import kserve, netfilter
+from local import direct, kserve, netfilter
 from local.debian import find_debian
 from local.gpu import Gpus
 from local.instance import PROJECT, SLOTS, Instance, link_owner, slot_is_free
@@ -61,6 +61,7 @@ def up(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | None
         PlatformError: a process does not become ready.
         InputError: the link's addresses are in use on this machine, or the driver's libraries are not found.
     """
+    direct.reach(instance)
     if supervisor(instance) is None:
         clean_leftovers(instance, tools)
         _start(instance, tools, gpus)
@@ -353,7 +354,7 @@ def kubectl(
     """
     text = yaml.safe_dump_all(documents) if documents is not None else None
     command = [tools["kubectl"], "--kubeconfig", str(instance.kubeconfig), *arguments]
-    environment = {**os.environ, "KUBECACHEDIR": str(instance.kubectl_cache)}
+    environment = {**os.environ, **direct.variables(instance), "KUBECACHEDIR": str(instance.kubectl_cache)}
     deadline = time.monotonic() + patience
     while True:
         result = subprocess.run(

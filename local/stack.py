@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from local import recovery
+from local import direct, recovery
 from local.instance import PROJECT, Instance, cache_root, state_root
 from local.tools import Toolbox
 
@@ -42,6 +42,7 @@ def environment(instance: Instance, tools: Toolbox) -> dict[str, str]:
         "PULUMI_AUTOMATION_API_SKIP_VERSION_CHECK": "true",
     }
     variables |= plugin_variables(tools)
+    variables |= direct.variables(instance if tools.embedded else None)
     if tools.embedded:
         variables["BUILDX_CONFIG"] = str(instance.buildx_config)  # the platform's builder, not the user's
     if "PULUMI_BACKEND_URL" not in os.environ:

@@ -82,7 +82,9 @@ def check(ready: dict[str, Any]) -> bool:
             context = ssl.create_default_context(cafile=ready["ca"]) if "ca" in ready else None
             if context and "cert" in ready:
                 context.load_cert_chain(ready["cert"], ready["key"])
-            with urllib.request.urlopen(ready["url"], timeout=2, context=context) as response:  # noqa: S310
+            # No proxy leads into the platform, nor to this machine itself.
+            directly = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)]
+            with urllib.request.build_opener(*directly).open(ready["url"], timeout=2) as response:
                 return bool(response.status == 200)
     except (OSError, urllib.error.URLError, ssl.SSLError):
         return False

@@ -209,16 +209,19 @@ def _download(urls: Iterable[str], sha256: str | None = None) -> bytes:
     """Return a small file from the first of these addresses that has it, with this digest."""
     import httpx  # not for every preview: it takes a third of a second to load
 
+    from modelcar.connections import client  # as above
+
     failures = []
-    for url in urls:
-        try:
-            response = httpx.get(url, follow_redirects=True, timeout=30).raise_for_status()
-        except httpx.HTTPError as error:
-            failures.append(f"{url}: {error}")
-            continue
-        if sha256 in {None, hashlib.sha256(response.content).hexdigest()}:
-            return response.content
-        failures.append(f"{url}: other content than base.lock says")
+    with client(follow_redirects=True, timeout=30) as web:
+        for url in urls:
+            try:
+                response = web.get(url).raise_for_status()
+            except httpx.HTTPError as error:
+                failures.append(f"{url}: {error}")
+                continue
+            if sha256 in {None, hashlib.sha256(response.content).hexdigest()}:
+                return response.content
+            failures.append(f"{url}: other content than base.lock says")
     raise refuse(
         "the base's package",
         "; ".join(failures),

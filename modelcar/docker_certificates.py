@@ -9,8 +9,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-import httpx
-
+from modelcar.connections import trusted
 from modelcar.errors import InputError, refuse
 
 #: Docker Engine's folder, that of a rootless one, and Docker Desktop's.
@@ -18,7 +17,7 @@ FOLDERS = ("/etc/docker/certs.d", "~/.config/docker/certs.d", "~/.docker/certs.d
 
 
 def tls_of(host: str) -> ssl.SSLContext:
-    """Return how to connect to a registry: with the system's authorities, and docker's for this one.
+    """Return whom to trust for a registry: the system's authorities, and docker's for this one.
 
     Args:
         host: HOST[:PORT], as references name the registry.
@@ -26,7 +25,7 @@ def tls_of(host: str) -> ssl.SSLContext:
     Raises:
         InputError: a certificate cannot be read.
     """
-    context = httpx.create_ssl_context()
+    context = trusted()
     for folder in (Path(parent).expanduser() / host for parent in FOLDERS):
         try:
             files = sorted(folder.iterdir()) if folder.is_dir() else []

@@ -204,19 +204,16 @@ def _read(extra: Extra, part: Path) -> str:
     """Download a file and return its digest; a cut is tried again from the start."""
     import httpx
 
+    from modelcar.connections import client
+
     waits = iter(hub.WAITS)
     while True:
         hasher = hashlib.sha256()
         try:
             with (
                 part.open("wb") as file,
-                httpx.stream(
-                    "GET",
-                    extra.url,
-                    follow_redirects=True,
-                    timeout=TIMEOUT,
-                    headers={"Accept-Encoding": "identity"},
-                ) as answer,
+                client(follow_redirects=True, timeout=TIMEOUT) as web,
+                web.stream("GET", extra.url, headers={"Accept-Encoding": "identity"}) as answer,
             ):
                 answer.raise_for_status()
                 for data in answer.iter_bytes(BUFFER):

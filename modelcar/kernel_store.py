@@ -18,7 +18,7 @@ from modelcar.kernels import Kernels, document, fault_of_layer, read_entries
 from modelcar.lock import LAYOUTS, Lock
 from modelcar.manifest import LAYER_TYPES, MANIFEST_TYPE, sha256_digest, to_json
 from modelcar.oci_layout import LayoutStore, replace_file
-from modelcar.registry import Registry
+from modelcar.registry import Manifest, Registry
 
 #: Type of what a registry keeps a layer of kernels by: a manifest of its own, so that no cleanup deletes it.
 ARTIFACT_TYPE = "application/vnd.modelcar.kernels.v1"
@@ -101,7 +101,11 @@ def tag(entry: Kernels) -> str:
 def push(registry: Registry, entry: Kernels, content: bytes) -> str:
     """Send a layer to a repository, under a tag of its own; return the tag.
 
-    The image that is built later in the same repository finds its layer there.
+    The image that is built later in the same repository finds its layer there. A manifest that keeps it
+    already stays, also where it has another name for it.
+
+    Raises:
+        InputError: the tag names something else.
     """
     layer = {"mediaType": LAYER_TYPES["zstd"], "digest": entry.digest, "size": entry.size}
     manifest = {
@@ -114,8 +118,16 @@ def push(registry: Registry, entry: Kernels, content: bytes) -> str:
     }
     registry.add_blob(EMPTY)
     registry.add_blob(content)
-    registry.add_manifest(tag(entry), to_json(manifest), MANIFEST_TYPE)
+    there = registry.manifest(tag(entry))
+    if there is None or entry.digest not in layers_of(there):
+        registry.add_tagged(tag(entry), to_json(manifest), MANIFEST_TYPE)
     return tag(entry)
+
+
+def layers_of(manifest: Manifest) -> list[str]:
+    """Return the digests of a manifest's layers; none where it is a list of others."""
+    layers = manifest.document.get("layers") or []
+    return [str(layer.get("digest")) for layer in layers if isinstance(layer, dict)]
 
 
 def pull(registry: Registry, entry: Kernels) -> bytes | None:

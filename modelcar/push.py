@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 
+from modelcar.build_options import image_tag
 from modelcar.manifest import MANIFEST_TYPE, Image
 from modelcar.packing import Progress
 from modelcar.registry import Registry, Target, connect
@@ -49,13 +50,16 @@ def layers_there(image: Image, target: Target, timeout: float | None = None) -> 
 def add_image(image: Image, target: Target) -> None:
     """Write an image's configuration and manifest beside its layers, which are there.
 
+    The image gets the tag that `up` gives to images. Cleanups delete what has none, as the rule of the
+    repository that this program makes on Google Cloud.
+
     Raises:
-        InputError: the registry refuses.
+        InputError: the registry refuses, or the tag names another image.
         httpx.HTTPError: it cannot be reached.
     """
     with Registry(target, write=True) as registry:
         registry.add_blob(image.config)
-        registry.add_manifest(image.digest, image.manifest, MANIFEST_TYPE)
+        registry.add_tagged(image_tag(image.digest), image.manifest, MANIFEST_TYPE)
 
 
 def push_layers(

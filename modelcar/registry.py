@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from modelcar.connections import trusted
 from modelcar.docker_certificates import FOLDERS, tls_of
 from modelcar.docker_login import LoginError, login_of
 from modelcar.errors import InputError, Problem, refuse
@@ -42,6 +43,8 @@ _DOCKER_TYPES = (
 MAX_BLOB = 16 * 2**20
 #: Seconds. A registry may think long about a blob of many gigabytes before it answers.
 TIMEOUT = httpx.Timeout(10, read=900, write=120)
+#: Pages of a list of tags or referrers; registries send 50 to 1,000 on each.
+MOST_PAGES = 1000
 #: Docker Hub's name in references is not the name of its registry.
 HUB = frozenset({"docker.io", "index.docker.io"})
 _HUB_API = "registry-1.docker.io"
@@ -102,6 +105,28 @@ class Manifest:
         return {"mediaType": self.media_type, "digest": self.digest, "size": len(self.content)}
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """How a registry refuses. code, message: its own words (specification 1.1, "Error Codes")."""
+
+    status: int
+    code: str = ""
+    message: str = ""
+
+    @classmethod
+    def of(cls, answer: httpx.Response) -> Refusal:
+        """Return the refusal that an answer is."""
+        try:
+            told = answer.json()["errors"][0]
+            return cls(answer.status_code, str(told.get("code", "")), str(told.get("message", ""))[:300])
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return cls(answer.status_code)
+
+    def __str__(self) -> str:
+        told = ": ".join(filter(None, (self.code, self.message)))
+        return f"the registry answers {self.status}{f' ({told})' if told else ''}"
+
+
 def parse(reference: str, *, insecure: bool = False) -> tuple[Target, str]:
     """Return a reference's repository, and its digest or else its tag (`latest` where it has none).
 
@@ -129,7 +154,7 @@ def connect(
     mounts_from: str | None = None,
     anonymous: bool = False,
 ) -> RegistryClient:
-    """Return a client of a repository, with the credentials that docker has.
+    """Return a client of a repository, with the credentials that docker has, by the proxy that docker takes.
 
     Args:
         timeout: of a request with its pauses, in seconds, for who would rather go on without an answer.
@@ -142,7 +167,7 @@ def connect(
         InputError: docker's certificates for the registry cannot be read.
     """
     patience = patience or (timeout if isinstance(timeout, float) else PATIENCE)
-    tls: ssl.SSLContext | bool = True if target.insecure else tls_of(target.host)
+    tls = trusted() if target.insecure else tls_of(target.host)
     return RegistryClient(
         verify=tls,
         patience=patience,
@@ -183,7 +208,7 @@ class Registry:
     ) -> None:
         self._client.close()
         if isinstance(error, httpx.HTTPError):
-            raise self._words(error) from None
+            raise self.in_words(error) from None
 
     def manifest(self, reference: str) -> Manifest | None:
         """Return a manifest by tag or digest, None where there is none; its digest is computed here."""
@@ -260,34 +285,88 @@ class Registry:
         )
         return "OCI-Subject" in checked(answer, httpx.codes.CREATED).headers
 
+    def add_tagged(self, tag: str, content: bytes, media_type: str) -> None:
+        """Send a manifest under a tag, unless it has the tag already: what has none, cleanups may delete.
+
+        Raises:
+            InputError: the tag names another manifest; it is never moved.
+        """
+        named = self.manifest(tag)
+        if named is None:
+            self.add_manifest(tag, content, media_type)
+        elif named.digest != sha256_digest(content):
+            raise refuse(
+                f"{self.target.registry}/{self.target.name}:{tag}",
+                f"names {named.digest}",
+                allowed=f"a tag for {sha256_digest(content)} alone, whose content it is derived from",
+                fix="find out who gave it away; delete that tag, or push to another repository",
+            )
+
     def referrers(self, digest: str) -> list[dict[str, Any]]:
         """Return descriptors of what refers to a manifest: by the API, or the tag that stands for it."""
-        answer = self._client.get(f"{self.target.url}/referrers/{digest}", headers={"Accept": INDEX_TYPE})
-        if answer.status_code == httpx.codes.OK:
-            return list(json_of(answer).get("manifests") or [])
-        if answer.status_code != httpx.codes.NOT_FOUND:
-            answer.raise_for_status()
+        pages = self._pages(f"referrers/{digest}", {"Accept": INDEX_TYPE})
+        if pages is not None:
+            return [entry for page in pages for entry in page.get("manifests") or []]
         index = self.manifest(fallback_tag(digest))
         return list(index.document.get("manifests", [])) if index else []
 
     def tagged(self) -> dict[str, tuple[Manifest, list[str]]]:
-        """Return what the repository's tags name, by digest, with the tags; nothing where there is none."""
-        answer = self._client.get(f"{self.target.url}/tags/list")
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            return {}
+        """Return what the repository's tags name, by digest, with the tags; nothing where there is none.
+
+        Raises:
+            InputError: the list of tags does not end, or leads to another host.
+        """
+        pages = self._pages("tags/list", {}) or ()
         found: dict[str, tuple[Manifest, list[str]]] = {}
-        for tag in sorted(json_of(answer).get("tags") or []):
+        for tag in sorted({str(tag) for page in pages for tag in page.get("tags") or []}):
             if manifest := self.manifest(tag):
                 found.setdefault(manifest.digest, (manifest, []))[1].append(tag)
         return found
 
-    def delete(self, digest: str) -> None:
-        """Delete a manifest, with its tags; one that is not there is no error."""
-        answer = self._client.delete(f"{self.target.url}/manifests/{digest}")
-        if answer.status_code != httpx.codes.NOT_FOUND:
-            answer.raise_for_status()
+    def delete(self, reference: str) -> Refusal | None:
+        """Delete a manifest by its digest, or a tag; return how the registry refuses. It may be gone already.
 
-    def _words(self, error: httpx.HTTPError) -> InputError:
+        Most registries delete a manifest with its tags, and some take no tags here.
+        """
+        answer = self._client.delete(f"{self.target.url}/manifests/{reference}")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        if answer.is_error:
+            return Refusal.of(answer)
+        checked(answer, httpx.codes.ACCEPTED, httpx.codes.OK, httpx.codes.NO_CONTENT)
+        return None
+
+    def _pages(self, path: str, headers: dict[str, str]) -> list[dict[str, Any]] | None:
+        """Return a list's pages, as their Link headers lead from one to the next; None where there is none.
+
+        OCI distribution specification 1.1, "Listing Tags". No page of another host is asked for, as it would
+        get the credentials.
+        """
+        url, pages = httpx.URL(f"{self.target.url}/{path}"), list[dict[str, Any]]()
+        for _ in range(MOST_PAGES):
+            answer = self._client.get(url, headers=headers)
+            if answer.status_code == httpx.codes.NOT_FOUND and not pages:
+                return None
+            pages.append(json_of(answer))
+            following = answer.links.get("next", {}).get("url")
+            if not following:
+                return pages
+            place = url.join(following)
+            if (place.host, place.port) != (url.host, url.port):
+                raise self._endless(path, f"goes on at {place.host}")
+            url = url.copy_with(raw_path=place.raw_path)
+        raise self._endless(path, f"has more than {MOST_PAGES} pages")
+
+    def _endless(self, path: str, found: str) -> InputError:
+        return refuse(
+            f"{self.target.registry}/{self.target.name}: {path.partition('/')[0]}",
+            f"the registry's list {found}",
+            allowed=f"at most {MOST_PAGES} pages of {self.target.host}",
+            fix="look at the repository by the registry's own means; nothing was changed in it",
+        )
+
+    def in_words(self, error: httpx.HTTPError) -> InputError:
+        """Return what a failed request means for whoever asked for it."""
         key = f"{self.target.registry}/{self.target.name}"
         status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
         if isinstance(error, NoLoginError):
@@ -306,7 +385,8 @@ class Registry:
             found, fix = f"the registry answers {status}", "check the name; try again later"
         elif "CERTIFICATE_VERIFY_FAILED" in str(error):
             found = f"cannot be reached ({error})"
-            fix = f"put the certificate of its authority into {FOLDERS[0]}/{self.target.host}/ca.crt"
+            fix = f"put the certificate of its authority into {FOLDERS[0]}/{self.target.host}/ca.crt, "
+            fix += "or into this machine's trust store"
         else:
             found, fix = f"cannot be reached ({error})", "check name and network; --insecure for plain HTTP"
         return UnansweredError([Problem(key, found, "a repository that this machine may use", fix)])
@@ -348,7 +428,7 @@ class RegistryAuth(httpx.Auth):
         write: bool,
         delete: bool,
         patience: float,
-        tls: ssl.SSLContext | bool,
+        tls: ssl.SSLContext,
         mounts_from: str | None = None,
         anonymous: bool = False,
     ) -> None:

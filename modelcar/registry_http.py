@@ -6,12 +6,15 @@ more than the OCI distribution specification 1.1 allows.
 
 from __future__ import annotations
 
+import ssl
 import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
+
+from modelcar.connections import Ways
 
 #: Seconds that one request waits at most, all its pauses together, for a registry that has too many of them.
 PATIENCE = 300.0
@@ -56,11 +59,12 @@ def asked_pause(answer: httpx.Response) -> float | None:
 class RegistryClient(httpx.Client):
     """A client that sends a request again when a busy registry asks for that.
 
-    A body that was streamed is gone: its sender has to do that (push.py). patience: seconds.
+    A body that was streamed is gone: its sender has to do that (push.py). verify: whose certificates count.
+    patience: seconds.
     """
 
-    def __init__(self, *, patience: float = PATIENCE, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, *, verify: ssl.SSLContext, patience: float = PATIENCE, **options: Any) -> None:
+        super().__init__(transport=Ways(verify), **options)
         self._patience = patience
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:

@@ -181,7 +181,7 @@ def _prune(options: argparse.Namespace) -> int:
         print(json.dumps(pruning.document(found), indent=1))
     else:
         print("\n".join(pruning.table(found)))
-    return 0
+    return pruning.status(found)
 
 
 def _said(values: Mapping[str, Any]) -> dict[str, Any]:

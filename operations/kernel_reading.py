@@ -43,13 +43,15 @@ roots = {
 _ASK = """
 import json, os, sys, threading, urllib.request
 port, name = sys.argv[1:3]
+# The pod may have a proxy, for the server's own downloads: it leads not to this pod itself.
+web = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 def call(path, body=None):
     head = {"Content-Type": "application/json"}
     key = os.environ.get("VLLM_API_KEY")
     if key: head["Authorization"] = "Bearer " + key
     data = json.dumps(body).encode() if body else None
     request = urllib.request.Request("http://127.0.0.1:" + port + path, data, head)
-    return json.loads(urllib.request.urlopen(request, timeout=240).read())
+    return json.loads(web.open(request, timeout=240).read())
 try:
     served = call("/v1/models")["data"][0]
     room = int(served.get("max_model_len") or 512)

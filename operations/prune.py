@@ -1,31 +1,36 @@
 """Images of models that a stack no longer has: deleted once they were kept for the time that the stack says.
 
-What any InferenceService or pod of the stack's cluster still names is left alone, and what this program did
-not build. Other clusters are not asked, so nothing is deleted unless told to (`--delete`).
+What any InferenceService or pod of the cluster still names is left alone, with all that is attached to it.
+So is what this program did not build. Other clusters are not asked, so nothing is deleted unless told to
+(`--delete`).
 """
 
 from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import httpx
+
 from components.cluster.access import Cluster
 from components.config.stack import Stack
-from modelcar.errors import refuse
-from modelcar.existing_image import CONFIG_TYPES
-from modelcar.image import LOCK_ANNOTATION
-from modelcar.registry import Manifest, Registry, Target
+from modelcar import deletion
+from modelcar.errors import InputError
+from modelcar.registry import Registry, Target
+from operations.prune_plan import Part, in_order, plan
 
 #: What may name an image.
 _USERS = ("/apis/serving.kserve.io/v1beta1/inferenceservices", "/api/v1/pods")
+#: Becomes of what the registry does not delete, or does not let anybody look at.
+REFUSED = "refused"
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """One image. what: kept, served, gone, to delete, or deleted. why: for people."""
+    """One image. what: kept, served, gone, to delete, deleted, or refused. why: for people."""
 
     image: str
     digest: str
@@ -38,6 +43,8 @@ def prune(
 ) -> list[Pruned]:
     """Return what becomes of each image of a removed model.
 
+    A registry that refuses one of them is told with that; the others go on.
+
     Args:
         cluster: of the stack; asked what is still served.
         stack: its settings.
@@ -46,69 +53,74 @@ def prune(
         delete: do it; otherwise only look.
 
     Raises:
-        InputError: the registry refuses.
         ClusterError: the API server went away, or rights are missing.
     """
-    told = outputs.get("removedModels") or {}
-    users = json.dumps([cluster.get(path) for path in _USERS]) if told else ""
     found: list[Pruned] = []
-    for image, row in sorted(told.items()):
+    for image, row in sorted((outputs.get("removedModels") or {}).items()):
         left = stack.keep_removed_days - (today - datetime.date.fromisoformat(row["since"])).days
         if left > 0:
             why = f"{row['model']} was removed on {row['since']}: kept for {left} more days"
             found.append(Pruned(image, row["modelDigest"], "kept", why))
-        else:
-            found += _repository(stack, image, users, delete=delete)
+            continue
+        try:
+            found += _repository(cluster, stack, image, delete=delete)
+        except InputError as error:
+            found += [Pruned(image, "", REFUSED, f"{one.value}; {one.fix}") for one in error.problems]
     return found
 
 
-def _repository(stack: Stack, image: str, users: str, *, delete: bool) -> list[Pruned]:
+def _repository(cluster: Cluster, stack: Stack, image: str, *, delete: bool) -> list[Pruned]:
     for model in stack.models:
         if model.place.repository == image:
             return [Pruned(image, "", "kept", f"{model.key} is served from it")]
     shared, name = stack.shared, image.removeprefix(f"{stack.shared.registry}/")
     if name == image:
-        raise refuse(
-            image,
-            f"in another registry than the stack's ({shared.registry})",
-            allowed="images of the stack's own registry",
-            fix="delete it there, where somebody knows what it is",
-        )
+        why = f"in another registry than the stack's ({shared.registry}): delete it there"
+        return [Pruned(image, "", REFUSED, why)]
     target = Target(shared.registry, name, shared.registry_insecure)
-    with Registry(target, write=True, delete=delete) as registry:
+    with Registry(target, delete=delete) as registry:
         tagged = registry.tagged()
         if not tagged:
             return [Pruned(image, "", "gone", "the registry has none of it")]
-        found = []
-        own = {digest for digest, (manifest, _) in tagged.items() if _is_own(registry, manifest)}
-        for digest, (_, tags) in tagged.items():
-            if digest not in own and not _belongs(tags, own):
-                found.append(Pruned(image, digest, "kept", "not built by this program: delete it yourself"))
-            elif digest in users:
-                found.append(Pruned(image, digest, "served", "a pod or an InferenceService names it"))
-            elif not delete:
-                found.append(Pruned(image, digest, "to delete", "with --delete"))
-            else:
-                registry.delete(digest)
-                found.append(Pruned(image, digest, "deleted", "its blobs go when the registry collects them"))
-        return found
+        # Asked as late as possible: what is deleted cannot be served again.
+        users = json.dumps([cluster.get(path) for path in _USERS])
+        parts = plan(registry, tagged, users)
+        done = _delete(registry, image, parts) if delete else {}
+    return [done.get(digest) or _looked_at(image, part) for digest, part in parts.items()]
 
 
-def _is_own(registry: Registry, manifest: Manifest) -> bool:
-    """Tell whether this program built an image: its lock's digest is among the annotations, or the labels."""
-    document = manifest.document
-    if LOCK_ANNOTATION in (document.get("annotations") or {}):
-        return True
-    described = document.get("config") or {}
-    if described.get("mediaType") not in CONFIG_TYPES:
-        return False
-    config = json.loads(registry.blob(str(described["digest"])))
-    return LOCK_ANNOTATION in ((config.get("config") or {}).get("Labels") or {})
+def _looked_at(image: str, part: Part) -> Pruned:
+    if part.kept:
+        return Pruned(image, part.digest, "served" if part.served else "kept", part.kept)
+    return Pruned(image, part.digest, "to delete", "with --delete")
 
 
-def _belongs(tags: Sequence[str], own: Collection[str]) -> bool:
-    """Tell whether tags say that something is attached to one of these: `sha256-…`, `sha256-….sig`."""
-    return any(tag.partition(".")[0].replace("-", ":", 1) in own for tag in tags)
+def _delete(registry: Registry, image: str, parts: Mapping[str, Part]) -> dict[str, Pruned]:
+    """Delete what can go, in order; what a refusal keeps, or a registry that went away, stays."""
+    done: dict[str, Pruned] = {}
+    away = ""
+    for part in in_order(parts):
+        blocked = next((digest for digest in sorted(part.after) if _is_there(done, digest)), None)
+        if away:
+            what, why = REFUSED, f"not tried: {away}"
+        elif blocked:
+            what, why = "kept", f"attached to or listed by {blocked}, which stays"
+        else:
+            what, why = "deleted", "its blobs go when the registry collects them"
+            try:
+                deletion.delete(registry, part.digest, part.tags)
+            except deletion.KeptError as error:
+                what, why = REFUSED, f"{error}; {error.fix}"
+            except httpx.HTTPError as error:
+                [problem] = registry.in_words(error).problems
+                what, why = REFUSED, f"{problem.value}; {problem.fix}"
+                away = problem.value if isinstance(error, httpx.TransportError) else ""
+        done[part.digest] = Pruned(image, part.digest, what, why)
+    return done
+
+
+def _is_there(done: Mapping[str, Pruned], digest: str) -> bool:
+    return digest not in done or done[digest].what != "deleted"
 
 
 def table(found: Sequence[Pruned]) -> list[str]:
@@ -121,3 +133,8 @@ def table(found: Sequence[Pruned]) -> list[str]:
 def document(found: Sequence[Pruned]) -> dict[str, Any]:
     """Return the images for programs."""
     return {"images": [asdict(one) for one in found]}
+
+
+def status(found: Sequence[Pruned]) -> int:
+    """Return the exit status: 1 where something should have gone and did not."""
+    return int(any(one.what == REFUSED for one in found))

@@ -75,6 +75,15 @@ class Registry:
     has_referrers: bool = True
     #: Whether a tag may be given to another manifest than its first.
     immutable_tags: bool = False
+    #: Whether it deletes as Artifact Registry does: a tag alone, and no manifest that a tag or a list names.
+    tags_first: bool = False
+    #: Statuses and codes that deletions are answered with, by digest or tag.
+    undeletable: dict[str, tuple[int, str]] = field(default_factory=dict)
+    #: Digests and tags that were deleted, in order.
+    deleted: list[str] = field(default_factory=list)
+    #: Entries on a page of a list; and what the address of the next page begins with.
+    page_size: int = 1000
+    next_at: str = ""
     #: What the last PATCH sent.
     streamed: bytes = b""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -179,17 +188,24 @@ class _Handler(BaseHTTPRequestHandler):
             registry.read.append(name)
             self._send_blob(registry.blobs_of(path)[name])
         elif path.endswith("/tags/list") and registry.manifests:
-            tags = [tag for tag in registry.manifests if not tag.startswith("sha256:")]
-            self._send(200, content=json.dumps({"tags": tags}).encode())
+            self._send_page("tags", [tag for tag in registry.manifests if not tag.startswith("sha256:")])
         elif kind == "referrers" and registry.has_referrers:
             found = []
             for digest, (content, _) in registry.manifests.items():
                 document = json.loads(content)
                 if document.get("subject", {}).get("digest") == name:
                     found.append({"digest": digest, "artifactType": document["artifactType"]})
-            self._send(200, content=json.dumps({"manifests": found}).encode())
+            self._send_page("manifests", found)
         else:
             self._send(404)
+
+    def _send_page(self, key: str, entries: list[Any]) -> None:
+        registry, url = self.served, urlsplit(self.path)
+        start = int(parse_qs(url.query).get("last", ["0"])[0])
+        end = start + registry.page_size
+        following = f'<{registry.next_at}{url.path}?last={end}>; rel="next"'
+        link = {"Link": following} if end < len(entries) else {}
+        self._send(200, link, json.dumps({key: entries[start:end]}).encode())
 
     def _send_blob(self, content: bytes) -> None:
         registry = self.served
@@ -225,11 +241,34 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, size) if digest in there else self._send(404)
 
     def do_DELETE(self) -> None:
-        manifests, digest = self.served.manifests, self.path.rpartition("/")[2]
-        if self._allowed():
-            for name in [name for name in manifests if manifests[name] == manifests.get(digest)]:
-                del manifests[name]
+        registry, name = self.served, self.path.rpartition("/")[2]
+        manifests = registry.manifests
+        if not self._allowed():
+            return
+        same = [other for other in manifests if manifests[other] == manifests.get(name)]
+        refused = registry.undeletable.get(name) or self._kept_for(name, same)
+        if refused:
+            told = {"errors": [{"code": refused[1], "message": f"about {name}"}]}
+            self._send(refused[0], content=json.dumps(told).encode())
+        elif name not in manifests:
+            self._send(404)
+        else:
+            for one in [name] if registry.tags_first else same:
+                del manifests[one]
+            registry.deleted.append(name)
             self._send(202)
+
+    def _kept_for(self, name: str, same: list[str]) -> tuple[int, str] | None:
+        """Return how Artifact Registry refuses to delete a manifest or a tag."""
+        if not self.served.tags_first:
+            return None
+        if not name.startswith("sha256:"):
+            return (400, "FAILED_PRECONDITION") if self.served.immutable_tags else None
+        if len(same) > 1:
+            return 400, "GOOGLE_MANIFEST_DANGLING_TAG"
+        lists = [json.loads(content).get("manifests") or [] for content, _ in self.served.manifests.values()]
+        listed = any(isinstance(one, dict) and one.get("digest") == name for found in lists for one in found)
+        return (400, "GOOGLE_MANIFEST_DANGLING_PARENT_IMAGE") if listed else None
 
     def do_POST(self) -> None:
         if self.path == "/token":

@@ -7,12 +7,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import yaml
 
 from components.config.cluster import DestinationSettings
 from components.config.problems import NAMESPACE
 from modelcar.errors import refuse
+from modelcar.proxies import proxy_for
 
 if TYPE_CHECKING:
     from kubernetes import client
@@ -67,7 +70,7 @@ class Cluster:
                 fix="log in to the cluster (gcloud container clusters get-credentials …), or set "
                 f"{NAMESPACE}:kubeContext",
             ) from None
-        return cls(api, str(api.configuration.host))
+        return cls(reached_as_kubectl_does(api), str(api.configuration.host))
 
     def get(self, path: str, **query: str) -> JSON | None:
         """Return an object or a list; None where there is none."""
@@ -213,6 +216,24 @@ class Cluster:
         if response.status >= 400:
             raise ClusterError(int(response.status), _message(text, str(response.reason)))
         return text
+
+
+def reached_as_kubectl_does(api: client.ApiClient) -> client.ApiClient:
+    """Return a client that uses the environment's proxy only where kubectl does.
+
+    The library sends requests to this machine (kind's API server, a tunnel) through the proxy, and its
+    WebSockets do not find a network in NO_PROXY that follows a space.
+    """
+    from kubernetes import client  # as in `Cluster.of`
+
+    configuration: Any = api.configuration
+    server, proxies = str(configuration.host), getproxies()
+    from_environment = configuration.proxy in {proxies.get(urlsplit(server).scheme), proxies.get("all")}
+    if not configuration.proxy or not from_environment or proxy_for(server):
+        return api
+    # With a proxy and an exception from it: without one, the WebSocket's library would look for its own.
+    configuration.no_proxy = urlsplit(server).hostname
+    return client.ApiClient(configuration)
 
 
 def _message(text: str, reason: str) -> str:

@@ -11,13 +11,13 @@ import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import yaml
 
 from components.config.problems import NAMESPACE
 from components.config.settings import Settings
 from modelcar.errors import InputError, Problem
+from modelcar.proxies import proxy_for
 
 #: Seconds for one connection.
 TIMEOUT = 5.0
@@ -160,7 +160,7 @@ def refusal(scheme: str, host: str, port: int) -> str | None:
     Args:
         scheme: http or https, by which a proxy is chosen.
     """
-    if scheme in getproxies() and not proxy_bypass(host):
+    if proxy_for(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"):
         return None
     try:
         socket.create_connection((host, port), TIMEOUT).close()

@@ -191,7 +191,7 @@ def _remove(groups: Sequence[Path]) -> None:
 
 def _answers(port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).is_success
+        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5, trust_env=False).is_success
     except httpx.HTTPError:
         return False
 

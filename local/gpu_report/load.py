@@ -132,7 +132,8 @@ def answers(server: Server, prompts: int) -> str:
         prompt = PROMPT.format(number=number)
         body = {"model": server.model, "prompt": prompt, "max_tokens": 16, "temperature": 0}
         try:
-            answer = httpx.post(f"{server.url}/v1/completions", json=body, timeout=PATIENCE)
+            url = f"{server.url}/v1/completions"
+            answer = httpx.post(url, json=body, timeout=PATIENCE, trust_env=False)  # a pod, or this machine
             texts.append(answer.raise_for_status().json()["choices"][0]["text"])
         except (httpx.HTTPError, LookupError, ValueError) as error:
             raise Failed(f"{server.url}: {error or 'no answer in time'}") from None

@@ -26,7 +26,7 @@ from components.cluster.pods import is_ready, pods_of
 from components.config.cluster import DestinationSettings
 from components.config.loading import load as load_settings
 from components.config.settings import Settings
-from local import platform, stack
+from local import direct, platform, stack
 from local.gpu import Gpus
 from local.gpu_report.bare import TICK
 from local.gpu_report.children import Children, Done, Failed, last_words
@@ -119,6 +119,7 @@ class Site:
             PlatformError: it does not come up.
             Failed: the local stack's model cannot be removed.
         """
+        direct.reach(self.instance)
         if platform.supervisor(self.instance) is None or not self.instance.settings_file.exists():
             self.local("platform", "platform")
         if not (self.project / "Pulumi.yaml").exists():

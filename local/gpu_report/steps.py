@@ -483,5 +483,5 @@ def _image(pod: JSON) -> str:
 
 def _answers(url: str) -> bool:
     with suppress(httpx.HTTPError):
-        return httpx.get(f"{url}/health", timeout=5).is_success
+        return httpx.get(f"{url}/health", timeout=5, trust_env=False).is_success
     return False

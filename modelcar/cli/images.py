@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import httpx
 
 from modelcar import fetching, locking, signing
-from modelcar.base import read_base
+from modelcar.base import add_base_layer, read_base
 from modelcar.builder_push import push_by_builder
 from modelcar.cli.common import locked, not_fetched, note, say, say_origins
 from modelcar.errors import refuse
@@ -19,6 +19,7 @@ from modelcar.inspect_image import describe, differences, inspect, to_document
 from modelcar.lock import Lock
 from modelcar.manifest import Image
 from modelcar.mirrors import mirror_targets, name_of
+from modelcar.oci_layout import open_store
 from modelcar.progress import amount, bar, working
 from modelcar.promote import promote
 from modelcar.push import add_image, layers_there, push_layers
@@ -31,7 +32,8 @@ from modelcar.signing import SCHEME, Trust
 def run_push(options: argparse.Namespace) -> int:
     """Send a model's layers to a registry; 1 where that did not work."""
     lock = locked(options, options.name)
-    image = modelcar_image(lock, read_base("amd64"))
+    base = read_base(options.architecture)
+    image = modelcar_image(lock, base)
     layout = locking.layout_path(options.project, lock.name)
     registry, _, name = options.repository.rpartition("/")
     target = Target(registry, name, options.insecure)
@@ -51,10 +53,14 @@ def run_push(options: argparse.Namespace) -> int:
     try:
         with bar(f"push {lock.name}", sum(layer.size for layer in image.layers)) as progress:
             if mirrors:
-                base = read_base("amd64")
                 origins, sent = push_from(lock, base, layout, target, mirrors, progress=progress, note=note)
             else:
-                sent = push_layers(image, layout, target, progress)
+                there = layers_there(image, target)
+                progress(sum(layer.size for layer in image.layers if layer.digest in there))
+                if base.layer.digest not in there:  # it may have been fetched for another processor
+                    with open_store(layout) as store:
+                        add_base_layer(store, base)
+                sent = push_layers(image, layout, target, progress, there)
         if options.image:
             add_image(image, target)
     except httpx.HTTPError as error:

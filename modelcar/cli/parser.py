@@ -27,6 +27,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "push": (
         "my-model registry.example.com/models/my-model",
         "my-adapter registry.example.com/models/my-adapter --image",
+        "my-adapter registry.example.com/models/my-adapter --image --architecture arm64",
         "my-model registry.example.com/models/my-model --builder in-cluster",
     ),
     "options": ("my-model registry.example.com/models/my-model",),
@@ -107,8 +108,11 @@ def parser(prog: str, project: Path) -> argparse.ArgumentParser:
     push.add_argument("repository", metavar="REPOSITORY", help="HOST/PATH to push to")
     push.add_argument("--insecure", action="store_true", help="push over plain HTTP")
     push.add_argument(
-        "--image", action="store_true", help="write the image's manifest too, and print REPOSITORY@sha256:…"
+        "--image",
+        action="store_true",
+        help="write the image's manifest too, under a tag of its own, and print REPOSITORY@sha256:…",
     )
+    _architecture_option(push)
     push.add_argument("--builder", metavar="NAME", help="let this buildx builder fetch and push them")
     push.add_argument("--endpoint", metavar="URL", help="of the hub or a mirror, as the builder reaches it")
     _mirror_options(push)

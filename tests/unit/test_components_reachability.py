@@ -330,24 +330,40 @@ def test_kubeconfig_that_is_not_yaml_is_told(registry: Listener) -> None:
 # --- proxies ----------------------------------------------------------------------------------------
 
 
+def as_elsewhere(address: str) -> str:
+    """Return an address of this machine that is no loopback one: Linux takes 0.0.0.0 for itself."""
+    return address.replace("127.0.0.1", "0.0.0.0")
+
+
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
 def test_proxy_stands_between_so_nothing_is_checked(
     monkeypatch: pytest.MonkeyPatch, closed: str, name: str
 ) -> None:
     monkeypatch.setenv(name, "http://proxy.example:3128")
-    reachability.require(stack(closed, kubeconfig=kubeconfig(closed)), "")
+    elsewhere = as_elsewhere(closed)
+    reachability.require(stack(elsewhere, kubeconfig=kubeconfig(elsewhere)), "")
 
 
-def test_host_that_needs_no_proxy_is_checked(monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
+@pytest.mark.parametrize("named", ["0.0.0.0", "10.0.0.0/8, 0.0.0.0/8", "*"])
+def test_host_that_needs_no_proxy_is_checked(
+    monkeypatch: pytest.MonkeyPatch, closed: str, named: str
+) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
-    monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
+    monkeypatch.setenv("no_proxy", named)
+    elsewhere = as_elsewhere(closed)
+    assert len(problems(stack(elsewhere, kubeconfig=kubeconfig(elsewhere)))) == 2
+
+
+def test_this_machine_needs_no_proxy(monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
     assert len(problems(stack(closed, kubeconfig=kubeconfig(closed)))) == 2
 
 
 def test_proxy_of_another_scheme_changes_nothing(monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
-    assert len(problems(stack(closed, kubeconfig=kubeconfig(closed)))) == 2
-    [problem] = problems(stack(closed, registryInsecure=True, kubeconfig=kubeconfig(closed)))
+    elsewhere = as_elsewhere(closed)
+    assert len(problems(stack(elsewhere, kubeconfig=kubeconfig(elsewhere)))) == 2
+    [problem] = problems(stack(elsewhere, registryInsecure=True, kubeconfig=kubeconfig(elsewhere)))
     assert problem.key == "modelcar:kubeconfig"
 
 

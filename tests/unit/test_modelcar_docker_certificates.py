@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import datetime
+import hashlib
 import ipaddress
 import json
+import os
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -16,7 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from modelcar import docker_certificates
+from modelcar import docker_certificates, extra
+from modelcar.base import _download
 from modelcar.errors import InputError
 from modelcar.registry import Registry, Target
 from tests.registry_server import PASSWORD, USER, serve
@@ -82,6 +86,18 @@ def server(authority: Authority) -> ssl.SSLContext:
     return context
 
 
+@pytest.fixture
+def system(authority: Authority) -> Iterator[None]:
+    """An authority in the system's trust store alone.
+
+    OpenSSL is told where that is by the process's environment; httpx asks Python's copy of it, and there it
+    would stand for SSL_CERT_FILE, in place of everything else.
+    """
+    os.putenv("SSL_CERT_FILE", str(authority.certificate))
+    yield
+    os.unsetenv("SSL_CERT_FILE")
+
+
 def ask(host: str) -> list[str]:
     with Registry(Target(host, "tiny")) as registry:
         return list(registry.tagged())
@@ -141,3 +157,37 @@ def test_a_certificate_that_is_none_is_told_with_its_path(certs: Path) -> None:
     (certs / "registry.example" / "ca.crt").write_text("-----BEGIN NONSENSE-----")
     with pytest.raises(InputError, match=r"certs\.d/registry\.example/ca\.crt: cannot be used"):
         ask("registry.example")
+
+
+@pytest.mark.usefixtures("certs", "system")
+def test_an_authority_of_the_system_s_trust_store_counts(server: ssl.SSLContext) -> None:
+    with serve(tls=server) as registry:
+        assert ask(registry.host) == []
+
+
+@pytest.mark.usefixtures("system")
+def test_an_authority_of_the_system_s_counts_beside_docker_s(
+    certs: Path, server: ssl.SSLContext, tmp_path: Path
+) -> None:
+    with serve(tls=server) as registry:
+        trust(certs, registry.host, Authority(tmp_path / "another"))
+        assert ask(registry.host) == []
+
+
+@pytest.mark.usefixtures("certs", "system")
+def test_where_plain_http_redirects_to_counts_too(server: ssl.SSLContext) -> None:
+    with serve(tls=server) as behind, serve() as registry:
+        place = f"https://{behind.host}/v2/tiny/tags/list"
+        registry.instead = lambda method, path: (307, {"Location": place}, b"")
+        with Registry(Target(registry.host, "tiny", insecure=True)) as found:
+            assert found.tagged() == {}
+
+
+@pytest.mark.usefixtures("system")
+def test_downloads_from_a_company_s_hosts_trust_it_too(server: ssl.SSLContext, tmp_path: Path) -> None:
+    with serve(tls=server) as host:
+        host.instead = lambda method, path: (200, {}, b"file")
+        url = f"https://{host.host}/file"
+        assert _download([url]) == b"file"
+        digest = hashlib.sha256(b"file").hexdigest()
+        assert extra._read(extra.Extra("tokenizer/file", url, digest), tmp_path / "part") == digest

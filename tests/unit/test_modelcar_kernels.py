@@ -366,6 +366,22 @@ def test_a_registry_keeps_a_layer_by_a_tag_that_follows_from_it(project: Path) -
             kernel_store.pull(registry, made)
 
 
+def test_a_layer_that_is_kept_for_another_target_stays_as_it_is(project: Path) -> None:
+    made, content = entry()
+    with serve() as server:
+        server.immutable_tags = True
+        target = Repository(f"{server.host}/models", "tiny", insecure=True)
+        with Registry(target, write=True) as registry:
+            tag = kernel_store.push(registry, made, content)
+            before = server.manifests[tag]
+            assert kernel_store.push(registry, dataclasses.replace(made, target=CPU), content) == tag
+            assert server.manifests[tag] == before
+            server.manifests[tag] = theirs = (b'{"manifests": []}', "application/json")
+            with pytest.raises(InputError, match=f"{tag}: names sha256:"):
+                kernel_store.push(registry, made, content)
+            assert server.manifests[tag] == theirs
+
+
 def test_an_archive_brings_entries_to_another_machine(project: Path) -> None:
     entries = [entry(), entry(CPU)]
     path = project / "kernels.tar"

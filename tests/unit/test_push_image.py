@@ -10,6 +10,7 @@ import pytest
 
 from modelcar.__main__ import main
 from modelcar.base import read_base
+from modelcar.build_options import image_tag
 from modelcar.existing_image import look
 from modelcar.image import modelcar_image
 from modelcar.lock import lock_path
@@ -51,6 +52,46 @@ def test_an_adapter_becomes_an_image_that_can_be_pulled(
         image = look(registry, digest, "amd64")
     assert image is not None
     assert image.files.find("models/adapter_config.json")
+
+
+def push(adapter: Path, place: str, *more: str) -> int:
+    return main(["--project", str(adapter), "push", "french", place, "--insecure", "--image", *more])
+
+
+def test_it_has_the_tag_that_up_gives_images(server: registry_server.Registry, adapter: Path) -> None:
+    """What has no tag is deleted by the cleanup of the stack's own Artifact Registry repository."""
+    digest = modelcar_image(read_lock(lock_path(adapter, "french")), read_base("amd64")).digest
+    server.immutable_tags = True
+    assert not push(adapter, f"{server.host}/models/french")
+    assert not push(adapter, f"{server.host}/models/french"), "again, though no tag may move"
+    with Registry(Target(f"{server.host}/models", "french", insecure=True)) as registry:
+        assert {found: tags for found, (_, tags) in registry.tagged().items()} == {
+            digest: [image_tag(digest)]
+        }
+
+
+def test_a_tag_of_another_image_is_never_moved(
+    server: registry_server.Registry, adapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = modelcar_image(read_lock(lock_path(adapter, "french")), read_base("amd64")).digest
+    server.manifests[image_tag(digest)] = theirs = (b"{}", "application/json")
+    assert push(adapter, f"{server.host}/models/french") == 2
+    assert f"french:{image_tag(digest)}: names sha256:" in capsys.readouterr().err
+    assert server.manifests[image_tag(digest)] == theirs
+
+
+def test_nodes_of_another_processor_get_their_own(
+    server: registry_server.Registry, adapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, base = f"{server.host}/models/french", read_base("arm64")
+    server.there[base.layer.digest] = base.layer.size  # it is downloaded where the registry lacks it
+    capsys.readouterr()
+    assert not push(adapter, place, "--architecture", "arm64")
+    image = modelcar_image(read_lock(lock_path(adapter, "french")), base)
+    assert capsys.readouterr().out == f"{place}@{image.digest}\n"
+    assert server.manifests[image_tag(image.digest)][0] == image.manifest
+    assert json.loads(server.blobs[image.config_digest])["architecture"] == "arm64"
+    assert {layer.digest for layer in image.layers} <= {*server.blobs, *server.there}
 
 
 def test_without_it_only_layers_are_there(server: registry_server.Registry, adapter: Path) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import datetime
+import json
 from typing import Any
 
 import pytest
 
 from components.config.stack import Stack
 from components.stack.removed import removed
-from modelcar.errors import InputError
-from modelcar.manifest import sha256_digest
-from modelcar.registry import Target
-from operations.prune import prune, table
+from modelcar import deletion
+from modelcar import registry as client_of_registries
+from modelcar.evidence import Artifact, attach
+from modelcar.manifest import MANIFEST_TYPE, sha256_digest
+from modelcar.registry import INDEX_TYPE, Refusal, Target, fallback_tag
+from modelcar.registry import Registry as Client
+from operations.prune import Pruned, prune, status, table
 from tests import made_images as made
 from tests.registry_server import Registry, serve
 from tests.unit.test_components_models import CHAT, load
@@ -153,9 +157,13 @@ def test_a_repository_that_is_gone_already_is_no_error() -> None:
 def test_nothing_of_another_registry_is_touched() -> None:
     with serve() as registry:
         row = {"model": "old", "since": "2030-01-01", "modelDigest": "sha256:" + "a" * 64}
-        outputs = {"removedModels": {"elsewhere.example/models/old": row}}
-        with pytest.raises(InputError, match="in another registry than the stack's"):
-            prune(Cluster(), stack_of(registry), outputs, TODAY, delete=True)  # type: ignore[arg-type]
+        [ours] = pushed(registry, OURS)
+        both = {"elsewhere.example/models/old": row, **gone(registry, "2030-01-01")["removedModels"]}
+        cluster: Any = Cluster()
+        found = prune(cluster, stack_of(registry), {"removedModels": both}, TODAY, delete=True)
+        assert {(one.digest, one.what) for one in found} == {("", "refused"), (ours, "deleted")}
+        assert "in another registry than the stack's" in "\n".join(table(found))
+        assert status(found) == 1
 
 
 def test_a_stack_that_lost_no_model_asks_nobody() -> None:
@@ -163,3 +171,273 @@ def test_a_stack_that_lost_no_model_asks_nobody() -> None:
     assert table(prune(cluster, load(CHAT), {}, TODAY, delete=True)) == [
         "no model was removed from this stack"
     ]
+
+
+# --- what is attached, listed, or kept for others ---------------------------------------------------
+
+SIGNATURE = Artifact("application/vnd.dev.sigstore.bundle.v0.3+json", b"signature")
+SBOM = Artifact("application/vnd.cyclonedx+json", b"{}")
+
+
+def target(registry: Registry) -> Target:
+    return Target(f"{registry.host}/models", "old", insecure=True)
+
+
+def attached(registry: Registry, digest: str) -> list[str]:
+    """Attach a signature and a bill of materials to an image, as `up` does; return all that was written."""
+    before = set(registry.manifests)
+    with Client(target(registry), write=True) as client:
+        image = client.manifest(digest)
+        assert image
+        attach(client, image, [SIGNATURE, SBOM])
+    return [name for name in registry.manifests if name not in before]
+
+
+def added(registry: Registry, tag: str, document: dict[str, Any], media_type: str = MANIFEST_TYPE) -> str:
+    content = json.dumps(document).encode()
+    registry.manifests[sha256_digest(content)] = registry.manifests[tag] = (content, media_type)
+    return sha256_digest(content)
+
+
+def pruned(registry: Registry, *served: str, delete: bool = True) -> list[Pruned]:
+    cluster: Any = Cluster(*served)
+    return prune(cluster, stack_of(registry), gone(registry, "2030-01-01"), TODAY, delete=delete)
+
+
+def becomes(found: list[Pruned]) -> dict[str, str]:
+    return {one.digest: one.what for one in found}
+
+
+@pytest.mark.parametrize("has_referrers", [True, False])
+def test_what_is_attached_to_a_served_image_stays_with_it(has_referrers: bool) -> None:
+    with serve() as registry:
+        registry.has_referrers = has_referrers
+        old, served = pushed(registry, OURS, OURS.replace(b"1", b"2"))
+        gone_too, kept = attached(registry, old), attached(registry, served)
+        signature = fallback_tag(served) + ".sig"  # cosign 2's
+        kept += [signature, added(registry, signature, {"layers": []})]
+        first = becomes(pruned(registry, served, delete=False))
+        done = pruned(registry, served)
+        assert becomes(done)[served] == "served"
+        assert {first[digest] for digest in (old, *gone_too) if ":" in digest} == {"to delete"}
+        assert set(registry.manifests) == {served, "v1", *kept}, "the signature above all"
+        assert status(done) == 0
+
+
+def test_an_image_goes_first_then_its_list_then_what_that_names() -> None:
+    """Artifact Registry wants it so: a tag before its manifest, and a list before its entries."""
+    with serve() as registry:
+        registry.has_referrers, registry.tags_first = False, True
+        [old] = pushed(registry, OURS)
+        names = attached(registry, old)
+        assert status(pruned(registry)) == 0
+        assert registry.manifests == {}
+        image, listing, entries = registry.deleted[:2], registry.deleted[2:4], registry.deleted[4:]
+        assert image == ["v0", old]
+        assert listing[0] == fallback_tag(old)
+        assert {*listing, *entries} == set(names)
+        assert len(entries) == 2, "signature and bill of materials"
+
+
+def test_a_signature_of_a_bill_of_materials_goes_after_that() -> None:
+    with serve() as registry:
+        registry.has_referrers = False
+        [old] = pushed(registry, OURS)
+        [bill] = [name for name in attached(registry, old) if b"cyclonedx" in registry.manifests[name][0]][:1]
+        attached(registry, bill)
+        its_list = sha256_digest(registry.manifests[fallback_tag(bill)][0])
+        assert status(pruned(registry)) == 0
+        assert registry.manifests == {}
+        assert registry.deleted.index(bill) < registry.deleted.index(its_list)
+
+
+def test_artifact_registry_s_immutable_tags_are_told() -> None:
+    with serve() as registry:
+        registry.has_referrers = False
+        registry.tags_first = registry.immutable_tags = True
+        [old] = pushed(registry, OURS)
+        names = attached(registry, old)
+        before = dict(registry.manifests)
+        done = pruned(registry)
+        assert registry.manifests == before
+        found = becomes(done)
+        assert (found[old], status(done)) == ("refused", 1)
+        assert {found[name] for name in names if name in found} == {"kept"}, "its signature stays with it"
+        [line] = [one.why for one in done if one.digest == old]
+        assert "tag v0: the registry answers 400 (FAILED_PRECONDITION: about v0); let" in line
+
+
+@pytest.mark.parametrize(
+    ("refusal", "tag", "part"),
+    [
+        (
+            Refusal(400, "FAILED_PRECONDITION"),
+            True,
+            "gcloud artifacts repositories update modelcars --project=my-project --location=europe-west4 "
+            "--no-immutable-tags, run this again, and set it back",
+        ),
+        (Refusal(403, "DENIED"), False, "roles/artifactregistry.repoAdmin"),
+        (Refusal(403, "DENIED"), True, "--no-immutable-tags"),
+        (
+            Refusal(400, "GOOGLE_MANIFEST_DANGLING_PARENT_IMAGE"),
+            False,
+            "delete the index that names it",
+        ),
+        (Refusal(405, "UNSUPPORTED"), False, "REGISTRY_STORAGE_DELETE_ENABLED=true"),
+        (Refusal(412), False, "a rule of the registry keeps it"),
+        (Refusal(500), False, "try again later"),
+    ],
+)
+def test_each_refusal_is_told_with_what_helps(refusal: Refusal, tag: bool, part: str) -> None:
+    google = Target("europe-west4-docker.pkg.dev/my-project/modelcars", "old")
+    assert part in deletion._fix(google, refusal, tag=tag)
+
+
+def test_one_refusal_keeps_no_other_image_from_going() -> None:
+    with serve() as registry:
+        first, second = pushed(registry, OURS, OURS.replace(b"1", b"2"))
+        registry.undeletable[first] = (405, "UNSUPPORTED")
+        done = pruned(registry)
+        assert (becomes(done), status(done)) == ({first: "refused", second: "deleted"}, 1)
+        assert "the registry answers 405 (UNSUPPORTED: about" in "\n".join(table(done))
+
+
+def test_a_registry_that_goes_away_is_told_with_what_was_deleted() -> None:
+    with serve() as registry:
+        digests = pushed(registry, *(OURS.replace(b"1", str(number).encode()) for number in range(3)))
+
+        def break_off(method: str, path: str) -> None:
+            if method == "DELETE" and registry.deleted:
+                raise ConnectionError
+
+        registry.instead = break_off
+        done = pruned(registry)
+        assert [becomes(done)[digest] for digest in digests] == ["deleted", "refused", "refused"]
+        assert [one.why for one in done][2].startswith("not tried: cannot be reached")
+
+
+def test_a_repository_that_cannot_be_read_is_told_and_the_others_go_on() -> None:
+    with serve() as registry:
+        [old] = pushed(registry, OURS)
+        page = (200, {"Content-Type": "text/html"}, b"<html>Log in</html>")
+        registry.instead = lambda method, path: page if "/models/bad/tags" in path else None
+        outputs = gone(registry, "2030-01-01")
+        [row] = outputs["removedModels"].values()
+        outputs["removedModels"][f"{registry.host}/models/bad"] = row
+        cluster: Any = Cluster()
+        done = prune(cluster, stack_of(registry), outputs, TODAY, delete=True)
+        assert [(one.digest, one.what) for one in done] == [("", "refused"), (old, "deleted")]
+        assert "this is not a registry" in done[0].why
+
+
+def test_a_pod_may_name_an_image_by_its_tag() -> None:
+    with serve() as registry:
+        old, served = pushed(registry, OURS, OURS.replace(b"1", b"2"))
+        cluster: Any = Cluster()
+        cluster.get = lambda path: {"items": [{"image": f"{registry.host}/models/old:v1"}]}
+        done = prune(cluster, stack_of(registry), gone(registry, "2030-01-01"), TODAY, delete=True)
+        assert becomes(done) == {old: "deleted", served: "served"}
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_what_an_index_lists_stays_with_it(served: bool) -> None:
+    """Somebody made one of our images for two processors: pods name that alone."""
+    with serve() as registry:
+        amd64, arm64, old = pushed(registry, *(OURS.replace(b"1", str(n).encode()) for n in range(3)))
+        listed = {"manifests": [{"digest": amd64}, {"digest": arm64}]}
+        index = added(registry, "all", listed, INDEX_TYPE)
+        found = becomes(pruned(registry, *([index] if served else [])))
+        assert found == {
+            amd64: "kept",
+            arm64: "kept",
+            old: "deleted",
+            index: "served" if served else "kept",
+        }
+
+
+def test_an_index_of_ours_goes_before_what_it_lists() -> None:
+    with serve() as registry:
+        registry.tags_first = True
+        [old] = pushed(registry, OURS)
+        listed = {"manifests": [{"digest": old}], "annotations": {"io.modelcar.lock.digest": "sha256:1"}}
+        index = added(registry, "z-all", listed, INDEX_TYPE)
+        assert status(pruned(registry)) == 0
+        assert registry.deleted == ["z-all", index, "v0", old]
+
+
+def kernels_of(registry: Registry, layer: str) -> str:
+    document = {"artifactType": "application/vnd.modelcar.kernels.v1", "layers": [{"digest": layer}]}
+    return added(registry, f"kernels-{layer[7:23]}", document)
+
+
+def test_kernels_are_this_program_s_and_go_with_its_images() -> None:
+    with serve() as registry:
+        ours = {"annotations": {"io.modelcar.lock.digest": "sha256:1"}}
+        compiled, others = ("sha256:" + "c" * 64, "sha256:" + "d" * 64)
+        image = added(registry, "v0", {**ours, "layers": [{"digest": compiled}]})
+        used, unused = kernels_of(registry, compiled), kernels_of(registry, others)
+        assert becomes(pruned(registry, image)) == {image: "served", used: "kept", unused: "deleted"}
+        assert becomes(pruned(registry)) == {image: "deleted", used: "deleted"}
+
+
+def test_what_is_attached_to_an_image_without_a_tag_stays() -> None:
+    with serve() as registry:
+        registry.has_referrers = False
+        [old] = pushed(registry, OURS)
+        attached(registry, old)
+        del registry.manifests["v0"]
+        done = pruned(registry)
+        assert {one.what for one in done} == {"kept"}
+        assert done[0].why == f"attached to {old}, which stays"
+        # Once that is gone, whatever was left of a run that was refused goes too.
+        del registry.manifests[old]
+        assert {one.what for one in pruned(registry)} == {"deleted"}
+        assert registry.manifests == {}
+
+
+def test_a_tag_that_moves_meanwhile_is_left_alone() -> None:
+    with serve() as registry:
+        registry.tags_first = True
+        [old, other] = pushed(registry, OURS, OURS.replace(b"1", b"2"))
+
+        def move(method: str, path: str) -> None:
+            if method == "DELETE" and path.endswith(old):
+                registry.manifests["v0"] = registry.manifests[other]
+
+        registry.instead = move
+        done = becomes(pruned(registry, other))
+        assert done == {old: "deleted", other: "served"}
+        assert registry.deleted == [old]
+        assert {other, "v0", "v1"} == set(registry.manifests)
+
+
+# --- long lists -------------------------------------------------------------------------------------
+
+
+def test_lists_of_several_pages_are_read_to_their_end() -> None:
+    with serve() as registry:
+        registry.page_size = 2
+        digests = pushed(registry, *(OURS.replace(b"1", str(number).encode()) for number in range(5)))
+        with Client(target(registry)) as client:
+            assert set(client.tagged()) == set(digests)
+        attached(registry, digests[0])
+        registry.page_size = 1
+        with Client(target(registry)) as client:
+            assert len(client.referrers(digests[0])) == 2
+        assert status(pruned(registry)) == 0
+        assert registry.manifests == {}
+
+
+def test_no_page_of_another_host_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve() as registry, serve() as other:
+        registry.page_size, registry.next_at = 1, f"http://{other.host}"
+        pushed(registry, OURS, OURS.replace(b"1", b"2"))
+        [done] = pruned(registry)
+        assert (done.what, len(registry.manifests)) == ("refused", 4)
+        assert "the registry's list goes on at 127.0.0.1" in done.why
+        assert other.requests == []
+        registry.next_at = ""
+        monkeypatch.setattr(client_of_registries, "MOST_PAGES", 1)
+        [done] = pruned(registry)
+        assert "has more than 1 pages" in done.why
+        assert len(registry.manifests) == 4
