@@ -26,6 +26,8 @@ Say = Callable[[str], None]
 Found = dict[str, Any]
 
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
+#: Why a step that --only or --skip leaves out is not run.
+NOT_ASKED_FOR = "not asked for"
 #: What a step can end with that is told as its failure, and lets the others go on.
 EXPECTED = (
     Failed,
@@ -93,7 +95,7 @@ class Runner:
             former = self.outcomes.get(step.name, {})
             if step not in meant:
                 if not former:
-                    self._note(step, NOT_RUN, "not asked for")
+                    self._note(step, NOT_RUN, NOT_ASKED_FOR)
                 continue
             if former.get("state") == PASSED and step.standing():
                 self.say(f"── {step.name}: passed before")
