@@ -110,9 +110,7 @@ def kernel_goals(document: Found, model: str) -> Iterator[Goal]:
     first = median("kernels", "firstToken", "ready") / median("pod", "firstToken", "ready")
     yield goal("first token after ready, with kernels over without", "at most 0.2", first, 0.2)
     compiling, loading = ({run["answers"] for kind in kinds for run in runs[kind]} for kinds in _ANSWERS)
-    alike = (
-        "equal" if len(compiling) == 1 else f"as of a start that compiles; those differ ({len(compiling)})"
-    )
+    alike = "equal" if len(compiling) == 1 else f"as a start that compiles; those differ ({len(compiling)})"
     same = loading <= compiling
     yield Goal(
         model, "answers at temperature 0, with and without", "equal", alike if same else "differ", same
