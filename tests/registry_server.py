@@ -109,6 +109,8 @@ def serve(wants: str | None = None, tls: ssl.SSLContext | None = None) -> Iterat
         served = registry
 
     class Server(ThreadingHTTPServer):
+        request_queue_size = 128  # five, as socketserver has it, is fewer than some clients ask at once
+
         def handle_error(self, *_: Any) -> None:
             """Clients go away; tests see what comes of it."""
 

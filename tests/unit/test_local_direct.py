@@ -109,7 +109,7 @@ def test_a_server_in_a_pod_with_a_proxy_is_warmed_up(proxy: Proxy, server: regis
         text=True,
         check=True,
     )
-    assert json.loads(done.stdout)["asked"] > 0
+    assert json.loads(done.stdout)["asked"] > 0, done.stdout + done.stderr
     assert proxy.asked == []
 
 
