@@ -13,14 +13,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from components.cluster.access import Cluster
+from components.config.problems import NAMESPACE
 from components.config.stack import Stack
 from modelcar.errors import refuse
 from modelcar.existing_image import CONFIG_TYPES
 from modelcar.image import LOCK_ANNOTATION
 from modelcar.registry import Manifest, Registry, Target
 
+_KSERVE = "/apis/serving.kserve.io/v1beta1"
 #: What may name an image.
-_USERS = ("/apis/serving.kserve.io/v1beta1/inferenceservices", "/api/v1/pods")
+_USERS = (f"{_KSERVE}/inferenceservices", "/api/v1/pods")
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,12 @@ def prune(
         delete: do it; otherwise only look.
 
     Raises:
-        InputError: the registry refuses.
+        InputError: the registry refuses, or the cluster is another one than the stack's.
         ClusterError: the API server went away, or rights are missing.
     """
     told = outputs.get("removedModels") or {}
+    if told:
+        _require_own(cluster, outputs)
     users = json.dumps([cluster.get(path) for path in _USERS]) if told else ""
     found: list[Pruned] = []
     for image, row in sorted(told.items()):
@@ -60,6 +64,22 @@ def prune(
         else:
             found += _repository(stack, image, users, delete=delete)
     return found
+
+
+def _require_own(cluster: Cluster, outputs: Mapping[str, Any]) -> None:
+    """Refuse a cluster that has nothing of what the stack serves: nobody there would name its images."""
+    models = [(model["namespace"], model["serviceName"]) for model in (outputs.get("models") or {}).values()]
+    paths = [f"{_KSERVE}/namespaces/{space}/inferenceservices/{name}" for space, name in models]
+    if paths and not any(cluster.get(path) for path in paths):
+        shown = ", ".join(f"{space}/{name}" for space, name in models)
+        raise refuse(
+            "the stack's cluster",
+            f"{cluster.name} has none of the stack's InferenceServices ({shown}), so it cannot tell which "
+            "images are still served",
+            allowed="the cluster that the stack deploys to",
+            fix=f"choose its context (`kubectl config use-context …`, or {NAMESPACE}:kubeContext); where the "
+            "services were deleted by hand, `pulumi up --refresh` makes them again",
+        )
 
 
 def _repository(stack: Stack, image: str, users: str, *, delete: bool) -> list[Pruned]:

@@ -45,7 +45,7 @@ class Cluster:
         """Return the cluster that a stack deploys to: its own kubeconfig, else what kubectl uses here.
 
         Raises:
-            InputError: there is no such kubeconfig or context.
+            InputError: there is no such kubeconfig or context, or it is not known which cluster is meant.
         """
         from kubernetes import config  # takes most of a second: only what asks a cluster pays for it
 
@@ -64,8 +64,7 @@ class Cluster:
                 f"{NAMESPACE}:kubeconfig" if given else "kubeconfig",
                 str(error).splitlines()[0],
                 allowed="a kubeconfig with the cluster's context",
-                fix="log in to the cluster (gcloud container clusters get-credentials …), or set "
-                f"{NAMESPACE}:kubeContext",
+                fix=f"log in to the cluster ({_login(context)}), or set {NAMESPACE}:kubeContext",
             ) from None
         return cls(api, str(api.configuration.host))
 
@@ -213,6 +212,15 @@ class Cluster:
         if response.status >= 400:
             raise ClusterError(int(response.status), _message(text, str(response.reason)))
         return text
+
+
+def _login(context: str | None) -> str:
+    """Return the command that makes a context of a GKE cluster."""
+    command = "gcloud container clusters get-credentials"
+    if context is None or context.count("_") != 3 or not context.startswith("gke_"):
+        return f"{command} …"
+    _, project, location, name = context.split("_")
+    return f"{command} {name} --location={location} --project={project}"
 
 
 def _message(text: str, reason: str) -> str:

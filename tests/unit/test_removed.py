@@ -158,6 +158,33 @@ def test_nothing_of_another_registry_is_touched() -> None:
             prune(Cluster(), stack_of(registry), outputs, TODAY, delete=True)  # type: ignore[arg-type]
 
 
+def test_a_cluster_that_serves_nothing_of_the_stack_is_another_one() -> None:
+    """Asked who serves an image, it would say nobody, and all would be deleted."""
+
+    class Other(Cluster):
+        name = "https://192.0.2.1"
+
+        def get(self, path: str) -> Any:
+            return None if path.endswith("/inferenceservices/chat") else super().get(path)
+
+    with serve() as registry:
+        pushed(registry, OURS)
+        service = {"namespace": "models", "serviceName": "chat"}
+        outputs = gone(registry, "2030-01-01") | {"models": {"chat": service}}
+        cluster: Any = Other()
+        with pytest.raises(InputError) as caught:
+            prune(cluster, stack_of(registry), outputs, TODAY, delete=True)
+        assert registry.manifests, "nothing is deleted"
+        [problem] = caught.value.problems
+        assert problem.value.startswith(
+            "https://192.0.2.1 has none of the stack's InferenceServices (models/chat)"
+        )
+        assert "modelcar:kubeContext" in problem.fix
+        cluster = Cluster()
+        [done] = prune(cluster, stack_of(registry), outputs, TODAY, delete=True)
+        assert done.what == "deleted"
+
+
 def test_a_stack_that_lost_no_model_asks_nobody() -> None:
     cluster: Any = None
     assert table(prune(cluster, load(CHAT), {}, TODAY, delete=True)) == [
