@@ -58,7 +58,12 @@ def google(checked: CheckedStack) -> GoogleCloud | None:
     stack = checked.stack
     if stack.google is None:
         return None
-    args = GoogleCloudArgs(settings=stack.google, needs=checked.disks, imports=stack.shared.import_existing)
+    args = GoogleCloudArgs(
+        settings=stack.google,
+        needs=checked.disks,
+        imports=stack.shared.import_existing,
+        endpoint=checked.endpoint,
+    )
     return GoogleCloud("modelcar", args)
 
 

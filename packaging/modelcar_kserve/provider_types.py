@@ -215,6 +215,8 @@ class GoogleCloudArgs(TypedDict):
     """What the disks of a pool's nodes have to hold, by the pool's name."""
     imports: NotRequired[list[str]]
     """Kinds of the registry's parts that are there already."""
+    endpoint: NotRequired[str]
+    """By which an adopted cluster's control plane is reached: `ip`, its address, where it has one; `dns`, its DNS name; `auto`, the name where it lets in who comes from outside of Google, else as `ip`. Another one than before makes all anew that the cluster's Kubernetes provider declares. One of: auto, dns, ip. Default: ip."""
 
 
 class LoraModule(TypedDict):
