@@ -11,6 +11,7 @@ import pulumi
 from components.config import disk
 from components.config.google import GoogleSettings
 from components.google import adopted_cluster, apis, cluster
+from components.google.names import label_value
 from components.google.node_account import NodeServiceAccount, NodeServiceAccountArgs
 from components.google.node_pool import GpuNodePool, GpuNodePoolArgs
 from components.google.registry import ModelRegistry, ModelRegistryArgs
@@ -64,7 +65,8 @@ class GoogleCloud(pulumi.ComponentResource):
         """Declare all of it."""
         super().__init__("modelcar:google:GoogleCloud", name, None, opts)
         google = args.settings
-        labels = {"managed-by": "pulumi", "app": name, "stack": pulumi.get_stack().lower()}
+        stack = pulumi.get_stack()
+        labels = {"managed-by": "pulumi", "app": label_value(name), "stack": label_value(stack)}
         scanning = google.repository.vulnerability_scanning
         enabled = apis.enable(google.project, scanning=scanning, parent=self) if google.enable_apis else []
         own = pulumi.ResourceOptions(parent=self, depends_on=enabled)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import pulumi
 import pulumi_gcp as gcp
 
 from components.engine.options import child
+from components.google.names import account_id
 
 #: Logs and metrics, and no more: https://cloud.google.com/kubernetes-engine/docs/how-to/service-accounts
 NODE_ROLE = "roles/container.defaultNodeServiceAccount"
 #: Image streaming asks the Service Usage API:
 #: https://cloud.google.com/kubernetes-engine/docs/how-to/image-streaming#requirements
 STREAMING_ROLE = "roles/serviceusage.serviceUsageConsumer"
-#: https://cloud.google.com/iam/docs/service-accounts-create
-SHORTEST_ID, LONGEST_ID = 6, 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,21 +69,3 @@ class NodeServiceAccount(pulumi.ComponentResource):
             lambda values: str(values[0])
         )
         self.register_outputs({"email": self.email})
-
-
-def account_id(purpose: str) -> str:
-    """Return an account id of 6 to 30 characters that stays unique when it has to be cut.
-
-    The end of a cut name is replaced by a hash of the whole, so that two long names stay two.
-    """
-    wanted = f"{purpose}-nodes".lower()
-    wanted = "".join(
-        character if character.isascii() and character.isalnum() else "-" for character in wanted
-    )
-    wanted = wanted.strip("-")
-    if not wanted[0].isalpha():
-        wanted = f"n-{wanted}"
-    if len(wanted) <= LONGEST_ID:
-        return wanted
-    digest = hashlib.sha256(purpose.encode()).hexdigest()[:6]
-    return f"{wanted[: LONGEST_ID - 7].rstrip('-')}-{digest}"

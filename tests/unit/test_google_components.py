@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -81,6 +82,17 @@ def test_what_is_there_is_imported_by_the_ids_that_google_has_for_it(up: Engine)
     assert "cleanupPolicies" in up.the("Repository").ignored, "it is taken over as it is"
     others = [found for found in up.declared if "epository" not in found.type]
     assert not any(found.imported for found in others)
+
+
+@pytest.mark.parametrize("stack", ["team.dev", "x" * 80, "Dev"])
+def test_labels_are_what_google_takes(up: Engine, stack: str) -> None:
+    up.stack = stack
+    declare(up)
+    labels = [all_of(up, "Cluster")[0]["resourceLabels"], all_of(up, "Repository")[0]["labels"]]
+    labels.append(gpu_pool(up)["nodeConfig"]["resourceLabels"])
+    for found in labels:
+        for value in found.values():
+            assert re.fullmatch(r"[a-z0-9_-]{1,63}", value), value
 
 
 def test_image_streaming_asks_for_one_more_role(up: Engine) -> None:
