@@ -75,8 +75,11 @@ class GoogleCloud(pulumi.ComponentResource):
         if google.nodes.service_account:
             reader = google.nodes.service_account
         else:
+            # Accounts are the whole project's, and several stacks can be in one.
             account = NodeServiceAccountArgs(
-                project=google.project, purpose=name, image_streaming=google.nodes.image_streaming
+                project=google.project,
+                purpose="-".join(dict.fromkeys((name, pulumi.get_project(), stack))),
+                image_streaming=google.nodes.image_streaming,
             )
             reader = NodeServiceAccount(f"{name}-nodes", account, own).email
         self.node_account = pulumi.Output.from_input(reader)

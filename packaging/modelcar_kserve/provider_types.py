@@ -90,7 +90,7 @@ class NodeServiceAccountArgs(TypedDict):
     project: pulumi.Input[str]
     """Id of the project."""
     purpose: str
-    """What the account is named by."""
+    """What the account is named by, when it is made; unique in the project. One that is there keeps its id, whatever it says later."""
     image_streaming: NotRequired[bool]
     """Whether the nodes stream images, which takes one role more. Default: false."""
 

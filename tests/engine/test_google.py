@@ -78,7 +78,14 @@ def types(steps: list[dict[str, Any]]) -> dict[str, set[str]]:
     return found
 
 
+#: Of a stack that a version before 0.4.0 made in the same project.
+OTHERS = "projects/my-project/serviceAccounts/modelcar-nodes@my-project.iam.gserviceaccount.com"
+
+
 def test_the_dev_stack_lives_and_dies(dev: Project) -> None:
+    account = {"accountId": "modelcar-nodes", "project": "my-project"}
+    there = {OTHERS: {"type": "gcp:serviceaccount/account:Account", "state": account}}
+    Path(dev.variables["MODELCAR_GCP_STANDIN"]).write_text(json.dumps({"resources": there}))
     first = dev.preview()
     chains = {step["urn"].split("::")[2] for step in first}
     for component, resource in DESIGN_CARD.items():
@@ -91,6 +98,7 @@ def test_the_dev_stack_lives_and_dies(dev: Project) -> None:
     assert outputs["models"]["tiny"]["nodePool"] == "gpu"
     assert outputs["nodePools"] == {"gpu": {"diskGb": 200}}
     assert outputs["clusterEndpoint"] == "dns"
+    assert outputs["nodeServiceAccount"].startswith("modelcar-test-nodes@"), "of this stack alone"
     names = "\n".join(in_google(dev))
     for part in ("repositories/modelcars-dev", "clusters/models-dev", "nodePools/gpu"):
         assert part in names
@@ -119,7 +127,7 @@ def test_the_dev_stack_lives_and_dies(dev: Project) -> None:
 
     dev.pulumi("destroy", "--yes")
     left = {name for name in in_google(dev) if "/services/" not in name and "googleapis.com" not in name}
-    assert left == set(), "the APIs stay on, and nothing else"
+    assert left == {OTHERS}, "the APIs stay on, and nothing else of this stack"
 
 
 @pytest.mark.extended

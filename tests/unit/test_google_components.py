@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
+from types import SimpleNamespace
 from typing import Any
 
 import pulumi
@@ -82,6 +83,38 @@ def test_what_is_there_is_imported_by_the_ids_that_google_has_for_it(up: Engine)
     assert "cleanupPolicies" in up.the("Repository").ignored, "it is taken over as it is"
     others = [found for found in up.declared if "epository" not in found.type]
     assert not any(found.imported for found in others)
+
+
+def test_each_stack_of_a_project_has_an_account_of_its_own(up: Engine) -> None:
+    accounts = []
+    for stack in ("dev", "prod", "team.dev", "team-dev", "a-stack-for-each-of-our-branches"):
+        up.stack = stack
+        declare(up)
+        found = up.the("Account")
+        # One of a former version is called `modelcar-nodes`, and would be made anew otherwise.
+        assert set(found.ignored) == {"accountId", "displayName"}
+        assert found.on_error == ("explain-Account-modelcar-nodes",)
+        accounts.append(found.inputs["accountId"])
+        assert 6 <= len(accounts[-1]) <= 30
+    assert len(set(accounts)) == len(accounts)
+    assert accounts[0] == "modelcar-project-dev-nodes"
+
+
+def test_an_account_that_is_somebody_elses_is_told_with_the_way_out(
+    up: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(up)
+    told: list[str] = []
+    monkeypatch.setattr(pulumi.log, "error", told.append)
+    hook: Any = up.hooks["explain-Account-modelcar-nodes"]
+    said = "googleapi: Error 409: Service account x already exists within project y., alreadyExists"
+    for operation, errors in (("create", [said]), ("create", ["Error 403"]), ("delete", [said])):
+        again = hook.callback(
+            SimpleNamespace(name="modelcar-nodes", failed_operation=operation, errors=errors)
+        )
+        assert again is False
+    [line] = told
+    assert "modelcar:google.nodes.serviceAccount" in line
 
 
 @pytest.mark.parametrize("stack", ["team.dev", "x" * 80, "Dev"])
