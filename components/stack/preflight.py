@@ -60,11 +60,11 @@ class CheckedStack:
 def needs_outputs(stack: Stack) -> bool:
     """Tell whether `check` has to know what the last run told.
 
-    A service keeps its name, and an adopted cluster its endpoint. Of an image that is there it stands in for
-    a registry that is out of reach.
+    A service keeps its name, an adopted cluster its endpoint, and a registry of the stack's own may not be
+    there yet. Of an image that is there it stands in for a registry that is out of reach.
     """
-    adopts = stack.google is not None and not stack.google.cluster.create
-    return adopts or not stack.service_named or any(model.image for model in stack.models)
+    images = any(model.image for model in stack.models)
+    return stack.google is not None or not stack.service_named or images
 
 
 def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None) -> CheckedStack:
@@ -120,11 +120,27 @@ def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None)
     tested = None
     if shared.delivery == "cluster" and any(model.placement == "auto" for model in stack.models):
         asked = next(model for model in stack.models if model.placement == "auto")
-        tested = placement.find(asked, project, preview=preview, reachable=reachable, say=pulumi.log.info)
+        tested = placement.find(
+            asked,
+            project,
+            preview=preview,
+            reachable=reachable,
+            registry=registry_is_there(stack, outputs or {}),
+            say=pulumi.log.info,
+        )
         stack = replace(stack, models=tuple(_placed(model, tested) for model in stack.models))
     return CheckedStack(
         stack, locks, former, disks, reachable, tested, doubts, project, existing, bool(unread), endpoint
     )
+
+
+def registry_is_there(stack: Stack, outputs: Mapping[str, Any]) -> bool:
+    """Tell whether images can be pushed before anything is declared; outputs: of the last run."""
+    google, shared = stack.google, stack.shared
+    if google is None or shared.registry != google.registry:
+        return True  # somebody else's
+    there = google.repository.existing or "Repository" in shared.import_existing
+    return there or outputs.get("registry") == shared.registry
 
 
 def endpoint_of(stack: Stack, outputs: Mapping[str, Any]) -> Endpoint:

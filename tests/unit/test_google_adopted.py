@@ -10,7 +10,7 @@ import pytest
 from components.config.models import load_stack
 from components.config.stack import Stack
 from components.google.adopted_cluster import require_adopted
-from components.stack.preflight import endpoint_of, needs_outputs
+from components.stack.preflight import endpoint_of, needs_outputs, registry_is_there
 from modelcar.errors import InputError, Problem
 from tests.unit.test_google_settings import CLUSTER, PROJECT, as_texts, dev
 from tests.unit.test_referenced_cluster import REFERENCE, TOLD
@@ -116,3 +116,25 @@ def test_a_cluster_of_another_stack_that_is_not_there_is_told_by_its_key(
     assert problem.value.endswith("clusters/shared: Error 404: Not found")
     assert "outputs of that stack" in problem.fix
     assert REFERENCE not in problem.value
+
+
+REGISTRY = "europe-west4-docker.pkg.dev/my-project/modelcars-dev"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "changes", "there"),
+    [
+        ({}, {}, False),
+        ({"registry": REGISTRY}, {}, True),
+        ({"registry": REGISTRY.replace("dev", "old")}, {}, False),
+        ({}, {"google.repository.existing": True}, True),
+        ({}, {"importExisting": ["Repository"]}, True),
+        ({}, {"registry": "registry.example/models"}, True),
+    ],
+)
+def test_a_registry_of_the_stacks_own_is_there_once_a_run_told_it(
+    outputs: dict[str, Any], changes: dict[str, Any], there: bool
+) -> None:
+    found = stack(**changes)
+    assert needs_outputs(found)
+    assert registry_is_there(found, outputs) is there
