@@ -60,11 +60,29 @@ def require_adopted(google: GoogleSettings, endpoint: Endpoint = "auto") -> str 
 
 
 def _cluster_problems(google: GoogleSettings, found: Any, endpoint: Endpoint) -> Iterator[Problem]:
-    """Yield what makes a cluster that is there unfit for this stack."""
+    """Yield what makes a cluster that is there unfit for this stack; found: what Google says of it."""
     cluster = google.cluster
     key = "google.cluster.stackReference" if cluster.stack_reference else "google.cluster.name"
     command = f"gcloud container clusters update {cluster.name} --location={google.location} "
     command += f"--project={google.project}"
+    if getattr(found, "enable_autopilot", None):
+        # https://cloud.google.com/kubernetes-engine/docs/concepts/autopilot-overview
+        yield problem(
+            key,
+            f"{cluster.name}, an Autopilot cluster, which takes no node pools",
+            "a cluster in Standard mode",
+            "adopt another one, or make one (google.cluster.create); a stack without "
+            f"{NAMESPACE}:google serves on this one, by {NAMESPACE}:kubeContext and {NAMESPACE}:registry",
+        )
+    identities = getattr(found, "workload_identity_configs", None)
+    if identities is not None and not any(one.workload_pool for one in identities):
+        # https://cloud.google.com/kubernetes-engine/docs/how-to/workload-identity
+        yield problem(
+            key,
+            f"{cluster.name} has no Workload Identity Federation, and the pools of this stack need it",
+            "a cluster with it",
+            f"{command} --workload-pool={google.project}.svc.id.goog",
+        )
     configs = getattr(found, "control_plane_endpoints_configs", None)
     if endpoint == "ip" and chosen(configs, endpoint) == "dns":
         # The Kubernetes provider takes another address for another cluster, and deletes what is in it.

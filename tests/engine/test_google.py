@@ -179,6 +179,18 @@ CLOSED: dict[str, Any] = {
 }
 
 
+def test_an_autopilot_cluster_is_refused_in_a_preview(dev: Project) -> None:
+    place = "projects/my-project/locations/europe-west4-b/clusters/auto"
+    auto = {**CLOSED, "state": {**CLOSED["state"], "enableAutopilot": True}}
+    Path(dev.variables["MODELCAR_GCP_STANDIN"]).write_text(json.dumps({"resources": {place: auto}}))
+    dev.configure(google={**dev.config["google"], "cluster": {"name": "auto", "location": "europe-west4-b"}})
+    result = dev.pulumi("preview", check=False)
+    said = result.stdout + result.stderr
+    assert result.returncode
+    assert "modelcar:google.cluster.name: auto, an Autopilot cluster, which takes no node pools" in said
+    assert "Traceback" not in said
+
+
 def test_a_driver_that_is_too_old_for_the_server_is_refused_in_a_preview(dev: Project) -> None:
     google = dev.config["google"]
     place = "projects/my-project/locations/europe-west4-b/clusters/old"

@@ -37,6 +37,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     found = SimpleNamespace(
         master_version="1.35.7-gke.1150000",
         control_plane_endpoints_configs=control_plane(),
+        enable_autopilot=False,
+        workload_identity_configs=[SimpleNamespace(workload_pool="my-project.svc.id.goog")],
         asked=[],
     )
 
@@ -92,6 +94,28 @@ def test_a_cluster_that_lost_the_address_it_was_reached_by_is_refused(cluster: S
     assert "make all of that anew" in problem.value
     assert "clusters update shared --location=europe-west4-b --project=my-project --enable-ip" in problem.fix
     assert "modelcar:kubeContext to gke_my-project_europe-west4-b_shared" in problem.fix
+
+
+@pytest.mark.parametrize("found", [stack(), referring().at_cluster(TOLD)], ids=["name", "stackReference"])
+def test_a_cluster_that_takes_no_pools_is_refused_in_a_preview(
+    cluster: SimpleNamespace, found: Stack
+) -> None:
+    cluster.enable_autopilot = True
+    problem = refused(found)
+    assert problem.key.startswith("modelcar:google.cluster.")
+    assert problem.value == "shared, an Autopilot cluster, which takes no node pools"
+    assert "modelcar:kubeContext" in problem.fix
+
+
+@pytest.mark.parametrize("configs", [[], [SimpleNamespace(workload_pool="")]])
+def test_a_cluster_without_workload_identity_is_refused_with_the_command(
+    cluster: SimpleNamespace, configs: list[Any]
+) -> None:
+    cluster.workload_identity_configs = configs
+    problem = refused(stack())
+    assert "no Workload Identity Federation" in problem.value
+    command = "gcloud container clusters update shared --location=europe-west4-b --project=my-project"
+    assert problem.fix == f"{command} --workload-pool=my-project.svc.id.goog"
 
 
 def test_the_cluster_of_another_stack_is_asked_for_too(cluster: SimpleNamespace) -> None:
