@@ -139,7 +139,14 @@ def adopted(google: GoogleSettings, endpoint: Endpoint = "ip") -> Cluster:
         # A public authority vouches for the DNS name, and not the cluster's own.
         pulumi.Output.all(by, authority).apply(lambda told: "" if told[0] == "dns" else str(told[1])),
     )
-    return Cluster(name, location, reached, by)
+    # Told together: the next run takes a cluster without an endpoint for one of a former version's.
+    known = pulumi.Output.all(name=name, location=location, by=by)
+    return Cluster(
+        known.apply(lambda told: str(told["name"])),
+        known.apply(lambda told: str(told["location"])),
+        reached,
+        by,
+    )
 
 
 def chosen(configs: Any, endpoint: Endpoint) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pulumi
 import pytest
 
 from components.config.models import load_stack
 from components.config.stack import Stack
-from components.google.adopted_cluster import require_adopted
+from components.google.adopted_cluster import adopted, require_adopted
+from components.stack.outputs import _is_there as is_there
 from components.stack.preflight import endpoint_of, needs_outputs, registry_is_there
 from modelcar.errors import InputError, Problem
 from tests.unit.test_google_settings import CLUSTER, PROJECT, as_texts, dev
@@ -140,6 +143,25 @@ def test_a_cluster_of_another_stack_that_is_not_there_is_told_by_its_key(
     assert problem.value.endswith("clusters/shared: Error 404: Not found")
     assert "outputs of that stack" in problem.fix
     assert REFERENCE not in problem.value
+
+
+def test_a_cluster_that_was_not_reached_is_not_told_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next run would take it for a former version's, whose objects were made by the address."""
+    google = stack().shared.google
+    assert google
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: False)
+
+    def fails(_: str) -> Any:
+        raise RuntimeError("this account may not")
+
+    async def told() -> list[bool]:
+        broken = pulumi.Output.from_input("").apply(fails)
+        found = SimpleNamespace(control_plane_endpoints_configs=broken, endpoint=broken, master_auths=broken)
+        monkeypatch.setattr("pulumi_gcp.container.get_cluster_output", lambda **_: found)
+        cluster = adopted(google, "auto")
+        return [await is_there(one) for one in (cluster.name, cluster.location, cluster.endpoint)]
+
+    assert asyncio.run(told()) == [False] * 3
 
 
 REGISTRY = "europe-west4-docker.pkg.dev/my-project/modelcars-dev"
