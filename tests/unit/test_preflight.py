@@ -85,7 +85,7 @@ def test_a_placement_is_not_tested_before_the_registry_of_this_stack_is_there(
         return Found("servingRuntime")
 
     monkeypatch.setattr(preflight, "require_adopted", lambda *_: None)
-    monkeypatch.setattr(preflight.placement, "find", find)
+    monkeypatch.setattr("components.stack.preflight.placement.find", find)
     place = {CLUSTER + "create": None, CLUSTER + "name": "shared"}
     config = dev(**place, model="tiny", vllm=None, placement="auto", kserve={"install": False})
     stack = load_stack(as_texts(config), project)
