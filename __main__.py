@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pulumi
 
-from components.stack import configuration, delivery, model, outcomes, outputs, preflight, promotion, summary
+from components.stack import (
+    configuration,
+    delivery,
+    model,
+    other_stack,
+    outcomes,
+    outputs,
+    preflight,
+    promotion,
+    summary,
+)
 from modelcar.base import read_base
 from modelcar.errors import InputError
 
@@ -15,7 +25,7 @@ PROJECT = Path(__file__).absolute().parent
 async def main() -> None:
     """Declare the stack's resources; everything is checked before the first one."""
     try:
-        told = configuration.from_pulumi(PROJECT)
+        told = await other_stack.at_cluster(configuration.from_pulumi(PROJECT))
         former = await summary.former_outputs() if preflight.needs_outputs(told) else None
         checked = preflight.check(told, PROJECT, former)
         checked = await promotion.resolved(checked)

@@ -25,7 +25,7 @@ from components.config.problems import NAMESPACE
 from components.config.settings import Settings
 from modelcar.errors import refuse
 from operations.cold_start import cold_start
-from operations.stack import settings_of
+from operations.stack import cluster_of, settings_of
 
 PROJECT = Path(__file__).absolute().parent.parent
 KEY = f"{NAMESPACE}:kernels"
@@ -68,7 +68,7 @@ def start(stack: str, mode: str, *, drop_caches: bool) -> Start:
         Path("/proc/sys/vm/drop_caches").write_text("3")
     _pulumi("up", "--yes", "--skip-preview", "--stack", stack)
     settings = settings_of(stack, PROJECT)
-    cluster = Cluster.of(settings)
+    cluster = cluster_of(settings, PROJECT)
     found = cold_start(cluster, settings)
     if found is None or found.load is None or found.kernels is None:
         raise refuse(stack, "its start is not told", allowed="a pod of vLLM that is ready", fix="pulumi up")

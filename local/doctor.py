@@ -41,6 +41,7 @@ from modelcar.buildx import builder_problem
 from modelcar.errors import InputError, Problem
 from modelcar.lock_reader import read_lock
 from modelcar.version import version
+from operations.stack import at_cluster
 
 GIB = 2**30
 #: GiB. For tools, images and state of the embedded platform, vLLM's CPU build included (docs/local-stack.md).
@@ -300,6 +301,7 @@ def _cluster(stack: Stack) -> Iterator[Line]:
         yield Line("cluster", "note", "made by this stack: nothing to look at before its first `up`")
         return
     try:
+        settings = at_cluster(settings, PROJECT)
         cluster = Cluster.of(settings)
         version = (cluster.get("/version") or {}).get("gitVersion", "?")
         yield Line("cluster", "ok", f"{cluster.name}, Kubernetes {version}")

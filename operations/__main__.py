@@ -18,7 +18,7 @@ import yaml
 
 from components.cluster import nodes as gpu_nodes
 from components.cluster import smoke as smoke_test
-from components.cluster.access import Cluster, ClusterError
+from components.cluster.access import ClusterError
 from components.cluster.probe_image import NAME, push_probe
 from components.config.gitops import GitOpsSettings
 from components.manifests import gitops
@@ -36,7 +36,7 @@ from operations import prune as pruning
 from operations import revisions as served_before
 from operations import validate as validation
 from operations.arguments import parser
-from operations.stack import outputs_of, settings_of, stack_of
+from operations.stack import cluster_of, outputs_of, settings_of, stack_of
 
 PROJECT = Path(__file__).absolute().parent.parent
 
@@ -74,7 +74,7 @@ def _note(line: str) -> None:
 
 def _smoke(options: argparse.Namespace) -> int:
     settings = settings_of(options.stack, options.project, options.model)
-    cluster = Cluster.of(settings)
+    cluster = cluster_of(settings, options.project)
     target = Target(settings.registry, NAME, settings.registry_insecure)
     digest = push_probe(read_base(settings.architecture), options.project, target)
     with working("waiting for the probes' pods"):
@@ -102,7 +102,8 @@ def _chat(options: argparse.Namespace) -> int:
         questions = _asked()
     else:
         questions = sys.stdin
-    chatting.chat(Cluster.of(settings), settings, questions, print, tokens=options.tokens)
+    cluster = cluster_of(settings, options.project)
+    chatting.chat(cluster, settings, questions, print, tokens=options.tokens)
     return 0
 
 
@@ -117,11 +118,12 @@ def _validate(options: argparse.Namespace) -> int:
     stack = stack_of(options.stack, options.project)
     models = [stack.model(options.model)] if options.model or not stack.listed else list(stack.models)
     outputs = outputs_of(options.stack, options.project).get("models", {})
+    cluster = cluster_of(stack.shared, options.project)
     found = {}
     for settings in models:
         uri = outputs.get(settings.key, {}).get("storageUri")
         with working(f"looking at {settings.service_name}"):
-            found[settings.key] = validation.validate(Cluster.of(settings), settings, uri, say=_note)
+            found[settings.key] = validation.validate(cluster, settings, uri, say=_note)
     if options.json:
         documents = {name: validation_report.document(lines) for name, lines in found.items()}
         several = stack.listed and not options.model
@@ -134,7 +136,7 @@ def _validate(options: argparse.Namespace) -> int:
 
 def _nodes(options: argparse.Namespace) -> int:
     settings = settings_of(options.stack, options.project, options.model)
-    found = gpu_nodes.nodes(Cluster.of(settings), settings)
+    found = gpu_nodes.nodes(cluster_of(settings, options.project), settings)
     if options.json:
         print(json.dumps(gpu_nodes.document(found), indent=1))
     else:
@@ -144,7 +146,7 @@ def _nodes(options: argparse.Namespace) -> int:
 
 def _cold_start(options: argparse.Namespace) -> int:
     settings = settings_of(options.stack, options.project, options.model)
-    cluster = Cluster.of(settings)
+    cluster = cluster_of(settings, options.project)
     found = start_phases.cold_start(cluster, settings)
     if found is None:
         print(f"no pod of {settings.namespace}/{settings.service_name} is ready", file=sys.stderr)
@@ -158,7 +160,7 @@ def _cold_start(options: argparse.Namespace) -> int:
 
 def _revisions(options: argparse.Namespace) -> int:
     settings = settings_of(options.stack, options.project, options.model)
-    found = served_before.revisions(Cluster.of(settings), settings)
+    found = served_before.revisions(cluster_of(settings, options.project), settings)
     if options.json:
         print(json.dumps(served_before.document(found), indent=1))
     else:
@@ -168,7 +170,8 @@ def _revisions(options: argparse.Namespace) -> int:
 
 def _former(options: argparse.Namespace) -> int:
     settings = settings_of(options.stack, options.project, options.model)
-    print(served_before.former(None, settings, options.to))
+    cluster = None if options.to else cluster_of(settings, options.project)
+    print(served_before.former(cluster, settings, options.to))
     return 0
 
 
@@ -176,7 +179,8 @@ def _prune(options: argparse.Namespace) -> int:
     stack = stack_of(options.stack, options.project)
     outputs = outputs_of(options.stack, options.project)
     today = datetime.date.today()
-    found = pruning.prune(Cluster.of(stack.shared), stack, outputs, today, delete=options.delete)
+    cluster = cluster_of(stack.shared, options.project)
+    found = pruning.prune(cluster, stack, outputs, today, delete=options.delete)
     if options.json:
         print(json.dumps(pruning.document(found), indent=1))
     else:
@@ -270,7 +274,7 @@ def _kernels(options: argparse.Namespace) -> int:
         uri = outputs_of(options.stack, options.project).get("models", {}).get(settings.key, {})
         with working(f"saving the kernels of {settings.service_name}"):
             compiled.save(
-                Cluster.of(settings),
+                cluster_of(settings, options.project),
                 settings,
                 options.project,
                 uri.get("storageUri"),

@@ -16,14 +16,16 @@ from typing import Any
 import httpx
 
 from components.cluster.access import Cluster
+from components.config.problems import NAMESPACE
 from components.config.stack import Stack
 from modelcar import deletion
-from modelcar.errors import InputError
+from modelcar.errors import InputError, refuse
 from modelcar.registry import Registry, Target
 from operations.prune_plan import Part, in_order, plan
 
+_KSERVE = "/apis/serving.kserve.io/v1beta1"
 #: What may name an image.
-_USERS = ("/apis/serving.kserve.io/v1beta1/inferenceservices", "/api/v1/pods")
+_USERS = (f"{_KSERVE}/inferenceservices", "/api/v1/pods")
 #: Becomes of what the registry does not delete, or does not let anybody look at.
 REFUSED = "refused"
 
@@ -53,10 +55,14 @@ def prune(
         delete: do it; otherwise only look.
 
     Raises:
+        InputError: the cluster is another one than the stack's.
         ClusterError: the API server went away, or rights are missing.
     """
+    told = outputs.get("removedModels") or {}
+    if told:
+        _require_own(cluster, outputs)
     found: list[Pruned] = []
-    for image, row in sorted((outputs.get("removedModels") or {}).items()):
+    for image, row in sorted(told.items()):
         left = stack.keep_removed_days - (today - datetime.date.fromisoformat(row["since"])).days
         if left > 0:
             why = f"{row['model']} was removed on {row['since']}: kept for {left} more days"
@@ -67,6 +73,22 @@ def prune(
         except InputError as error:
             found += [Pruned(image, "", REFUSED, f"{one.value}; {one.fix}") for one in error.problems]
     return found
+
+
+def _require_own(cluster: Cluster, outputs: Mapping[str, Any]) -> None:
+    """Refuse a cluster that has nothing of what the stack serves: nobody there would name its images."""
+    models = [(model["namespace"], model["serviceName"]) for model in (outputs.get("models") or {}).values()]
+    paths = [f"{_KSERVE}/namespaces/{space}/inferenceservices/{name}" for space, name in models]
+    if paths and not any(cluster.get(path) for path in paths):
+        shown = ", ".join(f"{space}/{name}" for space, name in models)
+        raise refuse(
+            "the stack's cluster",
+            f"{cluster.name} has none of the stack's InferenceServices ({shown}), so it cannot tell which "
+            "images are still served",
+            allowed="the cluster that the stack deploys to",
+            fix=f"choose its context (`kubectl config use-context …`, or {NAMESPACE}:kubeContext); where the "
+            "services were deleted by hand, `pulumi up --refresh` makes them again",
+        )
 
 
 def _repository(cluster: Cluster, stack: Stack, image: str, *, delete: bool) -> list[Pruned]:

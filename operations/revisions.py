@@ -72,7 +72,9 @@ def former(cluster: Cluster | None, settings: Settings, digest: str | None = Non
         ClusterError: the API server went away, or rights are missing.
     """
     if digest is None:
-        digest = before(revisions(cluster or Cluster.of(settings), settings), settings)
+        if cluster is None:
+            raise ValueError("without a digest the cluster is asked for one")
+        digest = before(revisions(cluster, settings), settings)
     elif not oci_names.is_digest(digest):
         raise refuse(KEY, digest, allowed="sha256:<64 hexadecimal digits>", fix="name an image by its digest")
     former_image.find(settings.model_copy(update={"rollback_to": digest}), preview=False)

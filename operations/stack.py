@@ -7,10 +7,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from components.cluster.access import Cluster
 from components.config.models import load_stack
+from components.config.referenced_cluster import at_referenced, unknown
 from components.config.settings import Settings
 from components.config.stack import Stack
-from modelcar.errors import refuse
+from modelcar.errors import InputError, refuse
 
 
 def settings_of(stack: str, project: Path, model: str | None = None) -> Settings:
@@ -34,6 +36,32 @@ def stack_of(stack: str, project: Path) -> Stack:
         for key, entry in found.items()
     }
     return load_stack(values, project)
+
+
+def cluster_of(settings: Settings, project: Path) -> Cluster:
+    """Return the cluster that a model's stack deploys to, to ask it.
+
+    Raises:
+        InputError: there is no such kubeconfig or context; or as `at_cluster`.
+    """
+    return Cluster.of(at_cluster(settings, project))
+
+
+def at_cluster(settings: Settings, project: Path) -> Settings:
+    """Return the same settings, which know the cluster that `google.cluster.stackReference` names.
+
+    Raises:
+        InputError: the other stack cannot be read, or names no cluster.
+    """
+    google = settings.google
+    reference = google.cluster.stack_reference if google else None
+    if google is None or reference is None or settings.kubeconfig or settings.kube_context:
+        return settings
+    try:
+        outputs = outputs_of(reference, project)
+    except InputError as error:
+        raise unknown(google, error.problems[0].value.removeprefix(f"{reference}: ")) from None
+    return settings.model_copy(update={"google": at_referenced(google, outputs)})
 
 
 def outputs_of(stack: str, project: Path) -> dict[str, Any]:

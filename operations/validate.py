@@ -30,6 +30,7 @@ from operations.kernel_use import document as document_of_kernels
 from operations.validate_network import network
 from operations.validation_report import Line
 
+_NO_HUB, _DENIED = "log without a hub", "egress denied by policy"
 PROMPT = "Kubernetes is"
 #: Lines of a log that tell of a hub: its hosts, and what its client says when it downloads.
 HUB_LINES = re.compile(r"huggingface\.co|hf\.co|Downloading (shards|\S+:)|Fetching \d+ files", re.IGNORECASE)
@@ -60,9 +61,12 @@ def validate(
         return (_not_served(cluster, settings),)
     lines = [_served(pod, storage_uri), _offline(pod), _answer(cluster, settings, pod)]
     lines += _gpu(cluster, settings, pod)
-    log = cluster.logs(pod["metadata"]["namespace"], pod["metadata"]["name"], CONTAINER, None)
-    lines += _kernels(settings, log)
-    lines.append(_log(log))
+    try:
+        log = cluster.logs(pod["metadata"]["namespace"], pod["metadata"]["name"], CONTAINER, None)
+    except ClusterError as error:
+        lines.append(Line(_NO_HUB, None, f"not seen: {error}", "you need the right to read pods' logs"))
+    else:
+        lines += [*_kernels(settings, log), _log(log)]
     lines.append(_policy(cluster, settings, pod))
     say("trying connections from inside of the pod, and from one beside it")
     lines += network(cluster, settings, pod)
@@ -165,17 +169,19 @@ def _log(log: str) -> Line:
     lines = log.splitlines()[-LOG_LINES:]
     found = [line for line in lines if HUB_LINES.search(line)]
     if found:
-        return Line(
-            "log without a hub", False, found[0].strip()[:200], "find out what asks, and set it right"
-        )
-    return Line("log without a hub", True, f"{len(lines)} lines, none of a hub or a download")
+        return Line(_NO_HUB, False, found[0].strip()[:200], "find out what asks, and set it right")
+    return Line(_NO_HUB, True, f"{len(lines)} lines, none of a hub or a download")
 
 
 def _policy(cluster: Cluster, settings: Settings, pod: JSON) -> Line:
     path = f"/apis/networking.k8s.io/v1/namespaces/{settings.namespace}/networkpolicies"
     labels = pod["metadata"].get("labels") or {}
     names = []
-    for policy in (cluster.get(path) or {}).get("items") or []:
+    try:
+        policies = (cluster.get(path) or {}).get("items") or []
+    except ClusterError as error:
+        return Line(_DENIED, None, f"not seen: {error}", "you need the right to list NetworkPolicies")
+    for policy in policies:
         spec = policy["spec"]
         selector = spec.get("podSelector") or {}
         wanted = selector.get("matchLabels") or {}
@@ -183,6 +189,6 @@ def _policy(cluster: Cluster, settings: Settings, pod: JSON) -> Line:
         if selects and "Egress" in (spec.get("policyTypes") or []):
             names.append(str(policy["metadata"]["name"]))
     if names:
-        return Line("egress denied by policy", True, f"NetworkPolicy {', '.join(names)}")
+        return Line(_DENIED, True, f"NetworkPolicy {', '.join(names)}")
     fix = "pulumi config set --path modelcar:egress.restrict true, and pulumi up"
-    return Line("egress denied by policy", False, "no NetworkPolicy holds the pod's egress back", fix)
+    return Line(_DENIED, False, "no NetworkPolicy holds the pod's egress back", fix)

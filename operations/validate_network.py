@@ -38,27 +38,45 @@ _PROVES_NOTHING = "nothing can be reached from beside the pod either, so this pr
 def network(cluster: Cluster, settings: Settings, pod: JSON) -> Iterator[Line]:
     """Try to connect to the hub, and to what is there for sure, from the pod and from one beside it.
 
-    And from the one beside it to the pod, where the stack says who may.
+    And from the one beside it to the pod, where the stack says who may. What cannot be tried is told as such.
     """
     image = model_image(pod)
     if image is None:
         yield Line(_EGRESS, None, "the pod has no modelcar to try it from", "")
         return
-    targets = _targets(cluster)
     sidecar = any(box["name"] == "modelcar" for box in pod["spec"]["containers"])
     box = "modelcar" if sidecar else CONTAINER
-    inside = _attempts(cluster, settings.namespace, pod["metadata"]["name"], box, targets)
-    if UNTRIED in inside.values():
-        yield Line(_EGRESS, None, "the server's image has no busybox, python3 or bash to try it with", "")
+    inside: Mapping[Target, str] = {}
+    try:
+        targets = _targets(cluster)
+        inside = _attempts(cluster, settings.namespace, pod["metadata"]["name"], box, targets)
+        if UNTRIED in inside.values():
+            yield Line(_EGRESS, None, "the server's image has no busybox, python3 or bash to try it with", "")
+            return
+        model = (str(pod["status"].get("podIP")), settings.server_port)
+        with _control(cluster, settings, image, str(pod["spec"].get("nodeName"))) as control:
+            beside = _attempts(cluster, settings.namespace, control, "control", targets)
+            to_model = _attempt_ingress(cluster, settings, control, model) if settings.ingress else CLOSED
+    except ClusterError as error:
+        yield from _not_tried(settings, inside, error)
         return
-    model = (str(pod["status"].get("podIP")), settings.server_port)
-    with _control(cluster, settings, image) as control:
-        beside = _attempts(cluster, settings.namespace, control, "control", targets)
-        to_model = _attempt_ingress(cluster, settings, control, model) if settings.ingress else CLOSED
     outside = any(beside[target] == OPEN for target in targets)
     yield _egress(inside, beside, outside=outside)
     if settings.ingress:
         yield _ingress(settings.namespace, settings.ingress, model, to_model, outside=outside)
+
+
+def _not_tried(settings: Settings, inside: Mapping[Target, str], error: ClusterError) -> Iterator[Line]:
+    """Yield what is known all the same; inside: from the pod, nothing where that was not tried either."""
+    seen = [f"{host}:{port} from the pod {inside[host, port]}" for host, port in inside]
+    why_not = "; ".join([*seen, f"not tried from beside it: {error}"] if seen else [f"not tried: {error}"])
+    fix = f"mend that; you need the rights to make a pod in {settings.namespace}, and to use pods/exec there"
+    if OPEN in inside.values():
+        yield Line(_EGRESS, False, why_not, _ENFORCES_NONE)
+    else:
+        yield Line(_EGRESS, None, why_not, fix)
+    if settings.ingress:
+        yield Line(_INGRESS, None, f"not tried: {error}", fix)
 
 
 def _attempt_ingress(cluster: Cluster, settings: Settings, control: str, model: Target) -> str:
@@ -131,9 +149,21 @@ else echo '{UNTRIED}'; exit 0; fi && echo '{OPEN}' || echo '{CLOSED}'
 """
 
 
+def _only(node: str) -> JSON:
+    """Return the selector of one node, as a DaemonSet's pods have it."""
+    named = {"key": "metadata.name", "operator": "In", "values": [node]}
+    return {"nodeSelectorTerms": [{"matchFields": [named]}]}
+
+
 @contextmanager
-def _control(cluster: Cluster, settings: Settings, image: str) -> Iterator[str]:
-    """Run a pod beside the model's, of its image and without its labels; remove it afterwards."""
+def _control(cluster: Cluster, settings: Settings, image: str, node: str) -> Iterator[str]:
+    """Run a pod beside the model's, of its image and without its labels; remove it afterwards.
+
+    On the model's own node, which has the image: another one would pull all of the weights.
+
+    Raises:
+        ClusterError: it may not be made, or does not start.
+    """
     path = f"/api/v1/namespaces/{settings.namespace}/pods"
     box = {
         "name": "control",
@@ -159,6 +189,9 @@ def _control(cluster: Cluster, settings: Settings, image: str) -> Iterator[str]:
             "terminationGracePeriodSeconds": 0,
             "activeDeadlineSeconds": 600,  # where nobody is left to remove it
             "tolerations": [{"operator": "Exists"}],
+            "affinity": {
+                "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": _only(node)},
+            },
             "imagePullSecrets": secrets,
             **account,
         },
@@ -168,11 +201,12 @@ def _control(cluster: Cluster, settings: Settings, image: str) -> Iterator[str]:
     try:
         deadline = time.monotonic() + CONTROL_PATIENCE
         while True:
-            pod = cluster.get(f"{path}/{CONTROL}") or {"status": {}}
-            if is_ready(pod):
+            pod = cluster.get(f"{path}/{CONTROL}")
+            if pod and is_ready(pod):
                 break
             if time.monotonic() > deadline:
-                raise ClusterError(0, f"pod {CONTROL} does not start: {why(cluster, pod)}")
+                reason = why(cluster, pod) if pod else "somebody deleted it"
+                raise ClusterError(0, f"pod {CONTROL} does not start: {reason}")
             time.sleep(0.5)
         yield CONTROL
     finally:

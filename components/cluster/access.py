@@ -48,7 +48,7 @@ class Cluster:
         """Return the cluster that a stack deploys to: its own kubeconfig, else what kubectl uses here.
 
         Raises:
-            InputError: there is no such kubeconfig or context.
+            InputError: there is no such kubeconfig or context, or it is not known which cluster is meant.
         """
         from kubernetes import config  # takes most of a second: only what asks a cluster pays for it
 
@@ -67,8 +67,7 @@ class Cluster:
                 f"{NAMESPACE}:kubeconfig" if given else "kubeconfig",
                 str(error).splitlines()[0],
                 allowed="a kubeconfig with the cluster's context",
-                fix="log in to the cluster (gcloud container clusters get-credentials …), or set "
-                f"{NAMESPACE}:kubeContext",
+                fix=f"log in to the cluster ({_login(context)}), or set {NAMESPACE}:kubeContext",
             ) from None
         return cls(reached_as_kubectl_does(api), str(api.configuration.host))
 
@@ -234,6 +233,15 @@ def reached_as_kubectl_does(api: client.ApiClient) -> client.ApiClient:
     # With a proxy and an exception from it: without one, the WebSocket's library would look for its own.
     configuration.no_proxy = urlsplit(server).hostname
     return client.ApiClient(configuration)
+
+
+def _login(context: str | None) -> str:
+    """Return the command that makes a context of a GKE cluster."""
+    command = "gcloud container clusters get-credentials"
+    if context is None or context.count("_") != 3 or not context.startswith("gke_"):
+        return f"{command} …"
+    _, project, location, name = context.split("_")
+    return f"{command} {name} --location={location} --project={project}"
 
 
 def _message(text: str, reason: str) -> str:

@@ -56,6 +56,8 @@ def guarded(kind: str, name: str, access: ClusterAccess | None) -> pulumi.Resour
     pulumi.Output.from_input(access.kubeconfig).apply(known.append)
 
     async def absent(args: pulumi.ResourceHookArgs) -> None:
+        if access.kubeconfig is not None and not known:
+            return  # it is not known which cluster; the current one is another
         await in_thread(refuse_existing, access.place(known[0] if known else None), args.new_inputs or {})
 
     def explain(args: pulumi.ErrorHookArgs) -> bool:

@@ -34,7 +34,13 @@ class Found:
 
 
 def find(
-    settings: Settings, project: Path, *, preview: bool, reachable: bool, say: Callable[[str], None]
+    settings: Settings,
+    project: Path,
+    *,
+    preview: bool,
+    reachable: bool,
+    say: Callable[[str], None],
+    registry: bool = True,
 ) -> Found:
     """Return the placement to use.
 
@@ -44,16 +50,19 @@ def find(
         preview: nothing may be made in the cluster.
         reachable: whether the cluster can be asked at all.
         say: told what happens.
+        registry: whether the stack's registry is there already; the test pushes an image to it.
 
     Raises:
-        InputError: no placement works, KServe is not there, rights are missing, or the API server went away.
+        InputError: no placement works, KServe is not there, rights are missing, or API server or registry
+            went away.
     """
     if settings.kserve.install or not reachable:
-        say(f"placement auto: {ASSUMED}, as KServe {settings.kserve.version} honours it")
+        why = f"as KServe {settings.kserve.version} honours it"
+        say(f"placement auto: {ASSUMED}, {why if settings.kserve.install or registry else _later(settings)}")
         return Found(ASSUMED)
 
     try:
-        return _ask(Cluster.of(settings), settings, project, preview=preview, say=say)
+        return _ask(Cluster.of(settings), settings, project, preview=preview, registry=registry, say=say)
     except ClusterError as error:
         raise refuse(
             "modelcar:placement",
@@ -63,21 +72,41 @@ def find(
         ) from None
 
 
+def _later(settings: Settings) -> str:
+    return (
+        f"as the test pushes an image, and this `pulumi up` makes the registry {settings.registry}; the next "
+        "one tests"
+    )
+
+
 def _ask(
-    cluster: Cluster, settings: Settings, project: Path, *, preview: bool, say: Callable[[str], None]
+    cluster: Cluster,
+    settings: Settings,
+    project: Path,
+    *,
+    preview: bool,
+    registry: bool,
+    say: Callable[[str], None],
 ) -> Found:
     nodes = node_kinds(cluster)
     now = fingerprint(cluster, settings, nodes)
     kept = _kept(cluster, settings)
     if kept and (preview or kept.fingerprint == now):
-        if kept.fingerprint != now:
+        if not kept.fingerprint:
+            say(f"placement auto: {kept.placement}, as before, and not tested yet; `pulumi up` tests it")
+        elif kept.fingerprint != now:
             say("placement auto: KServe or nodes have changed since it was tested; `pulumi up` tests again")
         return kept
+    if not registry:
+        found = kept or Found(ASSUMED)
+        say(f"placement auto: {found.placement}, {_later(settings)}")
+        return found
     if preview:
         say(f"placement auto: not tested yet, so this preview assumes {ASSUMED}; `pulumi up` tests it")
         return Found(ASSUMED)
-    # Of nodes of several kinds one is tested: what serves already is changed only where it works no more.
-    prefer = kept.placement if kept and len(nodes) > 1 else None
+    # Of nodes of several kinds one is tested, and what was assumed was not: what serves already is changed
+    # only where it works no more.
+    prefer = kept.placement if kept and (len(nodes) > 1 or not kept.fingerprint) else None
     return Found(_test(cluster, settings, project, prefer, say), now)
 
 
@@ -108,11 +137,23 @@ def _kept(cluster: Cluster, settings: Settings) -> Found | None:
 def _test(
     cluster: Cluster, settings: Settings, project: Path, prefer: str | None, say: Callable[[str], None]
 ) -> str:
-    from modelcar.registry import Target  # with a client of registries: only a test pushes
+    import httpx  # with a client of registries: only a test pushes
+
+    from modelcar.registry import Target  # as above
 
     say("placement auto: testing which one this cluster's KServe honours")
     target = Target(settings.registry, NAME, settings.registry_insecure)
-    digest = push_probe(read_base(settings.architecture), project, target)
+    try:
+        digest = push_probe(read_base(settings.architecture), project, target)
+    except (httpx.HTTPError, OSError) as error:
+        raise refuse(
+            "modelcar:placement",
+            f"auto, and the test's image cannot be pushed to {settings.registry}/{NAME}: "
+            f"{(str(error) or type(error).__name__).splitlines()[0]}",
+            allowed="a registry that is there, and takes an image from here",
+            fix="make its repository, or log in to it; or set the placement yourself: pulumi config set "
+            f"modelcar:placement {ASSUMED}",
+        ) from None
     probe = f"{settings.registry}/{NAME}@{digest}"
     found = smoke(cluster, settings, probe, namespace=settings.smoke_namespace, prefer=prefer)
     for line in table(found):

@@ -111,7 +111,7 @@ def firewall_rule(settings: Settings) -> str:
     https://cloud.google.com/kubernetes-engine/docs/how-to/private-clusters#add_firewall_rules
     """
     google = settings.google
-    if google is None or settings.own_context is None:
+    if google is None or google.cluster.name is None:
         return f"let the control plane's addresses through to the nodes on TCP port {PORT}"
     name = google.cluster.name
     asked = (

@@ -32,7 +32,11 @@ class DestinationSettings(Section):
 
     @property
     def own_context(self) -> str | None:
-        """The context of kubectl that is meant where none is named; None: the current one."""
+        """The context of kubectl that is meant where none is named; None: the current one.
+
+        Raises:
+            InputError: a certain cluster is meant, and which one is not known.
+        """
         return None
 
 

@@ -228,9 +228,9 @@ class GoogleSettings(Section):
 
     @property
     def location(self) -> str | None:
-        """Where the cluster is; None where a stack reference tells."""
+        """Where the cluster is; None where a stack reference tells, and it was not read yet."""
         if self.cluster.stack_reference:
-            return None
+            return self.cluster.location
         return self.cluster.location or self.region
 
     @property

@@ -19,6 +19,7 @@ from components.config.google import GoogleSettings
 from components.config.image import ImageSettings
 from components.config.image_place import name_of, registry_of
 from components.config.model_spec import ModelSpec
+from components.config.referenced_cluster import unknown
 
 #: Key of the stack that is not a setting of the program itself.
 PLATFORM_FILE = "platformFile"
@@ -90,12 +91,16 @@ class Settings(ModelSpec, TargetSettings, ImageSettings):
     def own_context(self) -> str | None:
         """The context that `gcloud container clusters get-credentials` makes for the stack's cluster.
 
-        Never whatever cluster kubectl was used with last. None where the stack takes its cluster from
-        another stack.
+        Never whatever cluster kubectl was used with last. None for a stack without `modelcar:google`.
+
+        Raises:
+            InputError: another stack names the cluster, and its outputs were not read.
         """
         google = self.google
-        if google is None or google.cluster.name is None or google.location is None:
+        if google is None:
             return None
+        if google.cluster.name is None or google.location is None:
+            raise unknown(google, "its outputs were not read")
         return f"gke_{google.project}_{google.location}_{google.cluster.name}"
 
 

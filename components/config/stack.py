@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from components.config.google import GoogleSettings
+from components.config.referenced_cluster import at_referenced
 from components.config.settings import Settings
 from modelcar.errors import refuse
 
@@ -21,7 +24,8 @@ class Stack:
     models: the settings of each, in the order of the list; never empty.
     listed: whether the stack has a list; without one its outputs are those of its only model too.
     parallel_builds: images that are brought and built at the same time.
-    google: the Google side as the stack has it; a model's own has the model's pool as `nodes`.
+    google: the Google side as the stack has it; a model's own has the model's pool as `nodes`, and the
+        cluster that a stack reference names, once that was read.
     keep_removed_days: so long `make prune` keeps the images of a removed model.
     service_named: whether the services' names stay when a model is changed: the stack says its service's,
         or has a list, whose entries have names.
@@ -38,6 +42,25 @@ class Stack:
     def shared(self) -> Settings:
         """What all models say alike: registry, cluster, namespace, delivery."""
         return self.models[0]
+
+    def at_cluster(self, outputs: Mapping[str, Any]) -> Stack:
+        """Return the same stack, whose models know the cluster that `google.cluster.stackReference` names.
+
+        What the stack declares does not change: `google` stays as it is.
+
+        Args:
+            outputs: of the stack that it names.
+
+        Raises:
+            InputError: they name no cluster.
+        """
+        models = tuple(
+            model.model_copy(update={"google": at_referenced(model.google, outputs)})
+            if model.google
+            else model
+            for model in self.models
+        )
+        return replace(self, models=models)
 
     def model(self, name: str | None) -> Settings:
         """Return a model by name; where there is only one, nobody has to name it.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 import pulumi
 
 from components.config import disk
 from components.config.google import GoogleSettings
-from components.google import apis, cluster
+from components.google import adopted_cluster, apis, cluster
+from components.google.names import label_value
 from components.google.node_account import NodeServiceAccount, NodeServiceAccountArgs
 from components.google.node_pool import GpuNodePool, GpuNodePoolArgs
 from components.google.registry import ModelRegistry, ModelRegistryArgs
+from modelcar.errors import refuse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +25,25 @@ class GoogleCloudArgs:
     settings: Project, registry, cluster and nodes.
     needs: What the disks of a pool's nodes have to hold, by the pool's name.
     imports: Kinds of the registry's parts that are there already.
+    endpoint: By which an adopted cluster's control plane is reached: `ip`, its address, where it has one;
+        `dns`, its DNS name; `auto`, the name where it lets in who comes from outside of Google, else as `ip`.
+        Another one than before makes all anew that the cluster's Kubernetes provider declares.
     """
 
     settings: GoogleSettings
     needs: Mapping[str, disk.DiskNeed] = field(default_factory=dict)
     imports: Collection[str] = ()
+    endpoint: adopted_cluster.Endpoint = "ip"
+
+    def __post_init__(self) -> None:
+        """Refuse an endpoint that there is not.
+
+        Raises:
+            modelcar.errors.InputError: that.
+        """
+        known = get_args(adopted_cluster.Endpoint)
+        if self.endpoint not in known:
+            raise refuse("endpoint", self.endpoint, allowed=", ".join(known), fix="choose one")
 
 
 class GoogleCloud(pulumi.ComponentResource):
@@ -48,7 +65,8 @@ class GoogleCloud(pulumi.ComponentResource):
         """Declare all of it."""
         super().__init__("modelcar:google:GoogleCloud", name, None, opts)
         google = args.settings
-        labels = {"managed-by": "pulumi", "app": name, "stack": pulumi.get_stack().lower()}
+        stack = pulumi.get_stack()
+        labels = {"managed-by": "pulumi", "app": label_value(name), "stack": label_value(stack)}
         scanning = google.repository.vulnerability_scanning
         enabled = apis.enable(google.project, scanning=scanning, parent=self) if google.enable_apis else []
         own = pulumi.ResourceOptions(parent=self, depends_on=enabled)
@@ -57,8 +75,11 @@ class GoogleCloud(pulumi.ComponentResource):
         if google.nodes.service_account:
             reader = google.nodes.service_account
         else:
+            # Accounts are the whole project's, and several stacks can be in one.
             account = NodeServiceAccountArgs(
-                project=google.project, purpose=name, image_streaming=google.nodes.image_streaming
+                project=google.project,
+                purpose="-".join(dict.fromkeys((name, pulumi.get_project(), stack))),
+                image_streaming=google.nodes.image_streaming,
             )
             reader = NodeServiceAccount(f"{name}-nodes", account, own).email
         self.node_account = pulumi.Output.from_input(reader)
@@ -86,7 +107,7 @@ class GoogleCloud(pulumi.ComponentResource):
             )
             self.cluster = cluster.NewCluster(str(google.cluster.name), made, own).cluster
         else:
-            self.cluster = cluster.adopted(google)
+            self.cluster = adopted_cluster.adopted(google, args.endpoint)
         self.pools = {}
         for nodes in google.all_pools:
             # The first one's name does not follow from its place in Google: its settings may be renamed.

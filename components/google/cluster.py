@@ -1,19 +1,19 @@
-"""The cluster that models are served on: adopted, or a small one with secure defaults."""
+"""The cluster that models are served on, as a stack knows it; and a small one with secure defaults.
+
+One that is there already: `components/google/adopted_cluster.py`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
 import pulumi_gcp as gcp
 
-from components.config.google import GoogleSettings
-from components.config.problems import problem
 from components.engine.options import child
-from modelcar.errors import InputError, Problem
 
 #: Private addresses of a created cluster: nodes, pods, services.
 NODES_CIDR, PODS_CIDR, SERVICES_CIDR = "10.10.0.0/20", "10.20.0.0/14", "10.24.0.0/20"
@@ -26,77 +26,16 @@ SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 @dataclass(frozen=True)
 class Cluster:
-    """What the rest of the stack has to know of the cluster. kubeconfig: without any credential in it."""
+    """What the rest of the stack has to know of the cluster.
+
+    kubeconfig: without any credential in it.
+    endpoint: by which it reaches the control plane: `dns`, its DNS name, or `ip`, its address.
+    """
 
     name: pulumi.Output[str]
     location: pulumi.Output[str]
     kubeconfig: pulumi.Output[str]
-
-
-def require_adopted(google: GoogleSettings) -> str | None:
-    """Ask Google for what the stack adopts: cluster, repository and nodes' service account.
-
-    Returns:
-        The GKE version of the cluster, which new nodes get; None where the stack makes or refers to it.
-
-    Raises:
-        InputError: with all of them that are not there, or may not be seen.
-    """
-    cluster, repository, account = google.cluster, google.repository, google.nodes.service_account
-    problems: list[Problem] = []
-    version = None
-    if not (cluster.create or cluster.stack_reference):
-        place = f"projects/{google.project}/locations/{google.location}/clusters/{cluster.name}"
-        arguments = {"name": cluster.name, "location": google.location, "project": google.project}
-        fix = "check name, location and project, or set modelcar:google.cluster.create to true"
-        found = _look("cluster.name", place, fix, gcp.container.get_cluster, arguments, problems)
-        version = getattr(found, "master_version", None)
-    if repository.existing:
-        place = f"projects/{google.project}/locations/{google.region}/repositories/{repository.name}"
-        arguments = {"repository_id": repository.name, "location": google.region, "project": google.project}
-        fix = "check name, region and project, or set modelcar:google.repository.existing to false"
-        _look("repository.name", place, fix, gcp.artifactregistry.get_repository, arguments, problems)
-    if account:
-        arguments = {"account_id": account, "project": google.project}
-        fix = "check it, or remove it: an account is created then"
-        _look("nodes.serviceAccount", account, fix, gcp.serviceaccount.get_account, arguments, problems)
-    if problems:
-        raise InputError(problems)
-    return version
-
-
-def _look(
-    key: str,
-    place: str,
-    fix: str,
-    look: Callable[..., Any],
-    arguments: dict[str, Any],
-    problems: list[Problem],
-) -> Any:
-    """Return what is there; None where it is not, which is added to the problems."""
-    try:
-        return look(**arguments)
-    except Exception as error:  # the SDK raises a bare Exception for whatever the provider says
-        said = str(error).strip().splitlines()[-1]
-        allowed = "one that is there, and may be seen"
-        problems.append(problem(f"google.{key}", f"{place}: {said}", allowed, fix))
-        return None
-
-
-def adopted(google: GoogleSettings) -> Cluster:
-    """Return the cluster that is there already, by its name or by another stack's outputs."""
-    if google.cluster.stack_reference:
-        reference = pulumi.StackReference(google.cluster.stack_reference)
-        name = reference.require_output("clusterName").apply(str)
-        location = reference.require_output("clusterLocation").apply(str)
-    else:
-        name = pulumi.Output.from_input(str(google.cluster.name))
-        location = pulumi.Output.from_input(str(google.location))
-    found = gcp.container.get_cluster_output(name=name, location=location, project=google.project)
-    authority = found.master_auths.apply(lambda auths: auths[0].cluster_ca_certificate)
-    return Cluster(
-        name, location, kubeconfig(name, found.endpoint.apply(lambda host: f"https://{host}"), authority)
-    )
+    endpoint: pulumi.Output[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,12 +116,13 @@ class NewCluster(pulumi.ComponentResource):
         )
         ready = pulumi.Output.all(created.name, system.id).apply(lambda values: str(values[0]))
         if args.authorized_networks:
-            server = created.endpoint.apply(lambda host: f"https://{host}")
+            endpoint, host = "ip", created.endpoint
             authority = created.master_auth.apply(lambda auth: auth.cluster_ca_certificate or "")
         else:
-            server = created.control_plane_endpoints_config.apply(_dns_server)
-            authority = pulumi.Output.from_input("")
-        self.cluster = Cluster(ready, created.location, kubeconfig(ready, server, authority))
+            endpoint, host = "dns", created.control_plane_endpoints_config.apply(_dns_name)
+            authority = pulumi.Output.from_input("")  # a public one vouches for the name
+        found = kubeconfig(ready, host, authority)
+        self.cluster = Cluster(ready, created.location, found, pulumi.Output.from_input(endpoint))
         self.register_outputs({"name": ready, "location": created.location})
 
     def _network(
@@ -256,16 +196,17 @@ def cluster_inputs(args: NewClusterArgs) -> dict[str, Any]:
     return inputs
 
 
-def _dns_server(endpoints: Any) -> str:
-    return f"https://{endpoints.dns_endpoint_config.endpoint}"
+def _dns_name(endpoints: Any) -> str:
+    return str(endpoints.dns_endpoint_config.endpoint)
 
 
 def kubeconfig(
-    name: pulumi.Output[str], server: pulumi.Output[str], authority: pulumi.Output[str]
+    name: pulumi.Output[str], host: pulumi.Output[str], authority: pulumi.Output[str]
 ) -> pulumi.Output[str]:
     """Return a kubeconfig that asks gcloud's plugin for a token at each use; it holds no secret.
 
-    authority: the CA certificate in base64; empty where the server's certificate is publicly trusted.
+    host: of the control plane, its DNS name or its address.
+    authority: the CA certificate in base64; empty where a public one vouches for the host, as for DNS names.
     Source: https://cloud.google.com/kubernetes-engine/docs/how-to/cluster-access-for-kubectl
     """
     plugin = {
@@ -277,7 +218,7 @@ def kubeconfig(
 
     def render(values: dict[str, str]) -> str:
         name, authority = values["name"], values["authority"]
-        cluster = {"server": values["server"]} | (
+        cluster = {"server": f"https://{values['host']}"} | (
             {"certificate-authority-data": authority} if authority else {}
         )
         return json.dumps(
@@ -291,4 +232,4 @@ def kubeconfig(
             }
         )
 
-    return pulumi.Output.all(name=name, server=server, authority=authority).apply(render)
+    return pulumi.Output.all(name=name, host=host, authority=authority).apply(render)

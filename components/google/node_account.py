@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import pulumi
 import pulumi_gcp as gcp
 
 from components.engine.options import child
+from components.google.names import account_id
 
 #: Logs and metrics, and no more: https://cloud.google.com/kubernetes-engine/docs/how-to/service-accounts
 NODE_ROLE = "roles/container.defaultNodeServiceAccount"
 #: Image streaming asks the Service Usage API:
 #: https://cloud.google.com/kubernetes-engine/docs/how-to/image-streaming#requirements
 STREAMING_ROLE = "roles/serviceusage.serviceUsageConsumer"
-#: https://cloud.google.com/iam/docs/service-accounts-create
-SHORTEST_ID, LONGEST_ID = 6, 30
+#: Said where the id is somebody else's.
+TAKEN = (
+    "a service account of that id is in the project already, and this stack did not make it. If its nodes "
+    "may run as it, name it in modelcar:google.nodes.serviceAccount. If an `up` of this stack made it and "
+    "broke off, `pulumi import` it. In a program of your own, change the purpose"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +28,8 @@ class NodeServiceAccountArgs:
     """Whose account it is.
 
     project: Id of the project.
-    purpose: What the account is named by.
+    purpose: What the account is named by, when it is made; unique in the project. One that is there keeps its
+        id, whatever it says later.
     image_streaming: Whether the nodes stream images, which takes one role more.
     """
 
@@ -53,7 +58,11 @@ class NodeServiceAccount(pulumi.ComponentResource):
             project=args.project,
             account_id=account_id(args.purpose),
             display_name=f"GKE nodes of {args.purpose}",
-            opts=own,
+            opts=pulumi.ResourceOptions.merge(
+                own,
+                # Of life: with another id nodes, their pools and the models on them would be made anew.
+                pulumi.ResourceOptions(ignore_changes=["accountId", "displayName"], hooks=_explained(name)),
+            ),
         )
         roles = [NODE_ROLE, STREAMING_ROLE] if args.image_streaming else [NODE_ROLE]
         grants = [
@@ -73,19 +82,15 @@ class NodeServiceAccount(pulumi.ComponentResource):
         self.register_outputs({"email": self.email})
 
 
-def account_id(purpose: str) -> str:
-    """Return an account id of 6 to 30 characters that stays unique when it has to be cut.
+def _explained(name: str) -> pulumi.ResourceHookBinding | None:
+    """Return what says what to do about an id that is taken; None in a preview, which makes nothing."""
+    if pulumi.runtime.is_dry_run():
+        return None
 
-    The end of a cut name is replaced by a hash of the whole, so that two long names stay two.
-    """
-    wanted = f"{purpose}-nodes".lower()
-    wanted = "".join(
-        character if character.isascii() and character.isalnum() else "-" for character in wanted
-    )
-    wanted = wanted.strip("-")
-    if not wanted[0].isalpha():
-        wanted = f"n-{wanted}"
-    if len(wanted) <= LONGEST_ID:
-        return wanted
-    digest = hashlib.sha256(purpose.encode()).hexdigest()[:6]
-    return f"{wanted[: LONGEST_ID - 7].rstrip('-')}-{digest}"
+    def explain(args: pulumi.ErrorHookArgs) -> bool:
+        said = args.errors[0] if args.errors else ""
+        if args.failed_operation == "create" and "already exists" in said.lower():
+            pulumi.log.error(f"{args.name}: {TAKEN}")
+        return False  # no retry
+
+    return pulumi.ResourceHookBinding(on_error=[pulumi.ErrorHook(f"explain-Account-{name}", explain)])

@@ -47,7 +47,8 @@ class SharedRuntimeArgs:
             modelcar.errors.InputError: with everything that is wrong.
         """
         own = self.name or name
-        resources = ServerResources(shared_memory=self.shared_memory)
+        # What a pod asks for is each model's own, so that there is no less memory here.
+        resources = ServerResources(shared_memory=self.shared_memory, memory=self.shared_memory)
         return model_spec(
             self.server,
             resources,

@@ -58,7 +58,12 @@ def google(checked: CheckedStack) -> GoogleCloud | None:
     stack = checked.stack
     if stack.google is None:
         return None
-    args = GoogleCloudArgs(settings=stack.google, needs=checked.disks, imports=stack.shared.import_existing)
+    args = GoogleCloudArgs(
+        settings=stack.google,
+        needs=checked.disks,
+        imports=stack.shared.import_existing,
+        endpoint=checked.endpoint,
+    )
     return GoogleCloud("modelcar", args)
 
 
@@ -78,7 +83,10 @@ async def require_fit(checked: CheckedStack, cloud: GoogleCloud | None) -> None:
     reached = settings.reached_by(None if made is None else await made.future())
     if asks_kserve:
         knative = any(model.deployment_mode == "Knative" for model in models)
-        assumed = checked.tested is not None and not checked.tested.fingerprint  # auto, in a first preview
+        # auto, in a first preview; the first `up` serves by what was assumed.
+        assumed = (
+            checked.tested is not None and not checked.tested.fingerprint and pulumi.runtime.is_dry_run()
+        )
         modelcars = not assumed and any(model.placement != "imageVolume" for model in models)
         mode = "Knative" if knative else "Standard"
         await in_thread(kserve_fit.require, reached, mode, modelcars=modelcars)

@@ -22,7 +22,7 @@ def idle_cost(settings: Settings, model_bytes: int) -> list[str]:
         cluster = f"cluster {google.cluster.name}: its fee, and one to three e2-standard-4 for the system"
     else:
         cluster = (
-            f"cluster {google.cluster.name or google.cluster.stack_reference}: as it is, not this stack's"
+            f"cluster {google.cluster.stack_reference or google.cluster.name}: as it is, not this stack's"
         )
     nodes = google.nodes
     kind = f"{nodes.machine_type} with {nodes.gpus_per_node} {nodes.gpu}, {nodes.provisioning}"

@@ -12,7 +12,7 @@ from modelcar import oci_names
 
 #: Of the interface. The first number rises when an output goes or changes its type or meaning, the second
 #: for a new one.
-VERSION = "1.1"
+VERSION = "1.2"
 
 Digest = Annotated[str, Field(pattern=f"^{oci_names.DIGEST.pattern}$")]
 
@@ -82,6 +82,11 @@ class StackOutputs(_Outputs):
     registry: str = Field(description="HOST[:PORT]/PATH that modelcars are pushed to.")
     cluster_name: str | None = Field(None, description="Name of the cluster; with Google only.")
     cluster_location: str | None = Field(None, description="Region or zone of it; with Google only.")
+    cluster_endpoint: Literal["dns", "ip"] | None = Field(
+        None,
+        description="By which endpoint the stack reaches the cluster's control plane, its DNS name or its "
+        "address; the next run takes the same; with Google only.",
+    )
     node_pools: dict[str, NodePoolOutputs] | None = Field(
         None, description="The pools of GPU nodes, by name; with Google only."
     )

@@ -64,6 +64,7 @@ def _of_google(stack: Stack, cloud: GoogleCloud) -> dict[str, Any]:
     return {
         "clusterName": cloud.cluster.name,
         "clusterLocation": cloud.cluster.location,
+        "clusterEndpoint": cloud.cluster.endpoint,
         "nodePools": {name: {"diskGb": pool.disk_gb} for name, pool in cloud.pools.items()},
         "nodeServiceAccount": cloud.node_account,
         **({"googleMadeWith": replaced.output(stack.google, cloud.pools)} if stack.google else {}),

@@ -16,7 +16,7 @@ from components.config.checks.google import small_disk, small_ssds
 from components.config.pool_room import pools
 from components.config.settings import Settings
 from components.config.stack import Stack
-from components.google.cluster import require_adopted
+from components.google.adopted_cluster import Endpoint, require_adopted
 from components.image import adapter_images, existing_image, former_image
 from components.image.existing_image import Existing
 from components.image.former_image import Former
@@ -41,6 +41,7 @@ class CheckedStack:
     project: the program's folder.
     existing: images that are there already, of the models that are served by one.
     charts_unread: whether KServe's charts are out of reach, in a preview.
+    endpoint: by which an adopted cluster's control plane is reached.
     """
 
     stack: Stack
@@ -53,14 +54,17 @@ class CheckedStack:
     project: Path = Path()
     existing: Mapping[str, Existing] = field(default_factory=dict)
     charts_unread: bool = False
+    endpoint: Endpoint = "auto"
 
 
 def needs_outputs(stack: Stack) -> bool:
     """Tell whether `check` has to know what the last run told.
 
-    A service keeps its name, and of an image that is there it stands in for a registry that is out of reach.
+    A service keeps its name, an adopted cluster its endpoint, and a registry of the stack's own may not be
+    there yet. Of an image that is there it stands in for a registry that is out of reach.
     """
-    return not stack.service_named or any(model.image for model in stack.models)
+    images = any(model.image for model in stack.models)
+    return stack.google is not None or not stack.service_named or images
 
 
 def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None) -> CheckedStack:
@@ -95,7 +99,8 @@ def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None)
         raise InputError(problems)
     known = sizes(locks, existing)
     disks = node_disks(stack, known)
-    doubts = node_doubts(stack, known, require_adopted(shared.google)) if shared.google else ()
+    endpoint = endpoint_of(stack, outputs or {})
+    doubts = node_doubts(stack, known, require_adopted(shared.google, endpoint)) if shared.google else ()
     doubts += tuple(doubt for one in existing.values() for doubt in one.doubts) + adapter_doubts
     doubts += tuple(doubt for settings in stack.models for doubt in termination.doubts(settings))
     doubts += tuple(cluster_provider.doubts())
@@ -115,11 +120,44 @@ def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None)
     tested = None
     if shared.delivery == "cluster" and any(model.placement == "auto" for model in stack.models):
         asked = next(model for model in stack.models if model.placement == "auto")
-        tested = placement.find(asked, project, preview=preview, reachable=reachable, say=pulumi.log.info)
+        tested = placement.find(
+            asked,
+            project,
+            preview=preview,
+            reachable=reachable,
+            registry=registry_is_there(stack, outputs or {}),
+            say=pulumi.log.info,
+        )
         stack = replace(stack, models=tuple(_placed(model, tested) for model in stack.models))
     return CheckedStack(
-        stack, locks, former, disks, reachable, tested, doubts, project, existing, bool(unread)
+        stack, locks, former, disks, reachable, tested, doubts, project, existing, bool(unread), endpoint
     )
+
+
+def registry_is_there(stack: Stack, outputs: Mapping[str, Any]) -> bool:
+    """Tell whether images can be pushed before anything is declared; outputs: of the last run."""
+    google, shared = stack.google, stack.shared
+    if google is None or shared.registry != google.registry:
+        return True  # somebody else's
+    there = google.repository.existing or "Repository" in shared.import_existing
+    return there or outputs.get("registry") == shared.registry
+
+
+def endpoint_of(stack: Stack, outputs: Mapping[str, Any]) -> Endpoint:
+    """Return by which endpoint the control plane of an adopted cluster is to be reached: as in the last run.
+
+    The Kubernetes provider takes another address for another cluster, and Pulumi would make anew all that is
+    in it.
+
+    Args:
+        outputs: of the last run. A version that did not tell the endpoint took the address.
+    """
+    google, shared = stack.shared.google, stack.shared
+    if google is None or shared.kubeconfig or shared.kube_context:
+        return "auto"  # and nobody uses it
+    if (outputs.get("clusterName"), outputs.get("clusterLocation")) != (google.cluster.name, google.location):
+        return "auto"
+    return "dns" if outputs.get("clusterEndpoint") == "dns" else "ip"
 
 
 def unread_charts(settings: Settings, *, preview: bool) -> tuple[str, ...]:

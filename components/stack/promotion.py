@@ -5,15 +5,15 @@ It stands for what `modelcar:mirrors` would say: the repositories of the same mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pulumi
 
 from components.config.checks.image import mirrors_beside_builder
 from components.config.problems import problem
 from components.config.settings import Settings
+from components.stack import other_stack
 from components.stack.output_schema import ModelOutputs, StackOutputs
 from components.stack.preflight import CheckedStack
 from components.stack.stack_reader import parse
@@ -37,7 +37,7 @@ async def resolved(checked: CheckedStack) -> CheckedStack:
     if name is None:
         return checked
     try:
-        found = parse(name, await _outputs(name))
+        found = parse(name, await other_stack.outputs(name))
     except pulumi.RunError as error:
         if pulumi.runtime.is_dry_run():
             pulumi.log.warn(f"modelcar:{KEY}: not read, so this preview knows no layers of it: {error}")
@@ -62,31 +62,6 @@ async def resolved(checked: CheckedStack) -> CheckedStack:
     if problems:
         raise InputError(dict.fromkeys(problems))
     return replace(checked, stack=replace(checked.stack, models=tuple(models)))
-
-
-async def _outputs(name: str) -> Mapping[str, Any]:
-    """Return another stack's outputs.
-
-    Not by a StackReference, which is a resource: what is wrong has to be told before the first one.
-
-    Raises:
-        pulumi.RunError: it cannot be read.
-    """
-    this = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
-    if name == this:
-        raise pulumi.RunError("it is this stack itself")
-    try:
-        found = await pulumi.runtime.invoke_async("pulumi:pulumi:readStackOutputs", {"name": name})
-    except Exception as error:  # the SDK raises a bare Exception for whatever the engine says
-        raise pulumi.RunError(_last_words(error)) from None
-    outputs = (found or {}).get("outputs")
-    return outputs if isinstance(outputs, dict) else {}
-
-
-def _last_words(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = lines[-1] if lines else type(error).__name__
-    return said.rpartition("error: ")[2].removeprefix("* ")
 
 
 def same_models(settings: Settings, lock: Lock | None, found: StackOutputs) -> Iterator[ModelOutputs]:

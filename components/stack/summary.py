@@ -14,6 +14,7 @@ from components.config.google import NodeSettings
 from components.config.settings import Settings
 from components.engine.threads import in_thread
 from components.google import replaced
+from components.stack import other_stack
 from components.stack.preflight import CheckedStack
 from modelcar.base import read_base
 from modelcar.errors import InputError
@@ -67,13 +68,11 @@ def _before(settings: Settings, former: Mapping[str, Any]) -> Mapping[str, Any]:
 
 async def former_outputs() -> dict[str, Any]:
     """Return what the last run told; empty before the first one."""
-    this = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
     try:
-        found = await pulumi.runtime.invoke_async("pulumi:pulumi:readStackOutputs", {"name": this})
+        outputs = await other_stack.read(other_stack.this_stack())
     except Exception as error:
         pulumi.log.debug(f"the former outputs cannot be read: {error}")
         return {}
-    outputs = (found or {}).get("outputs")
     return outputs if isinstance(outputs, dict) else {}
 
 

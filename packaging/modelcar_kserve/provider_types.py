@@ -90,7 +90,7 @@ class NodeServiceAccountArgs(TypedDict):
     project: pulumi.Input[str]
     """Id of the project."""
     purpose: str
-    """What the account is named by."""
+    """What the account is named by, when it is made; unique in the project. One that is there keeps its id, whatever it says later."""
     image_streaming: NotRequired[bool]
     """Whether the nodes stream images, which takes one role more. Default: false."""
 
@@ -215,6 +215,8 @@ class GoogleCloudArgs(TypedDict):
     """What the disks of a pool's nodes have to hold, by the pool's name."""
     imports: NotRequired[list[str]]
     """Kinds of the registry's parts that are there already."""
+    endpoint: NotRequired[str]
+    """By which an adopted cluster's control plane is reached: `ip`, its address, where it has one; `dns`, its DNS name; `auto`, the name where it lets in who comes from outside of Google, else as `ip`. Another one than before makes all anew that the cluster's Kubernetes provider declares. One of: auto, dns, ip. Default: ip."""
 
 
 class LoraModule(TypedDict):

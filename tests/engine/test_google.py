@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,14 @@ def types(steps: list[dict[str, Any]]) -> dict[str, set[str]]:
     return found
 
 
+#: Of a stack that a version before 0.4.0 made in the same project.
+OTHERS = "projects/my-project/serviceAccounts/modelcar-nodes@my-project.iam.gserviceaccount.com"
+
+
 def test_the_dev_stack_lives_and_dies(dev: Project) -> None:
+    account = {"accountId": "modelcar-nodes", "project": "my-project"}
+    there = {OTHERS: {"type": "gcp:serviceaccount/account:Account", "state": account}}
+    Path(dev.variables["MODELCAR_GCP_STANDIN"]).write_text(json.dumps({"resources": there}))
     first = dev.preview()
     chains = {step["urn"].split("::")[2] for step in first}
     for component, resource in DESIGN_CARD.items():
@@ -89,6 +97,8 @@ def test_the_dev_stack_lives_and_dies(dev: Project) -> None:
     assert re.fullmatch(r"oci://\S+@sha256:[0-9a-f]{64}", outputs["storageUri"])
     assert outputs["models"]["tiny"]["nodePool"] == "gpu"
     assert outputs["nodePools"] == {"gpu": {"diskGb": 200}}
+    assert outputs["clusterEndpoint"] == "dns"
+    assert outputs["nodeServiceAccount"].startswith("modelcar-test-nodes@"), "of this stack alone"
     names = "\n".join(in_google(dev))
     for part in ("repositories/modelcars-dev", "clusters/models-dev", "nodePools/gpu"):
         assert part in names
@@ -117,7 +127,7 @@ def test_the_dev_stack_lives_and_dies(dev: Project) -> None:
 
     dev.pulumi("destroy", "--yes")
     left = {name for name in in_google(dev) if "/services/" not in name and "googleapis.com" not in name}
-    assert left == set(), "the APIs stay on, and nothing else"
+    assert left == {OTHERS}, "the APIs stay on, and nothing else of this stack"
 
 
 @pytest.mark.extended
@@ -155,10 +165,36 @@ def test_what_is_adopted_and_not_there_is_refused_before_anything_is_declared(de
     assert "Traceback" not in said
 
 
+#: A cluster as this program makes them, which another stack made: it has a DNS name, and no address.
+CLOSED: dict[str, Any] = {
+    "type": "gcp:container/cluster:Cluster",
+    "state": {
+        "masterVersion": "1.35.7-gke.1150000",
+        "workloadIdentityConfig": {"workloadPool": "my-project.svc.id.goog"},
+        "controlPlaneEndpointsConfig": {
+            "dnsEndpointConfig": {"endpoint": "gke-1.europe-west4.gke.goog", "allowExternalTraffic": True},
+            "ipEndpointsConfig": {"enabled": False},
+        },
+    },
+}
+
+
+def test_an_autopilot_cluster_is_refused_in_a_preview(dev: Project) -> None:
+    place = "projects/my-project/locations/europe-west4-b/clusters/auto"
+    auto = {**CLOSED, "state": {**CLOSED["state"], "enableAutopilot": True}}
+    Path(dev.variables["MODELCAR_GCP_STANDIN"]).write_text(json.dumps({"resources": {place: auto}}))
+    dev.configure(google={**dev.config["google"], "cluster": {"name": "auto", "location": "europe-west4-b"}})
+    result = dev.pulumi("preview", check=False)
+    said = result.stdout + result.stderr
+    assert result.returncode
+    assert "modelcar:google.cluster.name: auto, an Autopilot cluster, which takes no node pools" in said
+    assert "Traceback" not in said
+
+
 def test_a_driver_that_is_too_old_for_the_server_is_refused_in_a_preview(dev: Project) -> None:
     google = dev.config["google"]
     place = "projects/my-project/locations/europe-west4-b/clusters/old"
-    old = {"type": "gcp:container/cluster:Cluster", "state": {"masterVersion": "1.33.5-gke.1162000"}}
+    old = {**CLOSED, "state": {**CLOSED["state"], "masterVersion": "1.33.5-gke.1162000"}}
     Path(dev.variables["MODELCAR_GCP_STANDIN"]).write_text(json.dumps({"resources": {place: old}}))
     committed = yaml.safe_load((PROJECT / "Pulumi.dev.yaml").read_text())["config"]
     dev.configure(
@@ -170,6 +206,43 @@ def test_a_driver_that_is_too_old_for_the_server_is_refused_in_a_preview(dev: Pr
     assert result.returncode
     assert "modelcar:google.nodes.driver: DEFAULT, which is R535 on GKE 1.33.5-gke.1162000" in said
     assert "needs a driver of R580" in said
+    assert "Traceback" not in said
+
+
+def named_by_another_stack(project: Project, outputs: dict[str, str]) -> str:
+    """Make a stack that tells outputs, and return its name."""
+    other = replace(project, stack="clusters")
+    other.configure()
+    other.pulumi("stack", "init")
+    name = yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())["name"]
+    kind = "pulumi:pulumi:Stack"
+    row = {"urn": f"urn:pulumi:clusters::{name}::{kind}::{name}-clusters", "type": kind, "outputs": outputs}
+    file = project.folder / "clusters.json"
+    file.write_text(json.dumps({"version": 3, "deployment": {"resources": [{**row, "custom": False}]}}))
+    other.pulumi("stack", "import", "--file", str(file))
+    return f"organization/{name}/clusters"
+
+
+def test_a_cluster_that_another_stack_made_without_an_address_is_reached_by_its_name(dev: Project) -> None:
+    place = "projects/my-project/locations/europe-west4-b/clusters/closed"
+    Path(dev.variables["MODELCAR_GCP_STANDIN"]).write_text(json.dumps({"resources": {place: CLOSED}}))
+    told = {"clusterName": "closed", "clusterLocation": "europe-west4-b"}
+    reference = named_by_another_stack(dev, told)
+    google = {**dev.config["google"], "cluster": {"stackReference": reference}}
+    dev.configure(google=google, kubeconfig=None)
+    steps = {step["urn"].rpartition("::")[2]: step for step in dev.preview()}
+    kubeconfig = json.loads(steps["cluster"]["newState"]["inputs"]["kubeconfig"])
+    assert kubeconfig["clusters"] == [
+        {"name": "closed", "cluster": {"server": "https://gke-1.europe-west4.gke.goog"}}
+    ], "and no authority but the public ones"
+    assert steps["modelcar-gpu"]["newState"]["inputs"]["cluster"] == "closed"
+
+    dev.configure(google={**google, "cluster": {"stackReference": f"{reference}-none"}})
+    result = dev.pulumi("preview", check=False)
+    said = result.stdout + result.stderr
+    assert result.returncode
+    assert f"modelcar:google.cluster.stackReference: {reference}-none: " in said
+    assert "so it is not known which cluster to ask" in said
     assert "Traceback" not in said
 
 

@@ -112,6 +112,7 @@ def test_nothing_of_a_former_version_is_replaced_or_lost(dev: Project, version: 
         if step["op"] == "discard" and step["urn"].endswith(f"::{READ}"):
             continue
         assert step["op"] in {"create", "update"}, f"{step['op']} of {step['urn']}"
+        assert not kind.startswith("gcp:serviceaccount"), "nodes, and models on them, would be made anew"
         if step["op"] == "create":
             made.add(kind)
     assert made <= NEW

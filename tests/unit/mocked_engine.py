@@ -114,6 +114,7 @@ class Engine:
     """Runs programs with mocks; each in a context of its own, as the mocks are global otherwise."""
 
     preview: bool
+    stack: str = "stack"
     declared: list[Declared] = dataclasses.field(default_factory=list)
     hooks: dict[str, pulumi.ResourceHook | pulumi.ErrorHook] = dataclasses.field(default_factory=dict)
     #: In place of the real one, which asks a cluster.
@@ -136,7 +137,7 @@ class Engine:
             # Of a program that fails, one error is raised; the loop would print those that follow from it.
             asyncio.get_running_loop().set_exception_handler(lambda *_: None)
             SETTINGS.outputs = set()  # set_mocks leaves the one of the program before
-            mocks.set_mocks(monitor.mocks, preview=self.preview, monitor=monitor)
+            mocks.set_mocks(monitor.mocks, stack=self.stack, preview=self.preview, monitor=monitor)
             SETTINGS.monitor_features = {
                 resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_HOOKS,
                 resource_pb2.RESOURCE_MONITOR_FEATURE_ERROR_HOOKS,

@@ -517,6 +517,13 @@ WRONG = {
         "at least modelcar:cpu",
         "raise cpuLimit or lower cpu",
     ),
+    "more shared memory than memory": Wrong(
+        {"memory": "8Gi", "sharedMemory": "9000Mi"},
+        "sharedMemory",
+        "9000Mi, more than modelcar:memory 8Gi, which it is a part of",
+        "at most modelcar:memory",
+        "raise memory, or lower sharedMemory",
+    ),
     # the server's environment
     "no value": Wrong(
         {"serverEnv": ["A=1", "DEBUG"]},
@@ -840,3 +847,9 @@ def test_platform_file_that_is_not_an_object_is_told(tmp_path: Path, values: Any
 def test_platform_file_that_is_a_folder_is_told(tmp_path: Path) -> None:
     [problem] = problems(tmp_path, platformFile=".")
     assert problem.key == "modelcar:platformFile"
+
+
+def test_shared_memory_that_nobody_set_may_be_more_than_the_memory() -> None:
+    """Kubernetes makes /dev/shm no larger than the memory; a small model needs neither setting."""
+    assert load(memory="1Gi").shared_memory == "2Gi"
+    assert load(memory="1Gi", sharedMemory="1Gi").shared_memory == "1Gi"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
+from types import SimpleNamespace
 from typing import Any
 
 import pulumi
@@ -12,7 +14,8 @@ import pytest
 from components.config import disk
 from components.google.cloud import GoogleCloud, GoogleCloudArgs
 from components.manifests.scheduling import nodes
-from tests.unit.mocked_engine import Engine
+from modelcar.errors import InputError
+from tests.unit.mocked_engine import ANSWERS, Engine
 from tests.unit.test_google_settings import CLUSTER, NODES, dev, load
 
 ACCOUNT = "nodes@my-project.iam.gserviceaccount.com"
@@ -28,6 +31,7 @@ def declare(
     changes: dict[str, Any] | None = None,
     model_bytes: float = 1e9,
     imports: Collection[str] = (),
+    endpoint: Any = "ip",
 ) -> dict[str, Any]:
     """Declare the dev stack's Google side with changes; return its outputs."""
     google = load(dev(**(changes or {}))).google
@@ -35,10 +39,12 @@ def declare(
 
     def program() -> dict[str, pulumi.Output[Any]]:
         needs = {nodes.name: disk.need([disk.OnNode(model_bytes)]) for nodes in google.all_pools}
-        cloud = GoogleCloud("modelcar", GoogleCloudArgs(settings=google, needs=needs, imports=imports))
+        args = GoogleCloudArgs(settings=google, needs=needs, imports=imports, endpoint=endpoint)
+        cloud = GoogleCloud("modelcar", args)
         return {
             "registry": cloud.registry.path,
             "kubeconfig": cloud.cluster.kubeconfig,
+            "endpoint": cloud.cluster.endpoint,
             "account": cloud.node_account,
             "disk": pulumi.Output.from_input(cloud.pools[google.nodes.name].disk_gb),
         }
@@ -77,6 +83,49 @@ def test_what_is_there_is_imported_by_the_ids_that_google_has_for_it(up: Engine)
     assert "cleanupPolicies" in up.the("Repository").ignored, "it is taken over as it is"
     others = [found for found in up.declared if "epository" not in found.type]
     assert not any(found.imported for found in others)
+
+
+def test_each_stack_of_a_project_has_an_account_of_its_own(up: Engine) -> None:
+    accounts = []
+    for stack in ("dev", "prod", "team.dev", "team-dev", "a-stack-for-each-of-our-branches"):
+        up.stack = stack
+        declare(up)
+        found = up.the("Account")
+        # One of a former version is called `modelcar-nodes`, and would be made anew otherwise.
+        assert set(found.ignored) == {"accountId", "displayName"}
+        assert found.on_error == ("explain-Account-modelcar-nodes",)
+        accounts.append(found.inputs["accountId"])
+        assert 6 <= len(accounts[-1]) <= 30
+    assert len(set(accounts)) == len(accounts)
+    assert accounts[0] == "modelcar-project-dev-nodes"
+
+
+def test_an_account_that_is_somebody_elses_is_told_with_the_way_out(
+    up: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(up)
+    told: list[str] = []
+    monkeypatch.setattr(pulumi.log, "error", told.append)
+    hook: Any = up.hooks["explain-Account-modelcar-nodes"]
+    said = "googleapi: Error 409: Service account x already exists within project y., alreadyExists"
+    for operation, errors in (("create", [said]), ("create", ["Error 403"]), ("delete", [said])):
+        again = hook.callback(
+            SimpleNamespace(name="modelcar-nodes", failed_operation=operation, errors=errors)
+        )
+        assert again is False
+    [line] = told
+    assert "modelcar:google.nodes.serviceAccount" in line
+
+
+@pytest.mark.parametrize("stack", ["team.dev", "x" * 80, "Dev"])
+def test_labels_are_what_google_takes(up: Engine, stack: str) -> None:
+    up.stack = stack
+    declare(up)
+    labels = [all_of(up, "Cluster")[0]["resourceLabels"], all_of(up, "Repository")[0]["labels"]]
+    labels.append(gpu_pool(up)["nodeConfig"]["resourceLabels"])
+    for found in labels:
+        for value in found.values():
+            assert re.fullmatch(r"[a-z0-9_-]{1,63}", value), value
 
 
 def test_image_streaming_asks_for_one_more_role(up: Engine) -> None:
@@ -156,6 +205,7 @@ def test_a_new_cluster_is_closed_by_default(up: Engine) -> None:
     assert cluster["nodeConfig"]["serviceAccount"] == ACCOUNT, "not even for a moment the default account"
     config = json.loads(outputs["kubeconfig"])
     assert config["clusters"][0]["cluster"] == {"server": "https://models.gke.goog"}
+    assert outputs["endpoint"] == "dns"
     assert config["users"][0]["user"]["exec"]["command"] == "gke-gcloud-auth-plugin"
     assert set(config["users"][0]["user"]) == {"exec"}, "no credential in it"
 
@@ -167,6 +217,7 @@ def test_named_networks_reach_the_control_plane_by_address(up: Engine) -> None:
     assert [block["cidrBlock"] for block in blocks] == ["192.0.2.0/24"]
     shown = json.loads(outputs["kubeconfig"])["clusters"][0]["cluster"]
     assert shown == {"server": "https://192.0.2.1", "certificate-authority-data": "Q0E="}
+    assert outputs["endpoint"] == "ip"
 
 
 @pytest.mark.parametrize("protect", [True, False])
@@ -215,7 +266,70 @@ def test_a_cluster_that_is_there_gets_a_pool_and_nothing_else(up: Engine, how: s
     pool = gpu_pool(up)
     assert (pool["cluster"], pool["location"]) == ("shared", "europe-west4")
     shown = json.loads(outputs["kubeconfig"])["clusters"][0]["cluster"]
-    assert shown == {"server": "https://192.0.2.9", "certificate-authority-data": "Q0E="}
+    assert shown == BY_ADDRESS
+    assert outputs["endpoint"] == "ip"
+
+
+BY_ADDRESS = {"server": "https://192.0.2.9", "certificate-authority-data": "Q0E="}
+BY_NAME = {"server": "https://gke-1.europe-west4.gke.goog"}
+
+
+def endpoints(*, outside: bool, address: bool) -> list[dict[str, Any]]:
+    """Return what Google says of a control plane with a DNS name."""
+    name = {"endpoint": "gke-1.europe-west4.gke.goog", "allowExternalTraffic": outside}
+    return [{"dnsEndpointConfigs": [name], "ipEndpointsConfigs": [{"enabled": address}]}]
+
+
+@pytest.mark.parametrize("how", ADOPTED)
+@pytest.mark.parametrize(
+    ("outside", "address", "wanted", "expected"),
+    [
+        # As this program makes clusters: without an address.
+        (True, False, "ip", "dns"),
+        (True, False, "auto", "dns"),
+        # From inside of Google's network only, and there is no other way.
+        (False, False, "auto", "dns"),
+        (True, True, "auto", "dns"),
+        (False, True, "auto", "ip"),
+        # What a stack of before made by the address stays so.
+        (True, True, "ip", "ip"),
+        (False, True, "dns", "dns"),
+    ],
+)
+def test_a_cluster_that_is_there_is_reached_by_the_endpoint_that_it_has(
+    up: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    outside: bool,
+    address: bool,
+    wanted: Any,
+    expected: str,
+) -> None:
+    answer = ANSWERS["gcp:container/getCluster:getCluster"]
+    told = endpoints(outside=outside, address=address)
+    monkeypatch.setitem(answer, "controlPlaneEndpointsConfigs", told)
+    if not address:
+        monkeypatch.setitem(answer, "endpoint", "")
+    outputs = declare(up, ADOPTED[how], endpoint=wanted)
+    assert outputs["endpoint"] == expected
+    shown = json.loads(outputs["kubeconfig"])["clusters"][0]["cluster"]
+    assert shown == (BY_NAME if expected == "dns" else BY_ADDRESS), "a public authority vouches for the name"
+
+
+@pytest.mark.parametrize("wanted", ["auto", "ip"])
+def test_a_cluster_without_a_dns_name_is_reached_by_its_address(
+    up: Engine, monkeypatch: pytest.MonkeyPatch, wanted: Any
+) -> None:
+    config: dict[str, list[Any]] = {"dnsEndpointConfigs": [], "ipEndpointsConfigs": []}
+    monkeypatch.setitem(
+        ANSWERS["gcp:container/getCluster:getCluster"], "controlPlaneEndpointsConfigs", [config]
+    )
+    assert declare(up, ADOPTED["by name"], endpoint=wanted)["endpoint"] == "ip"
+
+
+def test_an_endpoint_that_there_is_not_is_refused(up: Engine) -> None:
+    with pytest.raises(InputError, match=r"endpoint: by pigeon\n\s+allowed: auto, dns, ip"):
+        declare(up, ADOPTED["by name"], endpoint="by pigeon")
 
 
 def test_a_repository_that_is_there_is_left_as_it_is(up: Engine) -> None:

@@ -16,7 +16,7 @@ from components.config.checks import drivers
 from components.config.google import NodeSettings
 from components.config.models import load_stack
 from components.config.stack import Stack
-from components.google.cluster import require_adopted
+from components.google.adopted_cluster import require_adopted
 from components.stack import summary
 from components.stack.preflight import CheckedStack, node_doubts
 from modelcar.errors import InputError, Problem

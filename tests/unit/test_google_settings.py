@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from components.config import disk, gpus
 from components.config import loading as settings
 from components.config import settings as settings_settings
 from components.config.checks.google import small_ssds
-from components.google.node_account import account_id
+from components.google.names import account_id, label_value
 from modelcar.errors import InputError, Problem
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -439,12 +440,27 @@ def test_account_ids_fit_and_stay_apart() -> None:
     assert account_id("models") == "models-nodes"
     long = [account_id(f"a-very-long-name-of-a-team-and-its-models-{end}") for end in ("one", "two")]
     assert len(set(long)) == 2
-    for made in [*long, account_id("7b"), account_id("Ünïcode"), account_id("x")]:
+    alike = [account_id(f"models-dev{end}") for end in ("-1", ".1", "_1")]
+    assert alike[0] == "models-dev-1-nodes"
+    assert len(set(alike)) == 3
+    for made in [*long, *alike, account_id("7b"), account_id("Ünïcode"), account_id("x")]:
         assert 6 <= len(made) <= 30
         assert made[0].isalpha()
         assert made[-1].isalnum()
         assert made == made.lower()
         assert made.isascii()
+
+
+def test_labels_fit_and_stay_apart() -> None:
+    """What was a label of before stays as it was."""
+    for right in ("dev", "dev-1", "dev_1", "a" * 63):
+        assert label_value(right) == right
+    assert label_value("Dev") == "dev"
+    apart = [label_value(name) for name in ("team.dev", "team-dev", "team dev", "a" * 64, "a" * 65)]
+    assert len(set(apart)) == 5
+    assert apart[0].startswith("team-dev-")
+    for made in apart:
+        assert re.fullmatch(r"[a-z0-9_-]{1,63}", made)
 
 
 def test_local_ssds_hold_what_is_pulled() -> None:

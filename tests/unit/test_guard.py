@@ -94,6 +94,21 @@ def test_the_cluster_is_asked_before_the_service_is_made(cluster: FakeCluster) -
         asyncio.run(absent.callback(args))
 
 
+def test_a_cluster_that_is_not_known_is_not_the_current_one(cluster: FakeCluster) -> None:
+    """A kubeconfig that another resource failed to make leaves nothing to ask."""
+    engine = Engine(preview=False)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        unknown: Any = pulumi.Output.from_input(pulumi.UNKNOWN)
+        guarded("InferenceService", "m", ClusterAccess(unknown))
+        return {}
+
+    engine.run(program)
+    cluster.found[SERVICE] = made_by("argocd-controller")
+    absent: Any = engine.hooks["absent-InferenceService-m"]
+    asyncio.run(absent.callback(pulumi.ResourceHookArgs("urn", "", "m", "kind", new_inputs=WANTED)))
+
+
 def test_a_namespace_may_be_called_as_its_model() -> None:
     engine = Engine(preview=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from components.cluster import placement
@@ -17,6 +18,7 @@ from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load
 
 SETTINGS = load(placement="auto", namespace="models", serviceName="m")
+REGISTRY = SETTINGS.registry
 KEPT = "/api/v1/namespaces/models/configmaps/m-smoke-test"
 CONFIG = "/api/v1/namespaces/kserve/configmaps/inferenceservice-config"
 KSERVE = "/apis/serving.kserve.io/v1beta1"
@@ -46,9 +48,13 @@ def tested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return runs
 
 
-def ask(settings: Settings = SETTINGS, *, preview: bool = False, reachable: bool = True) -> tuple[Found, str]:
+def ask(
+    settings: Settings = SETTINGS, *, preview: bool = False, reachable: bool = True, registry: bool = True
+) -> tuple[Found, str]:
     said: list[str] = []
-    found = find(settings, Path("/nowhere"), preview=preview, reachable=reachable, say=said.append)
+    found = find(
+        settings, Path("/nowhere"), preview=preview, reachable=reachable, registry=registry, say=said.append
+    )
     return found, "\n".join(said)
 
 
@@ -99,6 +105,79 @@ def test_a_kserve_of_the_stacks_own_needs_no_test(tested: list[str], preview: bo
 
 def test_a_cluster_that_cannot_be_reached_is_not_asked(tested: list[str]) -> None:
     assert ask(preview=True, reachable=False)[0] == Found("servingRuntime")
+
+
+@pytest.mark.parametrize(("preview", "reachable"), [(True, False), (True, True), (False, True)])
+def test_a_registry_that_this_up_makes_cannot_be_pushed_to_yet(
+    cluster: FakeCluster, tested: list[str], preview: bool, reachable: bool
+) -> None:
+    """The first `up` on a cluster that was there ended in 404 NAME_UNKNOWN."""
+    found, said = ask(preview=preview, reachable=reachable, registry=False)
+    assert found == Found("servingRuntime")
+    assert (
+        f"servingRuntime, as the test pushes an image, and this `pulumi up` makes the registry {REGISTRY}"
+        in said
+    )
+    assert "the next one tests" in said
+    assert not tested
+
+
+def test_what_serves_stays_while_another_registry_is_made(cluster: FakeCluster, tested: list[str]) -> None:
+    keep(cluster, placement="storageUris", fingerprint="of before")
+    found, said = ask(registry=False)
+    assert found == Found("storageUris", "of before"), "and the next `up` tests"
+    assert "placement auto: storageUris, as the test pushes" in said
+    assert not tested
+
+
+def test_what_was_assumed_is_tested_next_and_kept_where_it_works(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(cluster, placement="servingRuntime", fingerprint="")
+    found, said = ask(preview=True)
+    assert found == Found("servingRuntime")
+    assert "servingRuntime, as before, and not tested yet; `pulumi up` tests it" in said
+    preferred: list[Any] = []
+
+    def run(*_: Any, prefer: str | None, **__: Any) -> Smoke:
+        preferred.append(prefer)
+        return Smoke("v0.19.0", (Outcome("servingRuntime", "works"),), "servingRuntime")
+
+    monkeypatch.setattr("components.cluster.placement.smoke", run)
+    monkeypatch.setattr("components.cluster.placement.push_probe", lambda *_: "sha256:" + "0" * 64)
+    assert ask()[0] == Found("servingRuntime", fingerprint(cluster, SETTINGS, ()))
+    assert preferred == ["servingRuntime"], "image volumes would make new pods for nothing"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            httpx.HTTPStatusError(
+                "Client error '404 Not Found' for url 'https://x/v2/'\nFor more information: …",
+                request=httpx.Request("POST", "https://x/v2/"),
+                response=httpx.Response(404),
+            ),
+            f"cannot be pushed to {REGISTRY}/modelcar-smoke: Client error '404 Not Found' for url 'https://x/v2/'",
+        ),
+        (httpx.ConnectError("connection refused"), "connection refused"),
+        (httpx.ReadTimeout(""), "ReadTimeout"),
+        (OSError("no space left on device"), "no space left on device"),
+    ],
+)
+def test_a_registry_that_takes_no_image_is_told_with_the_way_out(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
+    def push(*_: Any) -> str:
+        raise error
+
+    monkeypatch.setattr("components.cluster.placement.push_probe", push)
+    with pytest.raises(InputError) as caught:
+        ask()
+    [problem] = caught.value.problems
+    assert problem.key == "modelcar:placement"
+    assert problem.value.endswith(told)
+    assert "pulumi config set modelcar:placement servingRuntime" in problem.fix
 
 
 def test_none_that_works_is_told_with_every_reason(

@@ -302,6 +302,83 @@ def test_the_control_is_no_pod_that_the_policy_selects(cluster: FakeCluster) -> 
     assert box["securityContext"]["runAsNonRoot"] is True
 
 
+def test_the_control_runs_where_the_image_is(cluster: FakeCluster) -> None:
+    """Another node would pull all of the weights for it."""
+    lines(cluster)
+    [(_, body)] = cluster.made
+    required = body["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    [term] = required["nodeSelectorTerms"]
+    assert term == {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["gpu-1"]}]}
+
+
+@pytest.mark.parametrize("inside", [CLOSED, OPEN])
+def test_a_control_that_does_not_start_leaves_the_rest_of_the_report(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    monkeypatch.setattr("operations.validate_network.CONTROL_PATIENCE", 0.0)
+    pending = {"metadata": {"name": CONTROL, "namespace": "models"}, "status": {"phase": "Pending"}}
+    cluster.found[f"{PODS}/{CONTROL}"] = pending
+    cluster.said["m-1"] = f"{inside}\n"
+    found = lines(cluster)
+    assert len(found) == 8
+    line = found["egress impossible"]
+    assert line.passed is (False if inside == OPEN else None), "what connects from the pod needs no control"
+    assert f"192.0.2.1:6443 from the pod {inside}; not tried from beside it: pod {CONTROL}" in line.evidence
+    assert cluster.deleted.count(f"{PODS}/{CONTROL}") == 2
+
+
+def test_a_control_that_somebody_deletes_is_told(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("operations.validate_network.CONTROL_PATIENCE", 0.0)
+    del cluster.found[f"{PODS}/{CONTROL}"]
+    found = lines(cluster)["egress impossible"]
+    assert found.passed is None
+    assert found.evidence.endswith("does not start: somebody deleted it")
+
+
+@pytest.mark.parametrize("where", [PODS, SLICES, "exec"])
+def test_without_a_right_the_network_is_not_tried_and_nothing_breaks(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    error = ClusterError(403, "it is forbidden")
+    settings = load(
+        namespace="models", serviceName="m", servedModelName="m", ingress={"namespaces": ["apps"]}
+    )
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise error
+
+    if where == "exec":
+        monkeypatch.setattr("operations.validate_network._attempts", refused)
+    elif where == PODS:
+        monkeypatch.setattr(cluster, "create", refused)
+    else:
+        cluster.refusals[where] = error
+    found = {line.name: line for line in validate(cluster, settings)}
+    assert len(found) == 9
+    for name in ("egress impossible", "ingress as it is set"):
+        assert found[name].passed is None
+        assert found[name].evidence.endswith(": it is forbidden")
+        assert "pods/exec" in found[name].fix
+    assert "????  egress impossible" in "\n".join(report(tuple(found.values())))
+
+
+def test_what_may_not_be_read_is_told_as_such(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> str:
+        raise ClusterError(403, "pods/log is forbidden")
+
+    monkeypatch.setattr(cluster, "logs", refused)
+    cluster.refusals[POLICIES] = ClusterError(403, "networkpolicies is forbidden")
+    found = lines(cluster)
+    for name, evidence in (
+        ("log without a hub", "not seen: pods/log is forbidden"),
+        ("egress denied by policy", "not seen: networkpolicies is forbidden"),
+    ):
+        assert (found[name].passed, found[name].evidence) == (None, evidence)
+    assert found["egress impossible"].passed is True
+
+
 def test_another_image_than_the_stacks_fails(cluster: FakeCluster) -> None:
     other = "oci://registry.example/models/m@sha256:" + "b" * 64
     assert lines(cluster, other)["served by digest"].passed is False

@@ -16,6 +16,7 @@ FORMER: dict[str, Any] = {
     "models": {"chat": {"serviceName": "chat"}},
     "clusterName": "models",
     "clusterLocation": "europe-west4",
+    "clusterEndpoint": "dns",
     "nodeServiceAccount": "nodes@my-project.iam.gserviceaccount.com",
 }
 
@@ -33,7 +34,7 @@ def exported(former: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[d
         known = pulumi.Output.from_input("europe-west1")
         failed: Any = pulumi.Output.from_input(pulumi.UNKNOWN)
         cloud: Any = SimpleNamespace(
-            cluster=SimpleNamespace(name=failed, location=known),
+            cluster=SimpleNamespace(name=failed, location=known, endpoint=failed),
             pools={"gpu": SimpleNamespace(name=failed, disk_gb=200)},
             node_account=known.apply(fails),
         )
@@ -49,6 +50,7 @@ def exported(former: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[d
 def test_what_failed_is_told_as_the_last_run_told_it(monkeypatch: pytest.MonkeyPatch) -> None:
     told, error = exported(FORMER, monkeypatch)
     assert told["clusterName"] == "models"
+    assert told["clusterEndpoint"] == "dns"
     assert told["nodeServiceAccount"] == FORMER["nodeServiceAccount"]
     assert isinstance(told["clusterLocation"], pulumi.Output), "what is there is told as it is now"
     assert told["models"] == FORMER["models"]

@@ -17,7 +17,7 @@ from components.kserve.autoscaler import Autoscaler, AutoscalerArgs
 from components.kserve.egress import EgressPolicy, EgressPolicyArgs
 from components.kserve.ingress import IngressPolicy, IngressPolicyArgs
 from components.kserve.model_service import ModelService, ModelServiceArgs
-from components.kserve.server import VllmServer
+from components.kserve.server import ServerResources, VllmServer
 from components.kserve.shared_runtime import SharedRuntime, SharedRuntimeArgs
 from modelcar.errors import InputError
 from tests.conftest import PROJECT
@@ -75,6 +75,14 @@ def test_a_runtime_of_the_same_program_is_compared() -> None:
 
     with pytest.raises(InputError, match=r"shared_runtime: vllm, and server\.port differ from it"):
         engine.run(program)
+
+
+def test_a_shared_runtime_has_no_memory_that_its_shared_memory_is_a_part_of() -> None:
+    args = SharedRuntimeArgs(namespace="models", server=SERVER, shared_memory="64Gi")
+    assert args.spec("vllm").shared_memory == "64Gi"
+    own = ServerResources(memory="32Gi", shared_memory="64Gi")
+    with pytest.raises(InputError, match=r"resources\.shared_memory: 64Gi, more than"):
+        service(resources=own).spec("chat")
 
 
 def test_what_is_wrong_ends_a_pulumi_program_without_a_traceback() -> None:

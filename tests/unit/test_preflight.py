@@ -8,12 +8,14 @@ from typing import Any
 import pulumi
 import pytest
 
+from components.cluster.placement import Found
 from components.config.models import load_stack
 from components.stack import preflight
 from modelcar import locking
 from modelcar.errors import InputError
 from modelcar.tiny_model import make_tiny_model
 from tests.unit.test_components_settings import MINIMAL, as_text
+from tests.unit.test_google_settings import CLUSTER, as_texts, dev
 
 
 @pytest.fixture
@@ -71,3 +73,23 @@ def test_a_service_is_renamed_where_the_stack_says_so(
     project: Path, outputs: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     assert check(project, outputs, **settings).stack.shared.service_name == "tiny"
+
+
+def test_a_placement_is_not_tested_before_the_registry_of_this_stack_is_there(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+
+    def find(*_: Any, **arguments: Any) -> Found:
+        told.append(arguments)
+        return Found("servingRuntime")
+
+    monkeypatch.setattr(preflight, "require_adopted", lambda *_: None)
+    monkeypatch.setattr("components.stack.preflight.placement.find", find)
+    place = {CLUSTER + "create": None, CLUSTER + "name": "shared"}
+    config = dev(**place, model="tiny", vllm=None, placement="auto", kserve={"install": False})
+    stack = load_stack(as_texts(config), project)
+    for outputs in ({}, {"registry": stack.shared.registry}):
+        checked = preflight.check(stack, project, outputs)
+        assert checked.stack.shared.placement == "servingRuntime"
+    assert [arguments["registry"] for arguments in told] == [False, True]

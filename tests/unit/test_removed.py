@@ -12,6 +12,7 @@ from components.config.stack import Stack
 from components.stack.removed import removed
 from modelcar import deletion
 from modelcar import registry as client_of_registries
+from modelcar.errors import InputError
 from modelcar.evidence import Artifact, attach
 from modelcar.manifest import MANIFEST_TYPE, sha256_digest
 from modelcar.registry import INDEX_TYPE, Refusal, Target, fallback_tag
@@ -164,6 +165,33 @@ def test_nothing_of_another_registry_is_touched() -> None:
         assert {(one.digest, one.what) for one in found} == {("", "refused"), (ours, "deleted")}
         assert "in another registry than the stack's" in "\n".join(table(found))
         assert status(found) == 1
+
+
+def test_a_cluster_that_serves_nothing_of_the_stack_is_another_one() -> None:
+    """Asked who serves an image, it would say nobody, and all would be deleted."""
+
+    class Other(Cluster):
+        name = "https://192.0.2.1"
+
+        def get(self, path: str) -> Any:
+            return None if path.endswith("/inferenceservices/chat") else super().get(path)
+
+    with serve() as registry:
+        pushed(registry, OURS)
+        service = {"namespace": "models", "serviceName": "chat"}
+        outputs = gone(registry, "2030-01-01") | {"models": {"chat": service}}
+        cluster: Any = Other()
+        with pytest.raises(InputError) as caught:
+            prune(cluster, stack_of(registry), outputs, TODAY, delete=True)
+        assert registry.manifests, "nothing is deleted"
+        [problem] = caught.value.problems
+        assert problem.value.startswith(
+            "https://192.0.2.1 has none of the stack's InferenceServices (models/chat)"
+        )
+        assert "modelcar:kubeContext" in problem.fix
+        cluster = Cluster()
+        [done] = prune(cluster, stack_of(registry), outputs, TODAY, delete=True)
+        assert done.what == "deleted"
 
 
 def test_a_stack_that_lost_no_model_asks_nobody() -> None:

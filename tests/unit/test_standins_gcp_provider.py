@@ -554,6 +554,37 @@ def test_functions_answer_from_the_cloud(world: World) -> None:
     assert "did you mean name?" in world.provider.Invoke(request, world.context).failures[0].reason
 
 
+def test_a_control_plane_has_a_dns_name_and_an_address_unless_that_is_switched_off(world: World) -> None:
+    ask = "gcp:container/getCluster:getCluster"
+    world.stack()
+    cluster = world.invoke(ask, name="serving", location=R)
+    assert cluster["endpoint"] == "203.0.113.10"
+    [endpoints] = cluster["controlPlaneEndpointsConfigs"]
+    [dns] = endpoints["dnsEndpointConfigs"]
+    assert dns["endpoint"].startswith("gke-")
+    assert dns["endpoint"].endswith(f".{R}.gke.goog")
+    assert (dns["allowExternalTraffic"], endpoints["ipEndpointsConfigs"]) == (False, [{"enabled": True}])
+
+    own = {
+        "dnsEndpointConfig": {"allowExternalTraffic": True},
+        "ipEndpointsConfig": {"enabled": False},
+    }
+    inputs = inputs_of(CLUSTER, name="closed", controlPlaneEndpointsConfig=own)
+    assert world.create(CLUSTER, inputs, preview=True)[1]["controlPlaneEndpointsConfig"] == {
+        "dnsEndpointConfig": {"endpoint": UNKNOWN, "allowExternalTraffic": True},
+        "ipEndpointsConfig": {"enabled": False},
+    }
+    _, state = world.create(CLUSTER, inputs)
+    assert state["endpoint"] == ""
+    cluster = world.invoke(ask, name="closed", location=R)
+    assert cluster["endpoint"] == ""
+    [endpoints] = cluster["controlPlaneEndpointsConfigs"]
+    [dns] = endpoints["dnsEndpointConfigs"]
+    assert dns["allowExternalTraffic"] is True
+    assert dns["endpoint"] == state["controlPlaneEndpointsConfig"]["dnsEndpointConfig"]["endpoint"]
+    assert endpoints["ipEndpointsConfigs"] == [{"enabled": False}]
+
+
 def test_a_kubeconfig_gives_the_endpoint(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

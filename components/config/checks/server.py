@@ -11,7 +11,7 @@ from components.config.model_path import IMAGE_PATH
 from components.config.model_spec import ModelSpec
 from components.config.problems import problem
 from components.config.quantities import quantity
-from components.config.server import RESERVED_ENV, USER_VARIABLES
+from components.config.server import RESERVED_ENV, USER_VARIABLES, ServerSettings
 from modelcar.errors import Problem
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -21,6 +21,20 @@ def _cpu(settings: ModelSpec) -> Problem | None:
     if settings.cpu_limit and quantity(settings.cpu_limit) < quantity(settings.cpu):
         value = f"{settings.cpu_limit}, below the request modelcar:cpu {settings.cpu}"
         return problem("cpuLimit", value, "at least modelcar:cpu", "raise cpuLimit or lower cpu")
+    return None
+
+
+def _shared_memory(settings: ModelSpec) -> Problem | None:
+    # The default is what a stack has that says nothing; Kubernetes makes /dev/shm no larger than the memory.
+    said = settings.shared_memory != ServerSettings.model_fields["shared_memory"].default
+    if said and quantity(settings.shared_memory) > quantity(settings.memory):
+        value = (
+            f"{settings.shared_memory}, more than modelcar:memory {settings.memory}, which it is a part of: "
+            "no pod could use so much"
+        )
+        return problem(
+            "sharedMemory", value, "at most modelcar:memory", "raise memory, or lower sharedMemory"
+        )
     return None
 
 
@@ -96,6 +110,7 @@ def _templates(settings: ModelSpec) -> Problem | None:
 #: All of them.
 CHECKS: tuple[Callable[[ModelSpec], Problem | None], ...] = (
     _cpu,
+    _shared_memory,
     _environment,
     _host_paths,
     _writable_paths,

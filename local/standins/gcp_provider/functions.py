@@ -87,7 +87,7 @@ def call(token: str, arguments: dict[str, Any], settings: Settings, document: Do
         )
     state = {**entry["state"], "id": kind.resource_id(resolved)}
     if kind.class_name == "Cluster":
-        state |= made_up.live_cluster()
+        state |= made_up.live_cluster(state)
     shaped = _shaped(state, fields(function.module, function.result).items())
     return {**shaped, **{key: item for key, item in arguments.items() if item is not None}}
 

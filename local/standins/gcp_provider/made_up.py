@@ -163,7 +163,15 @@ def _cluster(name: str, resolved: Mapping[str, Any], now: str) -> State:
         "monitoringService": "monitoring.googleapis.com/kubernetes",
         "releaseChannel": {"channel": "REGULAR"},
         "nodeConfig": _node_config(),
-        **live_cluster(),
+        "controlPlaneEndpointsConfig": {
+            "dnsEndpointConfig": {
+                "endpoint": f"gke-{hashlib.sha256(name.encode()).hexdigest()[:32]}-"
+                f"{digits(f'project/{project}', 12)}.{region}.gke.goog",
+                "allowExternalTraffic": False,
+            },
+            "ipEndpointsConfig": {"enabled": True},
+        },
+        **live_cluster(resolved),
     }
     if resolved.get("enableAutopilot"):
         made["workloadIdentityConfig"] = {"workloadPool": f"{project}.svc.id.goog"}
@@ -212,15 +220,20 @@ _COMPUTED: Final[dict[str, Callable[[str, Mapping[str, Any], str], State]]] = {
 }
 
 
-def live_cluster() -> State:
+def live_cluster(state: Mapping[str, Any]) -> State:
     """Return where a cluster is reached: the API server of a kubeconfig if the environment names one.
+
+    state: of the cluster, which may have no address.
 
     Raises:
         KubeconfigError: that file cannot be read or names no server.
     """
     endpoint, authority = _reached(os.environ.get(KUBECONFIG, ""))
+    endpoints = state.get("controlPlaneEndpointsConfig")
+    by_address = endpoints.get("ipEndpointsConfig") if isinstance(endpoints, dict) else None
+    has_address = not isinstance(by_address, dict) or by_address.get("enabled") is not False
     return {
-        "endpoint": endpoint,
+        "endpoint": endpoint if has_address else "",
         "masterAuth": {
             "clientCertificate": "",
             "clientCertificateConfig": {"issueClientCertificate": False},

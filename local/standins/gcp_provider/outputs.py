@@ -14,7 +14,9 @@ from local.standins.properties import UNKNOWN, Secret, plain
 _LABELS: Final = {"Repository": "labels", "Cluster": "resourceLabels"}
 _SECRET: Final = ("pulumiLabels", "effectiveLabels")
 # Blocks of which a program gives a part and Google fills in the rest.
-_COMPLETED: Final = ("nodeConfig", "management")
+_COMPLETED: Final = ("nodeConfig", "management", "controlPlaneEndpointsConfig")
+# Of those, where what Google fills in is waited for: a preview does not know it.
+_WAITED_FOR: Final = ("controlPlaneEndpointsConfig",)
 _DEFAULTS: Final[dict[str, State]] = {
     "Repository": {"mode": "STANDARD_REPOSITORY"},
     "Network": {
@@ -70,8 +72,17 @@ def previewed(kind: Kind, resolved: Mapping[str, Any], settings: Settings) -> St
     """Return what is known of a resource before it is created; unknown is what only Google can say."""
     name = kind.resource_name(resolved) or "projects/p/locations/l/unknown/unknown"
     known = {key: value for key, value in resolved.items() if value is not UNKNOWN}
-    unknown = dict.fromkeys(computed(kind, name, known), UNKNOWN)
-    return {**unknown, **defaults(kind), **planned(kind, resolved, settings), **resolved}
+    made = computed(kind, name, known)
+    unknown = dict.fromkeys(made, UNKNOWN)
+    state = {**unknown, **defaults(kind), **planned(kind, resolved, settings), **resolved}
+    for key in _WAITED_FOR:
+        if key in made and key in known:
+            state[key] = _merged(_unknown(made[key]), known[key])
+    return state
+
+
+def _unknown(made: Any) -> Any:
+    return {key: _unknown(item) for key, item in made.items()} if isinstance(made, dict) else UNKNOWN
 
 
 def updated(

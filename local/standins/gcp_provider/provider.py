@@ -188,7 +188,7 @@ class Provider(StandInProvider):
             return provider_pb2.ReadResponse()
         state = dict(entry["state"])
         if kind.class_name == "Cluster":
-            state |= made_up.live_cluster()
+            state |= made_up.live_cluster(state)
         given = properties.decode(request.inputs)
         inputs = properties.mark_secrets(outputs.inputs_of(kind, name, state, given), given)
         return provider_pb2.ReadResponse(

@@ -1,0 +1,72 @@
+"""Outputs of a stack, read before the first resource is declared.
+
+Not by a StackReference, which is a resource: what is wrong has to be told before the first one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+
+from components.config.referenced_cluster import unknown
+from components.config.stack import Stack
+from modelcar.errors import InputError
+
+
+def this_stack() -> str:
+    """Return ORGANIZATION/PROJECT/STACK of the stack that Pulumi is running."""
+    return f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
+
+
+async def read(name: str) -> Any:
+    """Return the outputs of a stack; None, or what else the engine answers, where it has none.
+
+    Raises:
+        Exception: whatever the engine says.
+    """
+    found = await pulumi.runtime.invoke_async("pulumi:pulumi:readStackOutputs", {"name": name})
+    return (found or {}).get("outputs")
+
+
+async def outputs(name: str) -> Mapping[str, Any]:
+    """Return another stack's outputs.
+
+    Raises:
+        pulumi.RunError: they cannot be read.
+    """
+    if name == this_stack():
+        raise pulumi.RunError("it is this stack itself")
+    try:
+        found = await read(name)
+    except Exception as error:  # the SDK raises a bare Exception for whatever the engine says
+        raise pulumi.RunError(_last_words(error)) from None
+    return found if isinstance(found, dict) else {}
+
+
+def _last_words(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = lines[-1] if lines else type(error).__name__
+    return said.rpartition("error: ")[2].removeprefix("* ")
+
+
+async def at_cluster(stack: Stack) -> Stack:
+    """Return the stack, whose models know the cluster that `google.cluster.stackReference` names.
+
+    Raises:
+        InputError: the other stack cannot be read, or names no cluster, and this one does not say by itself
+            how its cluster is reached.
+    """
+    google, shared = stack.google, stack.shared
+    if google is None or google.cluster.stack_reference is None:
+        return stack
+    try:
+        return stack.at_cluster(await outputs(google.cluster.stack_reference))
+    except InputError as error:
+        refused = error
+    except pulumi.RunError as error:
+        refused = unknown(google, str(error))
+    if shared.kubeconfig or shared.kube_context:
+        return stack  # and nothing asks for it but Google's resources
+    raise refused
