@@ -32,6 +32,10 @@ MODULE_VERSION = Path("/proc/driver/nvidia/version")
 #: Seconds that nvidia-smi may take; a card that fell off the bus lets it hang for ever.
 PATIENCE = 20.0
 
+#: Device files that every process with a card needs, whichever card it is. The driver makes the second when
+#: something of CUDA first runs after a boot.
+CONTROL_NODES = (Path("/dev/nvidiactl"), Path("/dev/nvidia-uvm"))
+
 NVIDIA = "0x10de"
 DISPLAY_CLASS = "0x03"  # PCI base class: VGA and 3D controllers
 

@@ -11,9 +11,10 @@ import yaml
 
 from local import containerd
 from local.driver import driver_folder
-from local.gpu import Gpus
+from local.gpu import CONTROL_NODES, Gpus
 from local.instance import Instance
 from local.pki import CLIENTS, NODE
+from local.processor import architecture
 from local.tool_list import DEVICE_PLUGIN
 from local.tools import Toolbox
 
@@ -50,9 +51,9 @@ PLUGIN_SOCKET = "modelcar-gpu.sock"
 GPU_RESOURCE = "nvidia.com/gpu"
 #: Where a container finds the driver, as on GKE.
 DRIVER_MOUNT = "/usr/local/nvidia"
-#: Nodes that every container with a card gets, as far as they are there; the first two always are
+#: Nodes that every container with a card gets beside `CONTROL_NODES`, as far as they are there
 #: (GoogleCloudPlatform/container-engine-accelerators, pkg/gpu/nvidia/manager.go, Start).
-SHARED_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
+OPTIONAL_NODES = ("/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
 
 #: Folders that are written to by fixed paths, below the platform's state.
 COVERED = {"/var/log": "var-log", "/var/lib/cni": "var-lib-cni", str(KUBELET_FOLDER): "kubelet"}
@@ -163,7 +164,9 @@ def _etcd(instance: Instance, tools: Toolbox) -> dict[str, Any]:
     argv += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
     argv += ["--initial-cluster", f"{NODE}={peer}", "--logger=zap", "--log-level=warn"]
     argv += [f"--snapshot-count={ETCD_ENTRIES}"]
-    return _service("etcd", argv, {"url": f"{client}/health"})
+    # etcd before 3.5, as Debian 12 and Ubuntu 24.04 have it, ends at once on arm64 without being told so.
+    unsupported = {} if architecture() == "amd64" else {"ETCD_UNSUPPORTED_ARCH": architecture()}
+    return _service("etcd", argv, {"url": f"{client}/health"}, **unsupported)
 
 
 def _api_server(instance: Instance, tools: Toolbox) -> dict[str, Any]:
@@ -297,11 +300,10 @@ def device_plugin_file(instance: Instance) -> Path:
 
 def device_plugin_config(gpus: Gpus, driver: Path) -> dict[str, Any]:
     """Return what `local/tools/kubernetes/device-plugin` hands out: each card by its UUID."""
-    required, optional = SHARED_NODES[:2], SHARED_NODES[2:]
     return {
         "resource": GPU_RESOURCE,
         "devices": [{"id": card.uuid, "paths": [str(card.node)]} for card in gpus.cards],
-        "shared": [*required, *(node for node in optional if Path(node).exists())],
+        "shared": [*map(str, CONTROL_NODES), *(node for node in OPTIONAL_NODES if Path(node).exists())],
         "mounts": [{"host": str(driver), "container": DRIVER_MOUNT}],
     }
 

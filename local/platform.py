@@ -418,17 +418,18 @@ def _install_webhooks(instance: Instance, tools: Toolbox) -> None:
 
 
 def _wait_for_node(instance: Instance, tools: Toolbox) -> None:
-    kubectl(instance, tools, "wait", "--for=create", "--timeout=60s", f"node/{NODE}")
+    _wait_for_object(instance, tools, f"node/{NODE}")
     kubectl(instance, tools, "wait", "--for=condition=Ready", "--timeout=60s", f"node/{NODE}")
-    kubectl(
-        instance,
-        tools,
-        "wait",
-        "--for=create",
-        "--timeout=60s",
-        "--namespace=default",
-        "serviceaccount/default",
-    )
+    _wait_for_object(instance, tools, "serviceaccount/default", "--namespace=default")
+
+
+def _wait_for_object(instance: Instance, tools: Toolbox, *what: str) -> None:
+    """Wait until an object is there. `kubectl wait --for=create` is of 1.31, and one on PATH may be older."""
+
+    def there() -> bool:
+        return bool(kubectl(instance, tools, "get", *what, "--ignore-not-found", "-o", "name").strip())
+
+    _wait(there, 60, lambda: f"{what[0]} is not there")
 
 
 def _wait_for_gpus(instance: Instance, tools: Toolbox, progress: Progress) -> None:

@@ -144,7 +144,7 @@ class Supervisor:
             os.setsid()
             pid_file.write_text(os.readlink("self", dir_fd=self.host_proc))
 
-        with (self.logs / f"{service.name}.log").open("ab") as log:
+        with (self.logs / f"{service.name}.log").open("ab", buffering=0) as log:
             try:
                 service.process = subprocess.Popen(
                     service.argv,
@@ -155,8 +155,9 @@ class Supervisor:
                     cwd=self.state_folder,
                     preexec_fn=record_pid,
                 )
-            except OSError as error:
-                log.write(f"cannot start {service.argv[0]}: {error}\n".encode())
+            except (OSError, subprocess.SubprocessError) as error:  # the second: no room for the pid
+                with suppress(OSError):
+                    log.write(f"cannot start {service.argv[0]}: {error}\n".encode())
                 self._back_off(service, f"cannot start: {error}")
                 return
         service.state = "starting"
@@ -220,10 +221,12 @@ class Supervisor:
         }
         text = json.dumps(status, indent=1)
         if text != self.written:
-            self.written = text
             part = self.state_folder / "status.json.part"
-            part.write_text(text)
-            part.rename(self.state_folder / "status.json")
+            # A full disk must not end the platform with all of its pods: the next turn writes it.
+            with suppress(OSError):
+                part.write_text(text)
+                part.rename(self.state_folder / "status.json")
+                self.written = text
 
 
 def _mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:

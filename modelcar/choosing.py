@@ -36,6 +36,14 @@ _INDEX_SUFFIX = ".safetensors.index.json"
 _MODEL = re.compile(r"model(-.+)?\.safetensors")
 _SHARD = re.compile(r"model-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 
+#: The model in another precision, as Transformers names it (`save_pretrained(variant="fp16")`: the file, its
+#: shards and `model.safetensors.index.fp16.json`), and training's moving average.
+_VARIANT = r"(?:(?:b?float|b?fp|bf|u?int)\d+\w*|\d+bit|(?:non_|no_)?ema)"
+_SECOND = re.compile(
+    rf"model\.{_VARIANT}(?:-\d{{5}}-of-\d{{5}})?\.safetensors(?:\.index\.json)?"
+    rf"|model\.safetensors\.index\.{_VARIANT}\.json"
+)
+
 TWICE = "the weights a second time"
 FORMAT = "the weights in another format"
 PATTERNS = "not among the patterns"
@@ -115,8 +123,8 @@ def _second_weights(top: set[str]) -> set[str]:
     if not named:
         return set()
     # Mistral's repositories have the weights under both names.
-    found = {path for path in top if path.startswith("consolidated")}
-    # A variant, such as model.fp16.safetensors.index.json with its shards.
+    found = {path for path in top if path.startswith("consolidated") or _SECOND.fullmatch(path)}
+    # A variant by any other name that has an index of its own.
     for stem in (path.removesuffix(_INDEX_SUFFIX) for path in top if path.endswith(_INDEX_SUFFIX)):
         if INDEX in top and stem != "model":
             shard = re.compile(re.escape(stem) + r"(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")

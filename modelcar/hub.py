@@ -129,10 +129,13 @@ def resolve(
             fix="change --allow and --ignore, or name another repository",
         )
     _check(repository, chosen, dict(skipped), extra, allow_pickle=allow_pickle, layout=layout)
-    for index in chosen:
-        if "/" not in index.path and index.path.endswith(".safetensors.index.json"):
-            taken = {*extra, *(file.path for file in chosen)}
-            _check_index(repository, str(info.sha), index, taken, dict(skipped), endpoint)
+    taken = {*extra, *(file.path for file in chosen)}
+    indexes = [f for f in chosen if "/" not in f.path and f.path.endswith(".safetensors.index.json")]
+    named = [
+        _check_index(repository, str(info.sha), index, taken, dict(skipped), endpoint) for index in indexes
+    ]
+    if indexes and None not in named:
+        _check_unnamed(repository, taken, {name for names in named for name in names or ()})
     card = info.card_data
     license = getattr(card, "license", None) if card is not None else None
     return HubModel(
@@ -391,20 +394,21 @@ def _check_index(
     taken: Collection[str],
     skipped: Mapping[str, str],
     endpoint: str | None,
-) -> None:
+) -> set[str] | None:
     """Compare an index, which is small, with the names of the weights, before they are downloaded.
 
-    What cannot be read as an index is told after the download, with all else that is wrong.
+    Return the names that are in it. What cannot be read as an index is None, and told after the download,
+    with all else that is wrong.
     """
     if index.size > MAX_JSON:
-        return
+        return None
     content = bytearray()
     download(repository, revision, index.path, content.extend, size=index.size, endpoint=endpoint)
     try:
-        named = set(json.loads(content)["weight_map"].values())
+        named = set(map(str, set(json.loads(content)["weight_map"].values())))
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
-        return
-    lost = sorted(str(name) for name in named - set(taken))
+        return None
+    lost = sorted(named - set(taken))
     if lost:
         found = f"left out: {skipped[lost[0]]}" if lost[0] in skipped else "not in the repository"
         raise refuse(
@@ -413,6 +417,25 @@ def _check_index(
             allowed="an index that names files that are there",
             fix=f"take them (--allow), or another revision; if it is stale and the weights are complete "
             f"without these, leave it out (--ignore {index.path})",
+        )
+    return named
+
+
+def _check_unnamed(repository: str, taken: Collection[str], named: Collection[str]) -> None:
+    """Refuse weights that no index names, before they are downloaded; `modelcar.weights` would afterwards."""
+    found = sorted(
+        path
+        for path in taken
+        if path.endswith(".safetensors")
+        if "/" not in path and path not in named and not path.startswith("consolidated")
+    )
+    if found:
+        raise refuse(
+            f"{repository}/{printable(found[0])}",
+            f"{len(found)} safetensors are chosen that no index names, {printable(found[0])} for one",
+            allowed="the shards of the index and no other safetensors",
+            fix=f"leave them out (--ignore {printable(found[0])}): a server would not load them; or take the "
+            "index that names them",
         )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.gpu import Finding, Gpus
+from local.gpu import CONTROL_NODES, Finding, Gpus
 from modelcar.errors import InputError, refuse
 
 GIB = 2**30
@@ -215,11 +215,12 @@ def cuda_obstacles(gpus: Gpus) -> list[str]:
                 f"card {card.index} ({card.name}) has compute capability {has}, and it has code for {wanted} "
                 "and newer" + (f" (leave the card out: CUDA_VISIBLE_DEVICES={fitting})" if fitting else "")
             )
-        absent = [str(card.node) for card in gpus.cards if not card.node.exists()]
+        nodes = [*(card.node for card in gpus.cards), *CONTROL_NODES]
+        absent = [str(node) for node in nodes if not node.exists()]
         if absent:
             found.append(
-                f"the device file {' and '.join(absent)} is missing (nvidia-modprobe -u -c 0 makes it; in a "
-                "container, start it with the GPU)"
+                f"the device file {' and '.join(absent)} is missing (nvidia-modprobe -u -c 0 makes it, as "
+                "does the first program of CUDA after a boot; in a container, start it with the GPU)"
             )
     compiler = c_compiler()
     if compiler is None:

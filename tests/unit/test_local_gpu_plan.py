@@ -63,6 +63,18 @@ def test_the_plugin_runs_where_there_are_cards_only(instance: Instance, tmp_path
     assert not config.exists(), "what a former start was told is gone"
 
 
+@pytest.mark.parametrize(
+    ("processor", "told"), [("amd64", {}), ("arm64", {"ETCD_UNSUPPORTED_ARCH": "arm64"})]
+)
+def test_etcd_of_a_distribution_runs_on_arm64(
+    processor: str, told: dict[str, str], instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before 3.5 it ends there at once, unless it is told; elsewhere it warns of what it does not know."""
+    monkeypatch.setattr(plan, "architecture", lambda: processor)
+    [etcd] = [service for service in written(instance, None)["services"] if service["name"] == "etcd"]
+    assert etcd["env"] == told
+
+
 def test_the_kubelets_fixed_path_is_covered_by_its_own_folder(instance: Instance) -> None:
     """It keeps kubelet.sock there whatever its --root-dir is; two platforms must not share it."""
     document = written(instance, None)
@@ -75,8 +87,7 @@ def test_each_card_is_told_with_what_all_of_them_need(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "tools").touch()
-    shared = ("/dev/nvidiactl", "/dev/nvidia-uvm", str(tmp_path / "tools"), str(tmp_path / "modeset"))
-    monkeypatch.setattr(plan, "SHARED_NODES", shared)
+    monkeypatch.setattr(plan, "OPTIONAL_NODES", (str(tmp_path / "tools"), str(tmp_path / "modeset")))
     assert plan.device_plugin_config(gpus(None, 0, 3), tmp_path) == {
         "resource": "nvidia.com/gpu",
         "devices": [{"id": "GPU-0", "paths": ["/dev/nvidia0"]}, {"id": "GPU-3", "paths": ["/dev/nvidia3"]}],

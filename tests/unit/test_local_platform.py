@@ -72,6 +72,21 @@ def test_a_crd_that_has_no_conditions_yet_is_waited_for(
     assert next(asked, None) is None, "it asked until both were served"
 
 
+def test_the_node_is_waited_for_with_any_kubectl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`kubectl wait --for=create` is of 1.31; Debian 12 has 1.20."""
+    asked, there = [], iter(["", "", "node/x", "", "", "serviceaccount/default"])
+
+    def kubectl(_: Instance, __: Any, *arguments: str) -> str:
+        asked.append(arguments)
+        assert "--for=create" not in arguments
+        return next(there) if arguments[0] == "get" or arguments[0] == "wait" else ""
+
+    monkeypatch.setattr(platform, "kubectl", kubectl)
+    monkeypatch.setattr("local.platform.time.sleep", lambda _: None)
+    platform._wait_for_node(Instance("x", 0, tmp_path), mock.Mock())
+    assert [arguments[0] for arguments in asked] == ["get", "get", "get", "wait", "get", "get"]
+
+
 def pushes(monkeypatch: pytest.MonkeyPatch, *errors: Exception | None) -> mock.Mock:
     push = mock.Mock(side_effect=errors)
     monkeypatch.setattr(platform, "push_layout", push)

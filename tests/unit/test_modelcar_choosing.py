@@ -23,6 +23,8 @@ TWICE = "the weights a second time"
         (("consolidated.safetensors", "consolidated.safetensors.index.json"), TWICE),
         (("consolidated-00001-of-00001.safetensors",), TWICE),
         (("model.fp16-00001-of-00001.safetensors", "model.fp16.safetensors.index.json"), TWICE),
+        (("model.fp16-00001-of-00001.safetensors", "model.safetensors.index.fp16.json"), TWICE),
+        (("model.bf16.safetensors",), TWICE),
         (("model.safetensors",), TWICE),
         (("checkpoint-500/model.safetensors", "global_step10/x.pt", "optimizer.bin"), "a trainer's state"),
         (("runs/events.out.tfevents.1.host.2.0", "adapter/rng_state.pth"), "a trainer's state"),
@@ -32,6 +34,17 @@ def test_the_weights_are_taken_once(others: tuple[str, ...], why: str | None) ->
     found = left_out(["config.json", *SHARDS, *others])
     assert sorted(found) == sorted(others)
     assert set(found.values()) <= ({why} if why else {OTHERS, "the weights in another format"})
+
+
+def test_a_model_in_two_precisions_is_taken_in_its_own() -> None:
+    second = {
+        "model.safetensors.index.fp32.json",
+        "model.fp32-00001-of-00002.safetensors",
+        "model.fp32-00002-of-00002.safetensors",
+    }
+    assert set(left_out(["config.json", "model.safetensors", *second])) == second
+    assert not left_out(["config.json", *second]), "it has no other one"
+    assert not left_out(["config.json", "model.safetensors", "model.vision.safetensors"]), "another part"
 
 
 def test_an_index_beside_one_file_is_left_out_unless_there_is_more() -> None:

@@ -155,6 +155,14 @@ def test_an_index_whose_shards_are_left_out_says_so() -> None:
         choose(sharded(2, 2), ignore=["model-00002*"])
 
 
+def test_weights_that_no_index_names_are_told_before_the_weights_are_downloaded() -> None:
+    with serve({REPOSITORY: sharded(2, 2) | {"model-other.safetensors": b"x"}}) as server:
+        with pytest.raises(InputError, match=r"no index names, model-other(?s:.*)--ignore model-other"):
+            resolve(server)
+        assert not any(request.path.endswith(".safetensors") for request in server.requests)
+        assert len(resolve(server, ignore=["model-other*"]).files) == 5
+
+
 @pytest.mark.parametrize(
     "content", [b"nonsense", b"{}", b'{"weight_map": [1]}', b'{"weight_map": {"a": {}}}']
 )

@@ -125,6 +125,16 @@ def test_the_cuda_build_is_refused_without_a_card_in_the_words_of_what_was_found
     assert "MODELCAR_SERVER=vllm (on the CPU)" in caught.value.problems[0].fix
 
 
+@pytest.fixture(autouse=True)
+def control_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The device files that all cards share, as they are there after the first program of CUDA."""
+    nodes = (tmp_path / "nvidiactl", tmp_path / "nvidia-uvm")
+    for node in nodes:
+        node.touch()
+    monkeypatch.setattr(choice, "CONTROL_NODES", nodes)
+    return nodes
+
+
 def found_obstacles(finding: Finding) -> str:
     assert finding.gpus
     return "; ".join(choice.cuda_obstacles(finding.gpus))
@@ -153,6 +163,14 @@ def test_an_old_card_is_told_and_how_to_leave_it_out() -> None:
 def test_a_missing_device_file_is_told(tmp_path: Path) -> None:
     said = found_obstacles(cards((9, 0), node=tmp_path / "nvidia0"))
     assert f"the device file {tmp_path}/nvidia0 is missing (nvidia-modprobe -u -c 0" in said
+
+
+def test_a_machine_where_nothing_of_cuda_has_run_since_its_boot_is_told(
+    control_nodes: tuple[Path, Path],
+) -> None:
+    control_nodes[1].unlink()
+    said = found_obstacles(cards((9, 0)))
+    assert f"the device file {control_nodes[1]} is missing (nvidia-modprobe -u -c 0 makes it" in said
 
 
 def test_a_machine_without_a_c_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
