@@ -165,8 +165,10 @@ def _etcd(instance: Instance, tools: Toolbox) -> dict[str, Any]:
     argv += ["--initial-cluster", f"{NODE}={peer}", "--logger=zap", "--log-level=warn"]
     argv += [f"--snapshot-count={ETCD_ENTRIES}"]
     # etcd before 3.5, as Debian 12 and Ubuntu 24.04 have it, ends at once on arm64 without being told so.
-    unsupported = {} if architecture() == "amd64" else {"ETCD_UNSUPPORTED_ARCH": architecture()}
-    return _service("etcd", argv, {"url": f"{client}/health"}, **unsupported)
+    service = _service("etcd", argv, {"url": f"{client}/health"})
+    if architecture() != "amd64":
+        service["env"]["ETCD_UNSUPPORTED_ARCH"] = architecture()
+    return service
 
 
 def _api_server(instance: Instance, tools: Toolbox) -> dict[str, Any]:
