@@ -278,7 +278,7 @@ class VllmServer(TypedDict):
     host_paths: NotRequired[list[str]]
     """Folders of the node, on a machine of your own."""
     kernels: NotRequired[str]
-    """Compiled kernels in the model's image: use them where they fit, require that they fit, or off. One of: use, require, off. Default: use."""
+    """Compiled kernels in the model's image: use them where they fit, require that they fit, or off. Kernels are code that the server runs: set off for an image that somebody else built. One of: use, require, off. Default: use."""
 
 
 class CustomServer(TypedDict):
