@@ -107,6 +107,7 @@ def shared_runtime(settings: Settings, asked: ClusterAccess) -> SharedRuntimeArg
     return SharedRuntimeArgs(
         namespace=settings.namespace,
         server=server(settings),
+        deployment_mode=settings.deployment_mode,
         shared_memory=settings.shared_memory,
         probes=settings.probes,
         termination=settings.termination,

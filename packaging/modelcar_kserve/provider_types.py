@@ -562,6 +562,8 @@ class SharedRuntimeArgs(TypedDict):
     """vLLM, as the model server. Either this or customServer."""
     custom_server: NotRequired[CustomServer]
     """Another model server. Either this or vllmServer."""
+    deployment_mode: NotRequired[str]
+    """KServe's deployment mode of the models. Knative takes no preStop hook. One of: Standard, Knative. Default: Standard."""
     shared_memory: NotRequired[str]
     """Memory for /dev/shm. Default: 2Gi."""
     probes: NotRequired[ProbesSettings]
