@@ -538,7 +538,7 @@ class ModelServiceArgs(TypedDict):
     autoscaling: NotRequired[AutoscalingSettings]
     """What KEDA keeps the number of pods by. Autoscaler declares the ScaledObject."""
     start_timeout_seconds: NotRequired[int]
-    """Seconds that a server may take to start. Default: 1800."""
+    """Seconds that pulling the image and starting the server may take. Default: 1800."""
     node_pool: NotRequired[pulumi.Input[str]]
     """Pool of GPU nodes that the pods run on (GKE)."""
     service_account: NotRequired[pulumi.Input[str]]
@@ -810,7 +810,7 @@ class ServedModelArgs(TypedDict):
     autoscaling: NotRequired[AutoscalingSettings]
     """What KEDA keeps the number of pods by. Autoscaler declares the ScaledObject."""
     start_timeout_seconds: NotRequired[int]
-    """Seconds that a server may take to start. Default: 1800."""
+    """Seconds that pulling the image and starting the server may take. Default: 1800."""
     node_pool: NotRequired[pulumi.Input[str]]
     """Pool of GPU nodes that the pods run on (GKE)."""
     service_account: NotRequired[pulumi.Input[str]]

@@ -66,6 +66,24 @@ def test_a_service_takes_the_name_of_a_runtime_that_is_there() -> None:
         service(shared_runtime="vllm", placement="storageUris").spec("chat")
 
 
+@pytest.mark.parametrize("access", [None, ACCESS])
+def test_the_provider_waits_as_long_as_a_start_may_take(access: ClusterAccess | None) -> None:
+    engine = Engine(preview=False)
+    args = service(access=access, start_timeout_seconds=3600)
+    engine.run(lambda: {"name": ModelService("chat", args).name})
+    declared = engine.the("InferenceService")
+    awaited = "pulumi.com/waitFor" in declared.inputs["metadata"]["annotations"]
+    assert awaited == (access is None)
+    assert declared.timeouts == ("3660s", "3990s", "600s"), "an update lets a former pod finish first"
+
+
+def test_in_knative_mode_no_former_pod_is_waited_for() -> None:
+    engine = Engine(preview=False)
+    args = service(deployment_mode="Knative", start_timeout_seconds=60)
+    engine.run(lambda: {"name": ModelService("chat", args).name})
+    assert engine.the("InferenceService").timeouts == ("120s", "120s", "600s")
+
+
 def test_a_runtime_of_the_same_program_is_compared() -> None:
     engine = Engine(preview=False)
 
