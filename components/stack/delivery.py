@@ -11,7 +11,7 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.cluster import keda, knative_fit, kserve_fit, placement, webhooks
+from components.cluster import keda, knative_fit, kserve_fit, placement
 from components.cluster.guard import ClusterAccess, guarded
 from components.config.settings import Settings
 from components.config.stack import Stack
@@ -113,10 +113,8 @@ def destination(checked: CheckedStack, cloud: GoogleCloud | None) -> Destination
     cluster = cluster_provider("cluster", reached, settings.kube_context)
     options = pulumi.ResourceOptions(provider=cluster)
     if settings.kserve.install:
-        platform = KServePlatform(
-            "kserve", translate.platform(settings, unread=checked.charts_unread), options
-        )
-        options = _after(options, platform, *_answering(platform, settings, kubeconfig))
+        installed = translate.platform(settings, access, unread=checked.charts_unread)
+        options = _after(options, KServePlatform("kserve", installed, options).ready)
     if settings.delivery != "cluster":
         return None
     if settings.create_namespace:
@@ -192,27 +190,6 @@ def to_cluster(
 def _once_served(service: ModelService) -> pulumi.Input[pulumi.Resource]:
     """Return a service for `depends_on` of what comes after it has served; a preview does not wait."""
     return service if pulumi.runtime.is_dry_run() else service.storage_uri.apply(lambda _: service)
-
-
-def _answering(
-    platform: KServePlatform, settings: Settings, kubeconfig: pulumi.Output[str] | None
-) -> list[pulumi.Output[pulumi.Resource]]:
-    """Return what is there once the webhooks of a KServe that this stack installs answer.
-
-    Its release is done a moment before they do, and what comes then would be refused. Not in a preview.
-    """
-    if pulumi.runtime.is_dry_run():
-        return []
-
-    async def wait(found: list[Any]) -> pulumi.Resource:
-        own, say = settings.reached_by(found[1]), pulumi.log.info
-        try:
-            await in_thread(webhooks.require, own, patience=webhooks.PATIENCE, say=say)
-        except InputError as error:
-            raise pulumi.RunError(f"KServe is installed, and no model was declared:\n{error}") from None
-        return platform
-
-    return [pulumi.Output.all(platform.version, kubeconfig).apply(wait)]
 
 
 def _after(
