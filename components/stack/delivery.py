@@ -11,7 +11,7 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.cluster import keda, knative_fit, kserve_fit, placement
+from components.cluster import gpu_nodes, keda, knative_fit, kserve_fit, placement
 from components.cluster.guard import ClusterAccess, guarded
 from components.config.settings import Settings
 from components.config.stack import Stack
@@ -29,6 +29,7 @@ from components.kserve.pull_access import PullAccess
 from components.kserve.shared_runtime import SharedRuntime
 from components.kserve.smoke_test import SmokeTest, SmokeTestArgs
 from components.manifests import autoscaling, gitops
+from components.manifests.scheduling import finds_gpus_by_label
 from components.stack import translate
 from components.stack.preflight import CheckedStack
 from modelcar.errors import InputError
@@ -72,12 +73,13 @@ async def require_fit(checked: CheckedStack, cloud: GoogleCloud | None) -> None:
 
     Raises:
         InputError: its KServe serves no modelcar, its Knative does not take a model, it lacks KEDA that a
-            model needs, or it cannot be asked.
+            model needs, images would not be pulled to its nodes with GPUs, or it cannot be asked.
     """
     settings, models = checked.stack.shared, checked.stack.models
     asks_kserve = settings.kserve.verify and not settings.kserve.install
     asks_keda = settings.delivery == "cluster" and any(autoscaling.of(model) for model in models)
-    if not checked.reachable or not (asks_kserve or asks_keda):
+    pulling = [model for model in models if model.pre_pull and not model.idle and finds_gpus_by_label(model)]
+    if not checked.reachable or not (asks_kserve or asks_keda or pulling):
         return  # and wait for no cluster that is being made
     made = _kubeconfig_of(cloud, settings)
     reached = settings.reached_by(None if made is None else await made.future())
@@ -94,6 +96,8 @@ async def require_fit(checked: CheckedStack, cloud: GoogleCloud | None) -> None:
             await in_thread(knative_fit.require, reached, models)
     if asks_keda:
         await in_thread(keda.require, reached)
+    for model in pulling:
+        await in_thread(gpu_nodes.require, model.reached_by(reached.kubeconfig))
 
 
 def _kubeconfig_of(cloud: GoogleCloud | None, settings: Settings) -> pulumi.Output[str] | None:

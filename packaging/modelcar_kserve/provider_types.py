@@ -674,7 +674,7 @@ class PrePullArgs(TypedDict):
     namespace: pulumi.Input[str]
     """Namespace of the InferenceService."""
     gpus: NotRequired[int]
-    """GPUs of one pod of the service. Default: 1."""
+    """GPUs of one pod of the service. With GPUs, and neither a pool nor a selector or affinity, the images are pulled to nodes whose labels say that they have GPUs (docs/scheduling.md). Default: 1."""
     scheduling: NotRequired[SchedulingSettings]
     """Which nodes take the service's pods."""
     node_pool: NotRequired[pulumi.Input[str]]
