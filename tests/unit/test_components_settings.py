@@ -125,10 +125,10 @@ def test_each_key_is_declared_or_named_in_the_project_files_comment() -> None:
 
 
 def test_text_becomes_numbers_flags_and_lists() -> None:
-    found = load(gpuCount="2", awaitReady="false", serverArgs='["--a b", "$c"]', cpu="1.5", memory="900Mi")
+    found = load(gpuCount="2", awaitReady="false", serverArgs='["--a=b c", "$c"]', cpu="1.5", memory="900Mi")
     assert found.gpu_count == 2
     assert found.await_ready is False
-    assert found.server_args == ("--a b", "$c")
+    assert found.server_args == ("--a=b c", "$c")
     assert (found.cpu, found.memory) == ("1.5", "900Mi")
 
 
