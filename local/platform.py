@@ -443,4 +443,6 @@ def _wait_for_gpus(instance: Instance, tools: Toolbox, progress: Progress) -> No
         return found > 0
 
     _wait(advertised, 60, lambda: f"{GPU_RESOURCE}\n{_log_tail(instance, 'device-plugin')}")
+    # As NVIDIA's GPU operator labels nodes; modelcar:prePull finds them by it.
+    kubectl(instance, tools, "label", "node", NODE, "--overwrite", f"{GPU_RESOURCE}.present=true")
     progress(f"the node advertises {GPU_RESOURCE}: {found}")

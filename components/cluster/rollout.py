@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pulumi
 
+from components.cluster import gpu_nodes
 from components.cluster.access import JSON, POLL, Cluster, ClusterError
 from components.cluster.failures import SEARCHED, Cause, cause
 from components.cluster.final import Patience
@@ -87,8 +88,13 @@ def await_pulled(
         patience: seconds; `startTimeoutSeconds` where None.
 
     Raises:
-        pulumi.RunError: they do not in time, or the cluster does not let us look.
+        pulumi.RunError: they do not in time, the cluster does not let us look, or nothing would be pulled to
+            a node with GPUs.
     """
+    try:
+        gpu_nodes.require(settings)
+    except InputError as error:
+        raise pulumi.RunError(f"{settings.namespace}/{daemon_set} is not on all nodes:\n{error}") from None
     path = f"/apis/apps/v1/namespaces/{settings.namespace}/daemonsets/{daemon_set}"
     _await(
         settings,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from components.cluster.access import Cluster, ClusterError
+from components.config.cluster import DestinationSettings
 from components.config.problems import NAMESPACE
 from components.config.settings import Settings
 from modelcar.errors import InputError, refuse
@@ -23,6 +24,9 @@ PORT = 9443
 PATIENCE, SHORT_PATIENCE, PAUSE = 180.0, 30.0, 2.0
 #: A network that lets nothing through makes each try take the webhook's ten seconds.
 TRIES = 3
+
+#: What lets the API server through, where more is not known of the cluster.
+WAY_IN = f"let the control plane's addresses through to the nodes on TCP port {PORT}"
 
 _PATH = "/apis/serving.kserve.io/v1beta1/namespaces/default/inferenceservices"
 _ASKED = {
@@ -73,29 +77,51 @@ def require(
     Raises:
         InputError: they do not answer, with the fix.
     """
+    await_answer(settings, settings.kserve.namespace, firewall_rule(settings), patience=patience, say=say)
+
+
+def await_answer(
+    place: DestinationSettings,
+    namespace: str,
+    way_in: str,
+    *,
+    patience: float,
+    say: Callable[[str], None],
+) -> None:
+    """Wait until KServe's webhooks answer the API server of a cluster.
+
+    Args:
+        place: the cluster.
+        namespace: of KServe's controller.
+        way_in: what lets the API server through to them.
+        patience: seconds that webhooks have to start in.
+        say: told that they are waited for.
+
+    Raises:
+        InputError: they do not answer, with the fix.
+    """
     try:
-        cluster = Cluster.of(settings)
+        cluster = Cluster.of(place)
     except InputError:
         return  # the provider says so
     until, silent, told = time.monotonic() + patience, 0, False
     while (answer := ask(cluster)).state in {"starting", "silent"}:
         silent += answer.state == "silent"
         if silent >= TRIES or time.monotonic() >= until:
-            raise _refusal(settings, answer)
+            raise _refusal(answer, namespace, way_in)
         if not told:
             say("waiting for KServe's webhooks")
             told = True
         time.sleep(PAUSE)
 
 
-def _refusal(settings: Settings, answer: Answer) -> InputError:
+def _refusal(answer: Answer, namespace: str, way_in: str) -> InputError:
+    fix = way_in
     if answer.state == "starting":
         fix = (
-            f"kubectl -n {settings.kserve.namespace} get pods,endpoints: the controller's pod has to be "
-            "ready; and cert-manager's, which gives the webhooks their certificate"
+            f"kubectl -n {namespace} get pods,endpoints: the controller's pod has to be ready; and "
+            "cert-manager's, which gives the webhooks their certificate"
         )
-    else:
-        fix = firewall_rule(settings)
     return refuse(
         f"{NAMESPACE}:kserve",
         f"the API server does not reach KServe's webhooks, so it takes no InferenceService: {answer.said}",
@@ -112,7 +138,7 @@ def firewall_rule(settings: Settings) -> str:
     """
     google = settings.google
     if google is None or google.cluster.name is None:
-        return f"let the control plane's addresses through to the nodes on TCP port {PORT}"
+        return WAY_IN
     name = google.cluster.name
     asked = (
         f"gcloud container clusters describe {name} --location={google.location} --project={google.project}"

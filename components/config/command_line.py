@@ -14,6 +14,11 @@ SHORT = {
     "-sc": "--speculative-config",
 }
 
+#: An option, and a space before its value.
+_JOINED = re.compile(r"(?P<name>--?[A-Za-z][\w.-]*)\s(?P<value>.*)", re.DOTALL)
+#: Options whose value may be any text.
+_OF_TEXT = frozenset({"--chat-template", "--response-role"})
+
 #: Digits beyond which no number of tokens or bytes goes.
 _DIGITS = 18
 _COUNT = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[kKmMgGtT])?")
@@ -100,6 +105,18 @@ def _value(text: str) -> Any:
         return number(text)
     except ValueError:
         return text
+
+
+def joined(arguments: Sequence[str]) -> Iterator[tuple[int, str, str]]:
+    """Yield each option that shares an element with its value, as `--name value`: place, name, value.
+
+    argparse takes an element with a space for no option (`_parse_optional`), so that vLLM ends with
+    `unrecognized arguments`. What follows an option of free text is that option's value.
+    """
+    for place, argument in enumerate(arguments):
+        found = _JOINED.match(argument)
+        if found and not (place and arguments[place - 1].replace("_", "-") in _OF_TEXT):
+            yield place, found["name"], found["value"].lstrip("= \t\n").rstrip()
 
 
 def variables(entries: Sequence[str]) -> Mapping[str, str]:

@@ -75,6 +75,10 @@ WITHOUT_DEFAULT = {
     "autoscaling": "How many pods there are, by KEDA; by KServe's HorizontalPodAutoscaler where not set",
     "knative": "How long Knative waits for a pod and with one, in deploymentMode Knative",
     "sharedRuntime": "Name of a ServingRuntime that models share",
+    "kernels": (
+        "Compiled kernels in the model's image: use them where they fit, require that they do, or off "
+        "(docs/operations/cold-start.md)"
+    ),
     "gpu": "GPU that the model needs, to choose a pool by",
     "nodePool": "Pool of GPU nodes; chosen by need where not set",
     "name": "Name of the model in the stack; an entry of models has to have it",
@@ -82,7 +86,10 @@ WITHOUT_DEFAULT = {
 }
 
 #: What follows from other settings, and so has a default all the same.
-FOLLOWS = {"serviceName": "the model's name, with `-` for what KServe does not take"}
+FOLLOWS = {
+    "serviceName": "the model's name, with `-` for what KServe does not take",
+    "kernels": "`use`; `off` with `image`",
+}
 
 #: Modules with components, in the order of the story.
 MODULES = (

@@ -83,7 +83,8 @@ class Settings(ModelSpec, TargetSettings, ImageSettings):
         """What its pods do with compiled kernels in the image.
 
         Kernels are code that the server runs. Those in an image that this program did not build
-        (`modelcar:image`) are anybody's, and count only where the stack says so.
+        (`modelcar:image`) are anybody's, and count only where the stack says so. So the key has no default in
+        `Pulumi.yaml`: Pulumi hands a default over as if the stack had said it.
         """
         return "off" if self.image and "kernels" not in self.model_fields_set else self.kernels
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from components.cluster import webhooks
+from components.cluster.guard import ClusterAccess
 from components.config.kserve import KServeSettings
 from components.engine.options import OWNED, child, unknown
+from components.engine.threads import in_thread
+from modelcar.errors import InputError
 
 _DEFAULTS = KServeSettings.model_fields
 
@@ -36,6 +40,8 @@ class KServePlatformArgs:
     modelcar_cpu: Processors of the containers that KServe adds to a pod for the weights.
     modelcar_memory: Memory of the containers that KServe adds to a pod for the weights.
     unread: In a preview, do not let the provider download the charts. Each release shows as changed then.
+    firewall_rule: What lets the control plane through to KServe's webhooks, told where they do not answer.
+    access: How the API server is asked whether KServe's webhooks answer. Without it nothing waits for them.
     """
 
     version: str = _DEFAULTS["version"].default
@@ -50,6 +56,8 @@ class KServePlatformArgs:
     modelcar_cpu: str = _DEFAULTS["modelcar_cpu"].default
     modelcar_memory: str = _DEFAULTS["modelcar_memory"].default
     unread: bool = False
+    firewall_rule: str = webhooks.WAY_IN
+    access: ClusterAccess | None = None
 
     def settings(self) -> KServeSettings:
         """Return them as settings, checked.
@@ -57,8 +65,8 @@ class KServePlatformArgs:
         Raises:
             modelcar.errors.InputError: with everything that is wrong.
         """
-        own = {name: value for name, value in asdict(self).items() if name not in {"mode", "unread"}}
-        return KServeSettings(install=True, **own)
+        names = {field.name for field in fields(self)} & KServeSettings.model_fields.keys()
+        return KServeSettings(install=True, **{name: getattr(self, name) for name in names})
 
 
 class KServePlatform(pulumi.ComponentResource):
@@ -69,11 +77,20 @@ class KServePlatform(pulumi.ComponentResource):
     every InferenceService, and removing cert-manager every Certificate: where others use cert-manager,
     install it apart from this.
 
+    A release of KServe is done some seconds before its webhooks answer, and the API server refuses an
+    InferenceService until then. Let models depend on `ready` (`depends_on=[kserve.ready]`) and not on the
+    component, which does not wait. Without `access` nobody is asked: `ready` is there with the release.
+
     Outputs:
         version: KServe's, known once its webhooks answer.
+        ready: the component itself, for `depends_on`: there once its webhooks answer.
+
+    Raises (inside of the outputs):
+        pulumi.RunError: the API server does not reach the webhooks.
     """
 
     version: pulumi.Output[str]
+    ready: pulumi.Output[pulumi.Resource]
 
     def __init__(
         self, name: str, args: KServePlatformArgs, opts: pulumi.ResourceOptions | None = None
@@ -129,8 +146,33 @@ class KServePlatform(pulumi.ComponentResource):
             description=description,
             opts=child(self, opts, *needed, definitions),
         )
-        self.version = controller.status.apply(lambda _: settings.version)
+        self.ready = self._answering(controller, args)
+        self.version = pulumi.Output.all(controller.status, self.ready).apply(lambda _: settings.version)
         self.register_outputs({"version": self.version})
+
+    def _answering(
+        self, controller: kubernetes.helm.v3.Release, args: KServePlatformArgs
+    ) -> pulumi.Output[pulumi.Resource]:
+        """Return the component once its webhooks answer; at once in a preview, and where nobody is asked."""
+        access = args.access
+        if access is None or pulumi.runtime.is_dry_run():
+            return controller.urn.apply(lambda _: self)
+
+        async def wait(found: list[Any]) -> pulumi.Resource:
+            try:
+                await in_thread(
+                    webhooks.await_answer,
+                    access.place(found[1]),
+                    args.namespace,
+                    args.firewall_rule,
+                    patience=webhooks.PATIENCE,
+                    say=pulumi.log.info,
+                )
+            except InputError as error:
+                raise pulumi.RunError(f"KServe is installed, and no model was declared:\n{error}") from None
+            return self
+
+        return pulumi.Output.all(controller.status, access.kubeconfig).apply(wait)
 
 
 def values(settings: KServeSettings, mode: str) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from components.manifests.service import (
     revision,
     service_annotations,
     serving_runtime,
+    serving_timeout,
 )
 from modelcar import oci_names
 from modelcar.errors import InputError, Problem
@@ -73,11 +74,11 @@ class ModelServiceArgs:
     probes: How Kubernetes asks the server for its health.
     termination: How a pod ends.
     autoscaling: What KEDA keeps the number of pods by. Autoscaler declares the ScaledObject.
-    start_timeout_seconds: Seconds that a server may take to start.
+    start_timeout_seconds: Seconds that pulling the image and starting the server may take.
     node_pool: Pool of GPU nodes that the pods run on (GKE).
     service_account: ServiceAccount of the pods; by default the namespace's own.
     access: How the program asks the cluster whether the model is served, and why it is not. Without it the
-        provider waits until KServe calls the service ready, and gives no reasons.
+        provider waits as long until KServe calls the service ready, and gives no reasons.
     await_ready: False ends `up` before the model is served.
     imports: Kinds of objects that are there already (InferenceService, ServingRuntime), and are taken over as
         they are.
@@ -318,5 +319,12 @@ def _imported_uri(
 
 
 def _timeouts(spec: ModelSpec) -> pulumi.CustomTimeouts:
-    """Return the time for a deletion: the provider waits until the pods are gone, and they may finish."""
-    return pulumi.CustomTimeouts(delete=f"{max(600, termination.patience(spec) + 2 * PULLING)}s")
+    """Return how long the provider waits.
+
+    For a service that it awaits, as long as the program would itself: its own ten minutes are too short for a
+    big model. For a deletion, until the pods are gone, and they may finish what they have begun.
+    """
+    starts, ends = serving_timeout(spec), termination.patience(spec)
+    return pulumi.CustomTimeouts(
+        create=f"{starts}s", update=f"{starts + ends}s", delete=f"{max(600, ends + 2 * PULLING)}s"
+    )

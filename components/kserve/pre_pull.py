@@ -31,7 +31,8 @@ class PrePullArgs:
     server_image: Image of the model server, by digest.
     service: Name of the InferenceService that will use them.
     namespace: Namespace of the InferenceService.
-    gpus: GPUs of one pod of the service.
+    gpus: GPUs of one pod of the service. With GPUs, and neither a pool nor a selector or affinity, the images
+        are pulled to nodes whose labels say that they have GPUs (docs/scheduling.md).
     scheduling: Which nodes take the service's pods.
     node_pool: Pool of GPU nodes that the service's pods run on (GKE).
     service_account: ServiceAccount whose pull secrets are used; by default the namespace's own.
@@ -85,7 +86,7 @@ class PrePull(pulumi.ComponentResource):
             lambda found: daemon_set_spec(model.on_pool(found[2]), found[0], found[1])
         )
         daemon_set = kubernetes.apps.v1.DaemonSet(name, metadata=metadata, spec=spec, opts=child(self, opts))
-        self.storage_uri = _pulled(daemon_set, uri, model, namespace, args.access)
+        self.storage_uri = _pulled(daemon_set, uri, model, namespace, args)
         self.register_outputs({"storageUri": self.storage_uri})
 
 
@@ -94,15 +95,16 @@ def _pulled(
     uri: pulumi.Output[str],
     model: ModelSpec,
     namespace: pulumi.Input[str],
-    access: ClusterAccess | None,
+    args: PrePullArgs,
 ) -> pulumi.Output[str]:
+    access = args.access
     if access is None or pulumi.runtime.is_dry_run():
         return pulumi.Output.all(uri, daemon_set.urn).apply(lambda found: str(found[0]))
 
     async def wait(found: list[Any]) -> str:
-        storage_uri, _, kubeconfig, space = found
-        own = model.reached_at(access.place(kubeconfig), str(space))
+        storage_uri, _, kubeconfig, space, pool = found
+        own = model.on_pool(pool).reached_at(access.place(kubeconfig), str(space))
         await in_thread(await_pulled, own, daemon_set_name(model), pulumi.log.info)
         return str(storage_uri)
 
-    return pulumi.Output.all(uri, daemon_set.urn, access.kubeconfig, namespace).apply(wait)
+    return pulumi.Output.all(uri, daemon_set.urn, access.kubeconfig, namespace, args.node_pool).apply(wait)

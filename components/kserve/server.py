@@ -45,6 +45,7 @@ class VllmServer(_Server, VllmSettings):
     tensor_parallel_size: GPUs that share each layer; all GPUs of the pod where this and
         pipeline_parallel_size are not set.
     kernels: Compiled kernels in the model's image: use them where they fit, require that they fit, or off.
+        Kernels are code that the server runs: set off for an image that somebody else built.
     """
 
     kernels: Literal["use", "require", "off"] = "use"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
@@ -16,13 +17,17 @@ from components.kserve.server import CustomServer, ServerResources, VllmServer
 from components.kserve.spec import checked_namespace, model_spec
 from components.manifests.service import labels, serving_runtime
 
+#: What a ServingRuntime has of its server, whatever the model.
+_COMMON = ("image", "command", "port", "health_path", "writable_paths", "host_paths")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SharedRuntimeArgs:
     """What the models that use it have in common.
 
     namespace: Namespace of the ServingRuntime. It has to exist.
-    server: The model server, without what is a model's own: its arguments and variables.
+    server: The model server. What is a model's own is not looked at here: arguments, variables, kernels.
+    deployment_mode: KServe's deployment mode of the models. Knative takes no preStop hook.
     shared_memory: Memory for /dev/shm.
     probes: How Kubernetes asks the server for its health.
     termination: How a pod ends.
@@ -33,6 +38,7 @@ class SharedRuntimeArgs:
 
     namespace: pulumi.Input[str]
     server: VllmServer | CustomServer
+    deployment_mode: Literal["Standard", "Knative"] = "Standard"
     shared_memory: str = ServerResources.model_fields["shared_memory"].default
     probes: ProbesSettings = field(default_factory=ProbesSettings)
     termination: TerminationSettings = field(default_factory=TerminationSettings)
@@ -50,14 +56,20 @@ class SharedRuntimeArgs:
         # What a pod asks for is each model's own, so that there is no less memory here.
         resources = ServerResources(shared_memory=self.shared_memory, memory=self.shared_memory)
         return model_spec(
-            self.server,
+            _common(self.server),
             resources,
             self.probes,
             self.termination,
             service_name=own,
             shared_runtime=own,
+            deployment_mode=self.deployment_mode,
             start_timeout_seconds=self.start_timeout_seconds,
         )
+
+
+def _common(server: VllmServer | CustomServer) -> VllmServer | CustomServer:
+    """Return what a ServingRuntime has of a server; the rest is one model's, as right as its resources."""
+    return type(server)(**{name: getattr(server, name) for name in _COMMON})
 
 
 class SharedRuntime(pulumi.ComponentResource):

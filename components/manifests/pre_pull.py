@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from components.config.model_spec import ModelSpec
-from components.manifests.scheduling import nodes
+from components.manifests.scheduling import nodes_to_pull_on
 from components.manifests.service import CLOSED_POD, RESTRICTED, RESTRICTED_POD
 
 #: Small, and equal for both, so that the pod is no candidate for eviction before others.
@@ -41,7 +41,7 @@ def daemon_set_spec(settings: ModelSpec, storage_uri: str, service_account: str 
                 "securityContext": RESTRICTED_POD,
                 "initContainers": [server],
                 "containers": [keeper],
-                **nodes(settings),
+                **nodes_to_pull_on(settings),
                 **account,
             },
         },

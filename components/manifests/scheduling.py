@@ -11,6 +11,17 @@ from components.manifests.network import SERVICE_LABEL
 #: GKE taints nodes with GPUs with nvidia.com/gpu=present:NoSchedule; pods with GPUs tolerate it.
 GPU_TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 
+#: Labels of nodes with GPUs; one is enough. NVIDIA's GPU operator sets the first, its GPU feature discovery
+#: the second, GKE the third.
+#: https://docs.nvidia.com/datacenter/cloud-native/gpu-operator/latest/getting-started.html
+#: https://github.com/NVIDIA/k8s-device-plugin/tree/main/docs/gpu-feature-discovery
+#: https://cloud.google.com/kubernetes-engine/docs/how-to/gpus
+GPU_LABELS: tuple[dict[str, Any], ...] = (
+    {"key": "nvidia.com/gpu.present", "operator": "In", "values": ["true"]},
+    {"key": "nvidia.com/gpu.count", "operator": "Gt", "values": ["0"]},
+    {"key": "cloud.google.com/gke-accelerator", "operator": "Exists"},
+)
+
 
 def nodes(settings: ModelSpec) -> dict[str, Any]:
     """Return the fields of a pod that say which nodes can take it; those that pull for a model have them too.
@@ -36,6 +47,23 @@ def nodes(settings: ModelSpec) -> dict[str, Any]:
     if said.runtime_class_name:
         found["runtimeClassName"] = said.runtime_class_name
     return found
+
+
+def nodes_to_pull_on(settings: ModelSpec) -> dict[str, Any]:
+    """Return the same for pods that only pull: they ask for no GPU, which would keep them on such nodes."""
+    found = nodes(settings)
+    if finds_gpus_by_label(settings):
+        terms = [{"matchExpressions": [{**one}]} for one in GPU_LABELS]  # any of them
+        required = {"nodeSelectorTerms": terms}
+        found["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+    return found
+
+
+def finds_gpus_by_label(settings: ModelSpec) -> bool:
+    """Tell whether nothing but its GPUs says which nodes take a model's pods."""
+    said = settings.scheduling
+    named = settings.pool_name is not None or said.node_selector or said.node_affinity
+    return settings.gpu_count > 0 and not named
 
 
 def pods(settings: ModelSpec) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.cluster import keda, knative_fit, kserve_fit, placement, webhooks
+from components.cluster import gpu_nodes, keda, knative_fit, kserve_fit, placement
 from components.cluster.guard import ClusterAccess, guarded
 from components.config.settings import Settings
 from components.config.stack import Stack
@@ -29,6 +29,7 @@ from components.kserve.pull_access import PullAccess
 from components.kserve.shared_runtime import SharedRuntime
 from components.kserve.smoke_test import SmokeTest, SmokeTestArgs
 from components.manifests import autoscaling, gitops
+from components.manifests.scheduling import finds_gpus_by_label
 from components.stack import translate
 from components.stack.preflight import CheckedStack
 from modelcar.errors import InputError
@@ -72,12 +73,13 @@ async def require_fit(checked: CheckedStack, cloud: GoogleCloud | None) -> None:
 
     Raises:
         InputError: its KServe serves no modelcar, its Knative does not take a model, it lacks KEDA that a
-            model needs, or it cannot be asked.
+            model needs, images would not be pulled to its nodes with GPUs, or it cannot be asked.
     """
     settings, models = checked.stack.shared, checked.stack.models
     asks_kserve = settings.kserve.verify and not settings.kserve.install
     asks_keda = settings.delivery == "cluster" and any(autoscaling.of(model) for model in models)
-    if not checked.reachable or not (asks_kserve or asks_keda):
+    pulling = [model for model in models if model.pre_pull and not model.idle and finds_gpus_by_label(model)]
+    if not checked.reachable or not (asks_kserve or asks_keda or pulling):
         return  # and wait for no cluster that is being made
     made = _kubeconfig_of(cloud, settings)
     reached = settings.reached_by(None if made is None else await made.future())
@@ -94,6 +96,8 @@ async def require_fit(checked: CheckedStack, cloud: GoogleCloud | None) -> None:
             await in_thread(knative_fit.require, reached, models)
     if asks_keda:
         await in_thread(keda.require, reached)
+    for model in pulling:
+        await in_thread(gpu_nodes.require, model.reached_by(reached.kubeconfig))
 
 
 def _kubeconfig_of(cloud: GoogleCloud | None, settings: Settings) -> pulumi.Output[str] | None:
@@ -113,10 +117,8 @@ def destination(checked: CheckedStack, cloud: GoogleCloud | None) -> Destination
     cluster = cluster_provider("cluster", reached, settings.kube_context)
     options = pulumi.ResourceOptions(provider=cluster)
     if settings.kserve.install:
-        platform = KServePlatform(
-            "kserve", translate.platform(settings, unread=checked.charts_unread), options
-        )
-        options = _after(options, platform, *_answering(platform, settings, kubeconfig))
+        installed = translate.platform(settings, access, unread=checked.charts_unread)
+        options = _after(options, KServePlatform("kserve", installed, options).ready)
     if settings.delivery != "cluster":
         return None
     if settings.create_namespace:
@@ -192,27 +194,6 @@ def to_cluster(
 def _once_served(service: ModelService) -> pulumi.Input[pulumi.Resource]:
     """Return a service for `depends_on` of what comes after it has served; a preview does not wait."""
     return service if pulumi.runtime.is_dry_run() else service.storage_uri.apply(lambda _: service)
-
-
-def _answering(
-    platform: KServePlatform, settings: Settings, kubeconfig: pulumi.Output[str] | None
-) -> list[pulumi.Output[pulumi.Resource]]:
-    """Return what is there once the webhooks of a KServe that this stack installs answer.
-
-    Its release is done a moment before they do, and what comes then would be refused. Not in a preview.
-    """
-    if pulumi.runtime.is_dry_run():
-        return []
-
-    async def wait(found: list[Any]) -> pulumi.Resource:
-        own, say = settings.reached_by(found[1]), pulumi.log.info
-        try:
-            await in_thread(webhooks.require, own, patience=webhooks.PATIENCE, say=say)
-        except InputError as error:
-            raise pulumi.RunError(f"KServe is installed, and no model was declared:\n{error}") from None
-        return platform
-
-    return [pulumi.Output.all(platform.version, kubeconfig).apply(wait)]
 
 
 def _after(

@@ -7,6 +7,7 @@ from typing import Any
 import pulumi
 
 from components.cluster.guard import ClusterAccess
+from components.cluster.webhooks import firewall_rule
 from components.config.autoscaling import AutoscalingSettings
 from components.config.settings import Settings
 from components.kserve.autoscaler import AutoscalerArgs
@@ -107,6 +108,7 @@ def shared_runtime(settings: Settings, asked: ClusterAccess) -> SharedRuntimeArg
     return SharedRuntimeArgs(
         namespace=settings.namespace,
         server=server(settings),
+        deployment_mode=settings.deployment_mode,
         shared_memory=settings.shared_memory,
         probes=settings.probes,
         termination=settings.termination,
@@ -183,7 +185,7 @@ def autoscaler(settings: Settings, scaling: AutoscalingSettings, asked: ClusterA
     )
 
 
-def platform(settings: Settings, *, unread: bool) -> KServePlatformArgs:
+def platform(settings: Settings, asked: ClusterAccess, *, unread: bool) -> KServePlatformArgs:
     """Return the arguments of KServe; unread: whether its charts are out of reach, in a preview."""
     own = settings.kserve
     return KServePlatformArgs(
@@ -199,4 +201,6 @@ def platform(settings: Settings, *, unread: bool) -> KServePlatformArgs:
         modelcar_cpu=own.modelcar_cpu,
         modelcar_memory=own.modelcar_memory,
         unread=unread,
+        firewall_rule=firewall_rule(settings),
+        access=asked,
     )

@@ -135,7 +135,7 @@ class KServePlatform(Provided):
     """cert-manager and KServe, by their own charts, with modelcars switched on."""
 
     version: pulumi.Output[str]
-    """KServe's version, known once its webhooks answer."""
+    """KServe's version, known once its webhooks answer, where the program may ask the cluster."""
 
     def __init__(self, name: str, args: types.KServePlatformArgs, opts: Options = None) -> None:
         """Declare the charts."""

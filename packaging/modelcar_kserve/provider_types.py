@@ -278,7 +278,7 @@ class VllmServer(TypedDict):
     host_paths: NotRequired[list[str]]
     """Folders of the node, on a machine of your own."""
     kernels: NotRequired[str]
-    """Compiled kernels in the model's image: use them where they fit, require that they fit, or off. One of: use, require, off. Default: use."""
+    """Compiled kernels in the model's image: use them where they fit, require that they fit, or off. Kernels are code that the server runs: set off for an image that somebody else built. One of: use, require, off. Default: use."""
 
 
 class CustomServer(TypedDict):
@@ -538,7 +538,7 @@ class ModelServiceArgs(TypedDict):
     autoscaling: NotRequired[AutoscalingSettings]
     """What KEDA keeps the number of pods by. Autoscaler declares the ScaledObject."""
     start_timeout_seconds: NotRequired[int]
-    """Seconds that a server may take to start. Default: 1800."""
+    """Seconds that pulling the image and starting the server may take. Default: 1800."""
     node_pool: NotRequired[pulumi.Input[str]]
     """Pool of GPU nodes that the pods run on (GKE)."""
     service_account: NotRequired[pulumi.Input[str]]
@@ -562,6 +562,8 @@ class SharedRuntimeArgs(TypedDict):
     """vLLM, as the model server. Either this or customServer."""
     custom_server: NotRequired[CustomServer]
     """Another model server. Either this or vllmServer."""
+    deployment_mode: NotRequired[str]
+    """KServe's deployment mode of the models. Knative takes no preStop hook. One of: Standard, Knative. Default: Standard."""
     shared_memory: NotRequired[str]
     """Memory for /dev/shm. Default: 2Gi."""
     probes: NotRequired[ProbesSettings]
@@ -672,7 +674,7 @@ class PrePullArgs(TypedDict):
     namespace: pulumi.Input[str]
     """Namespace of the InferenceService."""
     gpus: NotRequired[int]
-    """GPUs of one pod of the service. Default: 1."""
+    """GPUs of one pod of the service. With GPUs, and neither a pool nor a selector or affinity, the images are pulled to nodes whose labels say that they have GPUs (docs/scheduling.md). Default: 1."""
     scheduling: NotRequired[SchedulingSettings]
     """Which nodes take the service's pods."""
     node_pool: NotRequired[pulumi.Input[str]]
@@ -735,6 +737,8 @@ class KServePlatformArgs(TypedDict):
     """Memory of the containers that KServe adds to a pod for the weights. Default: 15Mi."""
     unread: NotRequired[bool]
     """In a preview, do not let the provider download the charts. Each release shows as changed then. Default: false."""
+    firewall_rule: NotRequired[str]
+    """What lets the control plane through to KServe's webhooks, told where they do not answer. Default: let the control plane's addresses through to the nodes on TCP port 9443."""
     kubeconfig: NotRequired[pulumi.Input[str]]
     """Text or path of the cluster's kubeconfig; by default kubectl's own. Where the options of the component have a Kubernetes provider, that declares the objects, and the program only asks the cluster by the kubeconfig, if there is one."""
     kube_context: NotRequired[str]
@@ -808,7 +812,7 @@ class ServedModelArgs(TypedDict):
     autoscaling: NotRequired[AutoscalingSettings]
     """What KEDA keeps the number of pods by. Autoscaler declares the ScaledObject."""
     start_timeout_seconds: NotRequired[int]
-    """Seconds that a server may take to start. Default: 1800."""
+    """Seconds that pulling the image and starting the server may take. Default: 1800."""
     node_pool: NotRequired[pulumi.Input[str]]
     """Pool of GPU nodes that the pods run on (GKE)."""
     service_account: NotRequired[pulumi.Input[str]]

@@ -35,7 +35,7 @@ kubeconfig = cloud.cluster.kubeconfig  # without credentials: gke-gcloud-auth-pl
 access = ClusterAccess(kubeconfig)
 cluster = kubernetes.Provider("cluster", kubeconfig=kubeconfig, enable_server_side_apply=True)
 in_cluster = pulumi.ResourceOptions(provider=cluster)
-kserve = KServePlatform("kserve", KServePlatformArgs(), in_cluster)
+kserve = KServePlatform("kserve", KServePlatformArgs(access=access), in_cluster)
 space = kubernetes.core.v1.Namespace("models", metadata={"name": "models"}, opts=in_cluster)
 
 image = ModelcarImage(model, ModelcarImageArgs(lock=lock, registry=cloud.registry.path))
@@ -51,8 +51,8 @@ service = ModelService(
         lock=lock,  # checks the server's arguments against the model
         access=access,
     ),
-    # KServe admits it, and no pod ever runs without the policy.
-    pulumi.ResourceOptions(provider=cluster, depends_on=[kserve, closed]),
+    # KServe's webhooks admit it, and no pod ever runs without the policy.
+    pulumi.ResourceOptions(provider=cluster, depends_on=[kserve.ready, closed]),
 )
 
 pulumi.export("digest", image.digest)

@@ -123,9 +123,9 @@ def test_on_gke(project: Elsewhere) -> None:
     assert config["gcp:region"] == "europe-west4"
     program = project.folder / "__main__.py"
     # The provider would download KServe's charts, where the cluster is known.
-    charts = "KServePlatformArgs()"
-    assert charts in program.read_text()
-    program.write_text(program.read_text().replace(charts, "KServePlatformArgs(unread=True)"))
+    charts = "KServePlatformArgs("
+    assert f"{charts}access=access)" in program.read_text()
+    program.write_text(program.read_text().replace(charts, f"{charts}unread=True, "))
     found = preview(project)
     pools = of(found, "container/nodePool:NodePool")
     [pool] = [pool for pool in pools if pool["nodeConfig"].get("guestAccelerators")]

@@ -57,6 +57,8 @@ class Declared:
     on_error: tuple[str, ...] = ()
     imported: str = ""
     ignored: tuple[str, ...] = ()
+    #: How long create, update and delete may take; empty where the provider decides.
+    timeouts: tuple[str, str, str] = ("", "", "")
 
 
 class Monitor(mocks.MockMonitor):
@@ -83,6 +85,11 @@ class Monitor(mocks.MockMonitor):
                     tuple(request.hooks.on_error),
                     request.importId,
                     tuple(request.ignoreChanges),
+                    (
+                        request.customTimeouts.create,
+                        request.customTimeouts.update,
+                        request.customTimeouts.delete,
+                    ),
                 )
             )
         return response

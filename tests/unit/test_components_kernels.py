@@ -14,6 +14,7 @@ import pytest
 
 from components.config.gpus import CARDS
 from components.config.model_path import MODEL_PATH
+from components.config.models import OF_ONE
 from components.config.settings import Settings
 from components.manifests import kernels
 from components.manifests.service import WAIT_AND_COPY, WAIT_FOR_MODEL, container, environment, start_script
@@ -24,7 +25,7 @@ from modelcar.kernels import Target, pack, unpacked
 from modelcar.lock import FolderSource, Lock, LockedFile, LockedLayer
 from tests.unit.kernel_entries import CACHES, H100, SERVER, entry
 from tests.unit.test_components_models import load as load_listed
-from tests.unit.test_components_settings import load, problems
+from tests.unit.test_components_settings import as_pulumi_runs_it, declared, load, problems
 from tests.unit.test_google_settings import dev
 from tests.unit.test_google_settings import load as load_google
 
@@ -236,9 +237,19 @@ def test_models_that_share_a_runtime_say_their_own_mode_and_the_runtime_its_serv
 
 def test_kernels_in_an_image_that_somebody_else_built_are_used_only_where_the_stack_says_so() -> None:
     image = f"ghcr.io/o/modelcar@sha256:{'1' * 64}"
-    assert variables(load(image=image))[kernels.MODE] == "off"
-    assert kernels.MODE not in variables(load(image=image, kernels="use"))
-    assert variables(load(image=image, kernels="require"))[kernels.MODE] == "require"
+    for loaded in (load, as_pulumi_runs_it):
+        assert variables(loaded(image=image))[kernels.MODE] == "off"
+        assert kernels.MODE not in variables(loaded(image=image, kernels="use"))
+        assert variables(loaded(image=image, kernels="require"))[kernels.MODE] == "require"
+        assert kernels.MODE not in variables(loaded())
+
+
+def test_kernels_of_an_image_in_a_list_of_models_are_off_beside_those_of_the_others() -> None:
+    image = f"ghcr.io/o/modelcar@sha256:{'1' * 64}"
+    defaults = {key: row["default"] for key, row in declared().items() if key not in OF_ONE}
+    chat, other = load_listed({"name": "chat"}, {"name": "other", "image": image}, **defaults).models
+    assert kernels.MODE not in variables(chat)
+    assert variables(other)[kernels.MODE] == "off"
 
 
 def test_a_server_from_the_machine_is_named_by_its_command_and_folders() -> None:

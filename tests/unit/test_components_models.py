@@ -264,6 +264,7 @@ def test_models_share_a_runtime_and_keep_their_own_arguments() -> None:
     ("change", "text"),
     [
         ({"serverPort": 9000}, "vllm, and serverPort differ from model chat's"),
+        ({"runtime": "custom"}, "vllm, and runtime differ from model chat's"),
         ({"termination": {"preStopSeconds": 1}}, "vllm, and termination differ from model chat's"),
         ({"probes": {"liveness": {"enabled": False}}}, "vllm, and probes differ from model chat's"),
         ({"placement": "storageUris"}, "placement storageUris has no ServingRuntime"),

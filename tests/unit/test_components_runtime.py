@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 from pathlib import Path
@@ -79,6 +80,69 @@ def test_another_server_gets_its_own_arguments_and_the_facts_as_variables() -> N
     assert (env["SERVED_MODEL_NAME"], env["SERVER_PORT"]) == (settings.model_name, "8080")
     assert env["HF_HUB_OFFLINE"] == "1"
     assert box["readinessProbe"]["httpGet"]["path"] == "/ready"
+
+
+#: One element with an argument and its value, and what stands in its place.
+JOINED = [
+    (["--max-model-len 4096"], 0, "write --max-model-len=4096, or two elements: "),
+    (["--seed=1", "-tp 2"], 1, 'write -tp=2, or two elements: ["-tp", "2"]'),
+    (["--enable-prefix-caching", "--max_model_len  16k"], 1, "write --max_model_len=16k"),
+    (["--dtype = bfloat16"], 0, "write --dtype=bfloat16"),
+    (['--hf-overrides {"a": 1}'], 0, "write --hf-overrides=VALUE"),
+    (["--hf-overrides.rope_parameters.factor 4.0"], 0, "write --hf-overrides.rope_parameters.factor=4.0"),
+    (["--enforce-eager "], 0, "write --enforce-eager"),
+    (["--api-key s3cret"], 0, "write --api-key=VALUE"),
+]
+#: Values with spaces that vLLM takes.
+SPACED = [
+    ["--hf-overrides", '{"rope_parameters": {"factor": 4.0}}'],
+    ['--hf-overrides={"a": 1, "b": 2}'],
+    ["--chat-template", "{% for m in messages %} x {% endfor %}"],
+    ["--chat-template", "--system you are a helper"],
+    ["--chat-template=- a list"],
+    ["--chat-template", "- a list"],
+    ["--stop", "a b", "-1 2"],
+]
+
+
+def as_argparse_has_it(arguments: list[str]) -> list[str]:
+    """Return what vLLM's parser, which is argparse's, takes for no argument."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    for name in ("--max-model-len", "--max_model_len", "-tp", "--dtype", "--seed", "--api-key"):
+        parser.add_argument(name)
+    for name in ("--hf-overrides", "--hf-overrides.rope_parameters.factor", "--chat-template"):
+        parser.add_argument(name)
+    parser.add_argument("--stop", nargs="+")
+    for name in ("--enforce-eager", "--enable-prefix-caching"):
+        parser.add_argument(name, action="store_true")
+    return parser.parse_known_args(arguments)[1]
+
+
+@pytest.mark.parametrize(("said", "place", "fix"), JOINED)
+def test_an_argument_and_its_value_in_one_element_are_refused(said: list[str], place: int, fix: str) -> None:
+    assert as_argparse_has_it(said) == [said[place]], "vLLM: unrecognized arguments"
+    [found] = problems(serverArgs=said)
+    assert found.key == f"modelcar:serverArgs[{place}]"
+    assert found.fix.startswith(fix)
+    assert "s3cret" not in str(found)
+    assert load(runtime="custom", serverCommand=["serve"], serverArgs=said), "another server may take it"
+    assert load(serverCommand=["sh", "-c", "exec vllm serve $*"], serverArgs=said), "and so may a script"
+
+
+@pytest.mark.parametrize("said", SPACED)
+def test_values_with_spaces_are_taken(said: list[str]) -> None:
+    assert as_argparse_has_it(said) == []
+    assert load(serverArgs=said).server_args == tuple(said)
+
+
+def test_a_program_of_several_words_is_refused_and_a_path_with_spaces_is_not() -> None:
+    [found] = problems(serverCommand=["python3 -m vllm.entrypoints.openai.api_server"])
+    assert found.key == "modelcar:serverCommand"
+    assert found.fix == 'write ["python3", "-m", "vllm.entrypoints.openai.api_server"]'
+    [found] = problems(serverCommand=["/usr/bin/python3 -m server"])
+    assert found.fix.startswith('write ["/usr/bin/python3", "-m"')
+    for command in (["/opt/my server/run"], ["sh", "-c", "sleep 1; exec vllm serve"], ["vllm", "serve"]):
+        assert load(serverCommand=command).server_command == tuple(command)
 
 
 @pytest.mark.parametrize(

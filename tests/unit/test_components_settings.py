@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from components.cluster.guard import ClusterAccess
 from components.config import loading as settings
 from components.config import models
 from components.config.loading import KEYS, OF_STACK, TOP_LEVEL
 from components.config.quantities import quantity
 from components.config.settings import PLATFORM_FILE, Settings
-from components.stack import configuration
+from components.stack import configuration, translate
 from modelcar.errors import InputError, Problem
 
 PROJECT_FILE = Path(__file__).parents[2] / "Pulumi.yaml"
@@ -83,6 +84,38 @@ def test_declared_defaults_handed_over_as_text_change_nothing() -> None:
     assert load(**texts) == load()
 
 
+def as_pulumi_runs_it(**changes: Any) -> Settings:
+    """Load a stack as Pulumi hands it over: with the project file's defaults, as if the stack set them."""
+    return load(**{key: row["default"] for key, row in declared().items()} | changes)
+
+
+#: Stacks in which a setting may mean something else where it is not set.
+UNSET: tuple[dict[str, Any], ...] = (
+    {},
+    {"image": f"ghcr.io/o/modelcar@{DIGEST}"},
+    {"runtime": "custom"},
+    {"deploymentMode": "Knative"},
+    {"placement": "imageVolume"},
+    {"gpuCount": 0, "memory": "1Gi"},
+    {"sharedRuntime": "vllm"},
+)
+
+
+@pytest.mark.parametrize("changes", UNSET, ids=lambda changes: "-".join(changes) or "none")
+def test_a_default_of_the_project_file_means_the_same_as_a_key_that_is_not_set(
+    changes: dict[str, Any],
+) -> None:
+    own, handed_over = load(**changes), as_pulumi_runs_it(**changes)
+    follow = [name for name, member in vars(Settings).items() if isinstance(member, property)]
+    assert "kernel_mode" in follow
+    for name in follow:
+        assert getattr(own, name) == getattr(handed_over, name), name
+    assert own.model_dump() == handed_over.model_dump()
+    assert translate.service(own, "", None, None, ClusterAccess()) == translate.service(
+        handed_over, "", None, None, ClusterAccess()
+    )
+
+
 def test_each_key_is_declared_or_named_in_the_project_files_comment() -> None:
     comments = " ".join(re.findall(r"^ *# *(.*)$", PROJECT_FILE.read_text(), re.MULTILINE))
     [named] = re.findall(r"keys that have no default: ([^.]+)\.", comments)
@@ -92,10 +125,10 @@ def test_each_key_is_declared_or_named_in_the_project_files_comment() -> None:
 
 
 def test_text_becomes_numbers_flags_and_lists() -> None:
-    found = load(gpuCount="2", awaitReady="false", serverArgs='["--a b", "$c"]', cpu="1.5", memory="900Mi")
+    found = load(gpuCount="2", awaitReady="false", serverArgs='["--a=b c", "$c"]', cpu="1.5", memory="900Mi")
     assert found.gpu_count == 2
     assert found.await_ready is False
-    assert found.server_args == ("--a b", "$c")
+    assert found.server_args == ("--a=b c", "$c")
     assert (found.cpu, found.memory) == ("1.5", "900Mi")
 
 

@@ -114,3 +114,21 @@ def test_a_machine_without_a_hosts_file_is_told_what_helps(tmp_path: Path) -> No
         platform.require_hosts_file(tmp_path / "hosts")
     (tmp_path / "hosts").touch()
     platform.require_hosts_file(tmp_path / "hosts")
+
+
+def test_the_node_is_labelled_once_it_advertises_cards(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    node = {"status": {"allocatable": {"nvidia.com/gpu": "2"}}}
+    asked: list[tuple[str, ...]] = []
+
+    def kubectl(_: Instance, __: Any, *arguments: str, **___: Any) -> str:
+        asked.append(arguments)
+        return json.dumps(node)
+
+    monkeypatch.setattr(platform, "kubectl", kubectl)
+    tools: Any = {}
+    platform._wait_for_gpus(Instance("x", 0, tmp_path), tools, lambda _: None)
+    assert asked[0][0] == "get"
+    assert asked[-1][0] == "label"
+    assert asked[-1][-1] == "nvidia.com/gpu.present=true", "prePull finds the node by it"

@@ -12,12 +12,13 @@ import pytest
 
 from components.cluster.guard import ClusterAccess
 from components.config.autoscaling import AutoscalingSettings
+from components.config.checks.models import runtime_differences
 from components.config.network import IngressSettings
 from components.kserve.autoscaler import Autoscaler, AutoscalerArgs
 from components.kserve.egress import EgressPolicy, EgressPolicyArgs
 from components.kserve.ingress import IngressPolicy, IngressPolicyArgs
 from components.kserve.model_service import ModelService, ModelServiceArgs
-from components.kserve.server import ServerResources, VllmServer
+from components.kserve.server import CustomServer, ServerResources, VllmServer
 from components.kserve.shared_runtime import SharedRuntime, SharedRuntimeArgs
 from modelcar.errors import InputError
 from tests.conftest import PROJECT
@@ -65,6 +66,24 @@ def test_a_service_takes_the_name_of_a_runtime_that_is_there() -> None:
         service(shared_runtime="vllm", placement="storageUris").spec("chat")
 
 
+@pytest.mark.parametrize("access", [None, ACCESS])
+def test_the_provider_waits_as_long_as_a_start_may_take(access: ClusterAccess | None) -> None:
+    engine = Engine(preview=False)
+    args = service(access=access, start_timeout_seconds=3600)
+    engine.run(lambda: {"name": ModelService("chat", args).name})
+    declared = engine.the("InferenceService")
+    awaited = "pulumi.com/waitFor" in declared.inputs["metadata"]["annotations"]
+    assert awaited == (access is None)
+    assert declared.timeouts == ("3660s", "3990s", "600s"), "an update lets a former pod finish first"
+
+
+def test_in_knative_mode_no_former_pod_is_waited_for() -> None:
+    engine = Engine(preview=False)
+    args = service(deployment_mode="Knative", start_timeout_seconds=60)
+    engine.run(lambda: {"name": ModelService("chat", args).name})
+    assert engine.the("InferenceService").timeouts == ("120s", "120s", "600s")
+
+
 def test_a_runtime_of_the_same_program_is_compared() -> None:
     engine = Engine(preview=False)
 
@@ -75,6 +94,38 @@ def test_a_runtime_of_the_same_program_is_compared() -> None:
 
     with pytest.raises(InputError, match=r"shared_runtime: vllm, and server\.port differ from it"):
         engine.run(program)
+
+
+def test_a_runtime_and_its_models_are_of_one_deployment_mode() -> None:
+    engine = Engine(preview=False)
+
+    def program(mode: Any) -> dict[str, pulumi.Output[Any]]:
+        shared = SharedRuntimeArgs(namespace="models", server=SERVER, deployment_mode=mode)
+        args = service(shared_runtime=SharedRuntime("vllm", shared), deployment_mode="Knative")
+        return {"name": ModelService("chat", args).name}
+
+    with pytest.raises(InputError, match=r"shared_runtime: vllm, and deployment_mode differ from it"):
+        engine.run(lambda: program("Standard"))
+    engine = Engine(preview=False)
+    engine.run(lambda: program("Knative"))
+    [server] = engine.the("ServingRuntime").inputs["spec"]["containers"]
+    assert "lifecycle" not in server, "Knative disallows it"
+
+
+def test_a_runtime_is_refused_for_another_kind_of_server() -> None:
+    custom = CustomServer(image=SERVER.image)
+    runtime = SharedRuntimeArgs(namespace="models", server=SERVER).spec("vllm")
+    assert runtime_differences(service(server=custom).spec("chat"), runtime) == ["runtime"]
+    assert not runtime_differences(service().spec("chat"), runtime)
+
+
+def test_a_runtime_does_not_look_at_what_is_one_models_own() -> None:
+    typed = VllmServer(image=SERVER.image, tensor_parallel_size=2, pipeline_parallel_size=4)
+    own = typed.model_copy(update={"args": ("--shutdown-timeout", "1000"), "env": {"A": "b"}})
+    args = SharedRuntimeArgs(namespace="models", server=own)
+    assert args.spec("vllm") == SharedRuntimeArgs(namespace="models", server=SERVER).spec("vllm")
+    with pytest.raises(InputError, match=r"server\.tensor_parallel_size"):
+        service(server=typed).spec("chat")
 
 
 def test_a_shared_runtime_has_no_memory_that_its_shared_memory_is_a_part_of() -> None:

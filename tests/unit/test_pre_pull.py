@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pulumi
 import pytest
 
-from components.cluster import rollout
+from components.cluster import gpu_nodes, rollout
 from components.cluster.access import ClusterError
-from components.kserve.pre_pull import PrePull
+from components.cluster.guard import ClusterAccess
+from components.config.models import load_stack
+from components.kserve.pre_pull import PrePull, PrePullArgs
 from components.manifests.pre_pull import daemon_set_spec
-from components.manifests.service import RESTRICTED
-from components.stack import translate
+from components.manifests.service import RESTRICTED, predictor
+from components.stack import delivery, translate
+from components.stack.preflight import CheckedStack
+from modelcar.errors import InputError
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_components_image_and_service import STORAGE_URI, stack
+from tests.unit.test_components_settings import MINIMAL, as_text
 from tests.unit.test_google_settings import dev
 from tests.unit.test_google_settings import load as load_google
 
@@ -60,6 +67,111 @@ def test_what_needs_a_gpu_is_pulled_on_those_nodes() -> None:
     assert spec["tolerations"][0]["key"] == "nvidia.com/gpu"
 
 
+def affinity(**changes: Any) -> Any:
+    pod = daemon_set_spec(stack(**changes), STORAGE_URI)["template"]["spec"]
+    return pod.get("affinity")
+
+
+def test_on_a_cluster_of_ones_own_no_node_without_gpus_pulls() -> None:
+    [required] = affinity()["nodeAffinity"].values()
+    asked = [[rule["key"] for rule in term["matchExpressions"]] for term in required["nodeSelectorTerms"]]
+    assert ["nvidia.com/gpu.present"] in asked, "any of them"
+    assert ["cloud.google.com/gke-accelerator"] in asked
+    assert "affinity" not in predictor(stack(), STORAGE_URI), (
+        "a model's pods ask for GPUs, and stay as they are"
+    )
+
+
+def test_the_nodes_that_a_model_names_and_models_without_gpus_are_taken_as_they_are() -> None:
+    assert affinity(gpuCount=0) is None
+    assert affinity(scheduling={"nodeSelector": {"pool": "gpu"}}) is None
+    said = affinity(scheduling={"nodeAffinity": [{"key": "pool", "values": ["gpu"]}]})
+    [required] = said["nodeAffinity"].values()
+    assert required == {
+        "nodeSelectorTerms": [{"matchExpressions": [{"key": "pool", "operator": "In", "values": ["gpu"]}]}]
+    }
+
+
+def test_a_pool_that_is_known_later_is_enough() -> None:
+    engine = Engine(preview=False)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        pool = pulumi.Output.from_input("gpu")
+        args = PrePullArgs(
+            storage_uri=STORAGE_URI,
+            server_image=stack().server_image,
+            service="tiny",
+            namespace="models",
+            node_pool=pool,
+            access=ClusterAccess(),
+        )
+        return {"uri": PrePull("pre-pull", args).storage_uri}
+
+    engine.run(program)
+    pod = engine.declared[-1].inputs["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"cloud.google.com/gke-nodepool": "gpu"}
+    assert "affinity" not in pod
+    [waited] = engine.await_pulled.call_args_list
+    assert waited.args[0].pool_name == "gpu"
+
+
+def node(name: str, gpus: int, **labels: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "labels": labels},
+        "status": {"capacity": {"cpu": "8", "nvidia.com/gpu": str(gpus)}},
+    }
+
+
+LABELLED = [
+    node("operator", 8, **{"nvidia.com/gpu.present": "true"}),
+    node("discovery", 1, **{"nvidia.com/gpu.count": "1"}),
+    node("gke", 1, **{"cloud.google.com/gke-accelerator": "nvidia-l4"}),
+    node("cpu", 0, **{"nvidia.com/gpu.present": "false"}),
+]
+UNLABELLED = node("bare", 4, **{"nvidia.com/gpu.count": "0", "nvidia.com/gpu.present": "false"})
+
+
+def test_a_node_with_gpus_that_nothing_would_be_pulled_to_is_told(cluster: FakeCluster) -> None:
+    cluster.found[PATH] = daemon_set()
+    cluster.lists["/api/v1/nodes"] = LABELLED
+    rollout.await_pulled(stack(), "tiny-pre-pull", print)
+
+    cluster.lists["/api/v1/nodes"] = [*LABELLED, UNLABELLED]
+    with pytest.raises(InputError) as caught:
+        gpu_nodes.require(stack())
+    [problem] = caught.value.problems
+    assert problem.key == "modelcar:prePull"
+    assert problem.value.startswith("true, and no label of bare says that the node has GPUs")
+    assert "nodeSelector" in problem.allowed
+    assert problem.fix.startswith("kubectl label node bare nvidia.com/gpu.present=true; or ")
+    with pytest.raises(pulumi.RunError, match=r"(?s)is not on all nodes.*kubectl label node bare"):
+        rollout.await_pulled(stack(), "tiny-pre-pull", print)
+    for settings in (stack(gpuCount=0), stack(scheduling={"nodeSelector": {"pool": "gpu"}})):
+        gpu_nodes.require(settings)
+
+
+def test_who_may_not_list_nodes_is_not_stopped(cluster: FakeCluster) -> None:
+    cluster.found[PATH] = daemon_set()
+    cluster.refusals["/api/v1/nodes"] = ClusterError(403, "nodes is forbidden")
+    rollout.await_pulled(stack(), "tiny-pre-pull", print)
+
+
+def texts(config: dict[str, Any]) -> dict[str, str]:
+    return {f"modelcar:{key}": as_text(value) for key, value in config.items()}
+
+
+@pytest.mark.parametrize("more", [{}, {"delivery": "gitops", "gitops": {"folder": "/apps"}}])
+def test_a_preview_tells_it_too(cluster: FakeCluster, tmp_path: Path, more: dict[str, Any]) -> None:
+    cluster.lists["/api/v1/nodes"] = [UNLABELLED]
+    config = {**MINIMAL, "kubeconfig": "config", "prePull": True, "kserve": {"verify": False}, **more}
+    checked = CheckedStack(load_stack(texts(config), tmp_path), {}, {}, {}, reachable=True)
+    with pytest.raises(InputError, match=r"modelcar:prePull: true, and no label of bare"):
+        asyncio.run(delivery.require_fit(checked, None))
+    config["gpuCount"] = 0
+    checked = CheckedStack(load_stack(texts(config), tmp_path), {}, {}, {}, reachable=True)
+    asyncio.run(delivery.require_fit(checked, None))
+
+
 def test_nobody_waits_where_the_stack_says_so() -> None:
     engine = Engine(preview=False)
     declare(engine, awaitReady=False)
@@ -74,6 +186,7 @@ def daemon_set(**status: int) -> dict[str, Any]:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     made = FakeCluster()
+    monkeypatch.setattr("components.cluster.gpu_nodes.Cluster.of", lambda _: made)
     monkeypatch.setattr("components.cluster.rollout.Cluster.of", lambda _: made)
     return made
 

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from components.cluster.guard import ClusterAccess
+from components.config.checks.models import runtime_differences
+from components.config.checks.together import spec_problems
 from components.config.model_spec import ModelSpec
 from components.config.models import load_stack
 from components.config.settings import Settings
@@ -51,6 +53,9 @@ CHANGES: dict[str, Any] = {
     "deploymentMode": "Knative",
 }
 
+#: What a change needs beside it.
+BESIDE = {"minReplicas": ("maxReplicas",)}
+
 
 def of_components(settings: Settings) -> ModelSpec:
     args = translate.service(settings, STORAGE_URI, None, None, ClusterAccess())
@@ -58,10 +63,8 @@ def of_components(settings: Settings) -> ModelSpec:
 
 
 def changed(keys: set[str]) -> Settings:
-    values = {key: CHANGES[key] for key in keys}
-    if "minReplicas" in keys:
-        values["maxReplicas"] = CHANGES["maxReplicas"]
-    return stack(**values)
+    more = {name for key in keys for name in BESIDE.get(key, ())}
+    return stack(**{key: CHANGES[key] for key in keys | more})
 
 
 def objects(spec: ModelSpec) -> Mapping[str, Any]:
@@ -79,6 +82,32 @@ def test_each_setting_reaches_the_objects(key: str) -> None:
     assert objects(of_components(settings)) == objects(settings)
     if key not in {"rollout", "idle"}:  # a default that says the same, and one that is seen elsewhere
         assert objects(settings) != objects(stack())
+
+
+@pytest.mark.parametrize("key", sorted(CHANGES.keys() - {"placement"}))
+def test_models_that_share_a_runtime_are_equal_for_all_that_it_is_made_of(key: str) -> None:
+    first = stack(sharedRuntime="vllm")
+    other = stack(sharedRuntime="vllm", **{name: CHANGES[name] for name in {key, *BESIDE.get(key, ())}})
+    made = translate.shared_runtime(other, ClusterAccess()).spec("vllm")
+    assert serving_runtime(made) == serving_runtime(other)
+    same = serving_runtime(first) == serving_runtime(other)
+    # Compared all the same: some of these are in arguments too, or come to the same numbers.
+    assert same or runtime_differences(first, other)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"gpuCount": 2, "vllm": {"tensorParallelSize": 2}},
+        {"gpuCount": 2, "serverArgs": ["-tp=2"]},
+        {"gpuCount": 8, "vllm": {"tensorParallelSize": 2, "pipelineParallelSize": 4}},
+    ],
+)
+def test_a_model_that_says_its_split_may_share_a_runtime(said: dict[str, Any]) -> None:
+    settings = stack(sharedRuntime="vllm", **said)
+    assert not spec_problems(settings)
+    made = translate.shared_runtime(settings, ClusterAccess()).spec("vllm")
+    assert serving_runtime(made) == serving_runtime(settings)
 
 
 @given(some.sets(some.sampled_from(sorted(CHANGES.keys() - {"runtime", "deploymentMode", "idle"}))))

@@ -13,6 +13,8 @@ from modelcar.errors import Problem
 
 #: What a ServingRuntime says that models share, so that it has to be equal in all of them.
 RUNTIME_KEYS = (
+    "runtime",
+    "deployment_mode",
     "server_image",
     "server_command",
     "server_host_paths",

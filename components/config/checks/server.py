@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from collections.abc import Callable
@@ -53,6 +54,17 @@ def _environment(settings: ModelSpec) -> Problem | None:
             fix = "remove the entry: the program sets it"
             return problem("serverEnv", f"{name} is empty", "a name: the server fails without one", fix)
     return None
+
+
+def _command(settings: ModelSpec) -> Problem | None:
+    """A container's program is its command's first element, whole: no shell takes it apart."""
+    program, *others = settings.server_command
+    words = program.split()
+    if len(words) < 2 or ("/" in words[0] and not any(word.startswith("-") for word in words)):
+        return None  # a path may have spaces
+    value = f"{program!r}, of which no shell makes several words: there is no such program"
+    fix = f"write {json.dumps([*words, *others])}"
+    return problem("serverCommand", value, "each word an element of its own", fix)
 
 
 def _host_paths(settings: ModelSpec) -> Problem | None:
@@ -112,6 +124,7 @@ CHECKS: tuple[Callable[[ModelSpec], Problem | None], ...] = (
     _cpu,
     _shared_memory,
     _environment,
+    _command,
     _host_paths,
     _writable_paths,
     _templates,

@@ -6,11 +6,13 @@ rules are its own (vLLM 0.23, `vllm serve --help` and `vllm/config`).
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from components.config.checks import adapters, context_length, hub_names, vocabulary
-from components.config.command_line import said
+from components.config.command_line import joined, said
 from components.config.known_model import KnownModel
 from components.config.model_spec import ModelSpec
 from components.config.problems import problem
@@ -24,6 +26,9 @@ _OWN = {
     "--served-model-name": "modelcar:servedModelName",
     "--port": "modelcar:serverPort",
 }
+
+#: Numbers, and words as auto or bfloat16: shown in a fix.
+_PLAIN = re.compile(r"\d+(\.\d+)?[kKmMgGtT]?|auto|true|false|half|bfloat16|float16|float32")
 
 _RANKS = "model-rank-*-part-*.safetensors"
 _SHARDED = "save the model so (vLLM's examples/save_sharded_state.py), and lock that folder"
@@ -43,6 +48,8 @@ def problems(settings: ModelSpec) -> Iterator[Problem]:
             fix = "say the server's own arguments in serverArgs, or leave modelcar:runtime out"
             yield problem("vllm", "set, and runtime is custom", "runtime vllm", fix)
         return
+    if "-c" not in settings.server_command:  # else a script gets them, and does with them what it likes
+        yield from _joined(settings.server_args)
     own = said(settings.server_args)
     for name in sorted(own.keys() & _OWN.keys()):
         value = f"{name}, which the program says itself"
@@ -58,6 +65,20 @@ def problems(settings: ModelSpec) -> Iterator[Problem]:
     yield from adapters.problems(settings)
     yield from hub_names.problems(settings)
     yield from _split(settings)
+
+
+def _joined(arguments: tuple[str, ...]) -> Iterator[Problem]:
+    for place, name, value in joined(arguments):
+        # A value may be a token: only what is plainly none is shown.
+        number = value if _PLAIN.fullmatch(value) else "VALUE"
+        fix = f"write {name}={number}, or two elements: {json.dumps([name, number])}"
+        yield problem(
+            f"serverArgs[{place}]",
+            f"{name} {'and its value' if value else 'and a space'} in one element: vLLM takes it for no "
+            "argument, and ends at its start",
+            "an argument and its value in two elements, or with = between them",
+            fix if value else f"write {name}",
+        )
 
 
 def _split(settings: ModelSpec) -> Iterator[Problem]:
