@@ -29,6 +29,7 @@ from local import (
 )
 from local.arguments import parser
 from local.failed_command import in_words
+from local.foreground import run_to_end
 from local.instance import CAMPAIGN, COLD_START, Instance, load, state_root
 from local.tool_list import DEVICE_PLUGIN
 from local.tools import Toolbox, collect, signing_tools, sources
@@ -112,7 +113,7 @@ def _pulumi(instance: Instance, arguments: argparse.Namespace) -> int:
     tools = collect(up.indented, embedded=embedded, extra=signing_tools(settings))
     command = [tools["pulumi"], *arguments.arguments]
     environment = {**os.environ, **stack.environment(instance, tools)}
-    return subprocess.run(command, env=environment, check=False).returncode
+    return run_to_end(command, env=environment).returncode
 
 
 def _cloud_tools(signing: Sequence[str] = ()) -> Toolbox:
@@ -203,7 +204,7 @@ def _rollback(instance: Instance, arguments: argparse.Namespace) -> int:
         where = setting.place(settings, preview.ROLLBACK, told.model, of_one=True)
         return _deploy_setting(instance, tools, name, where, None, more)
     # By itself: what it asks needs the stack's environment, as every operation.
-    found = subprocess.run(
+    found = run_to_end(
         [
             *(sys.executable, "-m", "operations", "former", "--stack", name),
             *(["--to", told.to] if told.to else []),
@@ -211,8 +212,6 @@ def _rollback(instance: Instance, arguments: argparse.Namespace) -> int:
         ],
         env={**os.environ, **stack.environment(instance, tools)},
         stdout=subprocess.PIPE,
-        text=True,
-        check=False,
     )
     if found.returncode:
         return found.returncode
@@ -332,6 +331,13 @@ EXPECTED = (
 )
 
 
+#: What to do after Ctrl-C, by command.
+SAME_COMMAND = "the same command goes on from here"
+AFTER_CTRL_C = dict.fromkeys(
+    ("up", "platform", "tools"), "`make up` goes on from here, `make down` stops the platform"
+)
+
+
 def main() -> int:
     """Run one command; return its exit status. What went wrong is said in words, without a traceback."""
     arguments = parser().parse_args()
@@ -341,7 +347,7 @@ def main() -> int:
         print(f"error: {in_words(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; `make up` goes on from here, `make down` stops the platform", file=sys.stderr)
+        print(f"interrupted; {AFTER_CTRL_C.get(arguments.command, SAME_COMMAND)}", file=sys.stderr)
         return 130
 
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from local.foreground import run_to_end
 from local.instance import PROJECT, Instance, state_root
 from local.stack import environment
 from local.tool_list import Progress
@@ -130,15 +131,7 @@ def scratch_variables(folder: Path) -> dict[str, str]:
 def told(tools: Toolbox, folder: Path, variables: dict[str, str], *arguments: str) -> tuple[int, str]:
     """Run Pulumi in a folder, show what it says, and return its exit status and that."""
     command = [tools["pulumi"], *arguments, "--non-interactive"]
-    result = subprocess.run(
-        command,
-        cwd=folder,
-        env=variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    result = run_to_end(command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     print(result.stdout, flush=True)
     return result.returncode, result.stdout
 
@@ -146,7 +139,7 @@ def told(tools: Toolbox, folder: Path, variables: dict[str, str], *arguments: st
 def run(tools: Toolbox, folder: Path, variables: dict[str, str], *arguments: str, quiet: bool = False) -> int:
     """Run Pulumi in a folder and return its exit status; a quiet run is shown only where it fails."""
     command = [tools["pulumi"], *arguments, "--non-interactive"]
-    result = subprocess.run(command, cwd=folder, env=variables, capture_output=quiet, text=True, check=False)
+    result = run_to_end(command, cwd=folder, env=variables, capture_output=quiet)
     if quiet and result.returncode:
         print(result.stdout, result.stderr, sep="\n", file=sys.stderr)
     return result.returncode

@@ -13,6 +13,7 @@ import httpx
 
 from local import platform, stack
 from local.argocd import ArgoError
+from local.foreground import run_to_end
 from local.instance import PROJECT, Instance
 from local.runbook_addons import Addons, StepFailedError
 from local.tool_list import Progress
@@ -113,7 +114,7 @@ class _Walk:
         return self._run(sys.executable, "-m", "local", "--name", self.instance.name, *arguments)
 
     def _run(self, *command: str) -> str:
-        result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+        result = run_to_end(command, cwd=PROJECT, capture_output=True)
         if result.returncode:
             said = [line for line in (result.stdout + result.stderr).splitlines() if line.strip()]
             raise StepFailedError(" | ".join(said[-4:]))

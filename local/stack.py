@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from local import direct, recovery
+from local.foreground import run_to_end
 from local.instance import PROJECT, Instance, cache_root, state_root
 from local.tools import Toolbox
 
@@ -71,14 +72,12 @@ def pulumi(instance: Instance, tools: Toolbox, *arguments: str, capture: bool = 
     Raises:
         PulumiError: it ended with an error.
     """
-    result = subprocess.run(
+    result = run_to_end(
         [tools["pulumi"], *arguments, "--non-interactive"],
         cwd=PROJECT,
         env={**os.environ, **environment(instance, tools)},
         stdout=subprocess.PIPE if capture else None,
         stderr=subprocess.PIPE if capture else None,
-        text=True,
-        check=False,
     )
     if result.returncode:
         if capture:
