@@ -112,8 +112,21 @@ def _pulumi(instance: Instance, arguments: argparse.Namespace) -> int:
     embedded = not own_cluster.is_chosen(settings)
     tools = collect(up.indented, embedded=embedded, extra=signing_tools(settings))
     command = [tools["pulumi"], *arguments.arguments]
-    environment = {**os.environ, **stack.environment(instance, tools)}
+    environment = stack.process_environment(instance, tools, _named(arguments.arguments))
     return run_to_end(command, env=environment).returncode
+
+
+def _named(arguments: Sequence[str]) -> str:
+    """Return the stack that arguments of Pulumi's name; the local one where they name none."""
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    options.add_argument("--stack", "-s", default="")
+    try:
+        named = options.parse_known_args(list(arguments))[0].stack
+    except argparse.ArgumentError:  # Pulumi says what is wrong
+        named = ""
+    if not named and arguments[:1] == ["stack"] and arguments[1:2] in (["init"], ["select"], ["rm"]):
+        named = next((word for word in arguments[2:] if not word.startswith("-")), "")
+    return str(named).rpartition("/")[2] or stack.STACK
 
 
 def _cloud_tools(signing: Sequence[str] = ()) -> Toolbox:
@@ -210,7 +223,7 @@ def _rollback(instance: Instance, arguments: argparse.Namespace) -> int:
             *(["--to", told.to] if told.to else []),
             *(["--model", told.model] if told.model else []),
         ],
-        env={**os.environ, **stack.environment(instance, tools)},
+        env=stack.process_environment(instance, tools, name),
         stdout=subprocess.PIPE,
     )
     if found.returncode:
@@ -230,7 +243,7 @@ def _operate(instance: Instance, arguments: argparse.Namespace) -> int:
 def _become_operation(
     instance: Instance, tools: Toolbox, operation: str, name: str, more: Sequence[str]
 ) -> NoReturn:
-    variables = {**os.environ, **stack.environment(instance, tools)}
+    variables = stack.process_environment(instance, tools, name)
     command = [operation, "--stack", name, *more]
     # In place of this process: it is the operation that Ctrl-C has to reach, to remove what it made.
     os.execve(sys.executable, [sys.executable, "-m", "operations", *command], variables)  # noqa: S606
