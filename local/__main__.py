@@ -27,10 +27,11 @@ from local import (
     stack,
     up,
 )
+from local.alone import unless_held
 from local.arguments import parser
 from local.failed_command import in_words
 from local.foreground import run_to_end
-from local.instance import CAMPAIGN, COLD_START, Instance, load, state_root
+from local.instance import OF_THEIR_OWN, Instance, load, run_lock, state_root
 from local.tool_list import DEVICE_PLUGIN
 from local.tools import Toolbox, collect, signing_tools, sources
 from modelcar.errors import InputError, refuse
@@ -64,12 +65,15 @@ def _down(instance: Instance, _: argparse.Namespace) -> int:
         up.say(f"stopped {name}, left by a run that was killed")
     kind.stop(instance, up.say)
     platform.down(instance, up.say)
-    for name in (COLD_START, CAMPAIGN):
-        if (state_root() / name).exists():  # it was killed, or it would have removed its platform itself
-            left = load(name)
-            stack.stop_orphans(left)
-            platform.down(left, up.say)
-            shutil.rmtree(left.state)
+    for name, commands in OF_THEIR_OWN.items():
+        with unless_held(run_lock(name)) as nobody:
+            if not nobody:
+                up.say(f"{commands} still runs, and keeps its own platform; Ctrl-C there ends both")
+            elif (state_root() / name).exists():  # it was killed: it would have removed it
+                left = load(name)
+                stack.stop_orphans(left)
+                platform.down(left, up.say)
+                shutil.rmtree(left.state)
     return 0
 
 
