@@ -81,8 +81,12 @@ class _Walk:
         return f"{self.instance.registry} answers, and the node's containerd pulls from it"
 
     def image(self) -> str:
-        model = str(stack_settings()["model"])
-        self.digest = self._run(sys.executable, "-m", "modelcar", "digest", model).strip()
+        settings = stack_settings()
+        # The platform says it where the stack does not.
+        offered = json.loads(self.instance.settings_file.read_text()) | settings
+        model, processor = str(settings["model"]), str(offered["architecture"])
+        command = (sys.executable, "-m", "modelcar", "digest", model, "--architecture", processor)
+        self.digest = self._run(*command).strip()
         return f"{model} will be {self.digest}: known from the lock, before the build"
 
     def smoke(self) -> str:

@@ -134,6 +134,7 @@ def test_the_page_tells_what_is_chosen_on_a_cluster_of_ones_own(
 ) -> None:
     monkeypatch.setattr(own_cluster, "pinned", lambda image, _: image)
     monkeypatch.setattr(own_cluster, "_builder", lambda name, _: name)
+    monkeypatch.setattr(own_cluster, "_architecture", lambda *_: "arm64")
     made, stack = (
         instance.Instance("local", 0, state),
         {"kubeContext": "mine", "registry": "localhost:5001/m"},
