@@ -18,6 +18,7 @@ import psutil
 import yaml
 
 from local import direct, kserve, netfilter
+from local.cgroups import make_room
 from local.debian import find_debian
 from local.gpu import Gpus
 from local.instance import PROJECT, SLOTS, Instance, link_owner, slot_is_free
@@ -191,6 +192,7 @@ def _start(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | 
     write_pki(instance)
     base = write_base_layout(tools.programs["busybox"], instance.state / "base")
     plan = write_plan(instance, tools, f"{instance.registry}/{TOOL_IMAGE}@{base.image.digest}", gpus)
+    make_room(progress)
     command = [tools["unshare"], "--pid", "--mount", "--net", "--fork", "--propagation", "private"]
     with (instance.logs / "supervisor.log").open("ab") as log:
         process = subprocess.Popen(
