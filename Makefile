@@ -4,6 +4,14 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
+# make splits names at spaces, and so do programs of the platform: a path with one is refused before anything is begun.
+#   $(call unspaced,WHAT,PATH,FIX)
+unspaced = $(if $(word 2,x$(2)x),$(error $(1): '$(2)' has a space (allowed: a path without spaces; fix: $(3))))
+$(call unspaced,the checkout,$(CURDIR),move or clone it to a folder without a space in its path)
+$(call unspaced,CACHE,$(CACHE),name another folder)
+$(call unspaced,MODELCAR_CACHE,$(MODELCAR_CACHE),name another folder)
+$(call unspaced,MODELCAR_STATE,$(MODELCAR_STATE),name another folder)
+
 # `make up BUNDLE=FOLDER`: out of a bundle comes all that is downloaded or built otherwise (docs/air-gapped.md).
 # It writes what each later command of make has to know of it, so make reads that file, which it makes first.
 ifneq ($(BUNDLE),)
@@ -22,6 +30,7 @@ UV_VERSION := 0.13.9
 CACHE ?= $(if $(MODELCAR_CACHE),$(MODELCAR_CACHE),.cache)
 # uv from PATH where there is one, else the pinned one from the Python package index, in the cache.
 UV := $(or $(if $(BUNDLED),local/bundle/no-uv),$(shell command -v uv),$(CACHE)/uv/bin/uv)
+$(call unspaced,uv,$(UV),link it into a folder without a space that comes first on PATH)
 PYTHON := .venv/bin/python
 LOCAL := UV=$(abspath $(UV)) $(PYTHON) -m local
 STACK ?= local

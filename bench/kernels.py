@@ -23,6 +23,7 @@ from pathlib import Path
 from components.cluster.access import Cluster
 from components.config.problems import NAMESPACE
 from components.config.settings import Settings
+from local.foreground import run_to_end
 from modelcar.errors import refuse
 from operations.cold_start import cold_start
 from operations.stack import cluster_of, settings_of
@@ -49,7 +50,7 @@ class Start:
 
 
 def _pulumi(*arguments: str) -> None:
-    subprocess.run(["pulumi", *arguments, "--non-interactive"], cwd=PROJECT, check=True, stdout=sys.stderr)
+    run_to_end(["pulumi", *arguments, "--non-interactive"], cwd=PROJECT, check=True, stdout=sys.stderr)
 
 
 def _ask(cluster: Cluster, settings: Settings, pod: str) -> tuple[float, str]:

@@ -27,9 +27,11 @@ from local import (
     stack,
     up,
 )
+from local.alone import unless_held
 from local.arguments import parser
 from local.failed_command import in_words
-from local.instance import CAMPAIGN, COLD_START, Instance, load, state_root
+from local.foreground import run_to_end
+from local.instance import OF_THEIR_OWN, Instance, load, run_lock, state_root
 from local.tool_list import DEVICE_PLUGIN
 from local.tools import Toolbox, collect, signing_tools, sources
 from modelcar.errors import InputError, refuse
@@ -63,12 +65,15 @@ def _down(instance: Instance, _: argparse.Namespace) -> int:
         up.say(f"stopped {name}, left by a run that was killed")
     kind.stop(instance, up.say)
     platform.down(instance, up.say)
-    for name in (COLD_START, CAMPAIGN):
-        if (state_root() / name).exists():  # it was killed, or it would have removed its platform itself
-            left = load(name)
-            stack.stop_orphans(left)
-            platform.down(left, up.say)
-            shutil.rmtree(left.state)
+    for name, commands in OF_THEIR_OWN.items():
+        with unless_held(run_lock(name)) as nobody:
+            if not nobody:
+                up.say(f"{commands} still runs, and keeps its own platform; Ctrl-C there ends both")
+            elif (state_root() / name).exists():  # it was killed: it would have removed it
+                left = load(name)
+                stack.stop_orphans(left)
+                platform.down(left, up.say)
+                shutil.rmtree(left.state)
     return 0
 
 
@@ -111,8 +116,21 @@ def _pulumi(instance: Instance, arguments: argparse.Namespace) -> int:
     embedded = not own_cluster.is_chosen(settings)
     tools = collect(up.indented, embedded=embedded, extra=signing_tools(settings))
     command = [tools["pulumi"], *arguments.arguments]
-    environment = {**os.environ, **stack.environment(instance, tools)}
-    return subprocess.run(command, env=environment, check=False).returncode
+    environment = stack.process_environment(instance, tools, _named(arguments.arguments))
+    return run_to_end(command, env=environment).returncode
+
+
+def _named(arguments: Sequence[str]) -> str:
+    """Return the stack that arguments of Pulumi's name; the local one where they name none."""
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    options.add_argument("--stack", "-s", default="")
+    try:
+        named = options.parse_known_args(list(arguments))[0].stack
+    except argparse.ArgumentError:  # Pulumi says what is wrong
+        named = ""
+    if not named and arguments[:1] == ["stack"] and arguments[1:2] in (["init"], ["select"], ["rm"]):
+        named = next((word for word in arguments[2:] if not word.startswith("-")), "")
+    return str(named).rpartition("/")[2] or stack.STACK
 
 
 def _cloud_tools(signing: Sequence[str] = ()) -> Toolbox:
@@ -203,16 +221,14 @@ def _rollback(instance: Instance, arguments: argparse.Namespace) -> int:
         where = setting.place(settings, preview.ROLLBACK, told.model, of_one=True)
         return _deploy_setting(instance, tools, name, where, None, more)
     # By itself: what it asks needs the stack's environment, as every operation.
-    found = subprocess.run(
+    found = run_to_end(
         [
             *(sys.executable, "-m", "operations", "former", "--stack", name),
             *(["--to", told.to] if told.to else []),
             *(["--model", told.model] if told.model else []),
         ],
-        env={**os.environ, **stack.environment(instance, tools)},
+        env=stack.process_environment(instance, tools, name),
         stdout=subprocess.PIPE,
-        text=True,
-        check=False,
     )
     if found.returncode:
         return found.returncode
@@ -231,7 +247,7 @@ def _operate(instance: Instance, arguments: argparse.Namespace) -> int:
 def _become_operation(
     instance: Instance, tools: Toolbox, operation: str, name: str, more: Sequence[str]
 ) -> NoReturn:
-    variables = {**os.environ, **stack.environment(instance, tools)}
+    variables = stack.process_environment(instance, tools, name)
     command = [operation, "--stack", name, *more]
     # In place of this process: it is the operation that Ctrl-C has to reach, to remove what it made.
     os.execve(sys.executable, [sys.executable, "-m", "operations", *command], variables)  # noqa: S606
@@ -332,6 +348,13 @@ EXPECTED = (
 )
 
 
+#: What to do after Ctrl-C, by command.
+SAME_COMMAND = "the same command goes on from here"
+AFTER_CTRL_C = dict.fromkeys(
+    ("up", "platform", "tools"), "`make up` goes on from here, `make down` stops the platform"
+)
+
+
 def main() -> int:
     """Run one command; return its exit status. What went wrong is said in words, without a traceback."""
     arguments = parser().parse_args()
@@ -341,7 +364,7 @@ def main() -> int:
         print(f"error: {in_words(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; `make up` goes on from here, `make down` stops the platform", file=sys.stderr)
+        print(f"interrupted; {AFTER_CTRL_C.get(arguments.command, SAME_COMMAND)}", file=sys.stderr)
         return 130
 
 

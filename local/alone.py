@@ -21,3 +21,16 @@ def alone(lock: Path, progress: Callable[[str], None]) -> Iterator[int]:
             with working("   waiting"):
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()
+
+
+@contextmanager
+def unless_held(lock: Path) -> Iterator[bool]:
+    """Hold the lock, and yield True; or yield False at once where another process holds it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:  # what is started does not get it: files are closed then
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

@@ -24,7 +24,7 @@ from local import platform, up
 from local.ask import PROMPT
 from local.cold_start_report import Run
 from local.forecast import GB
-from local.instance import COLD_START, Instance, load
+from local.instance import COLD_START, Instance, load, only_run
 from local.page_cache import settle
 from local.random_weights import write_model
 from local.tool_list import Progress
@@ -80,9 +80,21 @@ def measure(
         placements: each size is served by each of these in turn.
 
     Raises:
-        InputError: the disk has too little room.
+        InputError: the disk has too little room, or another measurement is under way.
         PlatformError: the platform does not come up, or a model is not served.
     """
+    with only_run(COLD_START):
+        return _measure(tools, progress, sizes, own_server=own_server, placements=placements)
+
+
+def _measure(
+    tools: Toolbox,
+    progress: Progress,
+    sizes: Sequence[float],
+    *,
+    own_server: bool,
+    placements: Sequence[str],
+) -> list[Run]:
     instance = load(COLD_START)
     remove(instance, progress)
     instance.state.mkdir(parents=True)

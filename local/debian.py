@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import time
@@ -137,7 +138,9 @@ def debian_script(program: str, packages: list[str], folder: Path) -> Path:
         root = folder / "debian"
         unpack_debian(packages, root)
         libraries = ":".join(str(path) for path in root.glob("**/*-linux-gnu"))
-        command = f"env LD_LIBRARY_PATH={libraries} {root}/usr/bin/{program}"
+        command = shlex.join(["env", f"LD_LIBRARY_PATH={libraries}", f"{root}/usr/bin/{program}"])
+    else:
+        command = shlex.quote(command)
     folder.mkdir(parents=True, exist_ok=True)
     script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     script.chmod(0o755)

@@ -31,9 +31,9 @@ from components.manifests import autoscaling
 from components.stack import reachability
 from local import direct, gpu
 from local import platform as embedded_platform
+from local.backend import chosen_backend
 from local.downloads.obtain import may_download
 from local.instance import PROJECT, Instance, cache_root
-from local.preview import chosen_backend
 from local.serving import decide, full_cards
 from local.stack import STACK
 from local.tool_build import OLDEST_GO

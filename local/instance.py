@@ -7,9 +7,12 @@ collide with a port of the host. Two checkouts can each run a platform: they tak
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from local.alone import unless_held
 from local.slots import claim
 from modelcar.errors import refuse
 
@@ -22,6 +25,8 @@ KSERVE_VERSION = "0.19.0"
 COLD_START = "coldstart"
 #: … and that `make campaign` does.
 CAMPAIGN = "campaign"
+#: The commands that have such a platform.
+OF_THEIR_OWN = {COLD_START: "`make coldstart`", CAMPAIGN: "`make campaign` or `make soak`"}
 
 #: 198.18.0.0/15 is set aside for tests of network devices (RFC 2544), so no real host answers there.
 SLOTS = range(0, 64)
@@ -137,6 +142,29 @@ def link_owner(link: str) -> str | None:
 def slot_is_free(slot: int) -> bool:
     """Tell whether no platform's link holds the slot."""
     return not Path(f"/sys/class/net/modelcar{slot}").exists()
+
+
+def run_lock(name: str) -> Path:
+    """Return the file that a command holds as long as it works with a platform of its own."""
+    return state_root() / f"{name}.lock"  # beside its folder, which it removes
+
+
+@contextmanager
+def only_run(name: str) -> Iterator[None]:
+    """Hold the platform called `name`, so that nobody else starts or removes it.
+
+    Raises:
+        InputError: another command holds it.
+    """
+    with unless_held(run_lock(name)) as mine:
+        if not mine:
+            raise refuse(
+                f"platform {name}",
+                "in use by a command that still runs in this checkout",
+                allowed=f"one {OF_THEIR_OWN[name]} at a time",
+                fix="wait until it is over, or end it with Ctrl-C",
+            )
+        yield
 
 
 def load(name: str) -> Instance:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from local.instance import Instance
+from local.processor import architecture
 from local.tool_list import Progress, tools_folder
 from modelcar.errors import InputError, refuse
 from modelcar.progress import working
@@ -64,7 +65,9 @@ def settings(state: Path) -> dict[str, Any]:
     if made is None:
         return {}
     cluster = {"kubeconfig": made.kubeconfig, "kubeContext": f"kind-{made.name}", "kserve": {"install": True}}
-    return {**cluster, "registry": f"localhost:{made.port}/models", "registryInsecure": True}
+    registry = {"registry": f"localhost:{made.port}/models", "registryInsecure": True}
+    # Its nodes are containers on this machine.
+    return {**cluster, **registry, "architecture": architecture()}
 
 
 def up(instance: Instance, word: str, own: dict[str, Any], progress: Progress) -> None:

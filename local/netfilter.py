@@ -6,6 +6,7 @@ Those of the machine, or Debian's, unpacked; they work in the platform's network
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -98,9 +99,10 @@ def _write(folder: Path) -> None:
         own = root / "usr/sbin" / program
         if own.exists():
             found = ":".join(str(path) for path in libraries.glob("*-linux-gnu"))
-            command = f"env LD_LIBRARY_PATH={found} XTABLES_LIBDIR={found}/xtables {own}"
+            variables = (f"LD_LIBRARY_PATH={found}", f"XTABLES_LIBDIR={found}/xtables")
+            command = shlex.join(["env", *variables, str(own)])
         else:
-            command = str(shutil.which(name))
+            command = shlex.quote(str(shutil.which(name)))
         script = folder / name
         script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         script.chmod(0o755)

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from local import kind, stack
+from local import kind, processor, stack
 from local.ask import ServedPod
 from local.instance import Instance
 from local.tool_list import Progress
 from local.tools import Toolbox
+from modelcar.base import LOCKED_ARCHITECTURES
 from modelcar.errors import refuse
 
 #: The runbook's engine in its official CPU image; its tag is resolved to a digest before anything is served.
@@ -41,7 +42,7 @@ def is_chosen(settings: dict[str, Any]) -> bool:
 
 
 def write_settings(instance: Instance, tools: Toolbox, settings: dict[str, Any], progress: Progress) -> None:
-    """Write defaults for what the stack does not set itself: builder, server.
+    """Write defaults for what the stack does not set itself: builder, server, its nodes' processor.
 
     Raises:
         InputError: the server's image cannot be resolved, or no builder can be made.
@@ -50,6 +51,8 @@ def write_settings(instance: Instance, tools: Toolbox, settings: dict[str, Any],
     defaults |= kind.settings(instance.state)
     if "serverImage" not in settings:
         defaults |= {"serverImage": pinned(SERVER_TAG, tools), "serverArgs": SERVER_ARGS}
+    if "architecture" not in settings:
+        defaults["architecture"] = _architecture(settings, tools)
     if "builder" not in settings:
         made = kind.read(instance.state)
         defaults["builder"] = _builder(made.builder if made else instance.builder, tools)
@@ -58,6 +61,22 @@ def write_settings(instance: Instance, tools: Toolbox, settings: dict[str, Any],
     progress(
         f"cluster {settings.get('kubeContext') or settings['kubeconfig']}, registry {settings['registry']}"
     )
+
+
+def _architecture(settings: dict[str, Any], tools: Toolbox) -> str:
+    """Return the processor of the cluster's nodes, which may be elsewhere; this machine's where none is told.
+
+    Of several it is this machine's if a node has that, else the first one.
+    """
+    command = [tools["kubectl"]]
+    for key, option in (("kubeconfig", "--kubeconfig"), ("kubeContext", "--context")):
+        command += [option, settings[key]] if settings.get(key) else []
+    command += ["get", "nodes", "--request-timeout=10s"]
+    command += ["--output", "jsonpath={.items[*].status.nodeInfo.architecture}"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = [name for name in result.stdout.split() if name in LOCKED_ARCHITECTURES]
+    here = processor.architecture()
+    return here if result.returncode or here in found or not found else found[0]
 
 
 def pinned(image: str, tools: Toolbox) -> str:

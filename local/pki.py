@@ -46,13 +46,15 @@ SERVERS = {
 def write_pki(instance: Instance) -> None:
     """Write the CA, every certificate and every kubeconfig, unless they are there already.
 
-    A state of a former version lacks some, and one of last year, or of a clock that was far ahead, has some
-    that do not hold: all are made anew then, as nothing runs that knows the old ones.
+    A state of a former version lacks some, one of last year, or of a clock that was far ahead, has some that
+    do not hold, and one that had another slot has its former address in them: all are made anew then, as
+    nothing runs that knows the old ones. Data may stay: the registry's hold no address, and objects in etcd
+    name their images by the former one until the next `pulumi up`.
     """
     folder = instance.pki
     complete = folder / "complete"
     everyone = "\n".join(sorted([*CLIENTS, *SERVERS]))
-    if complete.exists() and complete.read_text() == everyone and _hold(folder):
+    if complete.exists() and complete.read_text() == everyone and _hold(instance):
         return
     complete.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,11 +78,14 @@ def write_pki(instance: Instance) -> None:
     complete.write_text(everyone)
 
 
-def _hold(folder: Path) -> bool:
-    """Tell whether the certificates hold today and for a while; all are of one day, the CA's."""
+def _hold(instance: Instance) -> bool:
+    """Tell whether the certificates hold today and for a while, here; all are of one day, the CA's."""
     now = datetime.datetime.now(datetime.UTC)
-    authority = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
-    return authority.not_valid_before_utc <= now <= authority.not_valid_after_utc - RENEWAL
+    authority = x509.load_pem_x509_certificate((instance.pki / "ca.crt").read_bytes())
+    server = x509.load_pem_x509_certificate((instance.pki / "apiserver.crt").read_bytes())
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    here = ipaddress.ip_address(instance.address) in names.get_values_for_type(x509.IPAddress)
+    return here and authority.not_valid_before_utc <= now <= authority.not_valid_after_utc - RENEWAL
 
 
 def _certificate(

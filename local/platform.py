@@ -18,6 +18,7 @@ import psutil
 import yaml
 
 from local import direct, kserve, netfilter
+from local.cgroups import make_room
 from local.debian import find_debian
 from local.gpu import Gpus
 from local.instance import PROJECT, SLOTS, Instance, link_owner, slot_is_free
@@ -32,6 +33,7 @@ from local.plan import (
     device_plugin_file,
     write_plan,
 )
+from local.routes import require_free_networks
 from local.slots import release
 from local.tool_list import Progress, tools_folder
 from local.tools import Toolbox
@@ -64,7 +66,7 @@ def up(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | None
     direct.reach(instance)
     if supervisor(instance) is None:
         clean_leftovers(instance, tools)
-        _start(instance, tools, gpus)
+        _start(instance, tools, progress, gpus)
     phases: list[tuple[str, Callable[[], None]]] = [
         ("registry", lambda: _push_tool_image(instance)),
         ("buildkitd", lambda: _register_builder(instance, tools)),
@@ -181,8 +183,8 @@ def _remove_empty_cgroups(root: Path) -> None:
 # --- starting ---------------------------------------------------------------------------------------
 
 
-def _start(instance: Instance, tools: Toolbox, gpus: Gpus | None) -> None:
-    _require_free_addresses(instance, tools)
+def _start(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | None) -> None:
+    _require_free_addresses(instance, tools, progress)
     require_hosts_file()
     instance.state.mkdir(parents=True, exist_ok=True)
     instance.state.chmod(0o700)
@@ -190,6 +192,7 @@ def _start(instance: Instance, tools: Toolbox, gpus: Gpus | None) -> None:
     write_pki(instance)
     base = write_base_layout(tools.programs["busybox"], instance.state / "base")
     plan = write_plan(instance, tools, f"{instance.registry}/{TOOL_IMAGE}@{base.image.digest}", gpus)
+    make_room(progress)
     command = [tools["unshare"], "--pid", "--mount", "--net", "--fork", "--propagation", "private"]
     with (instance.logs / "supervisor.log").open("ab") as log:
         process = subprocess.Popen(
@@ -225,7 +228,7 @@ def _link(instance: Instance, tools: Toolbox, pid: int) -> None:
             raise PlatformError(f"{' '.join(command)}: {result.stderr.strip()}")
 
 
-def _require_free_addresses(instance: Instance, tools: Toolbox) -> None:
+def _require_free_addresses(instance: Instance, tools: Toolbox, progress: Progress) -> None:
     """Refuse to shadow a network that this machine already reaches some other way."""
     owner = link_owner(instance.link)
     if owner is not None:
@@ -235,17 +238,7 @@ def _require_free_addresses(instance: Instance, tools: Toolbox) -> None:
             allowed="a link of this platform's own: its addresses are in its certificates and image names",
             fix="run `make down` in that checkout; or `make clean` here, which takes another link next time",
         )
-    for network in (f"{instance.address}/32", instance.pod_cidr):
-        command = [tools["ip"], "-json", "route", "show", "root", network]
-        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        routes = json.loads(shown or "[]")
-        if routes:
-            raise refuse(
-                f"network {network}",
-                f"already routed through {routes[0].get('dev')}",
-                allowed="a network that this machine does not use",
-                fix=f"choose another slot: echo {instance.slot + 1} > {instance.state / 'slot'}",
-            )
+    require_free_networks(instance, tools["ip"], progress)
 
 
 def require_hosts_file(hosts: Path = Path("/etc/hosts")) -> None:

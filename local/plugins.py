@@ -5,15 +5,19 @@ Ours is the real kubernetes provider, built from its Go module, and stand-ins fo
 
 from __future__ import annotations
 
+import base64
+import http.client
 import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from local.downloads.web import PROBE_SECONDS, answer_within
 from local.instance import PROJECT, state_root
+from modelcar.proxies import proxy_for
 
 KUBERNETES_PLUGIN_VERSION = "4.34.2"
 GCP_PLUGIN_VERSION = "10.2.0"
@@ -22,6 +26,8 @@ GCP_PLUGIN_VERSION = "10.2.0"
 #: Official plugins that a program of ours can serve for: name → version that its SDK asks for.
 PLUGINS = {"kubernetes": KUBERNETES_PLUGIN_VERSION, "gcp": GCP_PLUGIN_VERSION}
 KUBERNETES_PLUGIN = "pulumi-resource-kubernetes"
+#: Where Pulumi downloads them from.
+DOWNLOADS = "get.pulumi.com"
 #: Comes with the Pulumi CLI.
 LANGUAGE_HOST = "pulumi-language-python"
 
@@ -71,11 +77,34 @@ def _is_reachable() -> bool:
 
 
 def _is_known() -> bool:
+    """Whether somebody leads there: the proxy that stands between, whose names these are then, or DNS."""
+    proxy = proxy_for(f"https://{DOWNLOADS}")
     try:
-        socket.getaddrinfo("get.pulumi.com", 443)
-    except OSError:
+        if proxy is None:
+            socket.getaddrinfo(DOWNLOADS, 443)
+        elif (parts := urlsplit(proxy)).scheme == "http":
+            _connect(parts)
+        else:  # https or socks: it is Pulumi that can speak to it
+            socket.getaddrinfo(parts.hostname, parts.port)
+    except (OSError, ValueError, http.client.HTTPException):
         return False
     return True
+
+
+def _connect(proxy: SplitResult) -> None:
+    """Ask a proxy for a way to Pulumi's downloads.
+
+    Raises:
+        OSError, HTTPException: it does not answer, or refuses.
+    """
+    who = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
+    basic = {"Proxy-Authorization": f"Basic {base64.b64encode(who.encode()).decode()}"}
+    connection = http.client.HTTPConnection(proxy.hostname or "", proxy.port or 80, timeout=PROBE_SECONDS)
+    connection.set_tunnel(DOWNLOADS, 443, basic if proxy.username else None)
+    try:
+        connection.connect()
+    finally:
+        connection.close()
 
 
 def _install(name: str, pulumi: Path) -> bool:

@@ -1,27 +1,26 @@
 """`make preview STACK=dev`: what `pulumi up` would do, with the policy pack, on a machine without an account.
 
-Where a Pulumi backend is set up (PULUMI_BACKEND_URL or PULUMI_ACCESS_TOKEN), its stack is previewed as it is.
+Where a Pulumi backend is set up (PULUMI_BACKEND_URL, PULUMI_ACCESS_TOKEN, `pulumi login`), its stack is
+previewed as it is.
 Otherwise there is no state to compare with, and everything shows as to be created; that runs in a folder of
 its own, so that the stack's committed file stays as it is.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from local.backend import LOGIN, URL, chosen_backend
+from local.foreground import run_to_end
 from local.instance import PROJECT, Instance, state_root
-from local.stack import environment
+from local.stack import STACK, process_environment
 from local.tool_list import Progress
 from local.tools import Toolbox
 from modelcar.errors import refuse
-
-#: Variables that say which backend keeps the state.
-BACKENDS = frozenset({"PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN"})
 
 #: What a program needs of the project.
 PARTS = (
@@ -34,15 +33,6 @@ PARTS = (
     "pyproject.toml",
     ".venv",
 )
-
-
-def chosen_backend() -> list[str]:
-    """Return the variables that say which backend the user has chosen; the local stack's own is no choice.
-
-    `eval "$(python -m local env)"` puts that one into a shell.
-    """
-    own = (state_root() / "pulumi").as_uri()
-    return sorted(name for name in BACKENDS if os.environ.get(name, own) != own)
 
 
 def preview(
@@ -62,16 +52,30 @@ def preview(
             allowed=", ".join(known),
             fix="choose one of these, or copy Pulumi.dev.yaml to a file of that name and change it",
         )
-    variables = {**os.environ, **environment(instance, tools)}
-    folder = PROJECT
-    if not chosen_backend():
+    variables = process_environment(instance, tools, stack)
+    folder, reason = PROJECT, _nothing_to_compare(tools, variables, stack)
+    if reason:
         folder = scratch_project(f"preview-{stack}")
         shutil.copy(config, folder)
         variables |= scratch_variables(folder)
-        progress(f"no Pulumi backend is set up: {stack} is previewed as a stack that has nothing yet")
+        progress(f"{reason}: {stack} is previewed as a stack that has nothing yet")
         run(tools, folder, variables, "stack", "init", stack, quiet=True)
     command = [*PREVIEW, "--stack", stack, "--policy-pack", str(PROJECT / "policy"), *arguments]
     return run(tools, folder, variables, *command)
+
+
+def _nothing_to_compare(tools: Toolbox, variables: dict[str, str], stack: str) -> str:
+    """Return why a stack has no state to compare with; empty where it has."""
+    if stack == STACK:
+        return "" if URL in chosen_backend() else "no Pulumi backend is set up"
+    chosen = chosen_backend()
+    if chosen != [LOGIN]:
+        return "" if chosen else "no Pulumi backend is set up"
+    # Who has logged in for something else sees the preview too.
+    command = [tools["pulumi"], "stack", "--show-name", "--stack", stack, "--non-interactive"]
+    found = run_to_end(command, cwd=PROJECT, env=variables, capture_output=True)
+    missing = found.returncode and "no stack named" in found.stderr
+    return f"the backend of `{LOGIN}` has no stack {stack}" if missing else ""
 
 
 def on_backend(
@@ -85,11 +89,11 @@ def on_backend(
     if not chosen_backend():
         raise refuse(
             "PULUMI_BACKEND_URL",
-            "not set to a backend of yours, and neither is PULUMI_ACCESS_TOKEN",
+            "not set to a backend of yours; PULUMI_ACCESS_TOKEN and `pulumi login` name none either",
             allowed="a backend that keeps the stack's state for everybody who deploys it",
             fix="for example: export PULUMI_BACKEND_URL=gs://BUCKET (docs/google-cloud.md)",
         )
-    variables = {**os.environ, **environment(instance, tools)}
+    variables = process_environment(instance, tools, stack)
     command = [*arguments, "--stack", stack]
     command += ["--policy-pack", str(PROJECT / "policy")] if policy else []
     return run(tools, PROJECT, variables, *command)
@@ -130,15 +134,7 @@ def scratch_variables(folder: Path) -> dict[str, str]:
 def told(tools: Toolbox, folder: Path, variables: dict[str, str], *arguments: str) -> tuple[int, str]:
     """Run Pulumi in a folder, show what it says, and return its exit status and that."""
     command = [tools["pulumi"], *arguments, "--non-interactive"]
-    result = subprocess.run(
-        command,
-        cwd=folder,
-        env=variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    result = run_to_end(command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     print(result.stdout, flush=True)
     return result.returncode, result.stdout
 
@@ -146,7 +142,7 @@ def told(tools: Toolbox, folder: Path, variables: dict[str, str], *arguments: st
 def run(tools: Toolbox, folder: Path, variables: dict[str, str], *arguments: str, quiet: bool = False) -> int:
     """Run Pulumi in a folder and return its exit status; a quiet run is shown only where it fails."""
     command = [tools["pulumi"], *arguments, "--non-interactive"]
-    result = subprocess.run(command, cwd=folder, env=variables, capture_output=quiet, text=True, check=False)
+    result = run_to_end(command, cwd=folder, env=variables, capture_output=quiet)
     if quiet and result.returncode:
         print(result.stdout, result.stderr, sep="\n", file=sys.stderr)
     return result.returncode

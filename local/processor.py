@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 
-#: What the kernel calls a processor, and what OCI and Go do.
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+#: What Linux and other systems (arm64: macOS) call a processor, and what OCI and Go do.
+ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 
 def architecture() -> str:

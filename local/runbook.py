@@ -13,6 +13,7 @@ import httpx
 
 from local import platform, stack
 from local.argocd import ArgoError
+from local.foreground import run_to_end
 from local.instance import PROJECT, Instance
 from local.runbook_addons import Addons, StepFailedError
 from local.tool_list import Progress
@@ -80,8 +81,12 @@ class _Walk:
         return f"{self.instance.registry} answers, and the node's containerd pulls from it"
 
     def image(self) -> str:
-        model = str(stack_settings()["model"])
-        self.digest = self._run(sys.executable, "-m", "modelcar", "digest", model).strip()
+        settings = stack_settings()
+        # The platform says it where the stack does not.
+        offered = json.loads(self.instance.settings_file.read_text()) | settings
+        model, processor = str(settings["model"]), str(offered["architecture"])
+        command = (sys.executable, "-m", "modelcar", "digest", model, "--architecture", processor)
+        self.digest = self._run(*command).strip()
         return f"{model} will be {self.digest}: known from the lock, before the build"
 
     def smoke(self) -> str:
@@ -113,7 +118,7 @@ class _Walk:
         return self._run(sys.executable, "-m", "local", "--name", self.instance.name, *arguments)
 
     def _run(self, *command: str) -> str:
-        result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+        result = run_to_end(command, cwd=PROJECT, capture_output=True)
         if result.returncode:
             said = [line for line in (result.stdout + result.stderr).splitlines() if line.strip()]
             raise StepFailedError(" | ".join(said[-4:]))

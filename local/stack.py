@@ -13,7 +13,8 @@ from typing import Any
 
 import psutil
 
-from local import direct, recovery
+from local import backend, direct, recovery
+from local.foreground import run_to_end
 from local.instance import PROJECT, Instance, cache_root, state_root
 from local.tools import Toolbox
 
@@ -27,11 +28,12 @@ class PulumiError(Exception):
     """Pulumi ended with an error; it has already printed why."""
 
 
-def environment(instance: Instance, tools: Toolbox) -> dict[str, str]:
-    """Return the variables that make plain `pulumi` commands work on this stack, without any prompt.
+def environment(instance: Instance, tools: Toolbox, name: str = STACK) -> dict[str, str]:
+    """Return the variables that make plain `pulumi` commands work on a stack, without any prompt.
 
-    The user's own backend wins where one is set. Otherwise the state is in files below the project, and the
+    The local stack's state is in files below the project unless PULUMI_BACKEND_URL says otherwise, and its
     passphrase is the empty one that the committed salt in Pulumi.local.yaml goes with: there are no secrets.
+    Any other stack is where the user has chosen, by whatever means.
     """
     variables = {
         "PATH": tools.path,
@@ -45,11 +47,21 @@ def environment(instance: Instance, tools: Toolbox) -> dict[str, str]:
     variables |= direct.variables(instance if tools.embedded else None)
     if tools.embedded:
         variables["BUILDX_CONFIG"] = str(instance.buildx_config)  # the platform's builder, not the user's
-    if "PULUMI_BACKEND_URL" not in os.environ:
-        backend = state_root() / "pulumi"
-        backend.mkdir(parents=True, exist_ok=True)
-        variables["PULUMI_BACKEND_URL"] = backend.as_uri()
-        variables["PULUMI_CONFIG_PASSPHRASE"] = ""
+    chosen = bool(os.environ.get(backend.URL)) if name == STACK else bool(backend.chosen_backend())
+    if not chosen:
+        (state_root() / "pulumi").mkdir(parents=True, exist_ok=True)
+        variables |= {backend.URL: backend.own_backend(), backend.PASSPHRASE: ""}
+    return variables
+
+
+def process_environment(instance: Instance, tools: Toolbox, name: str = STACK) -> dict[str, str]:
+    """Return this process's variables with those of a stack, for a program that works on it."""
+    variables = {**os.environ, **environment(instance, tools, name)}
+    local = variables.get(backend.URL) == backend.own_backend()
+    if local and name != STACK and backend.chosen_backend():  # by `eval "$(python -m local env)"`
+        del variables[backend.URL]
+        if not variables.get(backend.PASSPHRASE):
+            variables.pop(backend.PASSPHRASE, None)
     return variables
 
 
@@ -71,14 +83,12 @@ def pulumi(instance: Instance, tools: Toolbox, *arguments: str, capture: bool = 
     Raises:
         PulumiError: it ended with an error.
     """
-    result = subprocess.run(
+    result = run_to_end(
         [tools["pulumi"], *arguments, "--non-interactive"],
         cwd=PROJECT,
-        env={**os.environ, **environment(instance, tools)},
+        env=process_environment(instance, tools),
         stdout=subprocess.PIPE if capture else None,
         stderr=subprocess.PIPE if capture else None,
-        text=True,
-        check=False,
     )
     if result.returncode:
         if capture:

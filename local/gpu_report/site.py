@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from components.config.cluster import DestinationSettings
 from components.config.loading import load as load_settings
 from components.config.settings import Settings
 from local import direct, platform, stack
+from local.foreground import run_to_end
 from local.gpu import Gpus
 from local.gpu_report.bare import TICK
 from local.gpu_report.children import Children, Done, Failed, last_words
@@ -236,9 +236,7 @@ class Site:
 
         def run(*arguments: str) -> str:
             command = [self.tools["pulumi"], *arguments, "--non-interactive"]
-            done = subprocess.run(
-                command, cwd=self.project, env=self.variables, capture_output=True, text=True, check=False
-            )
+            done = run_to_end(command, cwd=self.project, env=self.variables, capture_output=True)
             if done.returncode:
                 raise Failed(f"pulumi {' '.join(arguments)}: {done.stderr.strip()}")
             return done.stdout

@@ -7,10 +7,11 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from local.instance import CAMPAIGN, only_run
 from tests.campaign import inputs
 from tests.campaign.journal import LOST, Case, Journal, Result, document, plan, report
 from tests.campaign.runner import Runner
@@ -82,6 +83,13 @@ def main() -> int:
 
 def _run(left: Sequence[Case], journal: Journal, deadline: float) -> None:
     stop_on_sigterm()
+    with ExitStack() as held:
+        with _in_words():
+            held.enter_context(only_run(CAMPAIGN))
+        _try(left, journal, deadline)
+
+
+def _try(left: Sequence[Case], journal: Journal, deadline: float) -> None:
     pending = list(left)
     while pending and time.monotonic() < deadline:
         with _in_words():

@@ -22,6 +22,8 @@ from statistics import mean, median
 from typing import Any
 
 from local import recovery
+from local.instance import CAMPAIGN, only_run
+from modelcar.errors import InputError
 from tests.campaign.measures import Measures, count_processes, measure, memory_by_service
 from tests.campaign.prober import Prober
 from tests.campaign.runner import COMMANDS
@@ -280,6 +282,15 @@ def main() -> int:
     parser.add_argument("--report", type=Path, metavar="FOLDER", help="of soak-report.md and soak.json")
     options = parser.parse_args()
     stop_on_sigterm()
+    try:
+        with only_run(CAMPAIGN):
+            return _soak(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _soak(options: argparse.Namespace) -> int:
     soak = Soak()
     world: World | None = None
     try:

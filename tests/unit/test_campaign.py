@@ -145,6 +145,7 @@ def test_a_campaign_that_cannot_begin_says_why(
 
     monkeypatch.setattr(campaign_main, "World", Ruin)
     monkeypatch.setattr(campaign_main, "campaign_folder", lambda: tmp_path)
+    monkeypatch.setenv("MODELCAR_STATE", str(tmp_path))
     monkeypatch.setattr(campaign_main, "stop_on_sigterm", lambda: None)
     monkeypatch.setattr(sys, "argv", ["campaign", "--examples", "0"])
     assert campaign_main.main() == 1

@@ -34,7 +34,7 @@ def away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr(doctor, "_said", lambda *_: None)
     monkeypatch.setattr("components.stack.reachability.refusal", lambda *_: "no route")
-    for name in ("PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN"):
+    for name in ("PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN", "PULUMI_HOME", "PULUMI_CREDENTIALS_PATH"):
         monkeypatch.delenv(name, raising=False)
 
 

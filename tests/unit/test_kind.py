@@ -95,6 +95,20 @@ def test_it_is_served_there_by_kserve_that_this_program_installs(docker: Docker,
     assert loaded.kubeconfig == str(instance.state / "kind.kubeconfig")
 
 
+@pytest.mark.parametrize(("machine", "architecture"), [("arm64", "arm64"), ("x86_64", "amd64")])
+def test_images_are_for_the_processor_of_the_nodes(
+    machine: str, architecture: str, docker: Docker, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    made(instance)
+    tools = Toolbox({"buildx": docker.programs / "buildx"}, "", Path("/kserve"), embedded=False)
+    monkeypatch.setattr(own_cluster, "pinned", lambda image, _: f"{image}@sha256:{'0' * 64}")
+    monkeypatch.setattr(own_cluster, "_builder", lambda name, _: name)
+    own_cluster.write_settings(instance, tools, up.stack_settings(), lambda _: None)
+    values = {"modelcar:platformFile": str(instance.settings_file), "modelcar:model": "tiny-qwen2"}
+    assert load({**values, "modelcar:namespace": "demo"}, PROJECT).architecture == architecture
+
+
 def test_a_second_run_makes_nothing_and_starts_what_is_stopped(docker: Docker, instance: Instance) -> None:
     made(instance)
     before = docker.world

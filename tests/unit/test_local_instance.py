@@ -108,6 +108,18 @@ def test_certificates_that_do_not_hold_are_made_anew(
     assert [path.read_bytes() for path in sorted(made.pki.glob("*.crt"))] == after
 
 
+def test_certificates_of_another_slot_are_made_anew(state: Path) -> None:
+    """Else nothing trusts the API server, and the kubeconfig leads to an address that nobody has."""
+    pki.write_pki(instance.Instance("local", 0, state))
+    moved = instance.Instance("local", 7, state)
+    pki.write_pki(moved)
+    server = x509.load_pem_x509_certificate((moved.pki / "apiserver.crt").read_bytes())
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert moved.address in {str(address) for address in names.get_values_for_type(x509.IPAddress)}
+    for kubeconfig in [moved.kubeconfig, *moved.pki.glob("*.kubeconfig")]:
+        assert moved.api_server in kubeconfig.read_text()
+
+
 def test_one_of_the_two_settings_alone_is_refused() -> None:
     assert own_cluster.is_chosen({}) is False
     assert own_cluster.is_chosen({"kubeContext": "kind-kind", "registry": "localhost:5001/m"}) is True
@@ -122,6 +134,7 @@ def test_the_page_tells_what_is_chosen_on_a_cluster_of_ones_own(
 ) -> None:
     monkeypatch.setattr(own_cluster, "pinned", lambda image, _: image)
     monkeypatch.setattr(own_cluster, "_builder", lambda name, _: name)
+    monkeypatch.setattr(own_cluster, "_architecture", lambda *_: "arm64")
     made, stack = (
         instance.Instance("local", 0, state),
         {"kubeContext": "mine", "registry": "localhost:5001/m"},

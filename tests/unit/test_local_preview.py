@@ -1,31 +1,159 @@
-"""Which backend a preview compares with: the one that the user has chosen, or none."""
+"""Which backend a stack of the user's is kept in: the one that he has chosen, by whatever means."""
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from local.preview import chosen_backend
+from local import __main__ as command
+from local import preview, stack
+from local.backend import PASSPHRASE, TOKEN, URL, chosen_backend
+from local.instance import Instance
+from local.tools import Toolbox
+
+LOGIN = "pulumi login"
+#: Tells which backend and which passphrase Pulumi would use.
+PULUMI = f"""#!{sys.executable}
+import json, os, sys
+names = ("{URL}", "{TOKEN}", "{PASSPHRASE}")
+print(json.dumps({{"arguments": sys.argv[1:], **{{name: os.environ.get(name) for name in names}}}}))
+if "--show-name" in sys.argv and not os.environ.get("HAS_STACK"):
+    sys.exit("error: no stack named 'dev' found")
+"""
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Nobody has chosen a backend."""
+    monkeypatch.setenv("MODELCAR_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "home"))
+    for name in (URL, TOKEN, PASSPHRASE, "PULUMI_CREDENTIALS_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def tools(machine: Path) -> Toolbox:
+    (machine / "pulumi").write_text(PULUMI)
+    (machine / "pulumi").chmod(0o755)
+    return Toolbox({"pulumi": machine / "pulumi"}, str(machine), Path(), embedded=False)
+
+
+def own(machine: Path) -> str:
+    return (machine / "state/pulumi").as_uri()
+
+
+def log_in(machine: Path, url: str) -> None:
+    (machine / "home").mkdir(exist_ok=True)
+    (machine / "home/credentials.json").write_text(json.dumps({"current": url, "accounts": {url: {}}}))
 
 
 @pytest.mark.parametrize(
-    ("variables", "chosen"),
+    ("variables", "login", "chosen"),
     [
-        ({}, []),
+        ({}, "", []),
         # What `eval "$(python -m local env)"` puts into a shell: nobody's choice for other stacks.
-        ({"PULUMI_BACKEND_URL": "OWN"}, []),
-        ({"PULUMI_BACKEND_URL": "gs://bucket"}, ["PULUMI_BACKEND_URL"]),
-        ({"PULUMI_ACCESS_TOKEN": "token"}, ["PULUMI_ACCESS_TOKEN"]),
-        ({"PULUMI_BACKEND_URL": "OWN", "PULUMI_ACCESS_TOKEN": "token"}, ["PULUMI_ACCESS_TOKEN"]),
+        ({URL: "OWN"}, "", []),
+        # What a workflow sets where the repository has no such variable.
+        ({URL: "", TOKEN: ""}, "", []),
+        ({URL: "gs://bucket"}, "", [URL]),
+        ({TOKEN: "token"}, "", [TOKEN]),
+        ({URL: "OWN", TOKEN: "token"}, "", [TOKEN]),
+        ({}, "https://api.pulumi.com", [LOGIN]),
+        ({URL: "OWN"}, "s3://bucket", [LOGIN]),
+        ({}, "OWN", []),
     ],
 )
 def test_the_local_stacks_backend_is_no_choice(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variables: dict[str, str], chosen: list[str]
+    monkeypatch: pytest.MonkeyPatch, machine: Path, variables: dict[str, str], login: str, chosen: list[str]
 ) -> None:
-    monkeypatch.setenv("MODELCAR_STATE", str(tmp_path))
-    for name in ("PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
-        monkeypatch.setenv(name, (tmp_path / "pulumi").as_uri() if value == "OWN" else value)
+        monkeypatch.setenv(name, own(machine) if value == "OWN" else value)
+    if login:
+        log_in(machine, own(machine) if login == "OWN" else login)
     assert chosen_backend() == chosen
+
+
+def test_a_damaged_file_of_logins_is_no_choice(machine: Path) -> None:
+    (machine / "home").mkdir()
+    for content in ("", "[]", "null", '{"current": null}', "\x00"):
+        (machine / "home/credentials.json").write_text(content)
+        assert chosen_backend() == []
+
+
+def told(capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(capfd.readouterr().out.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("by", [TOKEN, LOGIN])
+@pytest.mark.parametrize("evaluated", [False, True], ids=["plain shell", "shell of the local stack"])
+def test_a_stack_of_the_users_goes_to_his_backend(
+    by: str,
+    evaluated: bool,
+    machine: Path,
+    tools: Toolbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    instance = Instance("local", 0, machine / "state/local")
+    if by == TOKEN:
+        monkeypatch.setenv(TOKEN, "token")
+    else:
+        log_in(machine, "https://api.pulumi.com")
+        monkeypatch.setenv("HAS_STACK", "1")
+    if evaluated:
+        monkeypatch.setenv(URL, own(machine))
+        monkeypatch.setenv(PASSPHRASE, "")
+    else:
+        monkeypatch.setenv(PASSPHRASE, "mine")
+    calls: dict[str, Callable[[], int]] = {
+        "deploy": lambda: preview.on_backend(instance, tools, "dev", preview.DEPLOY),
+        "preview": lambda: preview.preview(instance, tools, "dev", [], print),
+        "pulumi": lambda: command._pulumi(instance, SimpleNamespace(arguments=["up", "--stack", "dev"])),  # type: ignore[arg-type]
+    }
+    monkeypatch.setattr(command, "collect", lambda *_, **__: tools)
+    for name, call in calls.items():
+        assert call() == 0
+        found = told(capfd)
+        assert found[URL] is None, name
+        assert found[PASSPHRASE] == (None if evaluated else "mine"), name
+    # The local stack stays where it is.
+    found = stack.process_environment(instance, tools)
+    assert (found[URL], found[PASSPHRASE]) == (own(machine), "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["preview"], "local"),
+        (["preview", "--stack", "dev"], "dev"),
+        (["preview", "--stack=acme/modelcar/dev"], "dev"),
+        (["-s", "dev", "preview"], "dev"),
+        (["stack", "init", "dev"], "dev"),
+        (["stack", "select", "--create", "dev"], "dev"),
+        (["stack", "output", "storageUri"], "local"),
+        (["preview", "--stack"], "local"),
+    ],
+)
+def test_the_stack_that_pulumis_arguments_name(arguments: list[str], name: str) -> None:
+    assert command._named(arguments) == name
+
+
+def test_who_has_logged_in_for_something_else_sees_the_preview(
+    machine: Path, tools: Toolbox, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log_in(machine, "https://api.pulumi.com")
+    said: list[str] = []
+    instance = Instance("local", 0, machine / "state/local")
+    assert preview.preview(instance, tools, "dev", [], said.append) == 0
+    assert said == [
+        "the backend of `pulumi login` has no stack dev: dev is previewed as a stack that has nothing yet"
+    ]
+    assert told(capfd)[URL] == (machine / "state/preview-dev/.state").as_uri()

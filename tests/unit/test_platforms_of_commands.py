@@ -1,0 +1,117 @@
+"""make coldstart, campaign and soak have a platform each while they run: nobody else takes it down."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local import __main__ as command
+from local import cold_start, platform, slots, stack
+from local.alone import unless_held
+from local.instance import CAMPAIGN, COLD_START, OF_THEIR_OWN, PROJECT, Instance, load, only_run, run_lock
+from modelcar.errors import InputError
+from tests.campaign import __main__ as campaign
+from tests.campaign import soak
+
+#: A command that has a platform of its own, and something that it started and that outlives it.
+RUN = """
+import subprocess, sys
+from local.instance import only_run
+with only_run(sys.argv[1]):
+    left = subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    print(left.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("MODELCAR_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    monkeypatch.setattr(slots, "CLAIMS", tmp_path / "claims")
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def downed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the platforms that were taken down."""
+    names: list[str] = []
+    monkeypatch.setattr(platform, "down", lambda instance, _: names.append(instance.name))
+    monkeypatch.setattr(stack, "stop_orphans", lambda _: [])
+    return names
+
+
+@contextmanager
+def running(name: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    left = process.stdout.readline().strip()
+    assert left.isdigit()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+        subprocess.run(["kill", left], check=False)
+
+
+@pytest.mark.parametrize("name", OF_THEIR_OWN)
+@pytest.mark.parametrize("work", [command._down, command._clean], ids=["down", "clean"])
+def test_the_platform_of_a_command_that_runs_is_left_alone(
+    name: str, work: Any, state: Path, downed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for other in OF_THEIR_OWN:
+        (state / other).mkdir(parents=True)
+    local = Instance("local", 0, state / "local")
+    with running(name) as process:
+        assert work(local, argparse.Namespace()) == 0
+        assert name not in downed
+        assert (state / name).exists()
+        assert f"{OF_THEIR_OWN[name]} still runs, and keeps its own platform" in capsys.readouterr().out
+        [other] = set(OF_THEIR_OWN) - {name}
+        assert downed == ["local", other], "what was left by one that was killed goes"
+        process.kill()
+        process.wait()
+        work(local, argparse.Namespace())
+        assert downed[-1] == name
+        assert not (state / name).exists()
+
+
+def test_a_second_measurement_leaves_the_first_one_alone(state: Path, downed: list[str]) -> None:
+    tools: Any = None
+    with running(COLD_START), pytest.raises(InputError, match=r"(?s)coldstart: in use.*fix: wait until"):
+        cold_start.measure(tools, print)
+    assert downed == []
+
+
+def test_a_second_campaign_or_soak_leaves_the_first_one_alone(
+    state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def world(_: object) -> None:
+        raise AssertionError("the platform of the first one")
+
+    for module in (campaign, soak):
+        monkeypatch.setattr(module, "World", world)
+        monkeypatch.setattr(module, "stop_on_sigterm", lambda: None)
+    with running(CAMPAIGN):
+        for module, arguments in ((campaign, ["--examples", "0"]), (soak, [])):
+            monkeypatch.setattr(sys, "argv", ["x", *arguments])
+            assert module.main() == 1
+            assert "platform campaign: in use by a command that still runs" in capsys.readouterr().err
+
+
+def test_a_lock_is_free_again_when_its_block_ends(state: Path) -> None:
+    with only_run(COLD_START), unless_held(run_lock(COLD_START)) as mine:
+        assert not mine
+    with unless_held(run_lock(COLD_START)) as mine:
+        assert mine
+    assert load(COLD_START).state == state / COLD_START
