@@ -98,6 +98,7 @@ def test_a_soak_that_was_interrupted_is_no_clean_one(monkeypatch: pytest.MonkeyP
         def stop(self) -> None: ...
 
     monkeypatch.setattr(command, "World", Interrupted)
+    monkeypatch.setenv("MODELCAR_STATE", str(tmp_path))
     monkeypatch.setattr(command, "stop_on_sigterm", lambda: None)
     monkeypatch.setattr("sys.argv", ["soak", "--report", str(tmp_path)])
     assert command.main() == 1
