@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from components.config.checks import secrets
 from components.config.gitops import GitOpsSettings
 from components.config.settings import Settings
 from components.config.stack import Stack
@@ -23,7 +24,7 @@ from components.manifests.network import egress_policy, ingress_policy, ingress_
 from components.manifests.pre_pull import daemon_set_name, daemon_set_spec
 from components.manifests.service import labels, predictor, service_annotations, serving_runtime
 from modelcar.base import read_base
-from modelcar.errors import refuse
+from modelcar.errors import InputError, refuse
 from modelcar.image import modelcar_image
 from modelcar.lock import Lock
 from modelcar.lock_reader import read_lock
@@ -163,9 +164,11 @@ def folders(
         failed: models whose files stay as they are.
 
     Raises:
-        InputError: as `manifests`, or it is not said where to.
+        InputError: as `manifests`, or it is not said where to, or a secret would have to be written.
     """
     shared = stack.shared
+    if problems := list(secrets.in_git(stack.secrets)):
+        raise InputError(problems)
     told = told or shared.gitops
     if told is None:
         raise refuse(

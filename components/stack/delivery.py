@@ -15,6 +15,7 @@ from components.cluster import keda, knative_fit, kserve_fit, placement, webhook
 from components.cluster.guard import ClusterAccess, guarded
 from components.config.settings import Settings
 from components.config.stack import Stack
+from components.engine import secrets
 from components.engine.options import OWNED, formerly, imported
 from components.engine.threads import in_thread
 from components.google.cloud import GoogleCloud, GoogleCloudArgs
@@ -110,6 +111,8 @@ def destination(checked: CheckedStack, cloud: GoogleCloud | None) -> Destination
     kubeconfig = _kubeconfig_of(cloud, settings)
     reached = settings.kubeconfig if kubeconfig is None else kubeconfig
     access = translate.access(settings, kubeconfig)
+    if "kubeconfig" in stack.secrets.keys and isinstance(reached, str):
+        reached = pulumi.Output.secret(reached)
     cluster = cluster_provider("cluster", reached, settings.kube_context)
     options = pulumi.ResourceOptions(provider=cluster)
     if settings.kserve.install:
@@ -119,6 +122,8 @@ def destination(checked: CheckedStack, cloud: GoogleCloud | None) -> Destination
         options = _after(options, platform, *_answering(platform, settings, kubeconfig))
     if settings.delivery != "cluster":
         return None
+    if stack.secrets.in_pods:
+        options = pulumi.ResourceOptions.merge(options, secrets.kept_in_objects())
     if settings.create_namespace:
         name = settings.namespace
         hooks = guarded("Namespace", name, access)

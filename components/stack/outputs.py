@@ -57,7 +57,7 @@ async def export(
             elif name in outputs:
                 pulumi.export(name, outputs[name])
     if failed:
-        end_with(_told(stack, failed))
+        end_with(stack.secrets.hide(_told(stack, failed)))
 
 
 def _of_google(stack: Stack, cloud: GoogleCloud) -> dict[str, Any]:

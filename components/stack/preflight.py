@@ -76,6 +76,11 @@ def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None)
     Raises:
         InputError: with what is wrong, of all models.
     """
+    with stack.secrets.hidden():
+        return _checked(stack, project, outputs)
+
+
+def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> CheckedStack:
     preview, shared = pulumi.runtime.is_dry_run(), stack.shared
     locks: dict[str, Lock | None] = {}
     former: dict[str, Former | None] = {}

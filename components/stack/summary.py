@@ -56,7 +56,7 @@ async def tell(checked: CheckedStack, outputs: Mapping[str, Any]) -> None:
     sources = [line for _, lines in told for line in lines]
     gone = [name for name in former if name not in _names(checked)]
     for doubt in checked.doubts:
-        pulumi.log.warn(doubt)
+        pulumi.log.warn(checked.stack.secrets.hide(doubt))
     stops = made_anew(checked, outputs)
     pulumi.log.info("\n".join([*stops, *table(rows), *sources, *(_gone(gone)), *pools(checked)]))
 
