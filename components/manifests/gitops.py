@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,15 +136,14 @@ class Folder:
     documents: objects by file name.
     texts: what else, by file name, as it is written.
     kept: names of files that are left as they are.
-    ours: line of those files of this program that go where they are not among them; all where empty. Other
-        stacks write to the folder too where it is set.
+    removes: tells by its text whether a file of this program goes that is not among them.
     """
 
     path: Path
     documents: Mapping[str, Mapping[str, Any]]
     texts: Mapping[str, str] = field(default_factory=dict)
     kept: frozenset[str] = frozenset()
-    ours: str = ""
+    removes: Callable[[str], bool] = lambda _: True
 
     @property
     def files(self) -> dict[str, str]:
@@ -161,7 +160,8 @@ def folders(
         stack: its settings.
         project: the program's folder.
         told: where to, and what Argo CD is told; the stack's own where None.
-        failed: models whose files stay as they are.
+        failed: models whose files stay as they are. While there are any, no object leaves the folder: it may
+            be what serves such a model, by a name or in a file that it had before.
 
     Raises:
         InputError: as `manifests`, or it is not said where to, or a secret would have to be written.
@@ -195,7 +195,15 @@ def folders(
             )
             file = f"{settings.shared_runtime}-servingruntime.yaml"
             documents[file] = {**runtime, "spec": serving_runtime(settings)}
-    result = [Folder(path, documents, kept=frozenset(kept))]
+    written = [_identity(found) for name, found in documents.items() if name not in kept]
+    result = [
+        Folder(
+            path,
+            documents,
+            kept=frozenset(kept),
+            removes=(lambda text: _identity(_parsed(text)) in written) if failed else (lambda _: True),
+        )
+    ]
     if told_argo := Application.of(told, path):
         # Beside the folder: an Application that lies in what it applies would apply itself.
         beside = {f"{shared.namespace}.yaml": application(shared, told_argo)}
@@ -206,10 +214,26 @@ def folders(
                 path.parent / "argocd",
                 beside,
                 health if standard else {},
-                ours=f"    path: {told_argo.path}\n",
+                removes=lambda text: f"    path: {told_argo.path}\n" in text,
             )
         )
     return result
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None  # edited by hand
+
+
+def _identity(document: Any) -> tuple[str, ...] | None:
+    """Return what a cluster knows an object by; None for what is none."""
+    try:
+        metadata = document["metadata"]
+        return document["apiVersion"], document["kind"], metadata["namespace"], metadata["name"]
+    except (KeyError, TypeError):
+        return None
 
 
 def check(stack: Stack, project: Path, locks: Mapping[str, Lock | None]) -> None:
@@ -299,7 +323,7 @@ def changes(folder: Folder) -> Iterator[Change]:
             yield Change(path, "changed" if there else "new", tuple(_diff(name, there, wanted)))
     for path in sorted(folder.path.glob("*.yaml")):
         there = path.read_text("utf-8")
-        if path.name not in folder.documents and there.startswith(HEADER) and folder.ours in there:
+        if path.name not in folder.documents and there.startswith(HEADER) and folder.removes(there):
             yield Change(path, "removed", tuple(_diff(path.name, there, "")))
 
 

@@ -19,6 +19,7 @@ from components.config.stack import Stack
 from components.manifests.gitops import (
     HEADER,
     Application,
+    Change,
     Folder,
     application,
     changes,
@@ -300,3 +301,55 @@ def test_the_files_of_a_model_that_failed_stay_as_they_are(two: Path, tmp_path: 
     written = {change.path.name for change in write(folders(changed, two, failed={"chat"})[0])}
     assert written == {"code-inferenceservice.yaml", "code-servingruntime.yaml"}
     assert all((where / name).read_text() == before[name] for name in before if name.startswith("chat-"))
+
+
+def one(folder: Path, **more: Any) -> Stack:
+    """A stack without a list, as many are before they get one."""
+    own = {"model": "chat", "namespace": "kserve-demo", "serviceName": "chat", **more}
+    return Stack((load(delivery="gitops", gitops={"folder": str(folder)}, **own),))
+
+
+def names(found: list[Change], what: str) -> set[str]:
+    return {change.path.name for change in found if change.what == what}
+
+
+OBJECTS = {"inferenceservice.yaml", "networkpolicy.yaml", "servingruntime.yaml"}
+
+
+def test_a_model_that_fails_while_the_stack_gets_a_list_is_not_removed(two: Path, tmp_path: Path) -> None:
+    where = tmp_path / "apps"
+    write(folders(one(where), two)[0])
+    found = write(folders(both(where), two, failed={"chat", "code"})[0])
+    assert found == []
+    found = write(folders(both(where), two, failed={"chat"})[0])
+    assert names(found, "new") == {f"code-{name}" for name in OBJECTS}
+    assert names(found, "removed") == set()
+    assert {path.name for path in where.iterdir()} >= OBJECTS, "Argo CD would delete what serves"
+    # Once it is there too, its objects are in its new files, and once.
+    found = write(folders(both(where), two)[0])
+    assert names(found, "new") == {f"chat-{name}" for name in OBJECTS}
+    assert names(found, "removed") == OBJECTS
+
+
+def test_what_moved_with_a_model_that_is_there_is_not_in_the_folder_twice(two: Path, tmp_path: Path) -> None:
+    where = tmp_path / "apps"
+    write(folders(one(where), two)[0])
+    found = write(folders(both(where), two, failed={"code"})[0])
+    assert names(found, "new") == {f"chat-{name}" for name in OBJECTS}
+    assert names(found, "removed") == OBJECTS
+
+
+@pytest.mark.parametrize(
+    "before", [{"serviceName": "assistant"}, {"sharedRuntime": "vllm"}], ids=["renamed", "another runtime"]
+)
+def test_while_a_model_fails_nothing_goes_that_serves_it(
+    two: Path, tmp_path: Path, before: dict[str, Any]
+) -> None:
+    where = tmp_path / "apps"
+    told = {"delivery": "gitops", "gitops": {"folder": str(where)}}
+    write(folders(load_models({"name": "chat", **before}, {"name": "code"}, **told), two)[0])
+    there = {path.name: path.read_text() for path in where.iterdir()}
+    changed = load_models({"name": "chat"}, {"name": "code"}, **told)
+    assert write(folders(changed, two, failed={"chat"})[0]) == []
+    assert {path.name: path.read_text() for path in where.iterdir()} == there
+    assert names(write(folders(changed, two)[0]), "removed")
