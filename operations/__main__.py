@@ -200,7 +200,8 @@ def _render(options: argparse.Namespace) -> int:
     told = {**(settings.gitops.model_dump() if settings.gitops else {}), **_said(given)}
     changed = []
     where = GitOpsSettings.model_validate(told, by_name=True) if "folder" in told else None
-    for folder in gitops.folders(stack, options.project, where):
+    name = options.stack.rpartition("/")[2]
+    for folder in gitops.folders(stack, options.project, where, name=name):
         work = gitops.changes if options.check else gitops.write
         changed += list(work(folder))
     if options.json:

@@ -7,7 +7,6 @@ cluster fills in is written, and a run that changes nothing writes nothing.
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,8 @@ from components.config.checks import secrets
 from components.config.gitops import GitOpsSettings
 from components.config.settings import Settings
 from components.config.stack import Stack
-from components.manifests import argo_health, autoscaling
+from components.manifests import argo_application, argo_health, autoscaling
+from components.manifests.argo_application import Application
 from components.manifests.network import egress_policy, ingress_policy, ingress_policy_name
 from components.manifests.pre_pull import daemon_set_name, daemon_set_spec
 from components.manifests.service import labels, predictor, service_annotations, serving_runtime
@@ -33,37 +33,6 @@ from modelcar.lock_reader import read_lock
 HEADER = (
     "# Written by `python -m operations render`; change the stack's settings or the model's lock instead.\n"
 )
-
-
-@dataclass(frozen=True)
-class Application:
-    """What Argo CD is told. repository: address of the Git repository. path: of the folder in it."""
-
-    repository: str
-    path: str
-    revision: str = "main"
-    project: str = "default"
-    namespace: str = "argocd"
-    server: str = "https://kubernetes.default.svc"
-
-    @classmethod
-    def of(cls, settings: GitOpsSettings, folder: Path) -> Application | None:
-        """Take it from the settings; None where they name no repository.
-
-        Raises:
-            InputError: the folder's path in the repository is neither said nor to be found out.
-        """
-        if settings.repository is None:
-            return None
-        path = settings.path or _path_in_checkout(folder)
-        return cls(
-            settings.repository,
-            path,
-            settings.revision,
-            settings.project,
-            settings.namespace,
-            settings.server,
-        )
 
 
 @dataclass(frozen=True)
@@ -152,7 +121,12 @@ class Folder:
 
 
 def folders(
-    stack: Stack, project: Path, told: GitOpsSettings | None = None, *, failed: Collection[str] = ()
+    stack: Stack,
+    project: Path,
+    told: GitOpsSettings | None = None,
+    *,
+    name: str = "",
+    failed: Collection[str] = (),
 ) -> list[Folder]:
     """Return which objects are written to which folder.
 
@@ -160,6 +134,7 @@ def folders(
         stack: its settings.
         project: the program's folder.
         told: where to, and what Argo CD is told; the stack's own where None.
+        name: of the stack, which a new Application is called by.
         failed: models whose files stay as they are. While there are any, no object leaves the folder: it may
             be what serves such a model, by a name or in a file that it had before.
 
@@ -206,15 +181,18 @@ def folders(
     ]
     if told_argo := Application.of(told, path):
         # Beside the folder: an Application that lies in what it applies would apply itself.
-        beside = {f"{shared.namespace}.yaml": application(shared, told_argo)}
+        argo = path.parent / "argocd"
+        file, own = argo_application.chosen(argo, HEADER, told_argo, shared.namespace, name)
+        beside = {file: argo_application.document(own, told_argo, shared.namespace)}
         health = {argo_health.FILE: HEADER + argo_health.patch(told_argo.namespace)}
         standard = shared.deployment_mode == "Standard"
         result.append(
             Folder(
-                path.parent / "argocd",
+                argo,
                 beside,
                 health if standard else {},
-                removes=lambda text: f"    path: {told_argo.path}\n" in text,
+                # Other stacks write to the folder too.
+                removes=told_argo.applies,
             )
         )
     return result
@@ -236,29 +214,20 @@ def _identity(document: Any) -> tuple[str, ...] | None:
         return None
 
 
-def check(stack: Stack, project: Path, locks: Mapping[str, Lock | None]) -> None:
+def check(stack: Stack, project: Path, locks: Mapping[str, Lock | None], name: str = "") -> None:
     """Find out what would keep the objects from being written, before anything is declared.
+
+    Args:
+        stack, project, name: as of `folders`.
+        locks: of its models, by key.
 
     Raises:
         InputError: as `folders` and `changes`.
     """
     known = all(settings.image or locks[settings.key] for settings in stack.models)
     if stack.shared.delivery == "gitops" and known:
-        for folder in folders(stack, project):
+        for folder in folders(stack, project, name=name):
             list(changes(folder))
-
-
-def _path_in_checkout(folder: Path) -> str:
-    folder = Path(os.path.normpath(folder.absolute()))
-    for parent in folder.parents:
-        if (parent / ".git").exists():
-            return folder.relative_to(parent).as_posix()
-    raise refuse(
-        "modelcar:gitops.path",
-        f"not set, and {folder} is in no Git checkout",
-        allowed="the folder's path in the repository, for Argo CD",
-        fix="check the repository out and name a folder in it, or set gitops.path",
-    )
 
 
 def _object(version: str, kind: str, settings: Settings, name: str | None = None) -> dict[str, Any]:
@@ -268,21 +237,6 @@ def _object(version: str, kind: str, settings: Settings, name: str | None = None
         "labels": {**labels(settings), "app.kubernetes.io/managed-by": "argocd"},
     }
     return {"apiVersion": version, "kind": kind, "metadata": metadata}
-
-
-def application(settings: Settings, told: Application) -> dict[str, Any]:
-    """Return the Argo CD Application: synchronised by hand, as GPUs cost (no `automated` policy)."""
-    return {
-        "apiVersion": "argoproj.io/v1alpha1",
-        "kind": "Application",
-        "metadata": {"name": settings.namespace, "namespace": told.namespace},
-        "spec": {
-            "project": told.project,
-            "source": {"repoURL": told.repository, "targetRevision": told.revision, "path": told.path},
-            "destination": {"server": told.server, "namespace": settings.namespace},
-            "syncPolicy": {"syncOptions": ["CreateNamespace=true", "ServerSideApply=true"]},
-        },
-    }
 
 
 def to_yaml(document: Mapping[str, Any]) -> str:

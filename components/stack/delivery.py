@@ -244,7 +244,7 @@ def to_git(stack: Stack, project: Path, failed: Collection[str] = ()) -> None:
     if preview and any(not (project / model.lock_path).exists() for model in built):
         pulumi.log.info("delivery gitops: without a lock there is nothing to show yet")
         return
-    folders = gitops.folders(stack, project, failed=failed)
+    folders = gitops.folders(stack, project, name=pulumi.get_stack(), failed=failed)
     work = gitops.changes if preview else gitops.write
     try:
         changed = [change for folder in folders for change in work(folder)]

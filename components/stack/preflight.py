@@ -121,7 +121,7 @@ def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> 
         webhooks.require(shared, say=pulumi.log.info)
     for settings in stack.models:
         former[settings.key] = former_image.find(settings, preview=preview)
-    gitops.check(stack, project, locks)
+    gitops.check(stack, project, locks, name)
     tested = None
     if shared.delivery == "cluster" and any(model.placement == "auto" for model in stack.models):
         asked = next(model for model in stack.models if model.placement == "auto")
