@@ -22,6 +22,7 @@ from components.cluster.access import ClusterError
 from components.cluster.probe_image import NAME, push_probe
 from components.config.gitops import GitOpsSettings
 from components.manifests import gitops
+from components.manifests.yaml_texts import TextDumper
 from modelcar.base import read_base
 from modelcar.errors import InputError, refuse
 from modelcar.lock_reader import read_lock
@@ -227,7 +228,7 @@ def _monitoring(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"apiVersion": "v1", "kind": "List", "items": found}, indent=1))
     else:
-        print(yaml.safe_dump_all(found, sort_keys=False, width=1000), end="")
+        print(yaml.dump_all(found, Dumper=TextDumper, sort_keys=False, width=1000), end="")
     return 0
 
 
@@ -253,7 +254,7 @@ def _admission(options: argparse.Namespace) -> int:
         several = {"apiVersion": "v1", "kind": "List", "items": objects}
         print(json.dumps(several if len(objects) > 1 else objects[0], indent=1), end="")
     else:
-        print(yaml.safe_dump_all(objects, sort_keys=False), end="")
+        print(yaml.dump_all(objects, Dumper=TextDumper, sort_keys=False), end="")
     return 0
 
 

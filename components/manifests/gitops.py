@@ -23,6 +23,7 @@ from components.manifests.argo_application import Application
 from components.manifests.network import egress_policy, ingress_policy, ingress_policy_name
 from components.manifests.pre_pull import daemon_set_name, daemon_set_spec
 from components.manifests.service import labels, predictor, service_annotations, serving_runtime
+from components.manifests.yaml_texts import TextDumper
 from modelcar.base import read_base
 from modelcar.errors import InputError, refuse
 from modelcar.image import modelcar_image
@@ -244,7 +245,7 @@ def to_yaml(document: Mapping[str, Any]) -> str:
     return HEADER + yaml.dump(dict(document), Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(TextDumper):
     """Tuples are lists, and what occurs twice is written twice."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 -- as the library calls it
