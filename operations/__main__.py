@@ -122,7 +122,7 @@ def _validate(options: argparse.Namespace) -> int:
     cluster = cluster_of(stack.shared, options.project)
     found = {}
     for settings in models:
-        uri = outputs.get(settings.key, {}).get("storageUri")
+        uri = (settings.of_last_run(outputs) or {}).get("storageUri")
         with working(f"looking at {settings.service_name}"):
             found[settings.key] = validation.validate(cluster, settings, uri, say=_note)
     if options.json:
@@ -273,7 +273,8 @@ def _kernels(options: argparse.Namespace) -> int:
     before = read_lock(path)
     push = not options.no_push
     if options.action == "save":
-        uri = outputs_of(options.stack, options.project).get("models", {}).get(settings.key, {})
+        outputs = outputs_of(options.stack, options.project).get("models", {})
+        uri = settings.of_last_run(outputs) or {}
         with working(f"saving the kernels of {settings.service_name}"):
             compiled.save(
                 cluster_of(settings, options.project),

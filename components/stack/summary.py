@@ -62,8 +62,8 @@ async def tell(checked: CheckedStack, outputs: Mapping[str, Any]) -> None:
 
 
 def _before(settings: Settings, former: Mapping[str, Any]) -> Mapping[str, Any]:
-    names = (settings.key, *reversed(settings.former_names))
-    return next((former[name] for name in names if former.get(name)), {})
+    found: Mapping[str, Any] = settings.of_last_run(former) or {}
+    return found
 
 
 async def former_outputs() -> dict[str, Any]:
