@@ -67,13 +67,20 @@ def _before(settings: Settings, former: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 async def former_outputs() -> dict[str, Any]:
-    """Return what the last run told; empty before the first one."""
+    """Return what the last run told; empty before the first one.
+
+    Raises:
+        pulumi.RunError: they cannot be read.
+    """
     try:
-        outputs = await other_stack.read(other_stack.this_stack())
-    except Exception as error:
-        pulumi.log.debug(f"the former outputs cannot be read: {error}")
-        return {}
-    return outputs if isinstance(outputs, dict) else {}
+        return dict(await other_stack.own_outputs())
+    except pulumi.RunError as error:
+        name = other_stack.this_stack()
+        # Without them this run would tell that no model was removed, and rename services unasked.
+        raise pulumi.RunError(
+            f"{name}: the outputs of the last run cannot be read, and nothing was changed: {error}\n"
+            f"  fix: `pulumi stack output --stack {name}` says if the backend answers; then run this again"
+        ) from None
 
 
 def _names(checked: CheckedStack) -> set[str]:
