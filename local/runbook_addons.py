@@ -107,22 +107,23 @@ class Addons:
             stack.pulumi(
                 self.instance, self.tools, "destroy", "--yes", "--skip-preview", "--stack", stack.STACK
             )
-            told = place.parent / "argocd" / f"{name}.yaml"
+            [told] = (place.parent / "argocd").glob("*.yaml")
+            app = told.stem  # as the Application is called
             self._kubectl("apply", "-f", str(told))
             try:
-                self._until(lambda: argo.status(name)[0] == "OutOfSync", lambda: str(argo.application(name)))
+                self._until(lambda: argo.status(app)[0] == "OutOfSync", lambda: str(argo.application(app)))
                 if self._kubectl("get", "namespace", name, "--ignore-not-found"):
                     raise StepFailedError(f"namespace {name} is there before anybody has synchronised")
                 began = time.monotonic()
-                first = argo.sync(name)
+                first = argo.sync(app)
                 served = time.monotonic() - began
                 generation = self._generation(name)
-                again = argo.sync(name)
+                again = argo.sync(app)
                 if (first, again) != (("Synced", "Healthy"),) * 2 or self._generation(name) != generation:
                     raise StepFailedError(f"{first} after a sync, {again} after another one")
             finally:
                 # What makes pods goes first: a namespace with some is looked at again after minutes only.
-                argo("app", "delete", name, "--cascade", "--yes", check=False)
+                argo("app", "delete", app, "--cascade", "--yes", check=False)
                 left = ("-n", name, "get", "pods,isvc", "-o", "name")
                 self._until(lambda: not self._kubectl(*left), lambda: self._kubectl(*left))
                 self._kubectl("delete", "namespace", name, "--ignore-not-found")

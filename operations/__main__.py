@@ -22,6 +22,7 @@ from components.cluster.access import ClusterError
 from components.cluster.probe_image import NAME, push_probe
 from components.config.gitops import GitOpsSettings
 from components.manifests import gitops
+from components.manifests.yaml_texts import TextDumper
 from modelcar.base import read_base
 from modelcar.errors import InputError, refuse
 from modelcar.lock_reader import read_lock
@@ -121,7 +122,7 @@ def _validate(options: argparse.Namespace) -> int:
     cluster = cluster_of(stack.shared, options.project)
     found = {}
     for settings in models:
-        uri = outputs.get(settings.key, {}).get("storageUri")
+        uri = (settings.of_last_run(outputs) or {}).get("storageUri")
         with working(f"looking at {settings.service_name}"):
             found[settings.key] = validation.validate(cluster, settings, uri, say=_note)
     if options.json:
@@ -200,7 +201,8 @@ def _render(options: argparse.Namespace) -> int:
     told = {**(settings.gitops.model_dump() if settings.gitops else {}), **_said(given)}
     changed = []
     where = GitOpsSettings.model_validate(told, by_name=True) if "folder" in told else None
-    for folder in gitops.folders(stack, options.project, where):
+    name = options.stack.rpartition("/")[2]
+    for folder in gitops.folders(stack, options.project, where, name=name):
         work = gitops.changes if options.check else gitops.write
         changed += list(work(folder))
     if options.json:
@@ -226,7 +228,7 @@ def _monitoring(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"apiVersion": "v1", "kind": "List", "items": found}, indent=1))
     else:
-        print(yaml.safe_dump_all(found, sort_keys=False, width=1000), end="")
+        print(yaml.dump_all(found, Dumper=TextDumper, sort_keys=False, width=1000), end="")
     return 0
 
 
@@ -252,7 +254,7 @@ def _admission(options: argparse.Namespace) -> int:
         several = {"apiVersion": "v1", "kind": "List", "items": objects}
         print(json.dumps(several if len(objects) > 1 else objects[0], indent=1), end="")
     else:
-        print(yaml.safe_dump_all(objects, sort_keys=False), end="")
+        print(yaml.dump_all(objects, Dumper=TextDumper, sort_keys=False), end="")
     return 0
 
 
@@ -271,7 +273,8 @@ def _kernels(options: argparse.Namespace) -> int:
     before = read_lock(path)
     push = not options.no_push
     if options.action == "save":
-        uri = outputs_of(options.stack, options.project).get("models", {}).get(settings.key, {})
+        outputs = outputs_of(options.stack, options.project).get("models", {})
+        uri = settings.of_last_run(outputs) or {}
         with working(f"saving the kernels of {settings.service_name}"):
             compiled.save(
                 cluster_of(settings, options.project),

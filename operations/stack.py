@@ -35,7 +35,7 @@ def stack_of(stack: str, project: Path) -> Stack:
         key: entry["value"] if isinstance(entry.get("value"), str) else json.dumps(entry.get("objectValue"))
         for key, entry in found.items()
     }
-    return load_stack(values, project)
+    return load_stack(values, project, [key for key, entry in found.items() if entry.get("secret")])
 
 
 def cluster_of(settings: Settings, project: Path) -> Cluster:

@@ -12,6 +12,7 @@ from urllib.request import getproxies
 
 import yaml
 
+from components.cluster import kubeconfig
 from components.config.cluster import DestinationSettings
 from components.config.problems import NAMESPACE
 from modelcar.errors import refuse
@@ -58,7 +59,9 @@ class Cluster:
         if not given and not context:
             context = settings.own_context
         try:
-            if given and ("\n" in given or given.lstrip().startswith("{")):
+            if not given and not context:
+                context = kubeconfig.current_context()
+            if given and kubeconfig.is_text(given):
                 api = make_of_text(yaml.safe_load(given), context=context)
             else:
                 api = make(config_file=str(Path(given).expanduser()) if given else None, context=context)

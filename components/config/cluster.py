@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr
 
-from components.config.fields import Label
+from components.config.fields import Label, SecretName
 from components.config.gitops import GitOpsSettings
 from components.config.knative import KnativeSettings
 from components.config.kserve import KServeSettings
@@ -47,7 +47,7 @@ class TargetSettings(Section):
     kserve: KServeSettings = Field(default_factory=KServeSettings)
 
     # how nodes pull from a registry that does not know them by themselves
-    pull_secret: Label | None = None
+    pull_secret: SecretName | None = None
     registry_username: str | None = None
     registry_password: SecretStr | None = None
 

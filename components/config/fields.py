@@ -120,6 +120,8 @@ def network_field(example: str, everything: Refused) -> AfterValidator:
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 #: KServe's validating webhook: IsvcNameFmt.
 SERVICE = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+#: A DNS subdomain, as most of Kubernetes' objects are called by.
+SUBDOMAIN = rf"{_LABEL.pattern}(\.{_LABEL.pattern})*"
 _LABEL_FIX = "use lower-case letters, digits and '-', starting and ending with a letter or digit"
 
 ImageName = Annotated[
@@ -136,6 +138,15 @@ ServiceName = Annotated[
 ]
 Label = Annotated[
     str, matches(_LABEL, "Kubernetes refuses this name", f"a match of {_LABEL.pattern}", _LABEL_FIX)
+]
+SecretName = Annotated[
+    str,
+    matches(
+        re.compile(rf"(?=.{{1,253}}$){SUBDOMAIN}"),
+        "Kubernetes refuses this name",
+        "lower-case letters, digits, '-' and '.', at most 253; a letter or digit at both ends of each part",
+        "take it from `kubectl get secrets`",
+    ),
 ]
 Digest = Annotated[
     str,

@@ -15,7 +15,9 @@ class GitOpsSettings(Section):
 
     folder: of a Git checkout, relative to the project or absolute; the objects are written there.
     repository: address of the Git repository; with it an Argo CD Application is written too, to
-        `argocd/NAMESPACE.yaml` beside the folder.
+        `argocd/APPLICATION.yaml` beside the folder.
+    application: name of the Application in Argo CD. By default NAMESPACE-STACK, or the name that the
+        Application of this folder and server has already.
     path: of the folder in the repository; found out from the checkout where it is not set.
     revision: branch or tag that Argo CD follows.
     project, namespace: of the Application, in Argo CD.
@@ -24,6 +26,7 @@ class GitOpsSettings(Section):
 
     folder: Annotated[str, Field(min_length=1)]
     repository: Annotated[str, Field(min_length=1)] | None = None
+    application: Label | None = None
     path: Annotated[str, Field(min_length=1)] | None = None
     revision: Annotated[str, Field(min_length=1)] = "main"
     project: Annotated[str, Field(min_length=1)] = "default"

@@ -7,7 +7,7 @@ without the list has one model, which is what its settings say.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from components.config.google import GoogleSettings
 from components.config.loading import KEYS, OF_ENTRIES, OF_STACK
 from components.config.pools import placed
 from components.config.problems import NAMESPACE, problem
+from components.config.secrets import Secrets
 from components.config.settings import Settings
 from components.config.stack import KEEP_REMOVED_DAYS, PARALLEL_BUILDS, Stack
 from modelcar.errors import InputError, Problem
@@ -53,17 +54,24 @@ OF_MODEL = frozenset(KEYS) - SHARED
 OF_ONE = ("model", "image", "imageName", "serviceName", "servedModelName", "rollbackTo")
 
 
-def load_stack(config: Mapping[str, str], project: Path) -> Stack:
+def load_stack(config: Mapping[str, str], project: Path, secret: Collection[str] = ()) -> Stack:
     """Check the stack's configuration and return it.
 
     Args:
         config: every configuration value of the stack by full key, as Pulumi hands them over (strings).
         project: the program's folder, to which paths in settings are relative.
+        secret: full keys of those that are Pulumi secrets.
 
     Raises:
-        InputError: with every problem that was found, in any of its models.
+        InputError: with every problem that was found, in any of its models; none shows a secret.
     """
     own = loading.own_values(config)
+    secrets = Secrets.of(own, loading.own_values(dict.fromkeys(secret, "")))
+    with secrets.hidden():
+        return _loaded(config, own, secrets, project)
+
+
+def _loaded(config: Mapping[str, str], own: Mapping[str, str], secrets: Secrets, project: Path) -> Stack:
     values, problems = loading.given(config, project)
     parallel = _number(own, "parallelBuilds", (1, 64), PARALLEL_BUILDS, problems)
     keep = _number(own, "keepRemovedDays", (0, 3650), KEEP_REMOVED_DAYS, problems)
@@ -80,6 +88,7 @@ def load_stack(config: Mapping[str, str], project: Path) -> Stack:
         google=google,
         keep_removed_days=keep,
         service_named=listed or "serviceName" in values,
+        secrets=secrets,
     )
     if found := list(together(stack)):
         raise InputError(found)

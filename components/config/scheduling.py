@@ -12,19 +12,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from components.config.fields import matches
+from components.config.fields import SUBDOMAIN, matches
 from components.config.section import Section
 
 #: GKE's own label: https://cloud.google.com/kubernetes-engine/docs/concepts/node-pools
 POOL_LABEL = "cloud.google.com/gke-nodepool"
-_SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _FIX = "write it as `kubectl get nodes --show-labels` and `kubectl describe node` show it"
 
 LabelKey = Annotated[
     str,
     matches(
-        re.compile(rf"(?=.{{1,317}}$)({_SUBDOMAIN}/)?{_NAME}"),
+        re.compile(rf"(?=.{{1,317}}$)({SUBDOMAIN}/)?{_NAME}"),
         "not the key of a label",
         "[DOMAIN/]NAME, with letters, digits and - _ . in the name, at most 63",
         _FIX,
@@ -51,7 +50,7 @@ AnnotationValue = Annotated[
 ClassName = Annotated[
     str,
     matches(
-        re.compile(rf"(?=.{{1,253}}$){_SUBDOMAIN}"),
+        re.compile(rf"(?=.{{1,253}}$){SUBDOMAIN}"),
         "Kubernetes refuses this name",
         "lower-case letters, digits, - and .",
         "take it from `kubectl get runtimeclasses` or `kubectl get priorityclasses`",

@@ -66,6 +66,15 @@ class Settings(ModelSpec, TargetSettings, ImageSettings):
         """What the model's resources are named by in the stack; the first of its names, so that they stay."""
         return self.name or self.service_name
 
+    def of_last_run(self, models: Mapping[str, Any]) -> Any:
+        """Return what the last run told of the model, by its name or the newest that it had; None: nothing.
+
+        Args:
+            models: what it told of each, by its key then.
+        """
+        names = (self.key, *reversed(self.former_names))
+        return next((models[name] for name in names if models.get(name)), None)
+
     @property
     def model_name(self) -> str:
         """The name that clients ask the server for."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from components.config.google import GoogleSettings
 from components.config.referenced_cluster import at_referenced
+from components.config.secrets import Secrets
 from components.config.settings import Settings
 from modelcar.errors import refuse
 
@@ -29,6 +30,7 @@ class Stack:
     keep_removed_days: so long `make prune` keeps the images of a removed model.
     service_named: whether the services' names stay when a model is changed: the stack says its service's,
         or has a list, whose entries have names.
+    secrets: what it says as Pulumi secrets.
     """
 
     models: tuple[Settings, ...]
@@ -37,6 +39,7 @@ class Stack:
     google: GoogleSettings | None = None
     keep_removed_days: int = KEEP_REMOVED_DAYS
     service_named: bool = True
+    secrets: Secrets = field(default_factory=Secrets)
 
     @property
     def shared(self) -> Settings:

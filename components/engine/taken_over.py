@@ -9,7 +9,7 @@ state has the live object beside what was declared, and with it who set which fi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pulumi
@@ -25,12 +25,14 @@ Json = Mapping[str, Any]
 def telling(name: str) -> pulumi.ResourceHookBinding:
     """Return the hooks that tell it, in a preview and in an update; name: of the resource, or of several."""
 
-    def tell(args: pulumi.ResourceHookArgs) -> None:
-        before, live, declared = args.old_inputs or {}, args.old_outputs or {}, args.new_inputs or {}
+    async def tell(args: pulumi.ResourceHookArgs) -> None:
+        found = (args.old_inputs or {}, args.old_outputs or {}, args.new_inputs or {})
+        values = not any(isinstance(value, pulumi.Output) for one in found for value in one.values())
+        before, live, declared = [await _opened(one) for one in found]
         what = f"{declared.get('kind')} {args.name}"
-        if lines := changes(before, live, declared):
+        if lines := _told(changes(before, live, declared), values=values):
             pulumi.log.info("\n".join([f"{what} was imported; of it changes:", *lines]))
-        if lines := list(dropped(live, declared)):
+        if lines := _told(dropped(live, declared), values=values):
             reason = "kubectl set what this program does not declare; the update drops it:"
             pulumi.log.info("\n".join([f"{what}: {reason}", *lines]))
 
@@ -38,6 +40,19 @@ def telling(name: str) -> pulumi.ResourceHookBinding:
     return pulumi.ResourceHookBinding(
         before_update=[pulumi.ResourceHook(f"taken-over-{name}", tell, options)]
     )
+
+
+async def _opened(found: Json) -> dict[str, Any]:
+    """Return an object without what marks its secrets; Pulumi marks all of a field that has one in it."""
+    return {
+        key: await value.future() if isinstance(value, pulumi.Output) else value
+        for key, value in found.items()
+    }
+
+
+def _told(lines: Iterable[str], *, values: bool) -> list[str]:
+    """Return the lines, without values where one of them may be a secret."""
+    return [line if values else line.partition(": ")[0] for line in lines]
 
 
 def changes(before: Json, live: Json, declared: Json) -> list[str]:

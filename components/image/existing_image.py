@@ -92,7 +92,7 @@ def find_all(
 
     def one(number: int, settings: Settings) -> Existing | list[Problem]:
         key = f"{NAMESPACE}:models[{number}].image" if stack.listed else KEY
-        former = told.get(settings.key)
+        former = settings.of_last_run(told)
         try:
             return examine(settings, settings.place, preview=preview, told=former, key=key)
         except InputError as error:

@@ -15,7 +15,7 @@ import textwrap
 #: Argo CD reads the check from it: https://argo-cd.readthedocs.io/en/stable/operator-manual/health/
 CONFIG_MAP = "argocd-cm"
 KEY = "resource.customizations.health.serving.kserve.io_InferenceService"
-#: Beside the Application, `argocd/NAMESPACE.yaml`. No object, and no .yaml: applied as one by mistake, it
+#: Beside the Application, `argocd/APPLICATION.yaml`. No object, and no .yaml: applied as one by mistake, it
 #: would take the other settings out of Argo CD's ConfigMap.
 FILE = "inferenceservice-health.patch"
 

@@ -7,23 +7,25 @@ cluster fills in is written, and a run that changes nothing writes nothing.
 from __future__ import annotations
 
 import difflib
-import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from components.config.checks import secrets
 from components.config.gitops import GitOpsSettings
 from components.config.settings import Settings
 from components.config.stack import Stack
-from components.manifests import argo_health, autoscaling
+from components.manifests import argo_application, argo_health, autoscaling
+from components.manifests.argo_application import Application
 from components.manifests.network import egress_policy, ingress_policy, ingress_policy_name
 from components.manifests.pre_pull import daemon_set_name, daemon_set_spec
 from components.manifests.service import labels, predictor, service_annotations, serving_runtime
+from components.manifests.yaml_texts import TextDumper
 from modelcar.base import read_base
-from modelcar.errors import refuse
+from modelcar.errors import InputError, refuse
 from modelcar.image import modelcar_image
 from modelcar.lock import Lock
 from modelcar.lock_reader import read_lock
@@ -32,37 +34,6 @@ from modelcar.lock_reader import read_lock
 HEADER = (
     "# Written by `python -m operations render`; change the stack's settings or the model's lock instead.\n"
 )
-
-
-@dataclass(frozen=True)
-class Application:
-    """What Argo CD is told. repository: address of the Git repository. path: of the folder in it."""
-
-    repository: str
-    path: str
-    revision: str = "main"
-    project: str = "default"
-    namespace: str = "argocd"
-    server: str = "https://kubernetes.default.svc"
-
-    @classmethod
-    def of(cls, settings: GitOpsSettings, folder: Path) -> Application | None:
-        """Take it from the settings; None where they name no repository.
-
-        Raises:
-            InputError: the folder's path in the repository is neither said nor to be found out.
-        """
-        if settings.repository is None:
-            return None
-        path = settings.path or _path_in_checkout(folder)
-        return cls(
-            settings.repository,
-            path,
-            settings.revision,
-            settings.project,
-            settings.namespace,
-            settings.server,
-        )
 
 
 @dataclass(frozen=True)
@@ -135,15 +106,14 @@ class Folder:
     documents: objects by file name.
     texts: what else, by file name, as it is written.
     kept: names of files that are left as they are.
-    ours: line of those files of this program that go where they are not among them; all where empty. Other
-        stacks write to the folder too where it is set.
+    removes: tells by its text whether a file of this program goes that is not among them.
     """
 
     path: Path
     documents: Mapping[str, Mapping[str, Any]]
     texts: Mapping[str, str] = field(default_factory=dict)
     kept: frozenset[str] = frozenset()
-    ours: str = ""
+    removes: Callable[[str], bool] = lambda _: True
 
     @property
     def files(self) -> dict[str, str]:
@@ -152,7 +122,12 @@ class Folder:
 
 
 def folders(
-    stack: Stack, project: Path, told: GitOpsSettings | None = None, *, failed: Collection[str] = ()
+    stack: Stack,
+    project: Path,
+    told: GitOpsSettings | None = None,
+    *,
+    name: str = "",
+    failed: Collection[str] = (),
 ) -> list[Folder]:
     """Return which objects are written to which folder.
 
@@ -160,12 +135,16 @@ def folders(
         stack: its settings.
         project: the program's folder.
         told: where to, and what Argo CD is told; the stack's own where None.
-        failed: models whose files stay as they are.
+        name: of the stack, which a new Application is called by.
+        failed: models whose files stay as they are. While there are any, no object leaves the folder: it may
+            be what serves such a model, by a name or in a file that it had before.
 
     Raises:
-        InputError: as `manifests`, or it is not said where to.
+        InputError: as `manifests`, or it is not said where to, or a secret would have to be written.
     """
     shared = stack.shared
+    if problems := list(secrets.in_git(stack.secrets)):
+        raise InputError(problems)
     told = told or shared.gitops
     if told is None:
         raise refuse(
@@ -192,46 +171,64 @@ def folders(
             )
             file = f"{settings.shared_runtime}-servingruntime.yaml"
             documents[file] = {**runtime, "spec": serving_runtime(settings)}
-    result = [Folder(path, documents, kept=frozenset(kept))]
+    written = [_identity(found) for name, found in documents.items() if name not in kept]
+    result = [
+        Folder(
+            path,
+            documents,
+            kept=frozenset(kept),
+            removes=(lambda text: _identity(_parsed(text)) in written) if failed else (lambda _: True),
+        )
+    ]
     if told_argo := Application.of(told, path):
         # Beside the folder: an Application that lies in what it applies would apply itself.
-        beside = {f"{shared.namespace}.yaml": application(shared, told_argo)}
+        argo = path.parent / "argocd"
+        file, own = argo_application.chosen(argo, HEADER, told_argo, shared.namespace, name)
+        beside = {file: argo_application.document(own, told_argo, shared.namespace)}
         health = {argo_health.FILE: HEADER + argo_health.patch(told_argo.namespace)}
         standard = shared.deployment_mode == "Standard"
         result.append(
             Folder(
-                path.parent / "argocd",
+                argo,
                 beside,
                 health if standard else {},
-                ours=f"    path: {told_argo.path}\n",
+                # Other stacks write to the folder too.
+                removes=told_argo.applies,
             )
         )
     return result
 
 
-def check(stack: Stack, project: Path, locks: Mapping[str, Lock | None]) -> None:
+def _parsed(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None  # edited by hand
+
+
+def _identity(document: Any) -> tuple[str, ...] | None:
+    """Return what a cluster knows an object by; None for what is none."""
+    try:
+        metadata = document["metadata"]
+        return document["apiVersion"], document["kind"], metadata["namespace"], metadata["name"]
+    except (KeyError, TypeError):
+        return None
+
+
+def check(stack: Stack, project: Path, locks: Mapping[str, Lock | None], name: str = "") -> None:
     """Find out what would keep the objects from being written, before anything is declared.
+
+    Args:
+        stack, project, name: as of `folders`.
+        locks: of its models, by key.
 
     Raises:
         InputError: as `folders` and `changes`.
     """
     known = all(settings.image or locks[settings.key] for settings in stack.models)
     if stack.shared.delivery == "gitops" and known:
-        for folder in folders(stack, project):
+        for folder in folders(stack, project, name=name):
             list(changes(folder))
-
-
-def _path_in_checkout(folder: Path) -> str:
-    folder = Path(os.path.normpath(folder.absolute()))
-    for parent in folder.parents:
-        if (parent / ".git").exists():
-            return folder.relative_to(parent).as_posix()
-    raise refuse(
-        "modelcar:gitops.path",
-        f"not set, and {folder} is in no Git checkout",
-        allowed="the folder's path in the repository, for Argo CD",
-        fix="check the repository out and name a folder in it, or set gitops.path",
-    )
 
 
 def _object(version: str, kind: str, settings: Settings, name: str | None = None) -> dict[str, Any]:
@@ -243,27 +240,12 @@ def _object(version: str, kind: str, settings: Settings, name: str | None = None
     return {"apiVersion": version, "kind": kind, "metadata": metadata}
 
 
-def application(settings: Settings, told: Application) -> dict[str, Any]:
-    """Return the Argo CD Application: synchronised by hand, as GPUs cost (no `automated` policy)."""
-    return {
-        "apiVersion": "argoproj.io/v1alpha1",
-        "kind": "Application",
-        "metadata": {"name": settings.namespace, "namespace": told.namespace},
-        "spec": {
-            "project": told.project,
-            "source": {"repoURL": told.repository, "targetRevision": told.revision, "path": told.path},
-            "destination": {"server": told.server, "namespace": settings.namespace},
-            "syncPolicy": {"syncOptions": ["CreateNamespace=true", "ServerSideApply=true"]},
-        },
-    }
-
-
 def to_yaml(document: Mapping[str, Any]) -> str:
     """Return an object as YAML, with a stable order of keys and no aliases."""
     return HEADER + yaml.dump(dict(document), Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(TextDumper):
     """Tuples are lists, and what occurs twice is written twice."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 -- as the library calls it
@@ -296,7 +278,7 @@ def changes(folder: Folder) -> Iterator[Change]:
             yield Change(path, "changed" if there else "new", tuple(_diff(name, there, wanted)))
     for path in sorted(folder.path.glob("*.yaml")):
         there = path.read_text("utf-8")
-        if path.name not in folder.documents and there.startswith(HEADER) and folder.ours in there:
+        if path.name not in folder.documents and there.startswith(HEADER) and folder.removes(there):
             yield Change(path, "removed", tuple(_diff(path.name, there, "")))
 
 

@@ -15,6 +15,7 @@ from components.cluster import gpu_nodes, keda, knative_fit, kserve_fit, placeme
 from components.cluster.guard import ClusterAccess, guarded
 from components.config.settings import Settings
 from components.config.stack import Stack
+from components.engine import secrets
 from components.engine.options import OWNED, formerly, imported
 from components.engine.threads import in_thread
 from components.google.cloud import GoogleCloud, GoogleCloudArgs
@@ -114,6 +115,8 @@ def destination(checked: CheckedStack, cloud: GoogleCloud | None) -> Destination
     kubeconfig = _kubeconfig_of(cloud, settings)
     reached = settings.kubeconfig if kubeconfig is None else kubeconfig
     access = translate.access(settings, kubeconfig)
+    if "kubeconfig" in stack.secrets.keys and isinstance(reached, str):
+        reached = pulumi.Output.secret(reached)
     cluster = cluster_provider("cluster", reached, settings.kube_context)
     options = pulumi.ResourceOptions(provider=cluster)
     if settings.kserve.install:
@@ -121,6 +124,8 @@ def destination(checked: CheckedStack, cloud: GoogleCloud | None) -> Destination
         options = _after(options, KServePlatform("kserve", installed, options).ready)
     if settings.delivery != "cluster":
         return None
+    if stack.secrets.in_pods:
+        options = pulumi.ResourceOptions.merge(options, secrets.kept_in_objects())
     if settings.create_namespace:
         name = settings.namespace
         hooks = guarded("Namespace", name, access)
@@ -220,7 +225,7 @@ def to_git(stack: Stack, project: Path, failed: Collection[str] = ()) -> None:
     if preview and any(not (project / model.lock_path).exists() for model in built):
         pulumi.log.info("delivery gitops: without a lock there is nothing to show yet")
         return
-    folders = gitops.folders(stack, project, failed=failed)
+    folders = gitops.folders(stack, project, name=pulumi.get_stack(), failed=failed)
     work = gitops.changes if preview else gitops.write
     try:
         changed = [change for folder in folders for change in work(folder)]

@@ -14,6 +14,9 @@ from components.config.referenced_cluster import unknown
 from components.config.stack import Stack
 from modelcar.errors import InputError
 
+#: What Pulumi says where the backend is of files or a bucket.
+_NO_ORGANIZATION = "organization"
+
 
 def this_stack() -> str:
     """Return ORGANIZATION/PROJECT/STACK of the stack that Pulumi is running."""
@@ -38,6 +41,33 @@ async def outputs(name: str) -> Mapping[str, Any]:
     """
     if name == this_stack():
         raise pulumi.RunError("it is this stack itself")
+    return await outputs_of(name)
+
+
+async def own_outputs() -> Mapping[str, Any]:
+    """Return the outputs of this stack's last run; none before the first one.
+
+    Raises:
+        pulumi.RunError: they cannot be read.
+    """
+    try:
+        return await outputs_of(this_stack())
+    except pulumi.RunError:
+        if pulumi.get_organization() != _NO_ORGANIZATION:
+            raise
+        try:  # files and buckets of Pulumi 3.60 and older know no projects
+            return await outputs_of(pulumi.get_stack())
+        except pulumi.RunError:
+            pass
+        raise
+
+
+async def outputs_of(name: str) -> Mapping[str, Any]:
+    """Return a stack's outputs; none where there was no `up` yet, which the engine does not call an error.
+
+    Raises:
+        pulumi.RunError: they cannot be read.
+    """
     try:
         found = await read(name)
     except Exception as error:  # the SDK raises a bare Exception for whatever the engine says

@@ -38,10 +38,10 @@ async def export(
     pulumi.export("schemaVersion", VERSION)
     former = outputs.get("models") or {}
     told = {
-        settings.key: served.get(settings.key) or former.get(settings.key)
+        settings.key: found
         for settings in stack.models
         # One that never was served is not among them.
-        if settings.key in served or settings.key in former
+        if (found := served.get(settings.key) or settings.of_last_run(former))
     }
     pulumi.export("models", told)
     pulumi.export("registry", stack.shared.registry)
@@ -57,7 +57,7 @@ async def export(
             elif name in outputs:
                 pulumi.export(name, outputs[name])
     if failed:
-        end_with(_told(stack, failed))
+        end_with(stack.secrets.hide(_told(stack, failed)))
 
 
 def _of_google(stack: Stack, cloud: GoogleCloud) -> dict[str, Any]:

@@ -76,6 +76,11 @@ def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None)
     Raises:
         InputError: with what is wrong, of all models.
     """
+    with stack.secrets.hidden():
+        return _checked(stack, project, outputs)
+
+
+def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> CheckedStack:
     preview, shared = pulumi.runtime.is_dry_run(), stack.shared
     locks: dict[str, Lock | None] = {}
     former: dict[str, Former | None] = {}
@@ -116,7 +121,7 @@ def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None)
         webhooks.require(shared, say=pulumi.log.info)
     for settings in stack.models:
         former[settings.key] = former_image.find(settings, preview=preview)
-    gitops.check(stack, project, locks)
+    gitops.check(stack, project, locks, name)
     tested = None
     if shared.delivery == "cluster" and any(model.placement == "auto" for model in stack.models):
         asked = next(model for model in stack.models if model.placement == "auto")

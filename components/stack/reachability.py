@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
+from components.cluster import kubeconfig
 from components.config.problems import NAMESPACE
 from components.config.settings import Settings
 from modelcar.errors import InputError, Problem
@@ -93,7 +92,7 @@ def _api_server(settings: Settings, default: str) -> Problem | None:
         return None
     key = f"{NAMESPACE}:kubeContext" if settings.kube_context else f"{NAMESPACE}:kubeconfig"
     try:
-        config = _read_kubeconfig(settings.kubeconfig, default)
+        config = kubeconfig.read(settings.kubeconfig, default)
     except (OSError, yaml.YAMLError) as error:
         return Problem(
             f"{NAMESPACE}:kubeconfig",
@@ -104,15 +103,19 @@ def _api_server(settings: Settings, default: str) -> Problem | None:
     if config is None:
         return None  # inside a cluster, or none at all: the provider says so
     name = settings.kube_context or config.get("current-context")
-    # The first entry of a name wins.
-    contexts = {entry["name"]: entry.get("context") or {} for entry in reversed(config.get("contexts") or [])}
+    contexts = kubeconfig.named(config, "contexts", "context")
     if name not in contexts:
         allowed = "one of " + (", ".join(sorted(contexts)) or "the contexts of a kubeconfig, which has none")
         return Problem(
-            key, f"there is no context {name!r} in the kubeconfig", allowed, "choose one of these, or log in"
+            key,
+            f"there is no context {name!r} in the kubeconfig"
+            if name
+            else "the kubeconfig has no current context",
+            allowed,
+            "choose one of these, or log in",
         )
-    clusters = {entry["name"]: entry.get("cluster") or {} for entry in reversed(config.get("clusters") or [])}
-    cluster = clusters.get(contexts[name].get("cluster"), {})
+    clusters = kubeconfig.named(config, "clusters", "cluster")
+    cluster = clusters.get(contexts[name].get("cluster", ""), {})
     server = urlsplit(str(cluster.get("server", "")))
     if not server.hostname or "proxy-url" in cluster:
         return None
@@ -125,33 +128,6 @@ def _api_server(settings: Settings, default: str) -> Problem | None:
         "a cluster that accepts connections from here",
         "start it (`make platform` for the embedded one), or choose another context",
     )
-
-
-def _read_kubeconfig(setting: str | None, default: str) -> dict[str, Any] | None:
-    """Return the kubeconfig: the setting's text or file, else the default files; None where there is none.
-
-    Raises:
-        OSError, yaml.YAMLError: it cannot be read.
-    """
-    if setting:
-        is_text = "\n" in setting or setting.lstrip().startswith("{")
-        return _mapping(setting if is_text else Path(setting).expanduser().read_text())
-    # As kubectl does: all files count, and the first one that says something wins.
-    named = [Path(path).expanduser() for path in default.split(os.pathsep) if path]
-    files = [path for path in named or [Path("~/.kube/config").expanduser()] if path.is_file()]
-    merged: dict[str, Any] = {"contexts": [], "clusters": []}
-    for document in (_mapping(path.read_text()) for path in files):
-        for key in ("contexts", "clusters"):
-            merged[key] += document.get(key) or []
-        merged.setdefault("current-context", document.get("current-context"))
-    return merged if files else None
-
-
-def _mapping(text: str) -> dict[str, Any]:
-    document = yaml.safe_load(text)
-    if not isinstance(document, dict):
-        raise yaml.YAMLError("it holds no kubeconfig")
-    return document
 
 
 def refusal(scheme: str, host: str, port: int) -> str | None:

@@ -56,24 +56,31 @@ async def tell(checked: CheckedStack, outputs: Mapping[str, Any]) -> None:
     sources = [line for _, lines in told for line in lines]
     gone = [name for name in former if name not in _names(checked)]
     for doubt in checked.doubts:
-        pulumi.log.warn(doubt)
+        pulumi.log.warn(checked.stack.secrets.hide(doubt))
     stops = made_anew(checked, outputs)
     pulumi.log.info("\n".join([*stops, *table(rows), *sources, *(_gone(gone)), *pools(checked)]))
 
 
 def _before(settings: Settings, former: Mapping[str, Any]) -> Mapping[str, Any]:
-    names = (settings.key, *reversed(settings.former_names))
-    return next((former[name] for name in names if former.get(name)), {})
+    found: Mapping[str, Any] = settings.of_last_run(former) or {}
+    return found
 
 
 async def former_outputs() -> dict[str, Any]:
-    """Return what the last run told; empty before the first one."""
+    """Return what the last run told; empty before the first one.
+
+    Raises:
+        pulumi.RunError: they cannot be read.
+    """
     try:
-        outputs = await other_stack.read(other_stack.this_stack())
-    except Exception as error:
-        pulumi.log.debug(f"the former outputs cannot be read: {error}")
-        return {}
-    return outputs if isinstance(outputs, dict) else {}
+        return dict(await other_stack.own_outputs())
+    except pulumi.RunError as error:
+        name = other_stack.this_stack()
+        # Without them this run would tell that no model was removed, and rename services unasked.
+        raise pulumi.RunError(
+            f"{name}: the outputs of the last run cannot be read, and nothing was changed: {error}\n"
+            f"  fix: `pulumi stack output --stack {name}` says if the backend answers; then run this again"
+        ) from None
 
 
 def _names(checked: CheckedStack) -> set[str]:

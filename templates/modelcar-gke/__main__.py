@@ -1,5 +1,7 @@
 """A registry, a GKE cluster with GPU nodes, KServe, and a locked model that is served there."""
 
+import re
+
 import pulumi
 import pulumi_kubernetes as kubernetes
 from modelcar_kserve import (
@@ -18,6 +20,8 @@ from modelcar_kserve import (
 
 config, google_config = pulumi.Config(), pulumi.Config("gcp")
 model = config.require("model")
+# The InferenceService is called as the model, where Kubernetes allows that.
+served_as = re.sub(r"[^-a-z0-9]", "-", model)
 lock = f"modelcar/models/{model}/model.lock"
 
 settings = google.GoogleSettings(
@@ -39,14 +43,15 @@ kserve = KServePlatform("kserve", KServePlatformArgs(access=access), in_cluster)
 space = kubernetes.core.v1.Namespace("models", metadata={"name": "models"}, opts=in_cluster)
 
 image = ModelcarImage(model, ModelcarImageArgs(lock=lock, registry=cloud.registry.path))
-egress = EgressPolicyArgs(service=model, namespace=space.metadata.name, access=access)
+egress = EgressPolicyArgs(service=served_as, namespace=space.metadata.name, access=access)
 closed = EgressPolicy(model, egress, in_cluster)
 service = ModelService(
     model,
     ModelServiceArgs(
+        name=served_as,
         storage_uri=image.storage_uri,
         namespace=space.metadata.name,
-        server=VllmServer(image=config.require("serverImage")),
+        server=VllmServer(image=config.require("serverImage"), served_model_name=model),
         node_pool=cloud.pools[settings.nodes.name].name,
         lock=lock,  # checks the server's arguments against the model
         access=access,

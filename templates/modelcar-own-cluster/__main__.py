@@ -1,5 +1,7 @@
 """A locked model as an image, served by KServe on a cluster that is there already."""
 
+import re
+
 import pulumi
 import pulumi_kubernetes as kubernetes
 from modelcar_kserve import (
@@ -16,6 +18,8 @@ from modelcar_kserve import (
 
 config = pulumi.Config()
 model = config.require("model")
+# The InferenceService is called as the model, where Kubernetes allows that.
+served_as = re.sub(r"[^-a-z0-9]", "-", model)
 lock = f"modelcar/models/{model}/model.lock"
 context = config.get("kubeContext") or None
 access = ClusterAccess(context=context)
@@ -25,14 +29,15 @@ name = config.require("namespace")
 space = kubernetes.core.v1.Namespace(name, metadata={"name": name}, opts=in_cluster)
 
 image = ModelcarImage(model, ModelcarImageArgs(lock=lock, registry=config.require("registry")))
-egress = EgressPolicyArgs(service=model, namespace=space.metadata.name, access=access)
+egress = EgressPolicyArgs(service=served_as, namespace=space.metadata.name, access=access)
 closed = EgressPolicy(model, egress, in_cluster)
 service = ModelService(
     model,
     ModelServiceArgs(
+        name=served_as,
         storage_uri=image.storage_uri,
         namespace=space.metadata.name,
-        server=VllmServer(image=config.require("serverImage")),
+        server=VllmServer(image=config.require("serverImage"), served_model_name=model),
         resources=ServerResources(gpus=config.require_int("gpus"), memory=config.require("memory")),
         lock=lock,  # checks the server's arguments against the model
         access=access,

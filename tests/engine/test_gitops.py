@@ -38,7 +38,7 @@ def test_up_writes_what_the_preview_showed_and_touches_no_cluster(project: Proje
     outputs = project.up()
     assert sorted(path.name for path in folder.iterdir()) == OBJECTS
     assert outputs["storageUri"] in (folder / "inferenceservice.yaml").read_text()
-    assert "path: apps/tiny" in (folder.parent / "argocd" / f"{project.namespace}.yaml").read_text()
+    assert "path: apps/tiny" in (folder.parent / "argocd" / f"{project.namespace}-test.yaml").read_text()
     assert not [kind for kind in project.resources() if "kubernetes" in kind]
     assert project.platform.kubectl("get", "namespace", project.namespace, check=False).startswith("Error")
 

@@ -26,7 +26,14 @@ CANARIES = {
     "docker": "canary-docker-7be204",
     "hub": "canary-hub-91d5e0",
     "cosign": "canary-cosign-5a6b7c",
+    "kubeconfig": "canary-kubeconfig-2d80ce",
+    "variable": "canary-variable-e41f07",
+    "argument": "canary-argument-b6390d",
 }
+#: What the server is told, which whoever may read the pod can read too.
+OF_PODS = {"variable", "argument"}
+IN_THE_CLUSTER = "the cluster, but for Secrets"
+IN_THE_POD = "environment in the pod"
 
 
 def pod_of(project: Project) -> dict[str, Any]:
@@ -148,7 +155,14 @@ def planted(project: Project, tmp_path: Path) -> Project:
     project.pulumi("stack", "rm", "--yes", "--force")
     project.configure(registryUsername="robot")
     project.pulumi("stack", "init", "--secrets-provider", "passphrase")
-    project.pulumi("config", "set", "--secret", "modelcar:registryPassword", CANARIES["registry"])
+    kubeconfig = Path(project.platform.shell["KUBECONFIG"]).read_text()
+    for key, value in (
+        ("registryPassword", CANARIES["registry"]),
+        ("kubeconfig", f"{kubeconfig}\n# {CANARIES['kubeconfig']}\n"),
+        ("serverEnv[0]", f"VLLM_API_KEY={CANARIES['variable']}"),
+        ("serverArgs[0]", f"api-key={CANARIES['argument']}"),
+    ):
+        project.pulumi("config", "set", "--secret", "--path", f"modelcar:{key}", value)
     return project
 
 
@@ -188,12 +202,12 @@ def test_planted_secrets_turn_up_nowhere(planted: Project) -> None:
     text = project.platform.kubectl(
         "-n", project.namespace, "get", "all,cm,sa,isvc,servingruntime", "-o", "json"
     )
-    places["the cluster, but for Secrets"] = text.encode()
+    places[IN_THE_CLUSTER] = text.encode()
     pod = pod_of(project)["metadata"]["name"]
     for container in ("kserve-container", "modelcar", "modelcar-init"):
         log = project.platform.kubectl("-n", project.namespace, "logs", pod, "-c", container, check=False)
         places[f"log of {container}"] = log.encode()
-    places["environment in the pod"] = inside(project, "env; cat /proc/*/environ 2>/dev/null").encode()
+    places[IN_THE_POD] = inside(project, "env; cat /proc/*/environ 2>/dev/null").encode()
 
     assert len(places) > 30, "the search has to see something"
     found = [
@@ -201,13 +215,38 @@ def test_planted_secrets_turn_up_nowhere(planted: Project) -> None:
         for name, secret in CANARIES.items()
         for place, content in places.items()
         if any(spelling in content for spelling in spellings(secret))
+        and not (name in OF_PODS and place in {IN_THE_CLUSTER, IN_THE_POD})
     ]
     assert found == []
+    assert CANARIES["variable"].encode() in places[IN_THE_POD], "the server has it"
     # The search finds what is there: the one place that a pull secret is for.
     secret = project.platform.kubectl("-n", project.namespace, "get", "secrets", "-o", "json")
     data = next(iter(json.loads(secret)["items"][0]["data"].values()))
     auth = json.loads(base64.b64decode(data))["auths"].popitem()[1]["auth"]
     assert CANARIES["registry"] in base64.b64decode(auth).decode()
+
+
+def test_a_value_that_becomes_a_secret_replaces_nothing_and_restarts_nothing(project: Project) -> None:
+    """A stack of before has it in the clear; its new value is nowhere but in the pods."""
+    variable, kubeconfig = "VLLM_API_KEY=", Path(project.platform.shell["KUBECONFIG"]).read_text()
+    project.configure(serverEnv=[variable + CANARIES["docker"]], kubeconfig=kubeconfig)
+    project.up()
+    before = pod_of(project)["metadata"]["uid"]
+    project.configure(serverEnv=[], kubeconfig=None)
+    project.pulumi("config", "set", "--secret", "modelcar:kubeconfig", kubeconfig)
+    own = ("config", "set", "--secret", "--path", "modelcar:serverEnv[0]")
+    project.pulumi(*own, variable + CANARIES["docker"])
+    assert project.preview() == []
+    project.up()
+    assert pod_of(project)["metadata"]["uid"] == before
+
+    project.pulumi(*own, variable + CANARIES["variable"])
+    assert {step["op"] for step in project.preview()} == {"update"}
+    project.up()
+    state = project.pulumi("stack", "export").stdout
+    pods = project.platform.kubectl("-n", project.namespace, "get", "pods", "-o", "json")
+    assert CANARIES["variable"] in pods
+    assert not [name for name in ("docker", "variable") if CANARIES[name] in state]
 
 
 def registry_contents(project: Project) -> Iterator[tuple[str, bytes]]:

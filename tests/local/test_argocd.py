@@ -74,7 +74,7 @@ def git(argo: Argo, tmp_path: Path) -> Iterator[Deployments]:
 def delivered(argo: Argo, project: Project, git: Deployments) -> Iterator[Project]:
     """A stack whose first version is committed, with its Application, as the docs have it."""
     folder = git.checkout / "apps" / "tiny"
-    gitops = {"folder": str(folder), "repository": git.address}
+    gitops = {"folder": str(folder), "repository": git.address, "application": project.namespace}
     project.configure(delivery="gitops", gitops=gitops)
     project.up()
     git.commit("first version")

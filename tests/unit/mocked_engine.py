@@ -122,6 +122,8 @@ class Engine:
 
     preview: bool
     stack: str = "stack"
+    #: Whether inputs say of a property that there is a secret in it.
+    secrets: bool = False
     declared: list[Declared] = dataclasses.field(default_factory=list)
     hooks: dict[str, pulumi.ResourceHook | pulumi.ErrorHook] = dataclasses.field(default_factory=dict)
     #: In place of the real one, which asks a cluster.
@@ -149,6 +151,8 @@ class Engine:
                 resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_HOOKS,
                 resource_pb2.RESOURCE_MONITOR_FEATURE_ERROR_HOOKS,
             }
+            if self.secrets:
+                SETTINGS.monitor_features.add(resource_pb2.RESOURCE_MONITOR_FEATURE_SECRETS)
             await run_pulumi_func(declare)
 
         def keep_hook(hook: pulumi.ResourceHook | pulumi.ErrorHook) -> asyncio.Future[None]:

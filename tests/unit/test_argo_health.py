@@ -95,8 +95,8 @@ def test_the_applications_of_other_stacks_stay(project: Path, tmp_path: Path) ->
         write(folders(stack(namespace=namespace), project, settings)[-1])
     names = {"one.yaml", "other.yaml", FILE}
     assert {path.name for path in (tmp_path / "apps/argocd").iterdir()} == names
-    [moved, gone] = write(folders(stack(namespace="new"), project, one)[-1])
-    assert (moved.path.name, gone.path.name, gone.what) == ("new.yaml", "one.yaml", "removed")
+    [moved] = write(folders(stack(namespace="new"), project, one)[-1])
+    assert (moved.path.name, moved.what) == ("one.yaml", "changed"), "Argo CD knows it by that name"
 
 
 def test_a_folder_of_one_stack_is_that_stacks_alone(tmp_path: Path) -> None:

@@ -137,6 +137,18 @@ def test_an_existing_secret_is_carried_by_the_pods_account(up: Engine) -> None:
     assert not [found for found in up.declared if found.type.endswith(":Secret")]
 
 
+@pytest.mark.parametrize("name", ["registry.redhat.io", "a.b-c.d", "x", "regcred"])
+def test_a_secret_may_be_called_as_kubernetes_allows(up: Engine, name: str) -> None:
+    declare_access(up, pullSecret=name)
+    assert up.the("ServiceAccount").inputs["imagePullSecrets"] == [{"name": name}]
+
+
+@pytest.mark.parametrize("name", ["Registry.io", "a..b", ".a", "a.", "a_b", "-a", "a.-b", "x" * 254, "a/b"])
+def test_another_name_of_a_secret_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"modelcar:pullSecret: .*\n.*letters, digits, '-' and '\.'"):
+        load(dev(pullSecret=name))
+
+
 def test_credentials_become_a_pull_secret_and_stay_secret(up: Engine) -> None:
     declare_access(up, registryUsername="robot", registryPassword=PASSWORD)
     secret = up.the("Secret").inputs

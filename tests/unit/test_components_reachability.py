@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from components.cluster.access import Cluster
+from components.cluster.kubeconfig import current_context
+from components.config.cluster import DestinationSettings
 from components.config.settings import Settings
 from components.stack import reachability
 from modelcar.errors import InputError, Problem
@@ -315,6 +318,82 @@ def test_context_may_be_in_any_file_of_kubeconfig(
     paths = os.pathsep.join([str(home / "one"), str(home / "two")])
     reachability.require(stack(registry.address, kubeContext="context-of-two"), paths)
     assert api_server.connections() == 1
+
+
+def files(home: Path, **texts: str) -> str:
+    """Write kubeconfigs, and return what KUBECONFIG says of them, in their order."""
+    for name, text in texts.items():
+        (home / name).write_text(text)
+    return os.pathsep.join(str(home / name) for name in texts)
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["", "clusters: []\n", "current-context: ''\n", "current-context:\ncontexts:\n", "# nothing yet\n"],
+)
+def test_the_first_file_that_names_a_current_context_counts(
+    registry: Listener,
+    api_server: Listener,
+    closed: str,
+    home: Path,
+    first: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A file with clusters alone, or one that kubectl has just made, says nothing of it."""
+    third = kubeconfig(closed).replace("-0", "-of-three")
+    paths = files(home, one=first, two=kubeconfig(api_server.address), three=third)
+    reachability.require(stack(registry.address), paths)
+    assert api_server.connections() == 1
+    monkeypatch.setenv("KUBECONFIG", paths)
+    assert current_context() == "context-0"
+
+
+def test_the_first_entry_of_a_name_counts_whichever_file_says_which_is_current(
+    registry: Listener, api_server: Listener, closed: str, home: Path
+) -> None:
+    one = yaml.safe_load(kubeconfig(api_server.address))
+    del one["current-context"]
+    paths = files(home, one=yaml.safe_dump(one), two=kubeconfig(closed))
+    reachability.require(stack(registry.address), paths)
+    assert api_server.connections() == 1
+
+
+def test_a_context_may_be_of_a_cluster_in_another_file(
+    registry: Listener, api_server: Listener, home: Path
+) -> None:
+    document = yaml.safe_load(kubeconfig(api_server.address))
+    clusters = {"clusters": document.pop("clusters")}
+    paths = files(home, contexts=yaml.safe_dump(document), clusters=yaml.safe_dump(clusters))
+    reachability.require(stack(registry.address), paths)
+    assert api_server.connections() == 1
+
+
+def test_a_kubeconfig_without_a_current_context_is_told(registry: Listener, home: Path) -> None:
+    [problem] = problems(stack(registry.address), files(home, one=kubeconfig("h.example", current="")))
+    assert problem.value == "the kubeconfig has no current context"
+    assert problem.allowed == "one of context-0"
+
+
+def test_the_program_asks_the_cluster_that_kubectl_and_the_provider_do(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Python client would take the last file's current context."""
+    for text in ("one", "two"):
+        document = yaml.safe_load(kubeconfig(f"{text}.example").replace("-0", f"-{text}"))
+        document["users"] = [{"name": "u", "user": {}}]
+        (home / text).write_text(yaml.safe_dump(document))
+    paths = os.pathsep.join(str(home / name) for name in ("one", "two"))
+    monkeypatch.setenv("KUBECONFIG", paths)
+    # The client reads the variable when it is imported.
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", paths)
+    assert Cluster.of(DestinationSettings()).name == "https://one.example"
+    assert Cluster.of(DestinationSettings(kube_context="context-two")).name == "https://two.example"
+
+
+@pytest.mark.parametrize("text", ["contexts: [{context: {}}]\n", "clusters: text\n", "contexts: [a]\n"])
+def test_a_kubeconfig_of_another_shape_is_told(registry: Listener, text: str) -> None:
+    [problem] = problems(stack(registry.address, kubeconfig=text))
+    assert "no list of entries with names" in problem.value
 
 
 def test_kubeconfig_of_the_setting_that_is_not_there_is_told(registry: Listener) -> None:

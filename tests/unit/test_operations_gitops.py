@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,11 +17,12 @@ import yaml
 from components.config.gitops import GitOpsSettings
 from components.config.settings import Settings
 from components.config.stack import Stack
+from components.manifests.argo_application import LONGEST, Application, name_of
+from components.manifests.argo_application import document as document_of
 from components.manifests.gitops import (
     HEADER,
-    Application,
+    Change,
     Folder,
-    application,
     changes,
     folders,
     manifests,
@@ -159,15 +161,16 @@ def test_somebody_elses_file_is_not_overwritten(project: Path, tmp_path: Path) -
 
 
 def test_the_application_is_synchronised_by_hand() -> None:
-    document = application(settings(), Application("https://git.example/models.git", "apps/qwen"))
-    assert document["metadata"] == {"name": "kserve-demo", "namespace": "argocd"}
-    assert document["spec"]["source"] == {
+    told = Application("https://git.example/models.git", "apps/qwen")
+    found = document_of("kserve-demo-dev", told, "kserve-demo")
+    assert found["metadata"] == {"name": "kserve-demo-dev", "namespace": "argocd"}
+    assert found["spec"]["source"] == {
         "repoURL": "https://git.example/models.git",
         "targetRevision": "main",
         "path": "apps/qwen",
     }
-    assert "automated" not in document["spec"]["syncPolicy"]
-    assert document["spec"]["destination"]["namespace"] == "kserve-demo"
+    assert "automated" not in found["spec"]["syncPolicy"]
+    assert found["spec"]["destination"]["namespace"] == "kserve-demo"
 
 
 def test_a_model_without_a_lock_is_refused(tmp_path: Path) -> None:
@@ -193,7 +196,7 @@ def test_the_command(
     ]
     assert sorted(path.name for path in (tmp_path / "apps/argocd").iterdir()) == [
         "inferenceservice-health.patch",
-        "kserve-demo.yaml",
+        "kserve-demo-dev.yaml",
     ]
     assert main([*command, "--check"]) == 0
     assert "0 files would change" in capsys.readouterr().out
@@ -300,3 +303,156 @@ def test_the_files_of_a_model_that_failed_stay_as_they_are(two: Path, tmp_path: 
     written = {change.path.name for change in write(folders(changed, two, failed={"chat"})[0])}
     assert written == {"code-inferenceservice.yaml", "code-servingruntime.yaml"}
     assert all((where / name).read_text() == before[name] for name in before if name.startswith("chat-"))
+
+
+def one(folder: Path, **more: Any) -> Stack:
+    """A stack without a list, as many are before they get one."""
+    own = {"model": "chat", "namespace": "kserve-demo", "serviceName": "chat", **more}
+    return Stack((load(delivery="gitops", gitops={"folder": str(folder)}, **own),))
+
+
+def names(found: list[Change], what: str) -> set[str]:
+    return {change.path.name for change in found if change.what == what}
+
+
+OBJECTS = {"inferenceservice.yaml", "networkpolicy.yaml", "servingruntime.yaml"}
+
+
+def test_a_model_that_fails_while_the_stack_gets_a_list_is_not_removed(two: Path, tmp_path: Path) -> None:
+    where = tmp_path / "apps"
+    write(folders(one(where), two)[0])
+    found = write(folders(both(where), two, failed={"chat", "code"})[0])
+    assert found == []
+    found = write(folders(both(where), two, failed={"chat"})[0])
+    assert names(found, "new") == {f"code-{name}" for name in OBJECTS}
+    assert names(found, "removed") == set()
+    assert {path.name for path in where.iterdir()} >= OBJECTS, "Argo CD would delete what serves"
+    # Once it is there too, its objects are in its new files, and once.
+    found = write(folders(both(where), two)[0])
+    assert names(found, "new") == {f"chat-{name}" for name in OBJECTS}
+    assert names(found, "removed") == OBJECTS
+
+
+def test_what_moved_with_a_model_that_is_there_is_not_in_the_folder_twice(two: Path, tmp_path: Path) -> None:
+    where = tmp_path / "apps"
+    write(folders(one(where), two)[0])
+    found = write(folders(both(where), two, failed={"code"})[0])
+    assert names(found, "new") == {f"chat-{name}" for name in OBJECTS}
+    assert names(found, "removed") == OBJECTS
+
+
+@pytest.mark.parametrize(
+    "before", [{"serviceName": "assistant"}, {"sharedRuntime": "vllm"}], ids=["renamed", "another runtime"]
+)
+def test_while_a_model_fails_nothing_goes_that_serves_it(
+    two: Path, tmp_path: Path, before: dict[str, Any]
+) -> None:
+    where = tmp_path / "apps"
+    told = {"delivery": "gitops", "gitops": {"folder": str(where)}}
+    write(folders(load_models({"name": "chat", **before}, {"name": "code"}, **told), two)[0])
+    there = {path.name: path.read_text() for path in where.iterdir()}
+    changed = load_models({"name": "chat"}, {"name": "code"}, **told)
+    assert write(folders(changed, two, failed={"chat"})[0]) == []
+    assert {path.name: path.read_text() for path in where.iterdir()} == there
+    assert names(write(folders(changed, two)[0]), "removed")
+
+
+# --- the Application in Argo CD
+
+REPOSITORY = "https://git.example/deploy.git"
+DEV, PROD = "https://dev.example", "https://prod.example"
+
+
+def argo(where: Path, project: Path, name: str, server: str = DEV, **more: Any) -> list[Change]:
+    """Write a stack's Application into WHERE/argocd, and nothing else."""
+    folder = where / "apps" / name
+    told = {"folder": str(folder), "repository": REPOSITORY, "path": f"apps/{name}", "server": server, **more}
+    stack = Stack((settings(delivery="gitops", gitops=told),))
+    [_, made] = folders(stack, project, name=name)
+    return [change for change in write(made) if change.path.suffix == ".yaml"]
+
+
+def applications(where: Path) -> dict[str, tuple[str, str, str]]:
+    found = {}
+    for path in sorted((where / "apps/argocd").glob("*.yaml")):
+        written = yaml.safe_load(path.read_text())
+        spec = written["spec"]
+        place = spec["source"]["path"], spec["destination"]["server"]
+        found[path.name] = (written["metadata"]["name"], *place)
+    return found
+
+
+def test_two_stacks_with_one_namespace_have_applications_of_their_own(project: Path, tmp_path: Path) -> None:
+    argo(tmp_path, project, "dev", DEV)
+    argo(tmp_path, project, "prod", PROD)
+    assert applications(tmp_path) == {
+        "kserve-demo-dev.yaml": ("kserve-demo-dev", "apps/dev", DEV),
+        "kserve-demo-prod.yaml": ("kserve-demo-prod", "apps/prod", PROD),
+    }
+    assert argo(tmp_path, project, "dev", DEV) == []
+    assert argo(tmp_path, project, "prod", PROD) == []
+
+
+def of_before(where: Path, name: str = "dev", server: str = DEV) -> Path:
+    """Write what a version before 0.4.0 did."""
+    path = where / "apps/argocd/kserve-demo.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        to_yaml(
+            document_of("kserve-demo", Application(REPOSITORY, f"apps/{name}", server=server), "kserve-demo")
+        )
+    )
+    return path
+
+
+def test_an_application_that_is_there_keeps_its_name(project: Path, tmp_path: Path) -> None:
+    path = of_before(tmp_path)
+    before = path.read_text()
+    assert argo(tmp_path, project, "dev") == []
+    assert path.read_text() == before
+    # Something else of it changes: the same file.
+    assert names(argo(tmp_path, project, "dev", revision="v2"), "changed") == {"kserve-demo.yaml"}
+    # Another stack's stays as it is.
+    argo(tmp_path, project, "prod", PROD)
+    assert applications(tmp_path) == {
+        "kserve-demo-prod.yaml": ("kserve-demo-prod", "apps/prod", PROD),
+        "kserve-demo.yaml": ("kserve-demo", "apps/dev", DEV),
+    }
+
+
+@pytest.mark.parametrize(("name", "server"), [("prod", DEV), ("dev", PROD)], ids=["path", "server"])
+def test_an_application_of_another_stack_is_not_overwritten(
+    project: Path, tmp_path: Path, name: str, server: str
+) -> None:
+    before = of_before(tmp_path).read_text()
+    with pytest.raises(
+        InputError, match=r"gitops\.application: kserve-demo, and .*kserve-demo\.yaml"
+    ) as caught:
+        argo(tmp_path, project, name, server, application="kserve-demo")
+    [problem] = caught.value.problems
+    assert "apps/dev on https://dev.example" in problem.value
+    assert "modelcar:gitops.application NAME" in problem.fix
+    assert (tmp_path / "apps/argocd/kserve-demo.yaml").read_text() == before
+
+
+def test_one_that_cannot_be_read_is_not_overwritten_either(project: Path, tmp_path: Path) -> None:
+    path = of_before(tmp_path)
+    path.write_text(path.read_text() + "<<<<<<< HEAD\n")
+    with pytest.raises(InputError, match="which cannot be read"):
+        argo(tmp_path, project, "dev", application="kserve-demo")
+
+
+def test_a_stack_says_another_name_itself(project: Path, tmp_path: Path) -> None:
+    of_before(tmp_path)
+    found = argo(tmp_path, project, "dev", application="chat")
+    assert (names(found, "new"), names(found, "removed")) == ({"chat.yaml"}, {"kserve-demo.yaml"})
+    assert applications(tmp_path) == {"chat.yaml": ("chat", "apps/dev", DEV)}
+
+
+@pytest.mark.parametrize("stack", ["Prod.EU", "x" * 100, "a_b", "a-b", "-"])
+def test_an_applications_name_is_one_of_kubernetes_and_of_one_stack(stack: str) -> None:
+    made = name_of("models", stack)
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", made)
+    assert len(made) <= LONGEST
+    assert made != name_of("models", f"{stack}.")
+    assert name_of("models", "") == "models"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 from pathlib import Path
@@ -11,7 +12,8 @@ import jsonschema
 import pulumi
 import pytest
 
-from components.stack import model
+from components.config.stack import Stack
+from components.stack import model, outputs
 from components.stack.output_schema import OF_ONLY_MODEL, VERSION, ModelOutputs, schema, text
 from components.stack.stack_reader import parse
 from tests.unit.test_components_models import load, on_google
@@ -136,6 +138,39 @@ def test_what_settings_alone_tell_keeps_to_the_schema() -> None:
         model.settings_outputs(stacks[2].shared, None)["endpoint"]
         == "http://c-predictor.kserve-demo.svc.cluster.local"
     )
+
+
+def exported(
+    monkeypatch: pytest.MonkeyPatch,
+    stack: Stack,
+    served: dict[str, Any],
+    failed: set[str],
+    former: dict[str, Any],
+) -> dict[str, Any]:
+    """Return what an `up` exports; former: outputs of the last one."""
+    found: dict[str, Any] = {}
+    monkeypatch.setattr(pulumi, "export", found.__setitem__)
+    monkeypatch.setattr(outputs, "end_with", lambda _: None)
+    asyncio.run(outputs.export(stack, None, served, {name: Exception("no GPU") for name in failed}, former))
+    return found
+
+
+def test_a_model_that_fails_while_it_is_renamed_is_told_as_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    renamed = load({"name": "helper", "formerNames": ["chat", "assistant"]}, {"name": "code"})
+    found = exported(monkeypatch, renamed, {"code": {**MODEL, "serviceName": "code"}}, {"helper"}, OUTPUTS)
+    assert found["models"]["helper"] == MODEL, "programs of others read it"
+    assert set(found["models"]) == {"helper", "code"}
+    assert "removedModels" not in found
+    # The newest of its names counts; and what never served is not told.
+    newer = {"chat": MODEL, "assistant": {**MODEL, "modelBytes": 11}}
+    found = exported(monkeypatch, renamed, {}, {"helper", "code"}, {**OUTPUTS, "models": newer})
+    assert found["models"] == {"helper": newer["assistant"]}
+
+
+def test_a_model_that_is_there_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = {**MODEL, "modelBytes": 12}
+    renamed = load({"name": "helper", "formerNames": ["chat"]})
+    assert exported(monkeypatch, renamed, {"helper": now}, set(), OUTPUTS)["models"] == {"helper": now}
 
 
 def test_a_reader_gets_types_and_takes_what_a_later_minor_version_adds() -> None:

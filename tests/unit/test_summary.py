@@ -111,6 +111,51 @@ def test_what_google_makes_anew_stands_first(monkeypatch: pytest.MonkeyPatch, lo
     assert head.startswith("model")
 
 
+NO_ANSWER = Exception(
+    "invoke of readStackOutputs failed:\nerror: getting stack: Get https://api: i/o timeout"
+)
+
+
+def reading(
+    monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any], organization: str = "acme"
+) -> dict[str, Any]:
+    """Read the last run's outputs of a backend that answers so."""
+    monkeypatch.setattr(pulumi, "get_organization", lambda: organization)
+    monkeypatch.setattr(pulumi, "get_project", lambda: "modelcar")
+    monkeypatch.setattr(pulumi, "get_stack", lambda: "dev")
+
+    async def invoke(_: str, arguments: dict[str, str]) -> Any:
+        answer = answers.get(arguments["name"], NO_ANSWER)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(pulumi.runtime, "invoke_async", invoke)
+    return asyncio.run(summary.former_outputs())
+
+
+@pytest.mark.parametrize("answer", [None, {}, {"outputs": None}, {"outputs": {}}])
+def test_before_the_first_run_there_is_nothing_to_tell(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
+    assert reading(monkeypatch, {"acme/modelcar/dev": answer}) == {}
+
+
+def test_a_backend_that_does_not_answer_is_no_new_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = {"removedModels": {"registry.example/models/old": {"model": "old"}}}
+    assert reading(monkeypatch, {"acme/modelcar/dev": {"outputs": outputs}}) == outputs
+    with pytest.raises(pulumi.RunError) as caught:
+        reading(monkeypatch, {"dev": {"outputs": {}}})
+    assert "acme/modelcar/dev: the outputs of the last run cannot be read" in str(caught.value)
+    assert "i/o timeout" in str(caught.value)
+    assert "fix: `pulumi stack output --stack acme/modelcar/dev`" in str(caught.value)
+
+
+def test_a_backend_of_files_may_know_stacks_without_projects(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"serviceName": "chat"}
+    assert reading(monkeypatch, {"dev": {"outputs": told}}, "organization") == told
+    with pytest.raises(pulumi.RunError, match=r"organization/modelcar/dev: .*i/o timeout"):
+        reading(monkeypatch, {}, "organization")
+
+
 def test_many_models_are_cut(monkeypatch: pytest.MonkeyPatch, lock: Lock) -> None:
     former = {f"m{n}": {"modelDigest": digest(lock)} for n in range(50)}
     lines = told(monkeypatch, load(*({"name": name} for name in former)), lock, former)

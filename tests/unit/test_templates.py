@@ -118,10 +118,12 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def preview(project: Path, package: Path, config: dict[str, str]) -> list[dict[str, Any]]:
+def preview(
+    project: Path, package: Path, config: dict[str, str], model: str = "my-model"
+) -> list[dict[str, Any]]:
     """Return what a project's program declares, with the package and nothing else of this repository."""
     assert main(["tiny", str(project / "weights")]) == 0
-    lock = ["lock", "my-model", "--folder", str(project / "weights")]
+    lock = ["lock", model, "--folder", str(project / "weights")]
     assert main(lock, project=project) == 0
     result = subprocess.run(
         [sys.executable, "-c", RUNNER, json.dumps(config)],
@@ -193,6 +195,22 @@ def test_on_gke(package: Path, tmp_path: Path) -> None:
     assert pool["nodeConfig"]["guestAccelerators"][0]["type"] == "nvidia-l4"
     assert of_kind(declared, "repository:Repository")["location"] == "europe-west4"
     assert of_kind(declared, ":InferenceService")["metadata"]["name"] == "my-model"
+
+
+@pytest.mark.parametrize("template", ["modelcar-own-cluster", "modelcar-gke"])
+def test_a_model_may_have_a_name_that_kserve_has_not(package: Path, tmp_path: Path, template: str) -> None:
+    """As many of the hub have; KServe takes no dots."""
+    path = PROJECT / "templates" / template
+    model = "qwen2.5-0.5b"
+    config = settings(path) | {"my-project:model": model}
+    declared = preview(instantiate(path, tmp_path), package, config, model)
+    service = of_kind(declared, ":InferenceService")
+    assert service["metadata"]["name"] == "qwen2-5-0-5b"
+    assert "qwen2-5-0-5b" in json.dumps(of_kind(declared, ":NetworkPolicy")["spec"]["podSelector"])
+    arguments = of_kind(declared, ":ServingRuntime")["spec"]["containers"][0]["args"]
+    assert arguments[arguments.index("--served-model-name") + 1] == model
+    image = of_kind(declared, "docker-build:index:Image")
+    assert f"/{model}:" in json.dumps(image["exports"])
 
 
 def test_the_servers_image_is_the_one_that_the_stacks_have() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from components.config.checks import secrets
 from components.config.model_spec import ModelSpec
 from components.config.problems import problem
 from components.config.settings import Settings
@@ -42,6 +43,8 @@ def together(stack: Stack) -> Iterator[Problem]:
     yield from _former_names(stack)
     yield from _shared_runtimes(stack.models)
     yield from _pools(stack)
+    if stack.shared.delivery == "gitops":
+        yield from secrets.in_git(stack.secrets)
 
 
 def _key(number: int, name: str) -> str:

@@ -1,0 +1,155 @@
+"""The Argo CD Application of a stack: one for each, also where two serve in namespaces of the same name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.config.gitops import GitOpsSettings
+from components.config.problems import NAMESPACE
+from modelcar.errors import InputError, refuse
+
+#: Argo CD puts the name into a label of all objects, unless it is told otherwise.
+LONGEST = 63
+
+
+@dataclass(frozen=True)
+class Application:
+    """What Argo CD is told. repository: address of the Git repository. path: of the folder in it.
+
+    name: of the Application, where the stack says it.
+    """
+
+    repository: str
+    path: str
+    revision: str = "main"
+    project: str = "default"
+    namespace: str = "argocd"
+    server: str = "https://kubernetes.default.svc"
+    name: str | None = None
+
+    @classmethod
+    def of(cls, settings: GitOpsSettings, folder: Path) -> Application | None:
+        """Take it from the settings; None where they name no repository.
+
+        Raises:
+            InputError: the folder's path in the repository is neither said nor to be found out.
+        """
+        if settings.repository is None:
+            return None
+        path = settings.path or _path_in_checkout(folder)
+        return cls(
+            settings.repository,
+            path,
+            settings.revision,
+            settings.project,
+            settings.namespace,
+            settings.server,
+            settings.application,
+        )
+
+    def applies(self, text: str) -> bool:
+        """Tell whether a file holds the Application of this folder and server, by whatever name."""
+        return _place_of(text) == (self.path, self.server)
+
+
+def document(name: str, told: Application, namespace: str) -> dict[str, Any]:
+    """Return the object: synchronised by hand, as GPUs cost (no `automated` policy)."""
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Application",
+        "metadata": {"name": name, "namespace": told.namespace},
+        "spec": {
+            "project": told.project,
+            "source": {"repoURL": told.repository, "targetRevision": told.revision, "path": told.path},
+            "destination": {"server": told.server, "namespace": namespace},
+            "syncPolicy": {"syncOptions": ["CreateNamespace=true", "ServerSideApply=true"]},
+        },
+    }
+
+
+def chosen(folder: Path, header: str, told: Application, namespace: str, stack: str) -> tuple[str, str]:
+    """Return the file and the name of a stack's Application; one that is there keeps both.
+
+    Args:
+        folder: where Applications are written.
+        header: of files of this program.
+        told: what Argo CD is told.
+        namespace: where the models are served.
+        stack: the stack's name.
+
+    Raises:
+        InputError: the file is another stack's.
+    """
+    if told.name is None:
+        for file, name in _of_this_stack(folder, header, told, namespace):
+            return file, name
+    name = told.name or name_of(namespace, stack)
+    path = folder / f"{name}.yaml"
+    there = path.read_text("utf-8") if path.exists() else ""
+    if there.startswith(header) and not told.applies(there):
+        raise _others(path, there, told, name)
+    return path.name, name
+
+
+def name_of(namespace: str, stack: str) -> str:
+    """Return the name of a new Application; stack: its name, empty where nothing has one."""
+    whole = f"{namespace}-{stack}" if stack else namespace
+    made = re.sub(r"[^-a-z0-9]", "-", whole.lower()).strip("-")
+    if made == whole and len(made) <= LONGEST:
+        return made
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:6]
+    return f"{made[: LONGEST - 7].rstrip('-')}-{digest}"
+
+
+def _of_this_stack(folder: Path, header: str, told: Application, namespace: str) -> Iterator[tuple[str, str]]:
+    """Yield the files and names of what is there; first the name that versions before 0.4.0 gave."""
+    paths = sorted(folder.glob("*.yaml"), key=lambda path: (path.stem != namespace, path.name))
+    for path in paths:
+        text = path.read_text("utf-8")
+        if text.startswith(header) and told.applies(text):
+            yield path.name, str(_parsed(text)["metadata"]["name"])
+
+
+def _others(path: Path, there: str, told: Application, name: str) -> InputError:
+    place = _place_of(there)
+    found = f"of {place[0]} on {place[1]}" if place else "which cannot be read"
+    return refuse(
+        f"{NAMESPACE}:gitops.application",
+        f"{name}, and {path} is an Application {found}; this stack's is of {told.path} on {told.server}",
+        allowed="a name that no other stack's Application has",
+        fix=f"another stack's: pulumi config set --path {NAMESPACE}:gitops.application NAME; "
+        "this stack's own, of a former folder or server: remove the file",
+    )
+
+
+def _place_of(text: str) -> tuple[str, str] | None:
+    try:
+        spec = _parsed(text)["spec"]
+        return str(spec["source"]["path"]), str(spec["destination"]["server"])
+    except (yaml.YAMLError, KeyError, TypeError):
+        return None
+
+
+def _parsed(text: str) -> Any:
+    return yaml.safe_load(text)
+
+
+def _path_in_checkout(folder: Path) -> str:
+    folder = Path(os.path.normpath(folder.absolute()))
+    for parent in folder.parents:
+        if (parent / ".git").exists():
+            return folder.relative_to(parent).as_posix()
+    raise refuse(
+        f"{NAMESPACE}:gitops.path",
+        f"not set, and {folder} is in no Git checkout",
+        allowed="the folder's path in the repository, for Argo CD",
+        fix="check the repository out and name a folder in it, or set gitops.path",
+    )

@@ -1,0 +1,200 @@
+"""What a stack says as a Pulumi secret is one in its state, and is written and shown nowhere else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+from pulumi.runtime import rpc
+
+from components.config.models import load_stack
+from components.config.secrets import KEPT, Secrets
+from components.config.stack import Stack
+from components.engine.secrets import kept
+from components.engine.taken_over import telling
+from components.manifests import gitops
+from components.stack import configuration, delivery
+from components.stack.preflight import CheckedStack
+from modelcar.errors import InputError
+from operations import stack as operations_stack
+from tests.unit.mocked_engine import Engine
+from tests.unit.test_components_image_and_service import STORAGE_URI
+from tests.unit.test_components_settings import MINIMAL, as_text
+
+CANARY = "canary-7f2c91"
+KUBECONFIG = f"apiVersion: v1\nkind: Config\nusers:\n- user: {{token: {CANARY}}}\n"
+SERVER = {"serverEnv": [f"VLLM_API_KEY={CANARY}"], "serverArgs": ["--api-key", CANARY]}
+
+
+def texts(**changes: Any) -> dict[str, str]:
+    values = {**MINIMAL, "checkReachable": False, **changes}
+    return {f"modelcar:{key}": as_text(value) for key, value in values.items() if value is not None}
+
+
+def load(*secret: str, **changes: Any) -> Stack:
+    return load_stack(texts(**changes), Path("/nowhere"), [f"modelcar:{key}" for key in secret])
+
+
+def declared(stack: Stack, preview: bool = False) -> Engine:
+    engine = Engine(preview, secrets=True)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        found = delivery.destination(CheckedStack(stack, {}, {}, {}), None)
+        assert found
+        served = {}
+        for settings in stack.models:
+            parent = pulumi.ComponentResource("modelcar:kserve:Model", settings.key)
+            uri = pulumi.Output.from_input(STORAGE_URI)
+            served[settings.key] = delivery.to_cluster(parent, settings.key, settings, uri, found)
+        return served
+
+    outputs = engine.run(program)
+    assert set(outputs.values()) == {STORAGE_URI}, "what others are told is no secret"
+    return engine
+
+
+@pytest.mark.parametrize("preview", [True, False], ids=["preview", "up"])
+@pytest.mark.parametrize("placement", ["servingRuntime", "storageUriEnv", "storageUris", "imageVolume"])
+@pytest.mark.parametrize("key", ["serverEnv", "serverArgs"])
+def test_what_the_server_is_told_as_a_secret_is_one_in_the_state(
+    key: str, placement: str, preview: bool
+) -> None:
+    engine = declared(load(key, placement=placement, **{key: SERVER[key]}), preview)
+    objects = [row for row in engine.declared if CANARY in json.dumps(row.inputs, default=str)]
+    assert objects
+    for row in objects:
+        assert [name for name, value in row.inputs.items() if CANARY in str(value)] == ["spec"]
+        assert rpc.is_rpc_secret(row.inputs["spec"]), row.type
+
+
+def test_in_a_list_of_models_and_in_a_runtime_that_they_share() -> None:
+    models = [{"name": "chat", **SERVER}, {"name": "code"}]
+    own = {"model": None, "serviceName": None, "models": models, "sharedRuntime": "vllm"}
+    command = ["server", f"--token={CANARY}"]
+    engine = declared(load("models", "serverCommand", serverCommand=command, **own))
+    found = {row.type.split(":")[-1]: row for row in engine.declared if CANARY in str(row.inputs)}
+    assert set(found) == {"InferenceService", "ServingRuntime"}
+    assert all(rpc.is_rpc_secret(row.inputs["spec"]) for row in found.values())
+
+
+def test_only_what_may_hold_the_secret_is_hidden_and_the_rest_of_a_preview_can_be_read() -> None:
+    server = {"name": "server", "image": "i", "env": [{"name": "A", "value": "1"}], "args": ["--x"]}
+    found: dict[str, Any] = {}
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        found.update(kept({"predictor": {"containers": [server], "minReplicas": 1}}))
+        return {}
+
+    Engine(preview=True).run(program)
+    [container] = found["predictor"]["containers"]
+    assert (container["name"], container["image"], found["predictor"]["minReplicas"]) == ("server", "i", 1)
+    assert all(isinstance(container[key], pulumi.Output) for key in ("env", "args"))
+
+
+def test_without_a_secret_everything_is_as_before() -> None:
+    engine = declared(load(kubeconfig=KUBECONFIG, **SERVER))
+    assert not [row for row in engine.declared if any(map(rpc.is_rpc_secret, row.inputs.values()))]
+
+
+def test_a_secret_kubeconfig_is_one_in_the_providers_state() -> None:
+    engine = declared(load("kubeconfig", kubeconfig=KUBECONFIG))
+    given = engine.the("kubernetes").inputs["kubeconfig"]
+    assert rpc.is_rpc_secret(given)
+    assert rpc.unwrap_rpc_secret(given) == KUBECONFIG
+    objects = [row.inputs for row in engine.declared if row.type != "pulumi:providers:kubernetes"]
+    assert CANARY not in str(objects)
+    assert not [row for row in objects if any(map(rpc.is_rpc_secret, row.values()))]
+
+
+@pytest.mark.parametrize("key", ["serverEnv", "serverArgs"])
+def test_git_is_no_place_for_a_secret(key: str, tmp_path: Path) -> None:
+    told = {key: SERVER[key], "gitops": {"folder": str(tmp_path / "apps")}}
+    with pytest.raises(InputError) as caught:
+        load(key, delivery="gitops", **told)
+    [problem] = caught.value.problems
+    assert problem.key == f"modelcar:{key}"
+    assert "Git is no place for it" in problem.value
+    assert CANARY not in str(caught.value)
+    # `render` of a stack that the program delivers: the same.
+    with pytest.raises(InputError, match="Git is no place for it"):
+        gitops.folders(load(key, **told), tmp_path)
+    assert not (tmp_path / "apps").exists()
+
+
+def test_git_is_no_place_for_one_in_a_list_of_models_either() -> None:
+    own = {"model": None, "serviceName": None, "models": [{"name": "chat", **SERVER}]}
+    with pytest.raises(InputError, match="modelcar:models: holds a Pulumi secret"):
+        load("models", delivery="gitops", gitops={"folder": "apps"}, **own)
+    # No file of a kubeconfig is written.
+    assert load("kubeconfig", kubeconfig=KUBECONFIG, delivery="gitops", gitops={"folder": "apps"})
+
+
+def test_operations_know_which_keys_are_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = {
+        key: {"value": text, "secret": key.endswith("serverEnv")} for key, text in texts(**SERVER).items()
+    }
+    monkeypatch.setattr(operations_stack, "_pulumi", lambda *_: found)
+    assert operations_stack.stack_of("dev", tmp_path).secrets.keys == {"serverEnv"}
+
+
+def test_a_key_that_the_program_writes_in_the_clear_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = texts(servedModelName=CANARY, kubeContext=CANARY)
+    monkeypatch.setenv("PULUMI_CONFIG", json.dumps(config))
+    keys = ["modelcar:servedModelName", "modelcar:kubeContext"]
+    monkeypatch.setattr(pulumi.runtime, "is_config_secret", keys.__contains__)
+    with pytest.raises(InputError) as caught:
+        configuration.from_pulumi(Path())
+    assert {problem.key for problem in caught.value.problems} == set(keys)
+    assert all("without --secret" in problem.fix for problem in caught.value.problems)
+    assert CANARY not in str(caught.value)
+
+
+def test_a_wrong_value_is_told_and_not_shown() -> None:
+    with pytest.raises(InputError) as caught:
+        load("serverArgs", serverArgs=[f"--max-model-len={CANARY}"])
+    assert "modelcar:serverArgs: --max-model-len [secret]: not a number of tokens" in str(caught.value)
+    with pytest.raises(InputError, match=CANARY):
+        load(serverArgs=[f"--max-model-len={CANARY}"])
+
+
+def test_what_is_told_of_a_failed_model_holds_no_secret() -> None:
+    secrets = load("serverEnv", "serverArgs", **SERVER).secrets
+    said = secrets.hide(f"chat: the server ended: bad key {CANARY!r} in VLLM_API_KEY={CANARY}; --api-key")
+    assert CANARY not in said
+    assert "--api-key" not in said or "[secret]" in said
+    assert CANARY not in repr(secrets)
+    assert Secrets().hide(CANARY) == CANARY
+
+
+def test_nothing_else_of_a_list_of_models_is_taken_for_a_secret() -> None:
+    own = {"model": None, "serviceName": None, "models": [{"name": "assistant", **SERVER}]}
+    secrets = load("models", **own).secrets
+    assert secrets.hide(f"model assistant: {CANARY}") == "model assistant: [secret]"
+
+
+def test_what_an_import_changes_is_told_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(pulumi.log, "info", said.append)
+    live = {"kind": "InferenceService", "metadata": {}, "spec": {"predictor": {"minReplicas": 2}}}
+    predictor = {"minReplicas": 1, "containers": [{"name": "server", "args": ["--api-key", CANARY]}]}
+    engine = Engine(preview=True)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        [hook] = telling("chat").before_update or []
+        new = {"kind": "InferenceService", "spec": pulumi.Output.secret({"predictor": predictor})}
+        args = pulumi.ResourceHookArgs("urn", "id", "chat", "type", new, {"metadata": {}}, None, live)
+        return {"done": pulumi.Output.from_input(hook.callback(args))}  # type: ignore[union-attr]
+
+    engine.run(program)
+    [text] = said
+    assert "  ~ spec.predictor.minReplicas" in text
+    assert "spec.predictor.containers" in text
+    assert CANARY not in text
+
+
+def test_the_page_names_the_keys_that_may_be_secrets() -> None:
+    page = (Path(__file__).parents[2] / "docs/security.md").read_text()
+    assert [key for key in sorted(KEPT) if f"`{key}`" not in page and f"`modelcar:{key}`" not in page] == []
