@@ -139,7 +139,8 @@ def test_a_deletion_may_take_as_long_as_the_pods_have_to_finish() -> None:
     assert _timeouts(load(gpuCount=1)).delete == "600s"
     longer = load(gpuCount=1, termination={"gracePeriodSeconds": 1800})
     assert _timeouts(longer).delete == "1920s"
-    assert _timeouts(longer).update is None, "the provider waits for no update"
+    assert _timeouts(longer).create == "1860s"
+    assert _timeouts(longer).update == "3660s", "a former pod may finish first"
     assert serving_timeout(longer) == 1800 + 60, "counted from the moment that the former pod is gone"
 
 
