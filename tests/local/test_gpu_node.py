@@ -147,7 +147,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     gpus = Gpus(cards, "580.0", "13.0", driver)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MODELCAR_STATE", str(folder))
-        patch.setattr(plan, "SHARED_NODES", tuple(str(folder / name) for name in SHARED))
+        patch.setattr(plan, "CONTROL_NODES", tuple(folder / name for name in SHARED))
         tools = collect(print, extra=(DEVICE_PLUGIN,))
         instance = load("gpus")
         try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,11 +34,14 @@ with only_run(sys.argv[1]):
 
 
 @pytest.fixture
-def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setenv("MODELCAR_STATE", str(tmp_path / "state"))
+def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    # A short path: the platform's sockets have room for 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="mc-"))
+    monkeypatch.setenv("MODELCAR_STATE", str(folder))
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     monkeypatch.setattr(slots, "CLAIMS", tmp_path / "claims")
-    return tmp_path / "state"
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
