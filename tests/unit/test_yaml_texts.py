@@ -15,7 +15,8 @@ from components.manifests.yaml_texts import TextDumper
 #: What is no text where it stands without quotes. https://yaml.org/type/ (1.1), and 1.2.2, 10.3.2
 RULES = (
     r"[-+]?(0|[1-9][0-9_]*|0[0-7_]+|0b[0-1_]+|0x[0-9a-fA-F_]+|[1-9][0-9_]*(:[0-5]?[0-9])+)",
-    r"[-+]?([0-9][0-9_]*)?\.[0-9.]*([eE][-+][0-9]+)?(?<!^\.)(?<!\.\.)",
+    # Of 1.1, but with a digit, and one dot: its own rule takes `.` and `1.2.3`, which no reader does.
+    r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?",
     r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+\.[0-9_]*",
     r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
     r"y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF",
