@@ -21,7 +21,7 @@ from components.config.settings import Settings
 from components.manifests.gitops import manifests
 from components.manifests.service import CONTAINER
 from local import platform, up
-from local.ask import PROMPT
+from local.ask import PROMPT, is_healthy
 from local.cold_start_report import Run
 from local.forecast import GB
 from local.instance import COLD_START, Instance, load, only_run
@@ -217,7 +217,7 @@ class _Bench:
         name, scheduled = str(pod["metadata"]["name"]), time.time()
         downloading = self._download(name, image) if run.state == "first" else 0.0
         address = self._await(lambda: next((one["status"].get("podIP") for one in self._pods()), None))
-        self._await(lambda: _answers(f"http://{address}:{settings.server_port}/health"))
+        self._await(lambda: is_healthy(f"http://{address}:{settings.server_port}") or None)
         loaded = time.time()
         self._await(lambda: True if any(is_ready(one) for one in self._pods()) else None)
         ready = time.time()
@@ -272,13 +272,6 @@ class _Bench:
                 raise platform.PlatformError(f"a start takes longer than {PATIENCE:.0f} s")
             time.sleep(pause)
         return found
-
-
-def _answers(url: str) -> bool | None:
-    try:
-        return httpx.get(url, timeout=5, trust_env=False).is_success or None
-    except httpx.HTTPError:
-        return None
 
 
 def _first_token(url: str, model: str, *, reader: bool) -> None:

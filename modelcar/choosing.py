@@ -79,6 +79,21 @@ def left_out(paths: Collection[str], allow: Sequence[str] = (), ignore: Sequence
     return found
 
 
+def unnamed(paths: Iterable[str], named: Collection[str], folder: str) -> list[str]:
+    """Return the safetensors of a folder that no index names, and a server would not load.
+
+    Those called `consolidated…` are read by name, in Mistral's own format, and here only if somebody named
+    them.
+
+    Args:
+        paths: of all files.
+        named: paths that the folder's indexes name.
+        folder: of them; `.` is the top.
+    """
+    pure = [PurePosixPath(path) for path in sorted(set(paths) - set(named)) if path.endswith(".safetensors")]
+    return [str(one) for one in pure if str(one.parent) == folder and not one.name.startswith("consolidated")]
+
+
 def _only_weights(paths: set[str]) -> set[str]:
     """Return the pickled weights in folders that have no others: an adapter's, a draft's, a part's."""
     folders: dict[str, set[str]] = {}

@@ -28,7 +28,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from huggingface_hub.utils import logging as hub_logging
 
 from modelcar import layouts
-from modelcar.choosing import PICKLE_SUFFIXES, left_out
+from modelcar.choosing import PICKLE_SUFFIXES, left_out, unnamed
 from modelcar.errors import InputError, Problem, refuse
 from modelcar.paths import fault_of_name, printable, same_but_for_case
 from modelcar.weights import MAX_JSON, needs_content
@@ -423,13 +423,7 @@ def _check_index(
 
 def _check_unnamed(repository: str, taken: Collection[str], named: Collection[str]) -> None:
     """Refuse weights that no index names, before they are downloaded; `modelcar.weights` would afterwards."""
-    found = sorted(
-        path
-        for path in taken
-        if path.endswith(".safetensors")
-        if "/" not in path and path not in named and not path.startswith("consolidated")
-    )
-    if found:
+    if found := unnamed(taken, named, "."):
         raise refuse(
             f"{repository}/{printable(found[0])}",
             f"{len(found)} safetensors are chosen that no index names, {printable(found[0])} for one",

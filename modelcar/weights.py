@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from modelcar import layouts
-from modelcar.choosing import PICKLE_SUFFIXES, SKIPPED_FOLDERS, left_out
+from modelcar.choosing import PICKLE_SUFFIXES, SKIPPED_FOLDERS, left_out, unnamed
 from modelcar.errors import InputError, Problem
 from modelcar.paths import fault_of_name, printable, same_but_for_case
 from modelcar.safetensors_header import MAX_HEADER, Header, HeaderError, read_header
@@ -393,17 +393,13 @@ class _Reader:
         named = {shard for tensors in maps.values() for shard in tensors}
         if len(maps) < len(indexes) or any(map(self._is_reported, indexes)):
             return
-        parent = PurePosixPath(indexes[0]).parent
-        for extra in sorted(self.headers.keys() - named):
-            pure = PurePosixPath(extra)
-            # Those are read by name, in Mistral's own format, and here only if somebody named them.
-            if pure.parent == parent and not pure.name.startswith("consolidated"):
-                self._problem(
-                    extra,
-                    f"not named by {' or '.join(indexes)}",
-                    "the shards of the index and no other safetensors",
-                    "leave it out (--ignore): a server would not load it; or take the index that names it",
-                )
+        for extra in unnamed(self.headers, named, str(PurePosixPath(indexes[0]).parent)):
+            self._problem(
+                extra,
+                f"not named by {' or '.join(indexes)}",
+                "the shards of the index and no other safetensors",
+                "leave it out (--ignore): a server would not load it; or take the index that names it",
+            )
 
     def _weight_map(self, path: str) -> dict[str, list[str]] | None:
         """Return the tensors of each shard of an index, or None after adding the problem."""

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from tests.served import served
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CHUNK = 65536
 
@@ -141,15 +143,11 @@ def serve(
     server = Server((address, 0), Handler)
     server.daemon_threads = True
     hub.url = f"http://{address}:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield hub
-    finally:
-        hub.gate.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with served(server):
+        try:
+            yield hub
+        finally:
+            hub.gate.set()
 
 
 class _Handler(BaseHTTPRequestHandler):

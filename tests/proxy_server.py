@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import pytest
+
+from tests.served import served
 
 
 @dataclass
@@ -21,6 +24,11 @@ class Proxy:
         """Return the variables of who is behind it."""
         named = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), self.url)
         return {**named, **(dict.fromkeys(("no_proxy", "NO_PROXY"), no_proxy) if no_proxy else {})}
+
+    def stand_before(self, monkeypatch: pytest.MonkeyPatch, no_proxy: str = "") -> None:
+        """Let this process be behind it."""
+        for name, value in self.variables(no_proxy).items():
+            monkeypatch.setenv(name, value)
 
 
 @contextmanager
@@ -41,14 +49,8 @@ def serve() -> Iterator[Proxy]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     proxy.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with served(server):
         yield proxy
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def elsewhere(address: str) -> str:

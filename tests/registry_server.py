@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.served import served
+
 USER, PASSWORD, TOKEN = "robot", "s3cret-of-the-registry", "token-of-the-registry"
 
 #: Status, headers and content.
@@ -119,15 +121,11 @@ def serve(wants: str | None = None, tls: ssl.SSLContext | None = None) -> Iterat
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     registry.host = f"127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield registry
-    finally:
-        registry.stop.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with served(server):
+        try:
+            yield registry
+        finally:
+            registry.stop.set()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.cluster.access import Cluster, ClusterError
+from components.cluster.room import gpus_in
 from components.config.model_spec import ModelSpec
 from components.config.problems import NAMESPACE
 from components.manifests.scheduling import GPU_LABELS, finds_gpus_by_label
@@ -32,7 +33,11 @@ def require(settings: ModelSpec) -> None:
         listed = (Cluster.of(settings).get("/api/v1/nodes") or {}).get("items") or []
     except (InputError, ClusterError):
         return
-    lacking = [str(node["metadata"]["name"]) for node in listed if _has_gpus(node) and not _is_labelled(node)]
+    lacking = [
+        str(node["metadata"]["name"])
+        for node in listed
+        if gpus_in((node.get("status") or {}).get("capacity")) and not _is_labelled(node)
+    ]
     if not lacking:
         return
     labels = ", ".join(one["key"] for one in GPU_LABELS)
@@ -46,11 +51,6 @@ def require(settings: ModelSpec) -> None:
         fix=f"kubectl label node {lacking[0]} {GPU_LABELS[0]['key']}=true; or name the nodes in "
         "modelcar:scheduling (docs/scheduling.md), which makes new pods",
     )
-
-
-def _has_gpus(node: Mapping[str, Any]) -> bool:
-    found = str(((node.get("status") or {}).get("capacity") or {}).get("nvidia.com/gpu", "0"))
-    return found.isdecimal() and int(found) > 0
 
 
 def _is_labelled(node: Mapping[str, Any]) -> bool:

@@ -116,8 +116,7 @@ def rooms_of(cluster: Cluster) -> list[Room]:
     """
     rooms = []
     for node in (cluster.get("/api/v1/nodes") or {}).get("items") or []:
-        capacity = _count((node["status"].get("capacity") or {}).get(GPU))
-        allocatable = _count((node["status"].get("allocatable") or {}).get(GPU))
+        capacity, allocatable = (gpus_in(node["status"].get(what)) for what in ("capacity", "allocatable"))
         if not capacity and not allocatable:
             continue
         name = str(node["metadata"]["name"])
@@ -137,9 +136,10 @@ def _asked(count: int) -> str:
 
 
 def _limit(box: Mapping[str, Any]) -> int:
-    return _count(((box.get("resources") or {}).get("limits") or {}).get(GPU))
+    return gpus_in((box.get("resources") or {}).get("limits"))
 
 
-def _count(value: object) -> int:
-    text = str(value or "0")
+def gpus_in(quantities: Mapping[str, Any] | None) -> int:
+    """Return the GPUs among a node's or a container's resources."""
+    text = str((quantities or {}).get(GPU) or "0")
     return int(text) if text.isdigit() else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from components.config.fitted import fitted
 from components.config.gitops import GitOpsSettings
 from components.config.problems import NAMESPACE
 from modelcar.errors import InputError, refuse
@@ -103,10 +103,7 @@ def name_of(namespace: str, stack: str) -> str:
     """Return the name of a new Application; stack: its name, empty where nothing has one."""
     whole = f"{namespace}-{stack}" if stack else namespace
     made = re.sub(r"[^-a-z0-9]", "-", whole.lower()).strip("-")
-    if made == whole and len(made) <= LONGEST:
-        return made
-    digest = hashlib.sha256(whole.encode()).hexdigest()[:6]
-    return f"{made[: LONGEST - 7].rstrip('-')}-{digest}"
+    return fitted(made, LONGEST, whole, exact=made == whole)
 
 
 def _of_this_stack(folder: Path, header: str, told: Application, namespace: str) -> Iterator[tuple[str, str]]:
@@ -115,7 +112,7 @@ def _of_this_stack(folder: Path, header: str, told: Application, namespace: str)
     for path in paths:
         text = path.read_text("utf-8")
         if text.startswith(header) and told.applies(text):
-            yield path.name, str(_parsed(text)["metadata"]["name"])
+            yield path.name, str(yaml.safe_load(text)["metadata"]["name"])
 
 
 def _others(path: Path, there: str, told: Application, name: str) -> InputError:
@@ -132,14 +129,10 @@ def _others(path: Path, there: str, told: Application, name: str) -> InputError:
 
 def _place_of(text: str) -> tuple[str, str] | None:
     try:
-        spec = _parsed(text)["spec"]
+        spec = yaml.safe_load(text)["spec"]
         return str(spec["source"]["path"]), str(spec["destination"]["server"])
     except (yaml.YAMLError, KeyError, TypeError):
         return None
-
-
-def _parsed(text: str) -> Any:
-    return yaml.safe_load(text)
 
 
 def _path_in_checkout(folder: Path) -> str:

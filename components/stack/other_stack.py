@@ -23,16 +23,6 @@ def this_stack() -> str:
     return f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
 
 
-async def read(name: str) -> Any:
-    """Return the outputs of a stack; None, or what else the engine answers, where it has none.
-
-    Raises:
-        Exception: whatever the engine says.
-    """
-    found = await pulumi.runtime.invoke_async("pulumi:pulumi:readStackOutputs", {"name": name})
-    return (found or {}).get("outputs")
-
-
 async def outputs(name: str) -> Mapping[str, Any]:
     """Return another stack's outputs.
 
@@ -69,9 +59,10 @@ async def outputs_of(name: str) -> Mapping[str, Any]:
         pulumi.RunError: they cannot be read.
     """
     try:
-        found = await read(name)
+        answer = await pulumi.runtime.invoke_async("pulumi:pulumi:readStackOutputs", {"name": name})
     except Exception as error:  # the SDK raises a bare Exception for whatever the engine says
         raise pulumi.RunError(_last_words(error)) from None
+    found = (answer or {}).get("outputs")
     return found if isinstance(found, dict) else {}
 
 

@@ -19,12 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from components.config.kserve import MODELCAR_UID
 from components.config.model_path import MODEL_PATH
 from components.config.quantities import quantity
 from components.manifests.service import CONTAINER, SCRATCH, WAIT_AND_COPY
+from local.ask import is_healthy
 from local.gpu_report.children import Children, Failed, last_words
 
 #: Seconds between two looks at what is timed.
@@ -190,10 +189,7 @@ def _remove(groups: Sequence[Path]) -> None:
 
 
 def _answers(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
+    return is_healthy(f"http://127.0.0.1:{port}")
 
 
 def _end(children: Children, name: str) -> str:

@@ -8,18 +8,16 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from components.cluster.access import JSON
 from components.cluster.pods import is_ready
 from components.manifests.image_volume import model_image
 from local import stack
+from local.ask import is_healthy
 from local.gpu_report import kernels
 from local.gpu_report.bare import bare
 from local.gpu_report.children import Failed, last_words
@@ -352,7 +350,7 @@ class _Report:
                 now
                 and not health
                 and now["status"].get("podIP")
-                and _answers(self.site.server(name, now).url)
+                and is_healthy(self.site.server(name, now).url)
             ):
                 health = time.monotonic() - made
             if now and is_ready(now):
@@ -479,9 +477,3 @@ def reasons(said: str) -> list[str]:
 
 def _image(pod: JSON) -> str:
     return str(model_image(pod))
-
-
-def _answers(url: str) -> bool:
-    with suppress(httpx.HTTPError):
-        return httpx.get(f"{url}/health", timeout=5, trust_env=False).is_success
-    return False

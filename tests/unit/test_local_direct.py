@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -21,31 +20,10 @@ from local.tools import Toolbox
 from modelcar.manifest import sha256_digest
 from modelcar.proxies import is_direct
 from operations.kernel_reading import _ASK
-from tests import proxy_server, registry_server
+from tests import registry_server
 from tests.proxy_server import Proxy, elsewhere
 
-
-@pytest.fixture(autouse=True)
-def none_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def proxy() -> Iterator[Proxy]:
-    with proxy_server.serve() as running:
-        yield running
-
-
-@pytest.fixture
-def server() -> Iterator[registry_server.Registry]:
-    with registry_server.serve() as running:
-        yield running
-
-
-def behind(monkeypatch: pytest.MonkeyPatch, proxy: Proxy, no_proxy: str = "") -> None:
-    for name, value in proxy.variables(no_proxy).items():
-        monkeypatch.setenv(name, value)
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 def instance_in(folder: Path) -> Instance:
@@ -53,9 +31,9 @@ def instance_in(folder: Path) -> Instance:
 
 
 def test_the_platform_s_registry_gets_its_image_past_the_proxy(
-    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, server: registry_server.Registry, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, plain_registry: registry_server.Registry, tmp_path: Path
 ) -> None:
-    behind(monkeypatch, proxy)
+    proxy.stand_before(monkeypatch)
     blobs = {name: sha256_digest(text) for name, text in (("config", b"{}"), ("layer", b"x"))}
     manifest = json.dumps(
         {
@@ -70,38 +48,40 @@ def test_the_platform_s_registry_gets_its_image_past_the_proxy(
         path.write_bytes(content)
     index = {"manifests": [{"digest": sha256_digest(manifest)}]}
     (tmp_path / "index.json").write_text(json.dumps(index))
-    assert push_layout(tmp_path, elsewhere(server.host), "tool") in server.manifests
+    assert push_layout(tmp_path, elsewhere(plain_registry.host), "tool") in plain_registry.manifests
     assert proxy.asked == []
 
 
 def test_its_model_servers_are_asked_past_the_proxy(
-    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, server: registry_server.Registry
+    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, plain_registry: registry_server.Registry
 ) -> None:
     text = {"choices": [{"text": "a"}], "model": "m"}
-    server.instead = lambda method, path: (200, {}, json.dumps(text).encode())
-    behind(monkeypatch, proxy)
-    url = f"http://{elsewhere(server.host)}"
+    plain_registry.instead = lambda method, path: (200, {}, json.dumps(text).encode())
+    proxy.stand_before(monkeypatch)
+    url = f"http://{elsewhere(plain_registry.host)}"
     assert ask.is_healthy(url)
     assert ask.ask(url, "m").text == "a"
     assert load.answers(load.Server(url, "m", full=False), 1)
-    assert steps._answers(url)
+    assert vars(steps)["is_healthy"](url), "what the report calls a pod healthy by"
     assert bare._answers(int(url.rpartition(":")[2]))
     assert proxy.asked == []
 
 
 def test_the_supervisor_looks_past_the_proxy(
-    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, server: registry_server.Registry
+    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, plain_registry: registry_server.Registry
 ) -> None:
-    behind(monkeypatch, proxy)
-    assert check({"url": f"http://{elsewhere(server.host)}/v2/"})
-    assert check({"url": f"http://{server.host}/v2/"})
+    proxy.stand_before(monkeypatch)
+    assert check({"url": f"http://{elsewhere(plain_registry.host)}/v2/"})
+    assert check({"url": f"http://{plain_registry.host}/v2/"})
     assert proxy.asked == []
 
 
-def test_a_server_in_a_pod_with_a_proxy_is_warmed_up(proxy: Proxy, server: registry_server.Registry) -> None:
+def test_a_server_in_a_pod_with_a_proxy_is_warmed_up(
+    proxy: Proxy, plain_registry: registry_server.Registry
+) -> None:
     text = {"data": [{"max_model_len": 64}]}
-    server.instead = lambda method, path: (200, {}, json.dumps(text).encode())
-    port = server.host.rpartition(":")[2]
+    plain_registry.instead = lambda method, path: (200, {}, json.dumps(text).encode())
+    port = plain_registry.host.rpartition(":")[2]
     done = subprocess.run(
         [sys.executable, "-c", _ASK, port, "m"],
         env={**os.environ, **proxy.variables()},
@@ -133,7 +113,7 @@ def test_what_is_started_for_the_platform_knows_its_addresses(tmp_path: Path) ->
 
 
 def test_kubectl_and_pulumi_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, proxy: Proxy) -> None:
-    behind(monkeypatch, proxy, "corp.example")
+    proxy.stand_before(monkeypatch, "corp.example")
     monkeypatch.setenv("MODELCAR_STATE", str(tmp_path / "state"))
     program = tmp_path / "program"
     program.write_text('#!/bin/sh\necho "$NO_PROXY $no_proxy"\n')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +13,7 @@ import pytest
 
 from local import plugins
 from local.downloads.web import PROBE_SECONDS
+from tests.served import served
 
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 #: What the proxy answers, by case.
@@ -55,18 +55,14 @@ def proxy(asked: list[str]) -> Iterator[Callable[[int], str]]:
             self.end_headers()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
 
     def answering(wanted: int) -> str:
         nonlocal status
         status = wanted
         return f"127.0.0.1:{server.server_address[1]}"
 
-    yield answering
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with served(server):
+        yield answering
 
 
 def test_without_a_proxy_dns_tells(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ import json
 import shutil
 import struct
 import tarfile
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +20,7 @@ from modelcar.base import APPLETS, write_base_layout
 from modelcar.errors import InputError
 from modelcar.manifest import sha256_digest
 from modelcar.oci_layout import open_store
+from tests.served import served
 
 
 def elf(machine: int = 62, program_headers: tuple[int, ...] = (1,), text: bytes = b"BusyBox v1.36") -> bytes:
@@ -176,13 +176,10 @@ def archive() -> Iterator[Archive]:
         def log_message(self, *_: object) -> None:
             return
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        found.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    found.url = f"http://127.0.0.1:{server.server_address[1]}"
+    with served(server):
         yield found
-        server.shutdown()
-        thread.join()
 
 
 PROGRAM = elf(text=b"BusyBox of a test")

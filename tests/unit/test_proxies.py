@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,32 +13,13 @@ from modelcar.base import _download
 from modelcar.errors import InputError
 from modelcar.proxies import is_direct, proxy_for
 from modelcar.registry import Registry, Target
-from tests import made_images, proxy_server, registry_server
+from tests import made_images, registry_server
 from tests.proxy_server import Proxy, elsewhere
 
 
 @pytest.fixture(autouse=True)
-def none_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
+def none_of_this_machine(no_proxies: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-
-
-@pytest.fixture
-def proxy() -> Iterator[Proxy]:
-    with proxy_server.serve() as running:
-        yield running
-
-
-@pytest.fixture
-def server() -> Iterator[registry_server.Registry]:
-    with registry_server.serve() as running:
-        yield running
-
-
-def behind(monkeypatch: pytest.MonkeyPatch, proxy: Proxy, no_proxy: str = "") -> None:
-    for name, value in proxy.variables(no_proxy).items():
-        monkeypatch.setenv(name, value)
 
 
 # --- NO_PROXY ---------------------------------------------------------------------------------------
@@ -109,11 +88,11 @@ def asked(host: str) -> list[str]:
 
 @pytest.mark.parametrize("named", ["0.0.0.0", "0.0.0.9/8", "10.0.0.0/8, 0.0.0.9/8", "*"])
 def test_a_registry_that_no_proxy_names_is_reached_directly(
-    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, server: registry_server.Registry, named: str
+    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, plain_registry: registry_server.Registry, named: str
 ) -> None:
-    made_images.image([]).push(Target(f"{server.host}/models", "m", insecure=True), "v1")
-    behind(monkeypatch, proxy, named)
-    assert asked(elsewhere(server.host)) == ["v1"]
+    made_images.image([]).push(Target(f"{plain_registry.host}/models", "m", insecure=True), "v1")
+    proxy.stand_before(monkeypatch, named)
+    assert asked(elsewhere(plain_registry.host)) == ["v1"]
     assert proxy.asked == []
 
 
@@ -121,7 +100,7 @@ def test_a_registry_s_tokens_come_from_where_no_proxy_says(
     monkeypatch: pytest.MonkeyPatch, proxy: Proxy, tmp_path: Path
 ) -> None:
     with registry_server.serve("Bearer") as server:
-        behind(monkeypatch, proxy, "0.0.0.9/8")
+        proxy.stand_before(monkeypatch, "0.0.0.9/8")
         server.host = elsewhere(server.host)
         with pytest.raises(InputError, match="the registry answers 401"):
             asked(server.host)
@@ -130,32 +109,32 @@ def test_a_registry_s_tokens_come_from_where_no_proxy_says(
 
 
 def test_every_other_registry_is_reached_by_the_proxy(
-    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, server: registry_server.Registry
+    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, plain_registry: registry_server.Registry
 ) -> None:
-    behind(monkeypatch, proxy, "10.0.0.0/8,0.0.0.0:1")
+    proxy.stand_before(monkeypatch, "10.0.0.0/8,0.0.0.0:1")
     with pytest.raises(InputError, match="the registry answers 502"):
-        asked(elsewhere(server.host))
-    assert proxy.asked == [f"GET http://{elsewhere(server.host)}/v2/models/m/tags/list"]
-    assert server.requests == []
+        asked(elsewhere(plain_registry.host))
+    assert proxy.asked == [f"GET http://{elsewhere(plain_registry.host)}/v2/models/m/tags/list"]
+    assert plain_registry.requests == []
 
 
 def test_this_machine_s_registry_is_reached_directly(
-    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, server: registry_server.Registry
+    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, plain_registry: registry_server.Registry
 ) -> None:
-    behind(monkeypatch, proxy)
-    assert asked(server.host) == []
-    assert asked(server.host.replace("127.0.0.1", "localhost")) == []
+    proxy.stand_before(monkeypatch)
+    assert asked(plain_registry.host) == []
+    assert asked(plain_registry.host.replace("127.0.0.1", "localhost")) == []
     assert proxy.asked == []
 
 
 def test_where_a_redirect_leads_counts_for_itself(
-    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, server: registry_server.Registry
+    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, plain_registry: registry_server.Registry
 ) -> None:
-    place = f"http://{elsewhere(server.host)}/v2/models/m/tags/list"
-    server.instead = lambda method, path: (307, {"Location": place}, b"")
-    behind(monkeypatch, proxy)
+    place = f"http://{elsewhere(plain_registry.host)}/v2/models/m/tags/list"
+    plain_registry.instead = lambda method, path: (307, {"Location": place}, b"")
+    proxy.stand_before(monkeypatch)
     with pytest.raises(InputError, match="the registry answers 502"):
-        asked(server.host)
+        asked(plain_registry.host)
     assert proxy.asked == [f"GET {place}"]
 
 
@@ -167,10 +146,10 @@ def test_a_proxy_of_no_known_kind_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_download_is_reached_as_no_proxy_says(
-    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, server: registry_server.Registry
+    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, plain_registry: registry_server.Registry
 ) -> None:
-    behind(monkeypatch, proxy, "0.0.0.9/8")
-    assert _download([f"http://{elsewhere(server.host)}/v2/"]) == b""
+    proxy.stand_before(monkeypatch, "0.0.0.9/8")
+    assert _download([f"http://{elsewhere(plain_registry.host)}/v2/"]) == b""
     assert proxy.asked == []
 
 
@@ -206,31 +185,35 @@ def ask_and_execute(cluster: Cluster) -> None:
     ],
 )
 def test_an_api_server_is_reached_as_kubectl_reaches_it(
-    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, server: registry_server.Registry, host: str, named: str
+    monkeypatch: pytest.MonkeyPatch,
+    proxy: Proxy,
+    plain_registry: registry_server.Registry,
+    host: str,
+    named: str,
 ) -> None:
-    behind(monkeypatch, proxy, named)
-    ask_and_execute(cluster_at(f"http://{server.host.replace('127.0.0.1', host)}"))
+    proxy.stand_before(monkeypatch, named)
+    ask_and_execute(cluster_at(f"http://{plain_registry.host.replace('127.0.0.1', host)}"))
     assert proxy.asked == []
-    assert [request.partition("?")[0] for request in server.requests] == [
+    assert [request.partition("?")[0] for request in plain_registry.requests] == [
         "GET /version",
         "GET /api/v1/namespaces/n/pods/p/exec",
     ]
 
 
 def test_other_api_servers_are_behind_the_proxy(
-    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, server: registry_server.Registry
+    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, plain_registry: registry_server.Registry
 ) -> None:
-    behind(monkeypatch, proxy, "10.0.0.0/8")
+    proxy.stand_before(monkeypatch, "10.0.0.0/8")
     with pytest.raises(ClusterError):
-        cluster_at(f"http://{elsewhere(server.host)}").get("/version")
+        cluster_at(f"http://{elsewhere(plain_registry.host)}").get("/version")
     assert len(proxy.asked) >= 1
-    assert server.requests == []
+    assert plain_registry.requests == []
 
 
 def test_a_kubeconfig_s_own_proxy_stays(
-    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, server: registry_server.Registry
+    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, plain_registry: registry_server.Registry
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with pytest.raises(ClusterError):
-        cluster_at(f"http://{server.host}", **{"proxy-url": proxy.url}).get("/version")
+        cluster_at(f"http://{plain_registry.host}", **{"proxy-url": proxy.url}).get("/version")
     assert len(proxy.asked) >= 1
