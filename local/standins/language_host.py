@@ -238,6 +238,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         self._log.say_once(NOTICE, severity=WARNING)
         folder = request.info.program_directory
         reading_end, writing_end = os.pipe()
+        plugin = None
         try:
             with self._lock:
                 if self._stopping:
@@ -263,11 +264,14 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
             if not context.add_callback(plugin.terminate):
                 plugin.terminate()
             yield from _output(plugin)
-            with self._lock:
-                self._programs.discard(plugin)
         finally:
             os.close(reading_end)
             os.close(writing_end)
+            # Here, since gRPC drops this generator at a yield where the call ends between two answers.
+            if plugin is not None:
+                _end([plugin])
+                with self._lock:
+                    self._programs.discard(plugin)
 
     def Cancel(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """End the program that runs."""
@@ -279,13 +283,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         with self._lock:
             self._stopping = True
             programs = list(self._programs)
-        for program in programs:
-            program.terminate()
-        for program in programs:
-            try:
-                program.wait(PROGRAM_STOP_GRACE)
-            except subprocess.TimeoutExpired:
-                program.kill()
+        _end(programs)
 
     # --- what this host does not do
 
@@ -348,6 +346,18 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
             for plugin in self._packages(info, context)["plugins"]
             if plugin.get("resource")
         ]
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End processes, first by asking, and take their exit codes, so that none is left as a zombie."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(PROGRAM_STOP_GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _output(process: subprocess.Popen[bytes]) -> Iterator[language_pb2.RunPluginResponse]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import psutil
@@ -13,6 +13,8 @@ import pytest
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import analyzer_pb2_grpc, language_pb2
 
+from local.standins.language_host import LanguageHost
+from local.standins.plugin import EngineLog
 from policy.pack import policies
 from policy.rules import RULES
 from policy.rules.unseen import UNKNOWN_VALUES
@@ -96,6 +98,25 @@ def test_a_provider_runs_until_the_engine_ends_the_call(host: Host, tmp_path: Pa
     running = plugins(host)
     call.cancel()
     assert psutil.wait_procs(running, timeout=10)[1] == []
+
+
+def test_no_provider_is_left_where_a_call_ends_between_two_answers(tmp_path: Path) -> None:
+    """gRPC drops the answers at the one that it was sending; nothing asks for the next."""
+
+    class Call:
+        def add_callback(self, end: object) -> bool:
+            return True
+
+    (tmp_path / "__main__.py").write_text("import time\nprint(4242, flush=True)\ntime.sleep(600)\n")
+    answers: Any = LanguageHost("", EngineLog("")).RunPlugin(request(tmp_path, "resource"), cast("Any", Call()))
+    assert next(answers).stdout == b"4242\n"
+    (running,) = [
+        child
+        for child in psutil.Process().children()
+        if "plugin_runner.py" in " ".join(child.cmdline()) and str(tmp_path) in child.cmdline()
+    ]
+    answers.close()
+    assert not running.is_running()  # a zombie is running
 
 
 def test_plugins_of_other_kinds_are_refused(host: Host) -> None:
