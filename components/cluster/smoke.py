@@ -195,6 +195,7 @@ def objects(
         "server_env": (),
         "server_host_paths": (),
         "server_writable_paths": (),
+        "read_ahead": False,
         "cpu": "20m",
         "cpu_limit": "500m",
         "memory": "32Mi",

@@ -18,12 +18,14 @@ class KnownModel:
     """A model's files and configurations.
 
     files: SHA-256 of each, by path; empty where it is not known. kept: the configurations that are beside the
-    lock, by path. complete: whether files are all that there are. teller: what tells of them.
+    lock, by path. complete: whether files are all that there are. size: bytes of all of them; None where it is
+    not known. teller: what tells of them.
     """
 
     files: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     complete: bool = True
+    size: int | None = None
     teller: str = "the model's lock"
 
     @classmethod
@@ -33,7 +35,7 @@ class KnownModel:
         Raises:
             InputError: a configuration is not the one that was locked.
         """
-        return cls({file.path: file.sha256 for file in lock.files}, read_kept(lock, folder))
+        return cls({file.path: file.sha256 for file in lock.files}, read_kept(lock, folder), size=lock.total_size)
 
     @cached_property
     def config(self) -> dict[str, Any]:

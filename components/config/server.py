@@ -38,6 +38,7 @@ class ServerSettings(Section):
     runtime: Literal["vllm", "custom"] = "vllm"
     vllm: VllmSettings | None = None
     kernels: Literal["use", "require", "off"] = "use"
+    read_ahead: bool = False
     shared_runtime: ServiceName | None = None
     server_image: PinnedImage
     server_command: tuple[str, ...] = Field(

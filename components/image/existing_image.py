@@ -11,7 +11,7 @@ from typing import Any
 import pulumi
 
 from components.config.checks.image import PATIENCE
-from components.config.checks.vllm import unfit
+from components.config.checks.fit import unfit
 from components.config.image_place import ImagePlace
 from components.config.known_model import KnownModel
 from components.config.kserve import MODELCAR_UID
@@ -218,7 +218,7 @@ def _problems(
 def _known(image: existing_image.ExistingImage, shown: str) -> KnownModel:
     complete = not image.files.unread_models
     files = dict.fromkeys((path.removeprefix("models/") for path in image.files.below("models")), "")
-    return KnownModel(files, {CONFIG: dict(image.model_config or {})}, complete, shown)
+    return KnownModel(files, {CONFIG: dict(image.model_config or {})}, complete, teller=shown)
 
 
 def _adapters(settings: Settings) -> list[tuple[int, str]]:

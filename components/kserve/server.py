@@ -26,6 +26,7 @@ class _Server(Section):
     served_model_name: Name that clients ask for; by default the service's.
     writable_paths: Folders of the image that the server writes to.
     host_paths: Folders of the node, on a machine of your own.
+    read_ahead: Read the model into the node's memory while the server is imported.
     """
 
     image: PinnedImage
@@ -37,6 +38,7 @@ class _Server(Section):
     served_model_name: str = ""
     writable_paths: tuple[str, ...] = ()
     host_paths: tuple[str, ...] = ()
+    read_ahead: bool = False
 
 
 class VllmServer(_Server, VllmSettings):

@@ -18,7 +18,7 @@ from components.kserve.spec import checked_namespace, model_spec
 from components.manifests.service import labels, serving_runtime
 
 #: What a ServingRuntime has of its server, whatever the model.
-_COMMON = ("image", "command", "port", "health_path", "writable_paths", "host_paths")
+_COMMON = ("image", "command", "port", "health_path", "writable_paths", "host_paths", "read_ahead")
 
 
 @dataclass(frozen=True, kw_only=True)

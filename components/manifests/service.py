@@ -18,7 +18,7 @@ from components.config.kserve import MODELCAR_UID
 from components.config.model_path import MODEL_PATH
 from components.config.model_spec import ModelSpec
 from components.config.server import USER_VARIABLES
-from components.manifests import image_volume, kernels, knative, scheduling, termination
+from components.manifests import image_volume, kernels, knative, read_ahead, scheduling, termination
 from components.manifests.autoscaling import EXTERNAL
 from components.manifests.probes import probes
 from components.manifests.server_arguments import server_arguments
@@ -68,9 +68,6 @@ _UNTIL_IT_IS_THERE = (
     f"echo '{MODEL_IS_THERE}'; "
 )
 _SERVE = 'exec "$@"'
-WAIT_FOR_MODEL = _UNTIL_IT_IS_THERE + _SERVE
-#: … and, for vLLM, copies what was compiled for it out of the image.
-WAIT_AND_COPY = f"{_UNTIL_IT_IS_THERE}{kernels.script(MODEL_PATH)}{_SERVE}"
 
 #: Of an InferenceService: what its pods are declared as. KServe hands it on to the template of the Deployment
 #: or Knative Service, which tells the pods of this declaration from those of a former one.
@@ -239,10 +236,12 @@ def container(settings: ModelSpec) -> dict[str, Any]:
 
 def start_script(settings: ModelSpec) -> str:
     """Return what the container runs before its server, whose command and arguments follow."""
+    ahead = read_ahead.script(MODEL_PATH) if settings.read_ahead else ""
+    # vLLM's: what was compiled for it is copied out of the image.
+    copy = "" if settings.runtime == "custom" else kernels.script(MODEL_PATH)
     if settings.placement == "imageVolume":
-        copy = "" if settings.runtime == "custom" else kernels.script(MODEL_PATH)
-        return f"{image_volume.REQUIRE_MODEL}echo '{MODEL_IS_THERE}'; {copy}{image_volume.SERVE}"
-    return WAIT_FOR_MODEL if settings.runtime == "custom" else WAIT_AND_COPY
+        return f"{image_volume.REQUIRE_MODEL}echo '{MODEL_IS_THERE}'; {ahead}{copy}{image_volume.SERVE}"
+    return f"{_UNTIL_IT_IS_THERE}{ahead}{copy}{_SERVE}"
 
 
 def environment(settings: ModelSpec, *, own: bool = True, extra: bool = True) -> list[dict[str, Any]]:

@@ -41,6 +41,7 @@ def server(settings: Settings) -> VllmServer | CustomServer:
         "served_model_name": settings.model_name,
         "writable_paths": settings.server_writable_paths,
         "host_paths": settings.server_host_paths,
+        "read_ahead": settings.read_ahead,
     }
     if settings.runtime == "custom":
         return CustomServer(**common)

@@ -22,7 +22,7 @@ from typing import Any
 from components.config.kserve import MODELCAR_UID
 from components.config.model_path import MODEL_PATH
 from components.config.quantities import quantity
-from components.manifests.service import CONTAINER, SCRATCH, WAIT_AND_COPY
+from components.manifests.service import CONTAINER, MODEL_IS_THERE, SCRATCH
 from local.ask import is_healthy
 from local.gpu_report.children import Children, Failed, last_words
 
@@ -58,7 +58,7 @@ def command_of(pod: Mapping[str, Any]) -> tuple[list[str], dict[str, str], Mappi
     """
     box = next(one for one in pod["spec"]["containers"] if one["name"] == CONTAINER)
     command = list(box["command"])
-    if command[:3] != ["sh", "-c", WAIT_AND_COPY]:
+    if command[:2] != ["sh", "-c"] or MODEL_IS_THERE not in command[2]:
         raise Failed(f"the pod's command is another one than expected: {command[:2]}")
     env = {entry["name"]: str(entry.get("value", "")) for entry in box.get("env") or []}
     return command[4:] + list(box.get("args") or []), env, box["resources"]["limits"]

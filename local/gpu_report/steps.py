@@ -95,7 +95,8 @@ def steps(
     Args:
         site: where they are done.
         models: that are measured.
-        pairs: how often each is started by itself, as a pod, with kernels, and with all that shortens it.
+        pairs: how often each is started by itself, as a pod, with kernels, with its weights read ahead, and
+            with all that shortens it.
         kernels_from: a folder with what another machine's report has saved.
         repeats: measurements of tokens per second after each start; the scale's own where None.
     """
@@ -183,6 +184,7 @@ class _Report:
                 one(f"bare {number}", partial(self.bare, model, log), served),
                 one(f"pod {number}", lambda: self.pod(model), served),
                 one(f"kernels {number}", lambda: self.with_kernels(model), saved, unfit),
+                one(f"ahead {number}", lambda: self.ahead(model), saved if self.cards else served),
                 one(f"all {number}", lambda: self.with_all(model), saved, unfit),
             ]
         turns = Step(f"{model.like}/in turn", lambda: self.in_turn(model), 2 * start, 120, (pushed,))
@@ -206,9 +208,18 @@ class _Report:
         kernels.require_hit(found)
         return found
 
+    def ahead(self, model: Model) -> Found:
+        """Start the model's pod with its kernels, while its weights are read during the server's imports."""
+        if not self.cards:
+            return self.pod(model, readAhead=True)
+        found = self.pod(model, kernels="require", readAhead=True)
+        kernels.require_hit(found)
+        return found
+
     def with_all(self, model: Model) -> Found:
-        """Start the model's pod with all that shortens a start: kernels, and vLLM's imports done once."""
-        found = self.pod(model, kernels="require", serverEnv=self.site.server_env(*ONE_IMPORT))
+        """Start the model's pod with all that shortens a start: vLLM's imports are done once besides."""
+        one_import = self.site.server_env(*ONE_IMPORT)
+        found = self.pod(model, kernels="require", readAhead=True, serverEnv=one_import)
         kernels.require_hit(found)
         return found
 

@@ -277,6 +277,8 @@ class VllmServer(TypedDict):
     """Folders of the image that the server writes to."""
     host_paths: NotRequired[list[str]]
     """Folders of the node, on a machine of your own."""
+    read_ahead: NotRequired[bool]
+    """Read the model into the node's memory while the server is imported. Default: false."""
     kernels: NotRequired[str]
     """Compiled kernels in the model's image: use them where they fit, require that they fit, or off. Kernels are code that the server runs: set off for an image that somebody else built. One of: use, require, off. Default: use."""
 
@@ -302,6 +304,8 @@ class CustomServer(TypedDict):
     """Folders of the image that the server writes to."""
     host_paths: NotRequired[list[str]]
     """Folders of the node, on a machine of your own."""
+    read_ahead: NotRequired[bool]
+    """Read the model into the node's memory while the server is imported. Default: false."""
 
 
 class ServerResources(TypedDict):

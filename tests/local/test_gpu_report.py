@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from components.config.model_path import MODEL_PATH
+from components.manifests.read_ahead import SAID
 from tests.conftest import Platform
 
 pytestmark = pytest.mark.timeout(900)
@@ -43,6 +45,8 @@ def test_a_small_model_goes_the_whole_way_beside_a_bare_server(platform: Platfor
         assert len(one["pod"]) == len(one["bare"]) == 2
         assert min(*one["pod"], *one["bare"]) > 0
     assert steps["small/pushed"]["found"]["digest"] in steps["small/served"]["found"]["image"]
+    logs = [path.read_text() for path in (checkout.folder / ".local/gpu-report/logs").glob("small-*-*.log")]
+    assert any(SAID.format(folder=MODEL_PATH) in log for log in logs), "of the pod of `ahead 1`"
     said_of_gpus = "\n".join(steps["too-many-gpus"]["found"]["said"])
     assert "the pod asks for 1 GPU (nvidia.com/gpu), and no node offers any" in said_of_gpus
     assert "fix: " in said_of_gpus

@@ -17,7 +17,7 @@ from components.config.model_path import MODEL_PATH
 from components.config.models import OF_ONE
 from components.config.settings import Settings
 from components.manifests import kernels
-from components.manifests.service import WAIT_AND_COPY, WAIT_FOR_MODEL, container, environment, start_script
+from components.manifests.service import container, environment, start_script
 from components.stack import kernel_fit
 from components.stack.preflight import kernel_doubts
 from local.instance import cache_root
@@ -203,10 +203,11 @@ def test_where_they_are_required_nothing_starts_without(pod: Pod) -> None:
 
 def test_neither_kubernetes_nor_kserve_expands_anything_of_it() -> None:
     """Kubernetes expands $(NAME) of a variable that is set, and $$; KServe expands Go templates."""
-    assert "{{" not in WAIT_AND_COPY
-    assert "$$" not in WAIT_AND_COPY
+    script = start_script(load(readAhead=True))
+    assert "{{" not in script
+    assert "$$" not in script
     names = {entry["name"] for entry in environment(load())}
-    assert not [name for name in names if f"$({name})" in WAIT_AND_COPY]
+    assert not [name for name in names if f"$({name})" in script]
 
 
 # --- what a pod is told
@@ -220,10 +221,9 @@ def test_a_pod_is_told_which_server_it_runs_and_a_custom_one_is_as_ever() -> Non
     settings = load()
     assert variables(settings)[kernels.SERVER] == settings.server_image.rpartition("@")[2]
     assert kernels.MODE not in variables(settings)
-    assert start_script(settings) == WAIT_AND_COPY
-    assert f"{MODEL_PATH}/.kernels" in WAIT_AND_COPY
+    assert f"modelcar_kernels {MODEL_PATH}/.kernels" in start_script(settings)
     custom = load(runtime="custom", serverCommand=["serve"], serverArgs=[])
-    assert container(custom)["command"][2] == WAIT_FOR_MODEL
+    assert "kernels" not in container(custom)["command"][2]
     assert not {kernels.SERVER, kernels.MODE} & variables(custom).keys()
 
 

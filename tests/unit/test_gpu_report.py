@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from components.manifests.server_arguments import server_arguments
-from components.manifests.service import WAIT_AND_COPY
+from components.manifests.service import start_script
 from local import gpu
 from local.gpu_report import __main__ as command
 from local.gpu_report import kernels, load
@@ -32,6 +32,7 @@ from local.gpu_report.page import page, with_goals
 from local.gpu_report.runner import Found, Runner, Step, read_document
 from local.gpu_report.site import Model, Site
 from local.gpu_report.steps import reasons, steps
+from tests.unit.test_components_settings import load as load_settings
 
 # --- steps ----------------------------------------------------------------------------------------
 
@@ -249,7 +250,7 @@ POD = {
             {"name": "modelcar"},
             {
                 "name": "kserve-container",
-                "command": ["sh", "-c", WAIT_AND_COPY, "server", "python3", "-m", "vllm"],
+                "command": ["sh", "-c", start_script(load_settings()), "server", "python3", "-m", "vllm"],
                 "args": ["--model", "/mnt/models", "--port", "8080", "--x=/tmp/y"],
                 "env": [{"name": "HOME", "value": "/tmp"}, {"name": "PATH", "value": "/tmpfoo:/bin"}],
                 "resources": {"limits": {"cpu": "1500m", "memory": "64Mi"}},
@@ -347,8 +348,8 @@ def test_what_a_machine_cannot_do_is_said(site: Site) -> None:
         "pushed",
         "served",
         "saved",
-        *("bare 1", "pod 1", "kernels 1", "all 1"),
-        *("bare 2", "pod 2", "kernels 2", "all 2"),
+        *("bare 1", "pod 1", "kernels 1", "ahead 1", "all 1"),
+        *("bare 2", "pod 2", "kernels 2", "ahead 2", "all 2"),
         "in turn",
     ]
     without = steps(Site(None, lambda _: None), models, 1)
@@ -515,6 +516,7 @@ def with_kernels(cache: str = "hit", text: str = "same", **whose: Any) -> Found:
             "found": {"layer": {"name": "k-1", "bytes": 900_000}, "weightsReadDirectly": 2.0, **whose},
         },
         "m/kernels 1": {"state": "passed", "found": warm},
+        "m/ahead 1": {"state": "passed", "found": {**warm, "ready": 50.0}},
         "m/all 1": {"state": "passed", "found": {**warm, "ready": 40.0}},
     }
     return told
@@ -523,7 +525,8 @@ def with_kernels(cache: str = "hit", text: str = "same", **whose: Any) -> Found:
 def test_what_kernels_are_worth_is_held_to_goals() -> None:
     found = {goal["name"]: (goal["value"], goal["met"]) for goal in with_goals(with_kernels())["goals"]}
     assert found["ready with kernels that this machine saved, over ready without"] == ("0.55", True)
-    assert found["ready with kernels and one import, over ready without"] == ("0.40", True)
+    assert found["ready with kernels, read ahead, over ready without"] == ("0.50", True)
+    assert found["ready with kernels, read ahead, one import, over ready without"] == ("0.40", True)
     assert found["first token after ready, with kernels over without"] == ("0.10", True)
     assert found["answers at temperature 0, with and without"] == ("equal", True)
     assert found["bytes added to the image"] == ("0.90 MB", True)

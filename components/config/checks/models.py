@@ -20,6 +20,7 @@ RUNTIME_KEYS = (
     "server_command",
     "server_host_paths",
     "server_writable_paths",
+    "read_ahead",
     "server_port",
     "health_path",
     "shared_memory",
