@@ -35,7 +35,9 @@ class KnownModel:
         Raises:
             InputError: a configuration is not the one that was locked.
         """
-        return cls({file.path: file.sha256 for file in lock.files}, read_kept(lock, folder), size=lock.total_size)
+        return cls(
+            {file.path: file.sha256 for file in lock.files}, read_kept(lock, folder), size=lock.total_size
+        )
 
     @cached_property
     def config(self) -> dict[str, Any]:

@@ -108,7 +108,9 @@ def test_no_provider_is_left_where_a_call_ends_between_two_answers(tmp_path: Pat
             return True
 
     (tmp_path / "__main__.py").write_text("import time\nprint(4242, flush=True)\ntime.sleep(600)\n")
-    answers: Any = LanguageHost("", EngineLog("")).RunPlugin(request(tmp_path, "resource"), cast("Any", Call()))
+    answers: Any = LanguageHost("", EngineLog("")).RunPlugin(
+        request(tmp_path, "resource"), cast("Any", Call())
+    )
     assert next(answers).stdout == b"4242\n"
     (running,) = [
         child
