@@ -18,8 +18,8 @@ class KnownModel:
     """A model's files and configurations.
 
     files: SHA-256 of each, by path; empty where it is not known. kept: the configurations that are beside the
-    lock, by path. complete: whether files are all that there are. size: bytes of all of them; None where it is
-    not known. teller: what tells of them.
+    lock, by path. complete: whether files are all that there are. size: bytes of all of them; None where that
+    is not known. teller: what tells of them.
     """
 
     files: Mapping[str, str] = field(default_factory=dict)

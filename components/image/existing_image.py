@@ -10,8 +10,8 @@ from typing import Any
 
 import pulumi
 
-from components.config.checks.image import PATIENCE
 from components.config.checks.fit import unfit
+from components.config.checks.image import PATIENCE
 from components.config.image_place import ImagePlace
 from components.config.known_model import KnownModel
 from components.config.kserve import MODELCAR_UID

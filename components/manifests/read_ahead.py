@@ -1,4 +1,4 @@
-"""`modelcar:readAhead`: a pod reads its model into the node's memory while its server is still being imported.
+"""`modelcar:readAhead`: a pod reads its model into the node's memory while its server is being imported.
 
 A server on a GPU spends half a minute on imports before it opens the first file of the weights, and the disk
 has nothing to do all that time. What is read lies in the page cache, which Linux counts as the pod's memory
