@@ -27,15 +27,23 @@ FILES = ("config.json", "model-1.safetensors", "model-2.safetensors", "tokenizer
 CUSTOM: dict[str, Any] = {"runtime": "custom", "serverCommand": ["serve"]}
 #: Stands for the server: tells its children, and lets the reading go on.
 SERVER = """
-import pathlib, psutil, sys
-folder = pathlib.Path(sys.argv[1])
-while not list(folder.glob("began-*")):
-    pass
+import pathlib, psutil, sys, time
+folder, ends = pathlib.Path(sys.argv[1]), time.monotonic() + 60
+def wait(pattern, count):
+    while len(list(folder.glob(pattern))) < count:
+        if time.monotonic() > ends:
+            sys.exit(f"no {pattern}")
+        time.sleep(0.02)
+wait("began-*", 1)
 print("children:", len(psutil.Process().children()))
 (folder / "serves").touch()
-while len(list(folder.glob("read-*"))) < int(sys.argv[2]):
-    pass
+wait("read-*", int(sys.argv[2]))
 """
+
+
+def until(condition: str) -> str:
+    """Return a shell's wait for something, which ends with the test where it never comes."""
+    return f"n=0; until {condition}; do if [ $n = 1200 ]; then exit 1; fi; n=$((n + 1)); sleep 0.05; done"
 
 
 # BusyBox takes a `cat` of its own, whatever PATH says: the local tier runs it, in pods.
@@ -49,7 +57,7 @@ def test_each_file_is_read_once_while_the_server_starts(tmp_path: Path, shell: s
     tools.mkdir()
     # Reading takes until the server has begun: a script that waited for it would never end.
     (tools / "cat").write_text(
-        f"#!/bin/sh\ntouch {tmp_path}/began-$$\nuntil [ -e {tmp_path}/serves ]; do sleep 0.05; done\n"
+        f"#!/bin/sh\ntouch {tmp_path}/began-$$\n{until(f'[ -e {tmp_path}/serves ]')}\n"
         f'/bin/cat "$1"\necho "$1" >> {tmp_path}/said\ntouch {tmp_path}/read-$$\n'
     )
     (tools / "cat").chmod(0o755)
@@ -65,7 +73,7 @@ def test_each_file_is_read_once_while_the_server_starts(tmp_path: Path, shell: s
         env={"PATH": f"{tools}:/usr/bin:/bin", "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         check=True,
     )
     assert SAID.format(folder=model) in ran.stdout.splitlines()
@@ -84,14 +92,14 @@ def test_several_files_are_read_at_a_time(tmp_path: Path) -> None:
     # Each reader ends once all lanes read.
     (tools / "cat").write_text(
         f"#!/bin/sh\nmkdir -p {tmp_path}/readers\ntouch {tmp_path}/readers/$$\n"
-        f"until [ $(ls {tmp_path}/readers | wc -l) -ge {LANES} ]; do sleep 0.05; done\n"
+        f"{until(f'[ $(ls {tmp_path}/readers | wc -l) -ge {LANES} ]')}\n"
         f'touch {tmp_path}/read-"$(basename "$1")"\n'
     )
     (tools / "cat").chmod(0o755)
-    wait = f"until [ $(ls {tmp_path} | grep -c read-) = {2 * LANES} ]; do sleep 0.05; done"
+    wait = until(f"[ $(ls {tmp_path} | grep -c read-) = {2 * LANES} ]")
     script = start_script(load(readAhead=True, **CUSTOM)).replace(MODEL_PATH, str(model))
     variables = {**os.environ, "PATH": f"{tools}:/usr/bin:/bin"}
-    subprocess.run(["sh", "-c", script, "server", "sh", "-c", wait], env=variables, timeout=30, check=True)
+    subprocess.run(["sh", "-c", script, "server", "sh", "-c", wait], env=variables, timeout=90, check=True)
 
 
 def test_without_it_pods_are_declared_as_before() -> None:
