@@ -114,18 +114,24 @@ class Bench:
     def timed(
         self, task: ways.Task, name: str, way: Callable[[ways.Task], None], state: str, common: dict[str, Any]
     ) -> None:
-        """Time one way, and say what it sent and what it took."""
-        before = task.machine.uploaded()
+        """Time one way, and say by how much it let the registry's store grow and what it took."""
+        before = task.machine.stored()
         settle()
         with peak_memory(task.machine.processes) as peaks:
             started = time.monotonic()
             way(task)
             seconds = time.monotonic() - started
-        sent = task.machine.uploaded() - before
+        grown = task.machine.stored() - before
         memory = {program: round(peak / 2**20) for program, peak in peaks.items() if peak > 20 * 2**20}
         disk = disk_usage(task.machine.builder_store)
         self.note(
-            way=name, state=state, seconds=seconds, uploaded=sent, builder=disk, memoryMiB=memory, **common
+            way=name,
+            state=state,
+            seconds=seconds,
+            storeGrewBy=grown,
+            builder=disk,
+            memoryMiB=memory,
+            **common,
         )
 
     def pulumi(self, task: ways.Task, common: dict[str, Any]) -> None:

@@ -62,8 +62,8 @@ class Machine:
         found = httpx.head(url, headers=accept, trust_env=False).raise_for_status()
         return str(found.headers["Docker-Content-Digest"])
 
-    def uploaded(self) -> int:
-        """Return the bytes of blobs that the registry's store has."""
+    def stored(self) -> int:
+        """Return the bytes of the registry's store, which keeps each blob once, however often it is sent."""
         return disk_usage(self.folder / "registry")
 
 

@@ -17,8 +17,11 @@ def table(document: dict[str, Any]) -> str:
 
 
 def _ways(document: dict[str, Any]) -> Iterator[str]:
-    results = [entry for entry in document["results"] if "uploaded" in entry]
-    yield "| model | way | cold s | of the floor | faster than buildx default | again s | sent again MiB |"
+    results = [entry for entry in document["results"] if "storeGrewBy" in entry]
+    yield (
+        "| model | way | cold s | of the floor | faster than buildx default | again s "
+        "| again: registry's store grew by MiB |"
+    )
     yield "|---|---|---|---|---|---|---|"
     for gib, files in sorted({(entry["gib"], entry["files"]) for entry in results}):
         here = [entry for entry in results if (entry["gib"], entry["files"]) == (gib, files)]
@@ -28,7 +31,7 @@ def _ways(document: dict[str, Any]) -> Iterator[str]:
             floor = f"{seconds / cold['floor']:.2f}" if "floor" in cold else ""
             usual = f"{cold['buildx default'] / seconds:.1f}" if "buildx default" in cold else ""
             later = again.get(way)
-            repeated = f"{later['seconds']:.1f} | {later['uploaded'] / 2**20:.1f}" if later else " | "
+            repeated = f"{later['seconds']:.1f} | {later['storeGrewBy'] / 2**20:.1f}" if later else " | "
             yield f"| {gib:g} GiB, {files} files | {way} | {seconds:.1f} | {floor} | {usual} | {repeated} |"
 
 
@@ -45,8 +48,8 @@ def _rest(document: dict[str, Any]) -> Iterator[str]:
             ratio = entry["bytes"] / (entry["gib"] * GIB)
             yield f"| {model} | {entry['state']} | {ratio:.2f} of the model on disk |"
         elif entry["state"] == "one file changed":
-            sent = entry["uploaded"] / 2**20
-            value = f"{entry['seconds']:.2f} s, {sent:.0f} MiB sent"
+            grown = entry["storeGrewBy"] / 2**20
+            value = f"{entry['seconds']:.2f} s, the registry's store grew by {grown:.0f} MiB"
             yield f"| {model} | {entry['state']}: lock and `pulumi up` | {value} |"
         if entry["way"] == "pulumi up" and entry["state"] == "cold":
             shown = ", ".join(f"{name} {peak}" for name, peak in sorted(entry["memoryMiB"].items()))
@@ -83,7 +86,7 @@ def plot(document: dict[str, Any], image: Path, environment: Path) -> None:
     """Draw seconds over size for models of several files, one line a way."""
     series: dict[str, list[tuple[float, float]]] = {}
     for entry in document["results"]:
-        if entry["state"] == "cold" and entry["files"] > 1 and "uploaded" in entry:
+        if entry["state"] == "cold" and entry["files"] > 1 and "storeGrewBy" in entry:
             series.setdefault(entry["way"], []).append((entry["gib"], entry["seconds"]))
     command = [str(environment / "bin/python"), "-c", _PLOT, str(image)]
     subprocess.run(command, input=json.dumps(series), text=True, check=True)
