@@ -31,7 +31,10 @@ BUILDAH_PACKAGES = ["buildah", "libgpgme11", "libassuan0", "libdevmapper1.02.1",
 
 @dataclass
 class Task:
-    """What all ways start from: a folder of weights, and for ours its lock and its layers, fetched."""
+    """What all ways start from: a folder of weights, and for ours its lock and its layers.
+
+    The seconds of the lock are noted by themselves; the report adds them to ours.
+    """
 
     machine: Machine
     folder: Path
