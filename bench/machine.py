@@ -21,7 +21,10 @@ from local.debian import debian_parts
 from local.stack import plugin_variables
 from local.tool_list import tools_folder
 from local.tools import Toolbox, collect, find_tool
+from modelcar.errors import InputError
 
+#: What a machine, a registry or a peer's program can cause; said in words, and the other ways go on.
+EXPECTED = (InputError, OSError, RuntimeError, subprocess.SubprocessError, httpx.HTTPError, psutil.Error)
 #: buildx's name for the benchmark's BuildKit.
 BUILDER = "bench"
 

@@ -72,8 +72,9 @@ def _rest(document: dict[str, Any]) -> Iterator[str]:
     yield "|---|---|---|"
     for entry in document["results"]:
         model = f"{entry['gib']:g} GiB, {entry['files']} files"
-        if entry["state"] == "failed":
-            yield f"| {model} | {entry['way']} | did not run: {entry['why'].splitlines()[-1]} |"
+        if entry["state"] in {"failed", "left out"}:
+            said = {"failed": "did not run", "left out": "left out"}[entry["state"]]
+            yield f"| {model} | {entry['way']} | {said}: {entry['why'].strip().splitlines()[-1]} |"
         elif entry["way"] in {"lock", "pulumi", "node pull"}:
             yield f"| {model} | {entry['way']}: {entry['state']} | {entry['seconds']:.2f} s |"
         elif entry["way"] == "disk":

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
+import pytest
+
+from bench import __main__ as command
+from bench import first_start, pull, ways
 from bench.report import from_folder, table
+from modelcar.errors import refuse
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -60,3 +71,163 @@ def test_no_figure_claims_to_count_what_was_sent() -> None:
     """What is measured is the growth of a store that keeps each blob once."""
     assert "sent" not in table(recorded()).casefold()
     assert "registry's store grew by" in table(recorded())
+
+
+# --- one failure does not end the others ------------------------------------------------------------
+
+
+@pytest.fixture
+def nothing_real(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No services, no weights: only who calls whom, and what is kept of it."""
+
+    @contextmanager
+    def machine(*_: object) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(
+            stored=lambda: 0, processes=[], builder_store=tmp_path / "none", registry="r", run=lambda *_: "",
+            folder=tmp_path,
+        )  # fmt: skip
+
+    for module in (command, pull, first_start):
+        monkeypatch.setattr(module, "machine", machine)
+        monkeypatch.setattr(module, "settle", lambda: None)
+    for module in (command, first_start):
+        monkeypatch.setattr(module, "toolbox", lambda: (None, None))
+    monkeypatch.setattr(pull, "write_model", lambda *_: tmp_path)
+    monkeypatch.setattr(pull, "locking", SimpleNamespace(
+        Description=lambda **_: None, resolve=lambda *_: None, lock_model=lambda *_: (None, None)
+    ))  # fmt: skip
+    monkeypatch.setattr(command.Bench, "locked", lambda *_: None)
+
+
+def fail(error: BaseException) -> Any:
+    def raise_it(*_: object, **__: object) -> None:
+        raise error
+
+    return raise_it
+
+
+def measured(tmp_path: Path, *names: str, gib: float = 2.0) -> tuple[int, list[dict[str, Any]]]:
+    options = argparse.Namespace(
+        ways=list(names), cases=[(gib, 1)], folder=tmp_path, out=tmp_path / "results.json"
+    )
+    status = command.run(options)
+    found: list[dict[str, Any]] = json.loads(options.out.read_text())["results"]
+    return status, found
+
+
+@pytest.mark.usefixtures("nothing_real")
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx.ConnectError("no route"),
+        OSError("no space left"),
+        subprocess.TimeoutExpired("buildkitd", 60),
+        RuntimeError("oras push\n\nno route"),
+    ],
+)
+def test_a_way_that_fails_is_told_and_the_others_are_measured(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+) -> None:
+    more = {"floor": lambda _: None, "oras": fail(error), "layout context": lambda _: None}
+    monkeypatch.setattr(ways, "WAYS", more)
+    monkeypatch.setattr(command, "peers", lambda _: tmp_path)
+    status, found = measured(tmp_path, "floor", "oras", "layout context")
+    assert status == 1
+    assert {one["way"] for one in found if one["state"] == "cold"} == {"floor", "layout context"}
+    assert [one["way"] for one in found if one["state"] == "failed"] == ["oras"]
+    assert (
+        f"| 2 GiB, 1 files | oras | did not run: {str(error).splitlines()[-1]} |" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.usefixtures("nothing_real")
+def test_a_way_that_is_left_out_is_told_with_its_limit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ways, "WAYS", {"floor": lambda _: None, "buildx zstd": lambda _: None})
+    status, found = measured(tmp_path, "buildx zstd", "floor")
+    assert status == 0
+    assert [one["state"] for one in found] == ["left out", "cold", "warm"]
+    assert (
+        "| buildx zstd | left out: above 0.3 GiB it would take most of the run |" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.usefixtures("nothing_real")
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError()])
+def test_what_was_measured_is_kept_whatever_ends_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException
+) -> None:
+    monkeypatch.setattr(ways, "WAYS", {"floor": lambda _: None, "layout context": fail(error)})
+    with pytest.raises(type(error)):
+        measured(tmp_path, "floor", "layout context")
+    kept = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert [(one["way"], one["state"]) for one in kept] == [("floor", "cold"), ("floor", "warm")]
+
+
+@pytest.mark.usefixtures("nothing_real")
+def test_packages_of_others_are_fetched_before_anything_is_timed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    done: list[str] = []
+
+    def script(name: str, *_: object) -> Path:
+        done.append(f"fetch {name}")
+        return tmp_path
+
+    missing = refuse("skopeo", "missing", allowed="on PATH", fix="install it")
+    monkeypatch.setattr(ways, "debian_script", script)
+    monkeypatch.setattr(command, "peers", fail(missing))
+    monkeypatch.setattr(command.Bench, "locked", lambda *_: done.append("lock"))
+    _, found = measured(tmp_path, "oras", "buildah", gib=0.3)
+    assert done[:2] == ["fetch buildah", "lock"]
+    assert [one["why"] for one in found if one["way"] == "oras"] == [str(missing)]
+    assert [one["state"] for one in found if one["way"] == "buildah"] == ["cold", "warm"]
+
+
+@pytest.mark.usefixtures("nothing_real")
+def test_a_pull_that_fails_is_told_and_the_others_are_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ways, "WAYS", dict.fromkeys(pull.PULLED, lambda _: None))
+    turns = iter(pull.PULLED)
+
+    def pulled(*_: object) -> tuple[float, int]:
+        if next(turns) == "buildx default":
+            raise TimeoutError("a service did not start")
+        return 1.0, 1
+
+    monkeypatch.setattr(pull, "pull", pulled)
+    bench = command.Bench(tmp_path, lambda _: None)
+    pull.measure(bench, 1.0)
+    assert [(one["way"], one["state"]) for one in bench.results] == [
+        ("node pull", "layout context"),
+        ("node pull: buildx default", "failed"),
+        ("node pull", "buildx zstd"),
+    ]
+
+
+@pytest.mark.usefixtures("nothing_real")
+def test_a_first_start_that_this_machine_cannot_make_is_told_and_the_others_are_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """EROFS takes the kernel, and not only the program that makes its files."""
+
+    def start(_: object, __: str, way: first_start.Way, ___: int) -> dict[str, float]:
+        if way.name == "parallel":
+            raise TimeoutError("a service did not start")
+        return {"pull": 2.0, "read": 1.0, "disk": 1e9, "bytes": 1}
+
+    monkeypatch.setattr(ways, "WAYS", {"layout context": lambda _: None})
+    monkeypatch.setattr(first_start, "lacking_for_erofs", lambda: ["the kernel has no erofs"])
+    monkeypatch.setattr(first_start, "first_start", start)
+    found = first_start.measure(0.0001, 1, 2, verity=False, say=lambda _: None)
+    assert first_start.table(found)[2:] == [
+        "| overlayfs | 2.00 | 1.00 | 1.00 | 1.00 | 1.00 |",
+        "parallel: not measured: a service did not start",
+        "erofs: not measured: the kernel has no erofs",
+        "erofs index: not measured: the kernel has no erofs",
+    ]
