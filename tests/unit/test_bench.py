@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import httpx
 import pytest
 
 from bench import __main__ as command
-from bench import first_start, pull, ways
+from bench import first_start, many, pull, ways
 from bench.report import from_folder, table
 from modelcar.errors import refuse
 
@@ -231,3 +232,65 @@ def test_a_first_start_that_this_machine_cannot_make_is_told_and_the_others_are_
         "erofs: not measured: the kernel has no erofs",
         "erofs index: not measured: the kernel has no erofs",
     ]
+
+
+# --- many models ------------------------------------------------------------------------------------
+
+#: In Pulumi's place: notes what it is asked, and fails at what FAIL names.
+PULUMI = """#!/bin/sh
+echo "$1 $2" >> "$ASKED"
+case " $FAIL " in *" $1 "*) echo "no $1" ; exit 255 ;; esac
+"""
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    program = tmp_path / "bin" / "pulumi"
+    program.parent.mkdir()
+    program.write_text(PULUMI)
+    program.chmod(0o755)
+    file, path = tmp_path / "asked", f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+    for name, value in (("PATH", path), ("ASKED", str(file)), ("MODELCAR_STATE", str(tmp_path / "state"))):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(many, "environment", lambda *_: {})
+    monkeypatch.setattr(many, "collect", lambda *_: None)
+    folder = SimpleNamespace(mkdtemp=lambda **_: made(tmp_path / "bench-many"))
+    monkeypatch.setattr(many, "tempfile", folder)
+    return file
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_a_stack_that_cannot_be_destroyed_keeps_its_state_and_is_named(
+    asked: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "bench-many"
+    monkeypatch.setenv("FAIL", "preview destroy")
+    monkeypatch.setattr("sys.argv", ["bench.many", "--counts", "1"])
+    assert many.main() == 1
+    assert asked.read_text().splitlines() == ["stack init", "preview --stack", "destroy --yes"]
+    assert (folder / "state").exists()
+    said = capsys.readouterr().err
+    assert f"cd {folder}/ours && PULUMI_BACKEND_URL=file://{folder}/state" in said
+    assert "no destroy" in said
+
+
+def test_a_stack_that_is_destroyed_leaves_nothing(
+    asked: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FAIL", "preview")
+    with pytest.raises(RuntimeError, match="no preview"):
+        many.measure([1], 1)
+    assert asked.read_text().splitlines()[-1] == "destroy --yes"
+    assert not (tmp_path / "bench-many").exists()
+
+
+@pytest.mark.usefixtures("asked")
+def test_the_programs_of_many_models_link_to_what_is_there(tmp_path: Path) -> None:
+    bench = many.Bench(made(tmp_path / "bench"))
+    links = [path for folder in (bench.ours, bench.bare) for path in folder.iterdir() if path.is_symlink()]
+    assert links
+    assert [link for link in links if not link.exists()] == []
