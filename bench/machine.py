@@ -149,14 +149,14 @@ def empty_node(folder: Path, settings: str = "") -> Iterator[list[str]]:
             process.wait(30)
 
 
-def await_true(condition: Callable[[], bool], seconds: float = 30) -> None:
+def await_true(condition: Callable[[], bool], seconds: float = 30, pause: float = 0.02) -> None:
     """Wait for a condition; raise TimeoutError when it does not come about."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with suppress(httpx.HTTPError, OSError):
             if condition():
                 return
-        time.sleep(0.02)
+        time.sleep(pause)
     raise TimeoutError("a service did not start")
 
 

@@ -17,9 +17,13 @@ import httpx
 import pytest
 
 from bench import __main__ as command
-from bench import first_start, many, pull, ways
+from bench import first_start, kernels, many, pull, ways
 from bench.report import from_folder, table
-from modelcar.errors import refuse
+from components.manifests.kernels import OFF, SAID, USED
+from modelcar.errors import InputError, refuse
+from tests.unit.fake_cluster import FakeCluster
+from tests.unit.test_cold_start import EVENTS, PODS, served_pod
+from tests.unit.test_components_settings import load
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -294,3 +298,113 @@ def test_the_programs_of_many_models_link_to_what_is_there(tmp_path: Path) -> No
     links = [path for folder in (bench.ours, bench.bare) for path in folder.iterdir() if path.is_symlink()]
     assert links
     assert [link for link in links if not link.exists()] == []
+
+
+# --- kernels ----------------------------------------------------------------------------------------
+
+
+class Serving:
+    """A stack that serves, and the commands of Pulumi on it.
+
+    told: what its file says of kernels. own: what its model says, which wins. up: the mode of the pod.
+    awaits: whether `up` waits until the new pod is ready. obeys: whether pods do what the mode says.
+    """
+
+    def __init__(
+        self, told: str | None, own: str | None = None, *, awaits: bool = True, obeys: bool = True
+    ) -> None:
+        self.told, self.own, self.awaits, self.obeys = told, own, awaits, obeys
+        self.up, self.number, self.asked = self.mode, 1, list[str]()
+        self.cluster = FakeCluster()
+        self.cluster.lists[EVENTS] = []
+        self.serve()
+
+    @property
+    def mode(self) -> str:
+        return self.own or self.told or "use"
+
+    def serve(self, status: str = "True") -> None:
+        pod = served_pod()
+        name = f"m-{self.number}"
+        pod["metadata"] |= {"name": name, "uid": f"uid-{self.number}"}
+        pod["status"]["conditions"][1]["status"] = status
+        self.cluster.lists[PODS] = [pod]
+        used = (self.up == "use") == self.obeys
+        line = f"{SAID}{USED} k-1" if used else f"{SAID}{OFF}"
+        self.cluster.texts["kserve-container"] = f"2026-01-01T00:00:32Z {line}\n"
+        answer = {"choices": [{"text": "good"}]}
+        self.cluster.found[f"{PODS}/{name}:8080/proxy/v1/completions"] = answer
+
+    def run(self, command: list[str], **_: object) -> SimpleNamespace:
+        self.asked.append(" ".join(command[1:4]))
+        if command[1:3] == ["config", "set"]:
+            self.told = command[4]
+        elif command[1:3] == ["config", "rm"]:
+            self.told = None
+        elif command[1] == "up" and self.mode != self.up:
+            self.up, self.number = self.mode, self.number + 1
+            self.serve("True" if self.awaits else "False")
+        told = {kernels.KEY: {"value": self.told}} if self.told else {}
+        return SimpleNamespace(stdout=json.dumps(told))
+
+    def settings(self, *_: object) -> Any:
+        return load(namespace="models", serviceName="m", kernels=self.mode, startTimeoutSeconds=10)
+
+
+@pytest.fixture
+def serving(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def of(*told: str | None, **how: Any) -> Serving:
+        stack = Serving(*told, **how)
+        monkeypatch.setattr(kernels, "run_to_end", stack.run)
+        monkeypatch.setattr(kernels, "settings_of", stack.settings)
+        monkeypatch.setattr(kernels, "cluster_of", lambda *_: stack.cluster)
+        monkeypatch.setattr(kernels, "APPEARS", 0.05)
+        return stack
+
+    return of
+
+
+@pytest.mark.parametrize("told", [None, "use", "off"])
+def test_each_start_is_of_a_pod_of_its_own_and_the_stack_ends_as_it_was(
+    serving: Any, told: str | None
+) -> None:
+    stack = serving(told)
+    found = kernels.measure("dev", 2, drop_caches=False)
+    assert [one.mode for one in found] == (["use", "off"] if told == "off" else ["off", "use"]) * 2
+    assert stack.number == 5, "four starts after the one that was there"
+    assert (stack.told, stack.up) == (told, told or "use")
+    assert stack.asked[-1] == "up --yes --skip-preview", "what is served is what the file says"
+
+
+def test_a_pod_that_was_there_before_is_not_measured(serving: Any) -> None:
+    stack = serving("use")
+    stack.up = "off"  # the file was changed, and not deployed
+    stack.serve()
+    with pytest.raises(InputError, match="`pulumi up` started no pod"):
+        kernels.measure("dev", 1, drop_caches=False)
+
+
+def test_a_pod_that_up_did_not_wait_for_is_waited_for(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = serving("use", awaits=False)
+    looks: list[str] = []
+
+    def sleep(_: float) -> None:
+        looks.append("")
+        stack.serve()
+
+    monkeypatch.setattr("bench.machine.time.sleep", sleep)
+    assert len(kernels.measure("dev", 1, drop_caches=False)) == 2
+    assert len(looks) == 2, "once for each of the new pods"
+
+
+def test_a_model_with_a_mode_of_its_own_is_refused(serving: Any) -> None:
+    stack = serving("use", "require")
+    with pytest.raises(InputError, match="the model's own is require"):
+        kernels.measure("dev", 1, drop_caches=False)
+    assert stack.told == "use"
+
+
+def test_a_pod_that_uses_kernels_is_no_start_without_them(serving: Any) -> None:
+    serving("use", obeys=False)
+    with pytest.raises(InputError, match="a pod that uses none"):
+        kernels.measure("dev", 1, drop_caches=False)
