@@ -6,12 +6,14 @@ import hashlib
 import http.client
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import psutil
 
+from components.manifests.image_volume import model_image
 from local import stack
 from tests.campaign.world import SUBJECT, World
 
@@ -37,11 +39,11 @@ KINDS = (
 #: Not compared, as former ones stay: they tell which Deployment a pod belongs to.
 REPLICA_SETS = "replicasets"
 
-#: What differs between two runs that did the same: digests, models' numbers, generated names, addresses.
+#: What follows from a run's own weights. The same one in two places is the same one in each run, so these are
+#: numbered as they appear: a cluster that still has the former image has another number than the outputs.
+_OWN = re.compile(r"(?P<DIGEST>[0-9a-f]{64})|(?P<REVISION>\b[0-9a-f]{16}\b)|(?P<MODEL>\bm\d{5}\b)")
+#: What else differs between two runs that did the same: generated names, times, addresses.
 _VARYING = (
-    (re.compile(r"[0-9a-f]{64}"), "DIGEST"),
-    (re.compile(r"\b[0-9a-f]{16}\b"), "REVISION"),
-    (re.compile(r"\bm\d{5}\b"), "MODEL"),
     (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "UID"),
     (re.compile(r"kube-api-access-[a-z0-9]{5}"), "TOKEN"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z?"), "TIME"),
@@ -70,11 +72,46 @@ def fingerprint(world: World) -> dict[str, Any]:
         "processes": left_running(world),
         "locks": [path.name for path in world.backend.glob(f".pulumi/locks/organization/*/{SUBJECT}/*")],
     }
+    return comparable(found)
+
+
+def comparable(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return it with placeholders in place of what differs between two runs that did the same."""
     text = json.dumps(found, sort_keys=True)
     for pattern, placeholder in _VARYING:
         text = pattern.sub(placeholder, text)
-    same: dict[str, Any] = json.loads(text)
+    document: dict[str, Any] = json.loads(text)
+    for key, value in document.items():
+        if isinstance(value, list):  # in an order that does not follow from the digests either
+            document[key] = sorted(value, key=lambda one: _OWN.sub("", json.dumps(one)))
+    seen: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+
+    def numbered(match: re.Match[str]) -> str:
+        if match[0] not in seen:
+            kind = str(match.lastgroup)
+            counts[kind] += 1
+            seen[match[0]] = f"{kind}-{counts[kind]}"
+        return seen[match[0]]
+
+    same: dict[str, Any] = json.loads(_OWN.sub(numbered, json.dumps(document, sort_keys=True)))
     return same
+
+
+def other_than_locked(world: World) -> list[str]:
+    """Return where the subject is not the image that follows from its lock: in the outputs, in its pod."""
+    wanted = world.digests[SUBJECT]
+    outputs = json.loads(world.pulumi("stack", "output", "--json", "--stack", SUBJECT))
+    try:
+        image = str(model_image(world.pod(SUBJECT)))
+    except LookupError as error:
+        image = str(error)
+    told = {"output modelDigest": str(outputs.get("modelDigest")), "the pod's image": image}
+    return [
+        f"{what} is {value}, and its lock makes {wanted}"
+        for what, value in told.items()
+        if not value.endswith(wanted)
+    ]
 
 
 def objects(documents: Sequence[dict[str, Any]]) -> list[list[str]]:

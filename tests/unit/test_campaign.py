@@ -15,6 +15,11 @@ import pytest
 from aiohttp import ClientError, web
 from aiohttp.test_utils import TestClient, TestServer
 
+from local.processor import architecture
+from modelcar.base import read_base
+from modelcar.image import modelcar_image
+from modelcar.lock import lock_path
+from modelcar.lock_reader import read_lock
 from tests.campaign import __main__ as campaign_main
 from tests.campaign import sameness
 from tests.campaign.faults import KINDS
@@ -22,6 +27,7 @@ from tests.campaign.front import Rule, Rules, application
 from tests.campaign.journal import LOST, MISSED, SAME, Case, Journal, Result, document, plan, report
 from tests.campaign.prober import Prober
 from tests.campaign.runner import Runner
+from tests.campaign.world import World
 
 
 def test_the_plan_follows_from_the_seed() -> None:
@@ -117,6 +123,80 @@ def test_who_a_pod_belongs_to_is_told_by_its_owner(template: str) -> None:
     assert rows(template, "abcde") == rows("64b9c7d58f", "z2x4c")
     names = [row[1] for row in rows(template, "abcde")]
     assert names == ["of Deployment subject-predictor", "of Job job", "of-nobody"]
+
+
+def seen(outputs: str, pod: str, revision: str = "0" * 16, lock: str = "1" * 64) -> dict[str, Any]:
+    """What there is of a subject whose outputs and pod name these digests."""
+    runtime = ["ServingRuntime", f"subject-{revision}", json.dumps({"lock": lock})]
+    return {
+        "pending": [],
+        "outputs": json.dumps({"lockDigest": lock, "modelDigest": f"sha256:{outputs}"}),
+        "objects": [["Pod", "of Deployment subject", f"oci://r/subject@sha256:{pod} for m00007"], runtime],
+    }
+
+
+def test_another_model_is_the_same_where_each_place_has_its_own() -> None:
+    one, other = seen("a" * 64, "a" * 64), seen("b" * 64, "b" * 64, "f" * 16, "0" * 64)
+    assert sameness.comparable(one) == sameness.comparable(other)
+    assert "DIGEST-1 for MODEL-1" in json.dumps(sameness.comparable(one))
+
+
+@pytest.mark.parametrize("letters", ["ab", "ba"])
+def test_a_cluster_that_was_left_at_the_former_image_is_not_the_same(letters: str) -> None:
+    new, former = (letter * 64 for letter in letters)
+    found = sameness.comparable(seen(new, former))
+    wanted = sameness.comparable(seen(new, new))
+    assert sameness.differences(found, wanted), "its pod has another digest than the outputs"
+
+
+def test_the_order_of_what_is_there_does_not_follow_from_digests() -> None:
+    def rows(first: str, second: str) -> dict[str, Any]:
+        named = [
+            ["ServingRuntime", f"{name}-{which}", which] for which, name in ((first, "a"), (second, "b"))
+        ]
+        return sameness.comparable({"objects": sorted(named, key=lambda row: row[2])})
+
+    assert rows("1" * 16, "2" * 16) == rows("2" * 16, "1" * 16)
+
+
+@pytest.mark.parametrize(
+    ("output", "pod", "told"),
+    [("a", "a", []), ("b", "b", ["output modelDigest", "the pod's image"]), ("a", "b", ["the pod's image"])],
+)
+def test_what_is_served_is_the_image_of_the_cases_own_lock(output: str, pod: str, told: list[str]) -> None:
+    """The former image in all places is as consistent as the new one."""
+    world = Mock(digests={"subject": f"sha256:{'a' * 64}"})
+    world.pulumi.return_value = json.dumps({"modelDigest": f"sha256:{output * 64}"})
+    box = {"name": "modelcar-init", "image": f"r/subject@sha256:{pod * 64}"}
+    world.pod.return_value = {"spec": {"initContainers": [box], "containers": []}}
+    found = sameness.other_than_locked(world)
+    assert [line.partition(" is ")[0] for line in found] == told
+    world.pod.side_effect = LookupError("2 pods in subject")
+    assert any("2 pods in subject" in line for line in sameness.other_than_locked(world))
+
+
+def test_a_case_ends_with_the_image_that_its_lock_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sameness, "other_than_locked", lambda _: ["the pod's image is another"])
+    campaign, kind, result = Mock(there=True), KINDS[0], Result(Case(0, KINDS[0].name, "up", 0.1), SAME)
+    campaign._settled.return_value = campaign._incomplete.return_value = []
+    Runner._again(campaign, Case(0, kind.name, "update", 0.1), kind, result)
+    assert result.found == ["the pod's image is another"]
+    Runner._again(campaign, Case(0, kind.name, "destroy", 0.1), kind, result)
+    assert len(result.found) == 1, "where nothing is served, there is nothing to compare"
+
+
+def test_a_world_knows_the_digest_of_what_it_has_locked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(World, "configure", lambda *_, **__: None)
+    world = World.__new__(World)
+    world.folder, world.model, world.digests = tmp_path, 0, {}
+    name = world.lock("subject")
+    first = world.digests["subject"]
+    lock = read_lock(lock_path(tmp_path, name))
+    assert first == modelcar_image(lock, read_base(architecture())).digest
+    world.lock("subject")
+    assert world.digests["subject"] != first
 
 
 def test_cases_that_there_are_not_are_told(
