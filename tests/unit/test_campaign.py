@@ -21,7 +21,7 @@ from modelcar.image import modelcar_image
 from modelcar.lock import lock_path
 from modelcar.lock_reader import read_lock
 from tests.campaign import __main__ as campaign_main
-from tests.campaign import sameness
+from tests.campaign import inputs, sameness
 from tests.campaign.faults import KINDS
 from tests.campaign.front import Rule, Rules, application
 from tests.campaign.journal import LOST, MISSED, SAME, Case, Journal, Result, document, plan, report
@@ -65,6 +65,81 @@ def test_it_goes_on_from_a_report(tmp_path: Path) -> None:
     assert [result.case for result in journal.results()] == cases[:4], "nothing twice"
     with pytest.raises(ValueError, match="of a campaign with other cases"):
         journal.take_over(file, plan(2, 1))
+
+
+def test_a_case_of_an_earlier_list_of_faults_is_not_taken_for_the_one_with_its_number(tmp_path: Path) -> None:
+    cases = plan(1, 1)
+    journal = Journal(tmp_path / "journal.jsonl")
+    former = Case(cases[0].number, "kill moon", cases[0].operation, cases[0].moment)
+    journal.add(Result(former, LOST, ["the moon"]))
+    journal.add(Result(cases[1], SAME))
+    assert [result.case for result in journal.of(cases)] == [cases[1]]
+    file = tmp_path / "campaign.json"
+    file.write_text(json.dumps(document(1, len(cases), [Result(case, SAME) for case in cases[:2]])))
+    journal.take_over(file, cases)
+    assert {result.case for result in journal.of(cases)} == set(cases[:2])
+
+
+def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, test: str) -> dict[str, Any]:
+    file = tmp_path / "test_made_up.py"
+    file.write_text(test)
+    monkeypatch.setattr(inputs, "TESTS", str(file))
+    monkeypatch.setattr(inputs, "PROJECT", tmp_path)
+    (tmp_path / "conftest.py").write_text("")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    return inputs.try_inputs(1, 5, tmp_path / "kept" / "inputs.json")
+
+
+COUNTING = """
+import json, os, pathlib
+def test_a():
+    pathlib.Path(os.environ["MODELCAR_TRIED"]).write_text(json.dumps({"test_a": 3}))
+    assert %s
+"""
+
+
+def test_made_up_input_that_pytest_never_tried_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A usage error is on standard error; a test that counts no case has tried none."""
+    found = tried(tmp_path, monkeypatch, COUNTING % "True")
+    assert (found["cases"], found["failed"]) == ({"test_a": 3}, "")
+    kept = tmp_path / "kept" / "inputs.json"
+    assert kept.exists()
+    kept.unlink()
+    for test, said in (
+        (COUNTING % "False", "1 failed"),
+        ("def test_a(): pass", "after 0 cases"),
+        ("import os; os.kill(os.getpid(), 9)", "ended with -9"),
+        ("import nothing_such", "nothing_such"),
+    ):
+        found = tried(tmp_path, monkeypatch, test)
+        assert said in found["failed"], test
+        assert not kept.exists(), "it is tried again next time"
+    monkeypatch.setattr(inputs, "TESTS", str(tmp_path / "no_such_test.py"))
+    assert "no_such_test.py" in inputs.try_inputs(1, 5, kept)["failed"]
+    assert "not all well" in inputs.report(found)[0]
+
+
+def test_a_kept_result_without_cases_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = tmp_path / "kept" / "inputs.json"
+    kept.parent.mkdir()
+    kept.write_text(json.dumps({"examples": 5, "cases": {}, "failed": ""}))
+    assert tried(tmp_path, monkeypatch, COUNTING % "True")["cases"] == {"test_a": 3}
+
+
+def test_anew_also_forgets_what_was_made_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(campaign_main, "campaign_folder", lambda: tmp_path)
+    kept = tmp_path / "inputs-1-7.json"
+    kept.write_text("{}")
+    monkeypatch.setattr(
+        inputs, "try_inputs", lambda _, n, file: {"cases": {}, "failed": f"kept: {file.exists()}"}
+    )
+    monkeypatch.setattr(sys, "argv", ["campaign", "--examples", "7", "--minutes", "0", "--anew"])
+    assert campaign_main.main() == 1
+    assert "kept: False" in capsys.readouterr().out
 
 
 def test_the_report_counts() -> None:
