@@ -222,43 +222,43 @@ def _short(entry: Any) -> str:
 def incomplete_images(world: World) -> list[str]:
     """Return what is referred to, in state or cluster, and not whole in the registry.
 
-    Every blob is read and its digest computed: a registry that has cut one is found out.
+    Every blob is read and its digest computed, each time anew: a registry that has cut one is found out, also
+    where it was whole before.
     """
     text = world.pulumi("stack", "export", "--stack", SUBJECT)
     text += json.dumps(world.objects(SUBJECT, *KINDS[:4]))
     wanted = {
         (name, digest) for host, name, digest in _DIGEST.findall(text) if host == world.instance.registry
     }
+    whole: set[str] = set()
     return [
         f"{name}@{digest}: {fault}"
         for name, digest in sorted(wanted)
-        if (fault := _fault(world, name, digest))
+        if (fault := _fault(world, name, digest, whole))
     ]
 
 
-def _fault(world: World, name: str, digest: str) -> str:
+def _fault(world: World, name: str, digest: str, whole: set[str]) -> str:
+    """Return what is wrong with an image; whole: paths of blobs that this check has read already."""
     content = _get(world, f"/v2/{name}/manifests/{digest}", digest)
     if isinstance(content, str):
         return f"manifest {content}"
     document = json.loads(content)
     for child in document.get("manifests", []):
-        if fault := _fault(world, name, child["digest"]):
+        if fault := _fault(world, name, child["digest"], whole):
             return fault
     for blob in [document.get("config"), *document.get("layers", [])]:
-        if blob:
-            found = _get(world, f"/v2/{name}/blobs/{blob['digest']}", blob["digest"])
+        path = f"/v2/{name}/blobs/{blob['digest']}" if blob else ""
+        if path and path not in whole:
+            found = _get(world, path, blob["digest"])
             if isinstance(found, str):
                 return f"blob {blob['digest']} {found}"
+            whole.add(path)
     return ""
 
 
-_WHOLE: set[str] = set()
-
-
 def _get(world: World, path: str, digest: str) -> bytes | str:
-    """Return the content; a fault in words; or nothing where this very blob was found whole before."""
-    if path in _WHOLE and "/blobs/" in path:
-        return b""
+    """Return the content, or a fault in words."""
     host, _, port = world.instance.registry.partition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=30)
     try:
@@ -281,5 +281,4 @@ def _get(world: World, path: str, digest: str) -> bytes | str:
         return f"HTTP {answer.status}"
     if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
         return "has another content"
-    _WHOLE.add(path)
     return content

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -272,6 +275,43 @@ def test_a_world_knows_the_digest_of_what_it_has_locked(
     assert first == modelcar_image(lock, read_base(architecture())).digest
     world.lock("subject")
     assert world.digests["subject"] != first
+
+
+def test_a_blob_that_was_whole_before_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, layer = b"{}", b"weights"
+    blobs = {f"sha256:{hashlib.sha256(content).hexdigest()}": content for content in (config, layer)}
+    of_config, of_layer = blobs
+    manifest = json.dumps({"config": {"digest": of_config}, "layers": [{"digest": of_layer}] * 2}).encode()
+    image = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+    asked: list[str] = []
+
+    class Registry(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            content = blobs.get(self.path.rpartition("/")[2], manifest)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Registry)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        registry = f"127.0.0.1:{server.server_port}"
+        world = Mock(instance=Mock(registry=registry))
+        world.pulumi.return_value = f"oci://{registry}/models/subject@{image}"
+        world.objects.return_value = []
+        assert sameness.incomplete_images(world) == []
+        assert len(asked) == 3, "a layer that is there twice is read once"
+        blobs[of_layer] = layer[:3]
+        assert sameness.incomplete_images(world) == [
+            f"models/subject@{image}: blob {of_layer} has another content"
+        ]
+    finally:
+        server.shutdown()
 
 
 def test_cases_that_there_are_not_are_told(
