@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +34,10 @@ from local.gpu_report.page import page, with_goals
 from local.gpu_report.runner import Found, Runner, Step, read_document
 from local.gpu_report.site import Model, Site
 from local.gpu_report.steps import reasons, steps
+from modelcar import locking
+from modelcar.lock import lock_path, write_lock
+from modelcar.tiny_model import make_tiny_model
+from tests.unit.kernel_entries import entry
 from tests.unit.test_components_settings import load as load_settings
 
 # --- steps ----------------------------------------------------------------------------------------
@@ -98,12 +104,42 @@ def test_a_report_goes_on_where_it_stood() -> None:
     steps = [
         Step("a", doing("a"), 10),
         Step("b", doing("b"), 10, standing=lambda: False),  # another machine
-        Step("c", doing("c"), 10, needs=("a",)),
+        Step("c", doing("c"), 10, needs=("a", "b")),
     ]
     passed, outcomes, _ = run(*steps, document=former)
     assert passed
     assert done == ["b", "c"]
     assert [outcomes[name]["state"] for name in "abc"] == ["passed"] * 3
+
+
+def test_what_is_gone_is_made_again_for_whom_needs_it_and_for_nobody_else() -> None:
+    done: list[str] = []
+
+    def step(name: str, *needs: str, gone: bool = True, unfit: str = "") -> Step:
+        def do() -> Found:
+            done.append(name)
+            return {}
+
+        return Step(name, do, 10, needs=needs, standing=lambda: not gone, unfit=unfit)
+
+    everything = [
+        step("pushed"),
+        step("served", "pushed"),
+        step("bare 1", "served"),
+        step("bare 2", "served"),
+        step("saved", "served"),
+        step("kernels 1", "saved", unfit="no GPU"),
+        step("other"),
+        step("of other", "other"),
+    ]
+    states = {one.name: {"state": "passed", "found": {}} for one in everything}
+    states["bare 2"] = {"state": "failed"}
+    states["kernels 1"] = {"state": "not run"}
+    passed, _, _ = run(*everything, document={"steps": states})
+    assert passed
+    assert done == ["pushed", "served", "bare 2"], "the node has no pod of it, and nobody asks for the others"
+    run(*everything, document={"steps": states})
+    assert len(done) == 3, "all has passed by now"
 
 
 def test_only_and_skip_take_steps_and_groups() -> None:
@@ -360,6 +396,42 @@ def test_what_a_machine_cannot_do_is_said(site: Site) -> None:
         "two-gpus-kernels": "this machine has no GPU",
         "filled-card": "this machine has no GPU",
     }
+
+
+def test_what_a_report_that_ended_has_removed_is_not_taken_for_standing(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`finish` removes the kept pods and the project with its locks; --resume went on without them."""
+    model = Model("qwen2.5-0.5b")
+    standing = {step.name.rpartition("/")[2]: step.standing for step in steps(site, [model], 1)}
+    there: set[str] = set()
+    monkeypatch.setattr(Site, "ready", lambda _: None)
+    monkeypatch.setattr(Site, "architecture", "amd64")
+    monkeypatch.setattr("local.gpu_report.steps.layers_there", lambda *_: there)
+    assert not any(standing[name]() for name in ("up", "pushed", "served", "saved", "two-gpus"))
+
+    weights = make_tiny_model(tmp_path / "weights")
+    description = locking.Description(folder=str(weights), license="Apache-2.0")
+    resolved = locking.resolve(description, site.project)
+    locked = locking.lock_model(model.name, description, resolved, site.project)[0]
+    there.update(layer.digest for layer in locked.layers)
+    assert standing["pushed"]()
+    assert not standing["served"](), "the node has not unpacked it"
+    store = site.instance.state / "containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs/models"
+    shutil.copytree(weights, store)
+    assert not standing["served"](), "its pod was not kept"
+    site.keep_pod(model.stack, POD)
+    assert standing["served"]()
+
+    made, _ = entry()
+    both, _ = entry(replace(made.target, count=2))
+    lock_path(site.project, model.name).write_bytes(write_lock(replace(locked, kernels=(made, both))))
+    assert not standing["saved"](), "their layer is not in this machine's registry"
+    there.add(made.digest)
+    assert standing["saved"]()
+    assert not standing["two-gpus"]()
+    there.add(both.digest)
+    assert standing["two-gpus"]()
 
 
 SEEN = """smi 0 nvidia-smi
