@@ -7,24 +7,24 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench import pull, ways
-from bench.machine import disk_usage, machine, peak_memory, toolbox
+from bench.machine import EXPECTED, disk_usage, machine, peak_memory, toolbox
 from bench.peers import peers
 from bench.report import plot, table
 from local.failed_command import in_words
 from local.page_cache import settle
 from local.random_weights import write_model, write_shard
 from modelcar import locking
-from modelcar.errors import InputError
+from modelcar.lock import Lock
 
 GIB = 2**30
 #: Ways that are left out where a model is larger than so many GiB: they would take most of the run.
@@ -36,9 +36,6 @@ LIMITS = {
     "olot + skopeo": 1,
     "remote context": 4,
 }
-
-#: What a machine can cause; said in words.
-EXPECTED = (InputError, OSError, RuntimeError, subprocess.CalledProcessError)
 
 #: (GiB, files)
 CASES = ((0.3, 1), (0.3, 16), (1.0, 1), (1.0, 16), (4.0, 1), (4.0, 16), (8.0, 1), (8.0, 16))
@@ -64,7 +61,7 @@ def _ways(text: str) -> list[str]:
 
 @dataclass
 class Bench:
-    """One run. results: one entry a way, size and number of files."""
+    """One run. results: an entry for each way, size and number of files. absent: why ways cannot be run."""
 
     folder: Path
     say: Callable[[str], None]
@@ -72,6 +69,28 @@ class Bench:
     debian: Any = None
     peers: Path = Path()
     results: list[dict[str, Any]] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+
+    def fetch(self, wanted: Collection[str]) -> None:
+        """Fetch what the wanted ways of others need, before anything is timed; it is large."""
+
+        def environment() -> None:
+            self.peers = peers(self.say)
+
+        for theirs, get in ((ways.OF_PEERS, environment), (ways.OF_BUILDAH, ways.buildah_script)):
+            if names := theirs & set(wanted):
+                try:
+                    get()
+                except EXPECTED as error:
+                    self.absent |= dict.fromkeys(names, in_words(error))
+
+    @contextmanager
+    def attempt(self, way: str, common: dict[str, Any]) -> Iterator[None]:
+        """Note why a way failed, and let the others be measured."""
+        try:
+            yield
+        except EXPECTED as error:
+            self.note(way=way, state="failed", why=in_words(error).strip()[-400:], **common)
 
     def note(self, **entry: Any) -> None:
         """Keep a result and show it."""
@@ -80,52 +99,71 @@ class Bench:
 
     def case(self, gib: float, files: int, names: list[str]) -> None:
         """Measure every way for one size and number of files."""
-        size = round(gib * GIB)
         self.say(f"── {gib} GiB, {files} files")
-        weights = write_model(self.folder / "weights", size, files)
-        project = self.folder / "project"
+        weights, project = self.folder / "weights", self.folder / "project"
+        common = {"gib": gib, "files": files}
+        try:
+            with self.attempt("lock", common):
+                lock = self.locked(weights, project, common)
+                for name in names:
+                    with self.attempt(name, common):
+                        self.way(name, weights, lock, project, common)
+        finally:
+            shutil.rmtree(weights, ignore_errors=True)
+            shutil.rmtree(project, ignore_errors=True)
+
+    def locked(self, weights: Path, project: Path, common: dict[str, Any]) -> Lock:
+        """Make a model, and lock it as ours do, timed by itself."""
+        write_model(weights, round(common["gib"] * GIB), common["files"])
         shutil.copytree(
             ways.PROJECT / "modelcar",
             project / "modelcar",
             ignore=shutil.ignore_patterns("data", "__pycache__"),
         )
         description = locking.Description(folder=str(weights))
-        common = {"gib": gib, "files": files}
         settle()
         started = time.monotonic()
         lock, _ = locking.lock_model("m", description, locking.resolve(description, project), project)
         self.note(way="lock", state="cold", seconds=time.monotonic() - started, **common)
-        for name in names:
-            if gib > LIMITS.get(name, 99):
-                continue
-            with machine(self.folder / "machine", self.tools, self.debian) as running:
-                task = ways.Task(running, weights, "m", lock, project, self.peers)
-                try:
-                    if name == "pulumi up":
-                        self.pulumi(task, common)
-                    else:
-                        for state in ("cold", "warm"):
-                            self.timed(task, name, ways.WAYS[name], state, common)
-                except RuntimeError as error:
-                    self.note(way=name, state="failed", why=str(error)[-400:], **common)
-        shutil.rmtree(weights)
-        shutil.rmtree(project)
+        return lock
+
+    def way(self, name: str, weights: Path, lock: Lock, project: Path, common: dict[str, Any]) -> None:
+        """Measure one way on a machine of its own, or note why it is left out."""
+        if name in self.absent:
+            raise RuntimeError(self.absent[name])
+        if common["gib"] > LIMITS.get(name, 99):
+            why = f"above {LIMITS[name]:g} GiB it would take most of the run"
+            self.note(way=name, state="left out", why=why, **common)
+            return
+        with machine(self.folder / "machine", self.tools, self.debian) as running:
+            task = ways.Task(running, weights, "m", lock, project, self.peers)
+            if name == "pulumi up":
+                self.pulumi(task, common)
+                return
+            for state in ("cold", "warm"):
+                self.timed(task, name, ways.WAYS[name], state, common)
 
     def timed(
         self, task: ways.Task, name: str, way: Callable[[ways.Task], None], state: str, common: dict[str, Any]
     ) -> None:
-        """Time one way, and say what it sent and what it took."""
-        before = task.machine.uploaded()
+        """Time one way, and say by how much it let the registry's store grow and what it took."""
+        before = task.machine.stored()
         settle()
         with peak_memory(task.machine.processes) as peaks:
             started = time.monotonic()
             way(task)
             seconds = time.monotonic() - started
-        sent = task.machine.uploaded() - before
+        grown = task.machine.stored() - before
         memory = {program: round(peak / 2**20) for program, peak in peaks.items() if peak > 20 * 2**20}
         disk = disk_usage(task.machine.builder_store)
         self.note(
-            way=name, state=state, seconds=seconds, uploaded=sent, builder=disk, memoryMiB=memory, **common
+            way=name,
+            state=state,
+            seconds=seconds,
+            storeGrewBy=grown,
+            builder=disk,
+            memoryMiB=memory,
+            **common,
         )
 
     def pulumi(self, task: ways.Task, common: dict[str, Any]) -> None:
@@ -172,24 +210,30 @@ def _shown(value: Any) -> str:
 
 def run(options: argparse.Namespace) -> int:
     """Run the benchmark and write its results."""
-    wanted = options.ways or list(ways.WAYS)
+    wanted = options.ways or [*ways.WAYS, "pull"]
     tools, debian = toolbox()
-    # Their packages are large: only where a way of theirs is measured.
-    others = peers(print) if ways.OF_PEERS & set(wanted) else Path()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="modelcar-bench-") as folder:
-        bench = Bench(Path(folder), print, tools, debian, others)
-        for gib, files in options.cases:
-            bench.case(gib, files, [name for name in wanted if name != "pull"])
-        if not options.ways or "pull" in options.ways:
-            pull.measure(bench, 1.0)
-    document = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "kernel": platform.release()},
-        "results": bench.results,
-    }
-    options.out.write_text(json.dumps(document, indent=1) + "\n")
+        bench = Bench(Path(folder), print, tools, debian)
+        try:
+            bench.fetch(wanted)
+            for gib, files in options.cases:
+                bench.case(gib, files, [name for name in wanted if name != "pull"])
+            if "pull" in wanted:
+                pull.measure(bench, 1.0)
+        finally:  # what was measured is kept, whatever ends it
+            document = {
+                "date": time.strftime("%Y-%m-%d"),
+                "machine": {
+                    "cores": os.cpu_count(),
+                    "processor": platform.machine(),
+                    "kernel": platform.release(),
+                },
+                "results": bench.results,
+            }
+            options.out.write_text(json.dumps(document, indent=1) + "\n")
+            print(f"results: {options.out}")
     print(table(document))
-    return 0
+    return 1 if any(entry["state"] == "failed" for entry in bench.results) else 0
 
 
 def main() -> int:
@@ -213,6 +257,9 @@ def main() -> int:
         except EXPECTED as error:
             print(f"error: {in_words(error)}", file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            return 130
     document = json.loads(options.results.read_text())
     if options.command == "table":
         print(table(document))

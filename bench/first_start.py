@@ -9,6 +9,7 @@ One image of random weights, pulled from a registry on this machine by an empty 
 
 EROFS needs Linux 6.12, and mkfs.erofs 1.8 or newer on PATH (Debian 13, Ubuntu 26.04 have it). With `--verity`
 each layer also gets a Merkle tree (dm-verity), so that a changed block is refused when it is read.
+A way that this machine cannot go, or that fails, is told with the reason; the others are measured.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench import ways
-from bench.machine import Machine, disk_usage, empty_node, machine, toolbox
-from local.containerd import EROFS, JOBS, MKFS, OVERLAYFS, erofs_settings
+from bench.machine import EXPECTED, Machine, disk_usage, empty_node, machine, toolbox
+from local.containerd import EROFS, JOBS, MKFS, OVERLAYFS, erofs_settings, lacking_for_erofs
+from local.failed_command import in_words
 from local.page_cache import settle
 from local.random_weights import write_model
 from modelcar import locking
@@ -47,13 +50,11 @@ class Way:
 
 
 def all_ways(*, verity: bool) -> list[Way]:
-    """Return the ways that this machine can go."""
-    found = [Way("overlayfs"), Way("parallel", _PARALLEL)]
-    if not shutil.which("mkfs.erofs"):
-        return found
+    """Return all ways, whether this machine can go them or not."""
     tree = "\n  enable_dmverity = true" if verity else ""
     return [
-        *found,
+        Way("overlayfs"),
+        Way("parallel", _PARALLEL),
         Way("erofs", erofs_settings(MKFS + tree), EROFS),
         Way("erofs index", erofs_settings(f"enable_tar_index = true{tree}"), EROFS),
     ]
@@ -105,11 +106,14 @@ def _read(folder: Path) -> int:
 
 def measure(
     gib: float, files: int, rounds: int, *, verity: bool, say: Callable[[str], None]
-) -> list[dict[str, object]]:
-    """Measure each way in turn, and return the medians."""
+) -> list[dict[str, Any]]:
+    """Measure each way in turn; return the medians, and of a way that cannot be measured why (`failed`)."""
     tools, debian = toolbox()
     chosen = all_ways(verity=verity)
     results: dict[str, list[dict[str, float]]] = {way.name: [] for way in chosen}
+    failed: dict[str, str] = {}
+    if lacking := lacking_for_erofs():
+        failed = {way.name: ", ".join(lacking) for way in chosen if way.snapshotter == EROFS}
     with tempfile.TemporaryDirectory(prefix="modelcar-first-", dir="/var/tmp") as name:
         folder = Path(name)
         weights = write_model(folder / "weights", round(gib * GIB), files)
@@ -123,34 +127,42 @@ def measure(
             ways.WAYS["layout context"](task)
             for number in range(rounds * len(chosen)):
                 way = chosen[number % len(chosen)]
-                found = first_start(running, f"{task.repository}:latest", way, number)
+                if way.name in failed:
+                    continue
+                try:
+                    found = first_start(running, f"{task.repository}:latest", way, number)
+                except EXPECTED as error:
+                    failed[way.name] = in_words(error).strip()[-800:]
+                    say(f"   {way.name}: {failed[way.name]}")
+                    continue
                 results[way.name].append(found)
                 say(f"   {way.name}: pull {found['pull']:.2f} s, read {found['read']:.2f} s")
-    middle = [
-        {"way": name, **{key: statistics.median(one[key] for one in runs) for key in runs[0]}}
+    return [
+        {"way": name, "failed": failed[name]} if name in failed else {"way": name, **_medians(runs)}
         for name, runs in results.items()
     ]
-    return [dict(entry) for entry in middle]
 
 
-def table(results: Sequence[dict[str, object]]) -> list[str]:
-    """Return the medians as lines of Markdown, with ratios to the first."""
+def _medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {key: statistics.median(one[key] for one in runs) for key in runs[0]}
 
-    def value(entry: dict[str, object], key: str) -> float:
-        return float(str(entry[key]))
 
-    first = results[0]
-    both = value(first, "pull") + value(first, "read")
+def table(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the medians as lines of Markdown, with ratios to the first, and why others were not measured."""
+    measured = [entry for entry in results if "failed" not in entry]
     lines = [
         "| | pull and unpack, s | ratio | read once, s | both, ratio | disk, GB |",
         "|---|---|---|---|---|---|",
     ]
-    for entry in results:
-        pull, read = value(entry, "pull"), value(entry, "read")
+    for entry in measured:
+        pull, read = entry["pull"], entry["read"]
+        first, both = measured[0]["pull"], measured[0]["pull"] + measured[0]["read"]
         lines.append(
-            f"| {entry['way']} | {pull:.2f} | {pull / value(first, 'pull'):.2f} | {read:.2f} | "
-            f"{(pull + read) / both:.2f} | {value(entry, 'disk') / 1e9:.2f} |"
+            f"| {entry['way']} | {pull:.2f} | {pull / first:.2f} | {read:.2f} | "
+            f"{(pull + read) / both:.2f} | {entry['disk'] / 1e9:.2f} |"
         )
+    failed = [entry for entry in results if "failed" in entry]
+    lines += [f"{entry['way']}: not measured: {entry['failed'].splitlines()[-1]}" for entry in failed]
     return lines
 
 
@@ -164,7 +176,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="for programs")
     options = parser.parse_args(arguments)
     say = (lambda line: print(line, file=sys.stderr, flush=True)) if options.json else print
-    found = measure(options.gib, options.files, options.rounds, verity=options.verity, say=say)
+    try:
+        found = measure(options.gib, options.files, options.rounds, verity=options.verity, say=say)
+    except EXPECTED as error:
+        print(f"error: {in_words(error)}", file=sys.stderr)
+        return 1
     print(json.dumps(found, indent=1) if options.json else "\n".join(table(found)))
     return 0
 

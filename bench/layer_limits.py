@@ -10,9 +10,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.machine import BUILDER, Machine, machine, toolbox
+from bench.machine import BUILDER, EXPECTED, Machine, machine, toolbox
 from bench.pull import pull
 from bench.ways import PROJECT
+from local.failed_command import in_words
 from modelcar.layer_format import FILE_MODE, tar_header, tar_padding
 from modelcar.manifest import LAYER_TYPES, ImageLayer, make_image, sha256_digest
 from modelcar.oci_layout import Layout, open_store
@@ -44,17 +45,17 @@ def attempt(running: Machine, count: int) -> tuple[str, str]:
             *("--output", f"type=image,push=true,registry.insecure=true,name={running.registry}/n:{count}"),
             PROJECT / "modelcar",
         )
-    except RuntimeError as error:
+    except EXPECTED as error:
         return _last_line(error), ""
     try:
         pull(running, f"{running.registry}/n:{count}", f"containerd-{count}", mount=True)
-    except RuntimeError as error:
+    except EXPECTED as error:
         return "works", _last_line(error)
     return "works", "works"
 
 
 def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1][-160:]
+    return in_words(error).strip().splitlines()[-1][-160:]
 
 
 def main(counts: Sequence[int]) -> None:

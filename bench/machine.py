@@ -21,7 +21,10 @@ from local.debian import debian_parts
 from local.stack import plugin_variables
 from local.tool_list import tools_folder
 from local.tools import Toolbox, collect, find_tool
+from modelcar.errors import InputError
 
+#: What a machine, a registry or a peer's program can cause; said in words, and the other ways go on.
+EXPECTED = (InputError, OSError, RuntimeError, subprocess.SubprocessError, httpx.HTTPError, psutil.Error)
 #: buildx's name for the benchmark's BuildKit.
 BUILDER = "bench"
 
@@ -62,8 +65,8 @@ class Machine:
         found = httpx.head(url, headers=accept, trust_env=False).raise_for_status()
         return str(found.headers["Docker-Content-Digest"])
 
-    def uploaded(self) -> int:
-        """Return the bytes of blobs that the registry's store has."""
+    def stored(self) -> int:
+        """Return the bytes of the registry's store, which keeps each blob once, however often it is sent."""
         return disk_usage(self.folder / "registry")
 
 
@@ -146,14 +149,14 @@ def empty_node(folder: Path, settings: str = "") -> Iterator[list[str]]:
             process.wait(30)
 
 
-def await_true(condition: Callable[[], bool], seconds: float = 30) -> None:
+def await_true(condition: Callable[[], bool], seconds: float = 30, pause: float = 0.02) -> None:
     """Wait for a condition; raise TimeoutError when it does not come about."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with suppress(httpx.HTTPError, OSError):
             if condition():
                 return
-        time.sleep(0.02)
+        time.sleep(pause)
     raise TimeoutError("a service did not start")
 
 

@@ -18,7 +18,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,7 +27,10 @@ import numpy as np
 import psutil
 import yaml
 
+from bench.machine import EXPECTED
 from bench.peers import peers
+from local.failed_command import in_words
+from local.foreground import waited_for
 from local.instance import PROJECT, load
 from local.stack import environment
 from local.tools import collect
@@ -95,7 +99,7 @@ class Bench:
             ignore=shutil.ignore_patterns("data", "__pycache__"),
         )
         (self.bare / "__main__.py").write_text(BARE)
-        for part in ("Pulumi.yaml", ".venv", "standins"):
+        for part in ("Pulumi.yaml", ".venv"):
             (self.bare / part).symlink_to(PROJECT / part)
         (self.bare / "modelcar").symlink_to(self.ours / "modelcar")
         self.settings = instance.settings_file
@@ -128,10 +132,11 @@ class Bench:
 
         Raises:
             RuntimeError: it failed.
+            KeyboardInterrupt: Ctrl-C came meanwhile; it has ended, and so the stack can be destroyed.
         """
         peaks = {"engine": 0.0, "program": 0.0}
         started = time.monotonic()
-        with (self.folder / "said").open("w") as said:
+        with waited_for("pulumi"), (self.folder / "said").open("w") as said:
             process = psutil.Popen(
                 ["pulumi", *arguments, "--stack", "bench", "--non-interactive"],
                 cwd=folder,
@@ -173,13 +178,10 @@ def _watch(process: psutil.Popen, peaks: dict[str, float]) -> None:
 
 
 def measure(counts: Sequence[int], repeats: int) -> list[Run]:
-    """Run all of it, and leave nothing of it in the cluster."""
+    """Run all of it, and leave nothing of it in the cluster; where that fails, keep the state and name it."""
     runs: list[Run] = []
-    with tempfile.TemporaryDirectory(prefix="bench-many-") as place:
-        bench = Bench(Path(place))
+    with _deployed() as bench:
         names: list[str] = []
-        bench.configure(["m000"])
-        bench.pulumi(bench.ours, "stack", "init")
 
         def note(what: str, folder: Path, *arguments: str) -> None:
             found = [bench.pulumi(folder, *arguments) for _ in range(repeats if "preview" in what else 1)]
@@ -195,18 +197,43 @@ def measure(counts: Sequence[int], repeats: int) -> list[Run]:
                 flush=True,
             )
 
-        try:
-            for count in counts:
-                names += [bench.lock(number) for number in range(len(names), count)]
-                bench.configure(names)
-                note("preview of new", bench.ours, "preview")
-                note("up", bench.ours, "up", "--yes", "--skip-preview")
-                note("preview, no change", bench.ours, "preview", "--expect-no-changes")
-                note("bare preview", bench.bare, "preview", "--expect-no-changes")
-                note("up, no change", bench.ours, "up", "--yes", "--skip-preview", "--expect-no-changes")
-        finally:
-            bench.pulumi(bench.ours, "destroy", "--yes", "--skip-preview")
+        for count in counts:
+            names += [bench.lock(number) for number in range(len(names), count)]
+            bench.configure(names)
+            note("preview of new", bench.ours, "preview")
+            note("up", bench.ours, "up", "--yes", "--skip-preview")
+            note("preview, no change", bench.ours, "preview", "--expect-no-changes")
+            note("bare preview", bench.bare, "preview", "--expect-no-changes")
+            note("up, no change", bench.ours, "up", "--yes", "--skip-preview", "--expect-no-changes")
     return runs
+
+
+@contextmanager
+def _deployed() -> Iterator[Bench]:
+    """Yield a stack in a folder of its own; destroy it at the end, and remove the folder after that."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-many-"))
+    try:
+        bench = Bench(folder)
+        bench.configure(["m000"])
+        bench.pulumi(bench.ours, "stack", "init")
+    except BaseException:  # nothing is deployed yet
+        shutil.rmtree(folder)
+        raise
+    try:
+        yield bench
+    finally:
+        try:
+            bench.pulumi(bench.ours, "destroy", "--yes", "--skip-preview")
+        except BaseException:
+            print(
+                f"error: namespace {NAMESPACE} is still in the cluster. Its state is kept; to remove both:\n"
+                f"  cd {bench.ours} && PULUMI_BACKEND_URL={(folder / 'state').as_uri()} "
+                "PULUMI_CONFIG_PASSPHRASE= pulumi destroy --yes --stack bench && "
+                f"rm -r {folder}",
+                file=sys.stderr,
+            )
+            raise
+        shutil.rmtree(folder)
 
 
 def report(runs: Sequence[Run]) -> list[str]:
@@ -297,7 +324,14 @@ def main() -> int:
     if options.kept:
         runs = [Run(**row) for row in json.loads(options.kept.read_text())]
     else:
-        runs = measure([int(part) for part in options.counts.split(",")], options.repeats)
+        try:
+            runs = measure([int(part) for part in options.counts.split(",")], options.repeats)
+        except EXPECTED as error:
+            print(f"error: {in_words(error)}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            return 130
     print("\n".join(report(runs)))
     if options.json:
         options.json.write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n")

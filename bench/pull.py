@@ -21,15 +21,20 @@ PULLED = ("layout context", "buildx default", "buildx zstd")
 def measure(bench: Bench, gib: float, files: int = 16) -> None:
     """Pull and unpack each image with an empty containerd."""
     bench.say(f"── node pull by containerd, {gib} GiB")
-    weights = write_model(bench.folder / "weights", round(gib * 2**30), files)
-    project = bench.folder / "project"
-    description = locking.Description(folder=str(weights))
-    lock, _ = locking.lock_model("m", description, locking.resolve(description, project), project)
-    for name in PULLED:
-        with machine(bench.folder / "machine", bench.tools, bench.debian) as running:
-            ways.WAYS[name](ways.Task(running, weights, "m", lock, project, bench.peers))
-            seconds, disk = pull(running, f"{running.registry}/m:latest")
-            bench.note(way="node pull", state=name, seconds=seconds, disk=disk, gib=gib, files=files)
+    common = {"gib": gib, "files": files}
+    with bench.attempt("node pull", common):
+        weights = write_model(bench.folder / "weights", round(gib * 2**30), files)
+        project = bench.folder / "project"
+        description = locking.Description(folder=str(weights))
+        lock, _ = locking.lock_model("m", description, locking.resolve(description, project), project)
+        for name in PULLED:
+            with (
+                bench.attempt(f"node pull: {name}", common),
+                machine(bench.folder / "machine", bench.tools, bench.debian) as running,
+            ):
+                ways.WAYS[name](ways.Task(running, weights, "m", lock, project, bench.peers))
+                seconds, disk = pull(running, f"{running.registry}/m:latest")
+                bench.note(way="node pull", state=name, seconds=seconds, disk=disk, **common)
 
 
 def pull(

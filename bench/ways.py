@@ -31,7 +31,10 @@ BUILDAH_PACKAGES = ["buildah", "libgpgme11", "libassuan0", "libdevmapper1.02.1",
 
 @dataclass
 class Task:
-    """What all ways start from: a folder of weights, and for ours its lock and its layers, fetched."""
+    """What all ways start from: a folder of weights, and for ours its lock and its layers.
+
+    The seconds of the lock are noted by themselves; the report adds them to ours.
+    """
 
     machine: Machine
     folder: Path
@@ -93,13 +96,18 @@ def buildx_zstd(task: Task) -> None:
     _buildx(task, ",compression=zstd,oci-mediatypes=true")
 
 
+def buildah_script() -> Path:
+    """Return what runs buildah; its packages are downloaded on first use, which is none of its time."""
+    return debian_script("buildah", BUILDAH_PACKAGES, cache_root() / "builders" / "buildah")
+
+
 def buildah(task: Task) -> None:
     """buildah, as everybody's Containerfile does it: one layer, gzip when it is pushed."""
     folder = task.machine.folder / "buildah"
     folder.mkdir(exist_ok=True)
     (folder / "Containerfile").write_text("FROM scratch\nCOPY . /models/\n")
     (folder / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-    script = debian_script("buildah", BUILDAH_PACKAGES, cache_root() / "builders" / "buildah")
+    script = buildah_script()
     store = (f"--root={folder}/root", f"--runroot={folder}/run", "--storage-driver=overlay")
     policy = f"--signature-policy={folder}/policy.json"
     build = ("build", policy, "--isolation=chroot", "--layers", f"--file={folder}/Containerfile", "--tag=m")
@@ -255,3 +263,5 @@ WAYS: dict[str, Callable[[Task], None]] = {
 }
 #: Ways that run the peers' own packages.
 OF_PEERS = frozenset({"oras", "olot + skopeo"})
+#: Ways that run buildah.
+OF_BUILDAH = frozenset({"buildah"})

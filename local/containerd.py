@@ -31,15 +31,19 @@ def snapshotter() -> str:
     said = os.environ.get(VARIABLE) or OVERLAYFS
     if said not in {OVERLAYFS, EROFS}:
         raise refuse(VARIABLE, said, allowed=f"{OVERLAYFS} or {EROFS}", fix="unset it, or set one of these")
-    if said == EROFS:
-        missing = [] if shutil.which("mkfs.erofs") else ["mkfs.erofs is not on PATH"]
-        if "erofs" not in Path("/proc/filesystems").read_text().split():
-            missing.append("the kernel has no erofs")
-        if missing:
-            fix = "apt-get install erofs-utils (Debian 13, Ubuntu 26.04), modprobe erofs; or unset it"
-            allowed = "Linux 6.12 with erofs, and mkfs.erofs 1.8 or newer"
-            raise refuse(VARIABLE, f"{said}, and {', '.join(missing)}", allowed=allowed, fix=fix)
+    if said == EROFS and (missing := lacking_for_erofs()):
+        fix = "apt-get install erofs-utils (Debian 13, Ubuntu 26.04), modprobe erofs; or unset it"
+        allowed = "Linux 6.12 with erofs, and mkfs.erofs 1.8 or newer"
+        raise refuse(VARIABLE, f"{said}, and {', '.join(missing)}", allowed=allowed, fix=fix)
     return said
+
+
+def lacking_for_erofs() -> list[str]:
+    """Return what this machine lacks to keep layers as EROFS; nothing where it can."""
+    missing = [] if shutil.which("mkfs.erofs") else ["mkfs.erofs is not on PATH"]
+    if "erofs" not in Path("/proc/filesystems").read_text().split():
+        missing.append("the kernel has no erofs")
+    return missing
 
 
 def erofs_settings(differ: str = MKFS) -> str:

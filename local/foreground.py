@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +29,32 @@ def run_to_end(command: Sequence[str | Path], **options: Any) -> subprocess.Comp
     Raises:
         KeyboardInterrupt: Ctrl-C came meanwhile; the program has ended.
     """
-    options = {"text": True, "check": False, **options}
+    with waited_for(Path(command[0]).name):
+        return subprocess.run(command, **{"text": True, "check": False, **options})
+
+
+@contextmanager
+def waited_for(name: str) -> Iterator[None]:
+    """Let Ctrl-C not interrupt the block, in which a program is started and waited for.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came meanwhile; at the end of the block.
+    """
     here = threading.current_thread() is threading.main_thread()
     if not here or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # then nothing interrupts the wait
-        return subprocess.run(command, **options)
+        yield
+        return
     interrupted = False
 
     def note(*_: object) -> None:
         nonlocal interrupted
         if not interrupted:
-            name = Path(command[0]).name
             print(f"interrupted: waiting until {name} has ended", file=sys.stderr, flush=True)
         interrupted = True
 
     former = signal.signal(signal.SIGINT, note)  # a program that is started has the default one
     try:
-        return subprocess.run(command, **options)
+        yield
     finally:
         signal.signal(signal.SIGINT, former)
         if interrupted:  # whatever it ended with

@@ -2,7 +2,7 @@
 
 BuildKit asks the registry for each layer before it takes one over from a layout. Where all are there, it
 reads none: the weights do not pass through its store, which saves a copy of the model on disk and half of the
-time (docs/benchmark.md). The build still makes and pushes the image; this only comes first.
+build's time (docs/benchmark.md). The build still makes and pushes the image; this only comes first.
 
 A blob is sent as a whole, in one PUT (OCI distribution specification 1.1): Artifact Registry takes no chunks.
 """

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from components.cluster.access import JSON, Cluster
@@ -38,13 +38,16 @@ class ColdStart:
     schedule: pod made, until it has a node. A node that has to come first is in here.
     pull: of the modelcar, download and unpacking; 0 where the node had it.
     start: until the server's container runs, but for the pull: sandbox, init container, the server's image.
+        None where the container was started again: the former one's life would be in here.
     link: until the server sees the model.
-    load: until the server is ready.
+    load: until the server is ready. None where the pod was not ready for a while later on: Kubernetes keeps
+        the last time only.
     pod: its name. image_bytes: of the modelcar.
     server: what a GPU server did in `load`, by its log; empty for other servers. What is left of `load` is
         the probe's: until Kubernetes knows.
     sidecar_cpu: limit of the container that links the model, as Kubernetes writes it; None where it has none.
     kernels: whether the pod used those of its image; None of servers that know none.
+    restarts: of the server's container. unready: whether the pod was not ready for a while after its start.
     """
 
     pod: str
@@ -57,6 +60,8 @@ class ColdStart:
     server: tuple[Phase, ...] = ()
     sidecar_cpu: str | None = None
     kernels: KernelUse | None = None
+    restarts: int = 0
+    unready: bool = False
 
     @property
     def total(self) -> float:
@@ -69,6 +74,8 @@ class ColdStart:
 SIDECAR = "modelcar"
 #: Seconds from which a link is slow, and the sidecar's limit from which it is not the reason.
 SLOW_LINK, ENOUGH_CPU = 1.0, KServeSettings().modelcar_cpu
+#: Seconds by which Kubernetes may be late to call a pod ready, beside what its probes allow.
+LATE = 15.0
 
 PHASES = ("schedule", "pull", "start", "link", "load")
 
@@ -93,20 +100,47 @@ def cold_start(cluster: Cluster, settings: Settings) -> ColdStart | None:
     pull, size = pulled(events, image)
     said = cluster.logs(settings.namespace, metadata["name"], CONTAINER, None, stamped=True)
     log = log_times(said)
-    began = log[0] if log else _started(status)
-    there, ready_at = log[1] if log else None, conditions.get("Ready")
+    boxes: Sequence[JSON] = status.get("containerStatuses") or []
+    server: JSON = next((box for box in boxes if box["name"] == CONTAINER), {})
+    started, restarts = _started(server), int(server.get("restartCount") or 0)
+    began, there = log or (started, None)
+    phases, ready_at = server_phases(said, there or began), conditions.get("Ready")
+    latest = _latest(pod, started, there or began, phases)
+    unready = bool(latest and ready_at and ready_at > latest)
     return ColdStart(
         str(metadata["name"]),
         _between(made, scheduled),
         pull,
-        _less(_between(scheduled, began), pull),
+        None if restarts else _less(_between(scheduled, began), pull),
         _between(began, there),
-        _between(there or began, ready_at),
+        None if unready else _between(there or began, ready_at),
         size,
-        server_phases(said, there or began),
+        phases,
         next((_limit(box) for box in pod["spec"]["containers"] if box["name"] == SIDECAR), None),
         kernel_use(said),
+        restarts,
+        unready,
     )
+
+
+def _latest(
+    pod: JSON, started: datetime | None, began: datetime | None, phases: Sequence[Phase]
+) -> datetime | None:
+    """Return until when this start can have made the pod ready; None where nothing tells.
+
+    By the server's own line, where it logs one; else by its startup probe, which ends a server that takes
+    longer. began: where the phases begin.
+    """
+    box = next(one for one in pod["spec"]["containers"] if one["name"] == CONTAINER)
+    probes = [box[name] for name in ("startupProbe", "readinessProbe") if name in box]
+    each = sum(probe.get("periodSeconds", 10) + probe.get("timeoutSeconds", 1) for probe in probes) + LATE
+    if began and phases and phases[-1].name == "ready":
+        return began + timedelta(seconds=sum(phase.seconds for phase in phases) + each)
+    startup = box.get("startupProbe")
+    if started is None or startup is None:
+        return None
+    budget = startup.get("failureThreshold", 3) * startup.get("periodSeconds", 10)
+    return started + timedelta(seconds=startup.get("initialDelaySeconds", 0) + budget + each)
 
 
 def caches(cluster: Cluster, settings: Settings) -> list[str]:
@@ -151,13 +185,21 @@ def duration(text: str) -> float:
 
 
 def log_times(text: str) -> tuple[datetime, datetime] | None:
-    """Return when the server's container began, and when it saw the model, by its own first lines."""
-    times = []
-    for line in text.splitlines():
+    """Return when the server's container began, and when it saw the model, by its own first lines.
+
+    Lines without a time are passed over: what a rotated log begins with, for example. A progress bar's
+    returns end no line.
+    """
+    first: datetime | None = None
+    for line in text.split("\n"):
         stamp, _, said = line.partition(" ")
-        times.append(stamp_of(stamp))
+        try:
+            time = stamp_of(stamp)
+        except ValueError:
+            continue
+        first = first or time
         if said == MODEL_IS_THERE:
-            return times[0], times[-1]
+            return first, time
     return None
 
 
@@ -170,7 +212,23 @@ def table(found: ColdStart) -> list[str]:
     lines += [f"    {line}" for line in lines_of(found.server)]  # what the last one, load, was spent on
     lines.append(f"  {'in all':<9} {found.total:9.1f} s")
     kernels = [f"  kernels   {describe(found.kernels)}"] if found.kernels else []
-    return [*lines, *kernels, *_slow_link(found)]
+    return [*lines, *kernels, *_slow_link(found), *_not_the_first(found)]
+
+
+def _not_the_first(found: ColdStart) -> list[str]:
+    """Return why a phase of a pod that did not start once and stay ready is not known."""
+    lines = []
+    if found.restarts:
+        times = "once" if found.restarts == 1 else f"{found.restarts} times"
+        lines.append(
+            f"start: the server's container was started again, {times}; what is told from link on is of its "
+            "last start, on a node that had everything"
+        )
+    if found.unready:
+        lines.append(
+            "load: the pod was not ready for a while after its start, and Kubernetes keeps the last time only"
+        )
+    return lines
 
 
 def _slow_link(found: ColdStart) -> list[str]:
@@ -195,11 +253,9 @@ def document(found: ColdStart) -> dict[str, Any]:
     return {**asdict(found), "total": found.total, "kernels": kernels_document(found.kernels)}
 
 
-def _started(status: JSON) -> datetime | None:
-    for box in status.get("containerStatuses") or []:
-        if box["name"] == CONTAINER and "running" in (box.get("state") or {}):
-            return stamp_of(box["state"]["running"]["startedAt"])
-    return None
+def _started(box: JSON) -> datetime | None:
+    running = (box.get("state") or {}).get("running")
+    return stamp_of(running["startedAt"]) if running else None
 
 
 def _between(first: datetime | None, then: datetime | None) -> float | None:

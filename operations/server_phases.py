@@ -168,7 +168,7 @@ def _lines(text: str, began: datetime | None) -> Iterator[tuple[datetime | None,
     former: datetime | None = None
     # vLLM prints no year: without one to go by, a leap year, so that each day is one.
     year, zone = (began.year, began.tzinfo) if began else (2000, UTC)
-    for line in _COLOUR.sub("", text).splitlines():
+    for line in _COLOUR.sub("", text).split("\n"):  # a progress bar's returns end no line
         if found := _STAMPED.match(line):
             yield stamp_of(found[1]), found[2]
             continue

@@ -19,6 +19,8 @@ import psutil
 MARK = "MODELCAR_GPU_REPORT"
 #: Seconds that a program has to end by itself: Pulumi and vLLM tidy up.
 GRACE = 20.0
+#: What stops the report, or a step of it.
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 #: Characters of an output that are told.
 TOLD = 2000
 
@@ -85,7 +87,7 @@ class Children:
         """Run a program meanwhile; it is stopped at the end."""
         process = None
         try:  # Ctrl-C may come as soon as it has started
-            with (self.logs / f"{name}.log").open("wb") as log:
+            with (self.logs / f"{name}.log").open("wb") as log, signals_held_back():
                 process = subprocess.Popen(
                     [str(part) for part in command],
                     cwd=folder,
@@ -105,22 +107,26 @@ class Children:
         self, name: str, command: Sequence[str | Path], *, folder: Path, env: Mapping[str, str]
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Run a server meanwhile, and keep each line that it says with its time (RFC 3339)."""
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            cwd=folder,
-            env={**env, MARK: str(self.logs)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        reader = threading.Thread(target=self._keep, args=(name, process), daemon=True)
-        reader.start()
+        process = reader = None
         try:
+            with signals_held_back():
+                process = subprocess.Popen(
+                    [str(part) for part in command],
+                    cwd=folder,
+                    env={**env, MARK: str(self.logs)},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+                reader = threading.Thread(target=self._keep, args=(name, process), daemon=True)
+                reader.start()
             yield process
         finally:
-            stop(process)
-            reader.join(GRACE)
+            if process is not None:
+                stop(process)
+            if reader is not None:
+                reader.join(GRACE)
 
     def _keep(self, name: str, process: subprocess.Popen[bytes]) -> None:
         with (self.logs / f"{name}.log").open("wb") as log:
@@ -145,6 +151,23 @@ class Children:
                     process.kill()
                     found.append(process.name())
         return found
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Let signals that stop the report wait until the block has ended: it starts what is to be stopped then."""
+    came: list[int] = []
+    here = threading.current_thread() is threading.main_thread()
+    # What is ignored, or ends this process, goes on to the program as it is.
+    stopping = [number for number in STOPPING if here and callable(signal.getsignal(number))]
+    former = [signal.signal(number, lambda number, _: came.append(number)) for number in stopping]
+    try:
+        yield
+    finally:
+        for number, handler in zip(stopping, former, strict=True):
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -54,7 +54,8 @@ class Step:
     run: does it, and returns what it found.
     bound: seconds that it may take. least: seconds below which it is not begun.
     needs: steps that have to have passed. unfit: why it cannot be done on this machine; empty where it can.
-    standing: whether what it made is still there, where a former run passed it (a machine may be another).
+    standing: whether what it made for others is still there, where a former run passed it: a machine may be
+        another, and a report that ends removes what it has made.
     """
 
     name: str
@@ -91,17 +92,30 @@ class Runner:
             KeyboardInterrupt: it was stopped; the step's outcome is written down.
         """
         meant = [step for step in steps if (not only or step.is_meant(only)) and not step.is_meant(skip)]
+        again = self._gone(meant)
         for step in steps:
             former = self.outcomes.get(step.name, {})
             if step not in meant:
                 if not former:
                     self._note(step, NOT_RUN, NOT_ASKED_FOR)
                 continue
-            if former.get("state") == PASSED and step.standing():
+            if former.get("state") == PASSED and step.name not in again:
                 self.say(f"── {step.name}: passed before")
                 continue
             self._one(step)
         return all(self.outcomes[step.name]["state"] == PASSED for step in meant if not step.unfit)
+
+    def _gone(self, meant: Sequence[Step]) -> set[str]:
+        """Return the steps that have passed, and whose product is gone and needed by a step that is run."""
+        needed: set[str] = set()
+        again: set[str] = set()
+        for step in reversed(meant):
+            passed = self.outcomes.get(step.name, {}).get("state") == PASSED
+            if passed and step.name in needed and not step.standing():
+                again.add(step.name)
+            if not step.unfit and (not passed or step.name in again):
+                needed.update(step.needs)
+        return again
 
     def _one(self, step: Step) -> None:
         """Run a step, if it can be."""

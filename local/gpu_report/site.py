@@ -134,6 +134,13 @@ class Site:
             self.say("   the local stack's model makes room; `make up` serves it again")
             self.local("make-room", "pulumi", "destroy", "--yes", "--skip-preview", "--stack", stack.STACK)
 
+    def local_serves(self) -> bool:
+        """Tell whether the platform runs, and `make up` has a model on it."""
+        try:
+            return platform.supervisor(self.instance) is not None and self._others_serve()
+        except platform.PlatformError:
+            return False
+
     def _others_serve(self) -> bool:
         text = platform.kubectl(self.instance, self.tools, "get", "inferenceservices", "-A", "-o", "json")
         ours = {namespace(name) for name in self.stacks()}

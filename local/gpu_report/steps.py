@@ -103,7 +103,7 @@ def steps(
     report = _Report(site, kernels_from, repeats)
     found = [
         Step("doctor", lambda: report.command("doctor", "doctor", stack.STACK, check=False), 60),
-        Step("up", report.up, 900, least=30),
+        Step("up", report.up, 900, least=30, standing=site.local_serves),
         Step(
             "validate",
             lambda: report.command("validate", "operate", "validate", stack.STACK),
@@ -171,12 +171,27 @@ class _Report:
 
         found = [
             Step(pushed, lambda: self.pushed(model), 300, least=20, standing=lambda: self.is_pushed(model)),
-            Step(served, lambda: self.served(model), start + 120, least=60, needs=(pushed,)),
+            Step(
+                served,
+                lambda: self.served(model),
+                start + 120,
+                least=60,
+                needs=(pushed,),
+                standing=lambda: self.is_served(model),
+            ),
         ]
         unfit = "" if self.cards else "without a GPU the server compiles nothing here"
         saved = f"{model.like}/saved"
         found.append(
-            Step(saved, lambda: self.save_kernels(model), start + 120, least=60, needs=(served,), unfit=unfit)
+            Step(
+                saved,
+                lambda: self.save_kernels(model),
+                start + 120,
+                least=60,
+                needs=(served,),
+                unfit=unfit,
+                standing=lambda: self.is_saved(model),
+            )
         )
         for number in range(1, pairs + 1):  # in turn, so that what changes on a machine meets all kinds alike
             log = f"{model.stack}-bare-{number}"
@@ -249,13 +264,32 @@ class _Report:
     def is_pushed(self, model: Model) -> bool:
         """Tell whether this machine's registry has the layers that the lock tells of."""
         try:
-            self.site.ready()
-            layers = self.site.lock(model).layers
-            target = Target(self.site.registry, model.name, insecure=True)
-            image = modelcar_image(self.site.lock(model), read_base(self.site.architecture))
-            return layers_there(image, target) >= {layer.digest for layer in layers}
+            return self._in_registry(model, [layer.digest for layer in self.site.lock(model).layers])
         except EXPECTED:
             return False
+
+    def is_served(self, model: Model) -> bool:
+        """Tell whether bare vLLM can be what the pod was: its spec was kept, and the node has its files."""
+        try:
+            self.site.kept_pod(model.stack)
+            self.site.unpacked(model)
+        except EXPECTED:
+            return False
+        return True
+
+    def is_saved(self, model: Model, cards: int = 1) -> bool:
+        """Tell whether the lock has kernels for so many cards, and this machine's registry their layers."""
+        try:
+            found = [one.digest for one in self.site.lock(model).kernels if one.target.count == cards]
+            return bool(found) and self._in_registry(model, found)
+        except EXPECTED:
+            return False
+
+    def _in_registry(self, model: Model, digests: Sequence[str]) -> bool:
+        self.site.ready()
+        target = Target(self.site.registry, model.name, insecure=True)
+        image = modelcar_image(self.site.lock(model), read_base(self.site.architecture))
+        return layers_there(image, target) >= set(digests)
 
     def served(self, model: Model) -> Found:
         """Deploy a model by `pulumi up`, validate it, ask how its start went, and measure what it serves."""
@@ -382,7 +416,15 @@ class _Report:
         needs = (f"{largest.like}/pushed",)
         bound = self.scale.start + 150
         return [
-            Step("two-gpus", lambda: self.split(largest), bound, 90, needs, unfit=unfit),
+            Step(
+                "two-gpus",
+                lambda: self.split(largest),
+                bound,
+                90,
+                needs,
+                unfit=unfit,
+                standing=lambda: self.is_saved(largest, 2),
+            ),
             Step(
                 "two-gpus-kernels", lambda: self.split_again(largest), bound, 60, ("two-gpus",), unfit=unfit
             ),

@@ -46,8 +46,10 @@ def main() -> int:
         kinds = ", ".join(sorted({case.kind for case in cases}))
         parser.error(f"--only: no case has {options.only!r} in its name; faults are {kinds}")
     journal = Journal(campaign_folder() / f"seed-{options.seed}-rounds-{options.rounds}.jsonl")
+    kept = campaign_folder() / f"inputs-{options.seed}-{options.examples}.json"
     if options.anew:
         journal.path.unlink(missing_ok=True)
+        kept.unlink(missing_ok=True)
     former: dict[str, Any] = {}
     if options.go_on:
         try:
@@ -57,11 +59,10 @@ def main() -> int:
     if former and not options.examples:
         tried = former["inputs"]
     else:
-        kept = campaign_folder() / f"inputs-{options.seed}-{options.examples}.json"
         tried = inputs.try_inputs(options.seed, options.examples, kept)
     say("\n".join(inputs.report(tried)))
-    over = {result.case.number for result in journal.results()}
-    left = [case for case in wanted if case.number not in over]
+    over = {result.case for result in journal.of(cases)}
+    left = [case for case in wanted if case not in over]
     say(f"{len(wanted)} of {len(cases)} cases, {len(wanted) - len(left)} of them over before")
     if left and options.minutes > 0:
         try:
@@ -71,7 +72,7 @@ def main() -> int:
         except CannotBegin as error:
             print(f"error: the campaign cannot begin: {error}", file=sys.stderr)
             return 1
-    found = {**document(options.seed, len(cases), journal.results()), "inputs": tried}
+    found = {**document(options.seed, len(cases), journal.of(cases)), "inputs": tried}
     lines = ["# Report of a campaign", "", *report(found), "", *inputs.report(tried)]
     say("\n".join(report(found)))
     folder: Path = options.report or campaign_folder()

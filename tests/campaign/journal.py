@@ -86,6 +86,14 @@ class Journal:
             found.append(Result(**{**row, "case": Case(**row["case"])}))
         return found
 
+    def of(self, cases: Sequence[Case]) -> list[Result]:
+        """Return what is over of a plan, in order.
+
+        A number alone is none: with another list of faults it stands for another case.
+        """
+        planned = set(cases)
+        return [result for result in self.results() if result.case in planned]
+
     def take_over(self, report: Path, cases: Sequence[Case]) -> dict[str, Any]:
         """Go on from a report of the same campaign, and return what it says.
 
@@ -97,14 +105,14 @@ class Journal:
             ValueError: it is of another campaign.
         """
         document: dict[str, Any] = json.loads(report.read_text())
-        planned = {case.number: case for case in cases}
+        planned = set(cases)
         results = [Result(**{**row, "case": Case(**row["case"])}) for row in document["cases"]]
-        results = [result for result in results if planned.get(result.case.number) == result.case]
+        results = [result for result in results if result.case in planned]
         if not results:
             raise ValueError(f"{report} is of a campaign with other cases")
-        known = {result.case.number for result in self.results()}
+        known = {result.case for result in self.results()}
         for result in results:
-            if result.case.number not in known:
+            if result.case not in known:
                 self.add(result)
         return document
 

@@ -50,6 +50,7 @@ class Runner:
             self.world.say(f"{operation}: {self.timelines[operation][-1]:.1f} s, {len(moments)} events")
             served = operation != DESTROY
             found = self._settled(served)
+            found += sameness.other_than_locked(self.world) if served else []
             if found:
                 raise RuntimeError(f"{operation} twice does not end the same: {found}")
         self.there = False
@@ -149,6 +150,8 @@ class Runner:
         self.world.pulumi(*command, *kind.repair, "--stack", SUBJECT)
         self.there = case.operation != DESTROY
         result.found += self._settled(self.there)
+        if self.there:  # the same as before may be the former image everywhere
+            result.found += sameness.other_than_locked(self.world)
         result.found += [f"referred to, and not whole: {fault}" for fault in self._incomplete()]
 
     def _await(self, case: Case, run: Run) -> None:

@@ -6,12 +6,14 @@ import hashlib
 import http.client
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import psutil
 
+from components.manifests.image_volume import model_image
 from local import stack
 from tests.campaign.world import SUBJECT, World
 
@@ -37,11 +39,11 @@ KINDS = (
 #: Not compared, as former ones stay: they tell which Deployment a pod belongs to.
 REPLICA_SETS = "replicasets"
 
-#: What differs between two runs that did the same: digests, models' numbers, generated names, addresses.
+#: What follows from a run's own weights. The same one in two places is the same one in each run, so these are
+#: numbered as they appear: a cluster that still has the former image has another number than the outputs.
+_OWN = re.compile(r"(?P<DIGEST>[0-9a-f]{64})|(?P<REVISION>\b[0-9a-f]{16}\b)|(?P<MODEL>\bm\d{5}\b)")
+#: What else differs between two runs that did the same: generated names, times, addresses.
 _VARYING = (
-    (re.compile(r"[0-9a-f]{64}"), "DIGEST"),
-    (re.compile(r"\b[0-9a-f]{16}\b"), "REVISION"),
-    (re.compile(r"\bm\d{5}\b"), "MODEL"),
     (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "UID"),
     (re.compile(r"kube-api-access-[a-z0-9]{5}"), "TOKEN"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z?"), "TIME"),
@@ -70,11 +72,46 @@ def fingerprint(world: World) -> dict[str, Any]:
         "processes": left_running(world),
         "locks": [path.name for path in world.backend.glob(f".pulumi/locks/organization/*/{SUBJECT}/*")],
     }
+    return comparable(found)
+
+
+def comparable(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return it with placeholders in place of what differs between two runs that did the same."""
     text = json.dumps(found, sort_keys=True)
     for pattern, placeholder in _VARYING:
         text = pattern.sub(placeholder, text)
-    same: dict[str, Any] = json.loads(text)
+    document: dict[str, Any] = json.loads(text)
+    for key, value in document.items():
+        if isinstance(value, list):  # in an order that does not follow from the digests either
+            document[key] = sorted(value, key=lambda one: _OWN.sub("", json.dumps(one)))
+    seen: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+
+    def numbered(match: re.Match[str]) -> str:
+        if match[0] not in seen:
+            kind = str(match.lastgroup)
+            counts[kind] += 1
+            seen[match[0]] = f"{kind}-{counts[kind]}"
+        return seen[match[0]]
+
+    same: dict[str, Any] = json.loads(_OWN.sub(numbered, json.dumps(document, sort_keys=True)))
     return same
+
+
+def other_than_locked(world: World) -> list[str]:
+    """Return where the subject is not the image that follows from its lock: in the outputs, in its pod."""
+    wanted = world.digests[SUBJECT]
+    outputs = json.loads(world.pulumi("stack", "output", "--json", "--stack", SUBJECT))
+    try:
+        image = str(model_image(world.pod(SUBJECT)))
+    except LookupError as error:
+        image = str(error)
+    told = {"output modelDigest": str(outputs.get("modelDigest")), "the pod's image": image}
+    return [
+        f"{what} is {value}, and its lock makes {wanted}"
+        for what, value in told.items()
+        if not value.endswith(wanted)
+    ]
 
 
 def objects(documents: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -185,43 +222,43 @@ def _short(entry: Any) -> str:
 def incomplete_images(world: World) -> list[str]:
     """Return what is referred to, in state or cluster, and not whole in the registry.
 
-    Every blob is read and its digest computed: a registry that has cut one is found out.
+    Every blob is read and its digest computed, each time anew: a registry that has cut one is found out, also
+    where it was whole before.
     """
     text = world.pulumi("stack", "export", "--stack", SUBJECT)
     text += json.dumps(world.objects(SUBJECT, *KINDS[:4]))
     wanted = {
         (name, digest) for host, name, digest in _DIGEST.findall(text) if host == world.instance.registry
     }
+    whole: set[str] = set()
     return [
         f"{name}@{digest}: {fault}"
         for name, digest in sorted(wanted)
-        if (fault := _fault(world, name, digest))
+        if (fault := _fault(world, name, digest, whole))
     ]
 
 
-def _fault(world: World, name: str, digest: str) -> str:
+def _fault(world: World, name: str, digest: str, whole: set[str]) -> str:
+    """Return what is wrong with an image; whole: paths of blobs that this check has read already."""
     content = _get(world, f"/v2/{name}/manifests/{digest}", digest)
     if isinstance(content, str):
         return f"manifest {content}"
     document = json.loads(content)
     for child in document.get("manifests", []):
-        if fault := _fault(world, name, child["digest"]):
+        if fault := _fault(world, name, child["digest"], whole):
             return fault
     for blob in [document.get("config"), *document.get("layers", [])]:
-        if blob:
-            found = _get(world, f"/v2/{name}/blobs/{blob['digest']}", blob["digest"])
+        path = f"/v2/{name}/blobs/{blob['digest']}" if blob else ""
+        if path and path not in whole:
+            found = _get(world, path, blob["digest"])
             if isinstance(found, str):
                 return f"blob {blob['digest']} {found}"
+            whole.add(path)
     return ""
 
 
-_WHOLE: set[str] = set()
-
-
 def _get(world: World, path: str, digest: str) -> bytes | str:
-    """Return the content; a fault in words; or nothing where this very blob was found whole before."""
-    if path in _WHOLE and "/blobs/" in path:
-        return b""
+    """Return the content, or a fault in words."""
     host, _, port = world.instance.registry.partition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=30)
     try:
@@ -244,5 +281,4 @@ def _get(world: World, path: str, digest: str) -> bytes | str:
         return f"HTTP {answer.status}"
     if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
         return "has another content"
-    _WHOLE.add(path)
     return content

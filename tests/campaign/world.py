@@ -27,6 +27,8 @@ from local.processor import architecture
 from local.tool_list import Progress
 from local.tools import collect
 from modelcar import locking
+from modelcar.base import read_base
+from modelcar.image import modelcar_image
 from modelcar.lock import Lock
 from modelcar.tiny_model import make_tiny_model
 from tests.campaign.front import Rules
@@ -51,6 +53,8 @@ class World:
         self.tools = replace(collect(say), registry_front=front)
         self.folder = self.instance.state / "project"
         self.model = 0
+        #: By stack: the digest of the image that its model's lock makes.
+        self.digests: dict[str, str] = {}
 
     # --- coming and going ---------------------------------------------------------------------------
 
@@ -104,7 +108,8 @@ class World:
     def lock(self, stack_name: str) -> str:
         """Lock a model with weights of its own, let the stack have it, and return its name."""
         name = f"m{self.model + 1:05}"
-        self.weigh(name)
+        image = modelcar_image(self.weigh(name), read_base(architecture()))
+        self.digests[stack_name] = image.digest
         self.configure(stack_name, model=name)
         return name
 

@@ -135,6 +135,76 @@ def test_another_servers_report_has_no_such_phases(cluster: FakeCluster) -> None
     assert document(found)["server"] == ()
 
 
+def test_a_server_that_was_started_again_has_no_start(cluster: FakeCluster) -> None:
+    """Between the pod's node and the log's first line lies the life of the container before."""
+    status = cluster.lists[PODS][0]["status"]
+    status["containerStatuses"][0]["restartCount"] = 2
+    found = cold_start(cluster, SETTINGS)
+    assert found
+    assert (found.start, found.restarts) == (None, 2)
+    assert found.load == pytest.approx(59 - 31.6)
+    lines = table(found)
+    assert lines[3].split() == ["start", "not", "known"]
+    assert "was started again, 2 times" in lines[-1]
+    status["containerStatuses"][0]["restartCount"] = 0
+    found = cold_start(cluster, SETTINGS)
+    assert found
+    assert found.start is not None
+    assert not any("started again" in line for line in table(found))
+
+
+PROBES = {
+    "startupProbe": {"periodSeconds": 2, "failureThreshold": 30},
+    "readinessProbe": {"periodSeconds": 5},
+}
+GPU_LOG = (
+    LOG
+    + "2026-01-01T00:00:41.6Z INFO 01-01 00:00:41 [api_utils.py:273] non-default args: {}\n"
+    + "2026-01-01T00:00:45Z INFO 01-01 00:00:45 [core.py:113] Initializing a V1 LLM engine (v0.23.0) "
+    "with config: model='/mnt/models', device_config=cuda\n"
+    + "2026-01-01T00:00:58Z INFO:     Application startup complete.\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("log", "probes", "ready", "known"),
+    [
+        (GPU_LOG, PROBES, "00:01:02", True),
+        (GPU_LOG, PROBES, "00:02:00", False),  # ready was logged a minute before
+        (GPU_LOG, PROBES, "05:00:00", False),
+        (LOG, PROBES, "00:01:50", True),  # within what the startup probe allows from 00:00:31 on
+        (LOG, PROBES, "00:02:30", False),
+        (LOG, {}, "05:00:00", True),  # nothing tells
+    ],
+)
+def test_a_pod_that_was_unready_for_a_while_has_no_load(
+    cluster: FakeCluster, log: str, probes: dict[str, Any], ready: str, known: bool
+) -> None:
+    pod = cluster.lists[PODS][0]
+    pod["status"]["conditions"][1]["lastTransitionTime"] = f"2026-01-01T{ready}Z"
+    pod["spec"]["containers"][0] |= probes
+    cluster.texts["kserve-container"] = log
+    found = cold_start(cluster, SETTINGS)
+    assert found
+    assert (found.load is not None, found.unready) == (known, not known)
+    assert any("load: the pod was not ready for a while" in line for line in table(found)) != known
+
+
+def test_a_log_with_progress_bars_and_a_broken_beginning_is_read(cluster: FakeCluster) -> None:
+    cluster.texts["kserve-container"] = (
+        "of a line that was rotated away\n\n"
+        + LOG
+        + "2026-01-01T00:00:42Z Loading:  0%|\rLoading: 50%|\rLoading: 100%| INFO 01-01 00:00:42 [x.py:1] "
+        "non-default args: {}\r\n"
+        + "2026-01-01T00:00:50Z x\rINFO 01-01 00:00:01 [core.py:113] Initializing a V1 LLM engine (v0.23.0) "
+        "with config: device_config=cuda\n"
+    )
+    found = cold_start(cluster, SETTINGS)
+    assert found
+    assert found.link == 0.1
+    assert [(one.name, round(one.seconds, 1)) for one in found.server] == [("imports", 10.4), ("engine", 8.0)]
+
+
 def test_what_is_forgotten_is_not_made_up(cluster: FakeCluster) -> None:
     cluster.lists[EVENTS] = []
     cluster.texts.clear()

@@ -31,7 +31,7 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
-from bench import kernels
+from bench import kernels, many
 from local import __main__ as command, preview, runbook, stack
 from local.instance import Instance
 from local.tools import Toolbox
@@ -48,6 +48,7 @@ callers = {
     "make pulumi": lambda: command._pulumi(instance, SimpleNamespace(arguments=["up"])),
     "make runbook": lambda: runbook._Walk(instance, tools)._run(str(here / "pulumi"), "up"),
     "bench.kernels": lambda: kernels._pulumi("up"),
+    "bench.many": lambda: many.Bench.pulumi(SimpleNamespace(folder=here, variables=None), here, "up"),
 }
 with mock.patch.object(command, "collect", return_value=tools):
     for name, call in callers.items():
@@ -58,7 +59,7 @@ with mock.patch.object(command, "collect", return_value=tools):
             print(name, "ended, and", "killed Pulumi" if (here / "lock").exists() else "so had Pulumi")
         (here / "lock").unlink(missing_ok=True)
 """
-CALLS = 7
+CALLS = 8
 
 
 def test_pulumi_ends_by_itself_after_ctrl_c(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +34,10 @@ from local.gpu_report.page import page, with_goals
 from local.gpu_report.runner import Found, Runner, Step, read_document
 from local.gpu_report.site import Model, Site
 from local.gpu_report.steps import reasons, steps
+from modelcar import locking
+from modelcar.lock import lock_path, write_lock
+from modelcar.tiny_model import make_tiny_model
+from tests.unit.kernel_entries import entry
 from tests.unit.test_components_settings import load as load_settings
 
 # --- steps ----------------------------------------------------------------------------------------
@@ -98,12 +104,42 @@ def test_a_report_goes_on_where_it_stood() -> None:
     steps = [
         Step("a", doing("a"), 10),
         Step("b", doing("b"), 10, standing=lambda: False),  # another machine
-        Step("c", doing("c"), 10, needs=("a",)),
+        Step("c", doing("c"), 10, needs=("a", "b")),
     ]
     passed, outcomes, _ = run(*steps, document=former)
     assert passed
     assert done == ["b", "c"]
     assert [outcomes[name]["state"] for name in "abc"] == ["passed"] * 3
+
+
+def test_what_is_gone_is_made_again_for_whom_needs_it_and_for_nobody_else() -> None:
+    done: list[str] = []
+
+    def step(name: str, *needs: str, gone: bool = True, unfit: str = "") -> Step:
+        def do() -> Found:
+            done.append(name)
+            return {}
+
+        return Step(name, do, 10, needs=needs, standing=lambda: not gone, unfit=unfit)
+
+    everything = [
+        step("pushed"),
+        step("served", "pushed"),
+        step("bare 1", "served"),
+        step("bare 2", "served"),
+        step("saved", "served"),
+        step("kernels 1", "saved", unfit="no GPU"),
+        step("other"),
+        step("of other", "other"),
+    ]
+    states = {one.name: {"state": "passed", "found": {}} for one in everything}
+    states["bare 2"] = {"state": "failed"}
+    states["kernels 1"] = {"state": "not run"}
+    passed, _, _ = run(*everything, document={"steps": states})
+    assert passed
+    assert done == ["pushed", "served", "bare 2"], "the node has no pod of it, and nobody asks for the others"
+    run(*everything, document={"steps": states})
+    assert len(done) == 3, "all has passed by now"
 
 
 def test_only_and_skip_take_steps_and_groups() -> None:
@@ -160,6 +196,33 @@ def test_nothing_outlives_a_report_that_is_stopped(tmp_path: Path) -> None:
     with suppress(psutil.NoSuchProcess):
         psutil.wait_procs([sleeper], timeout=10)
         assert not sleeper.is_running() or sleeper.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("kind", ["background", "service"])
+def test_what_is_just_being_started_does_not_outlive_a_report_that_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def stopped_meanwhile(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*arguments, **options))
+        signal.raise_signal(signal.SIGTERM)
+        return started[0]
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    former = signal.signal(signal.SIGTERM, stop)
+    monkeypatch.setattr(subprocess, "Popen", stopped_meanwhile)
+    try:
+        start = getattr(Children(tmp_path), kind)
+        with pytest.raises(KeyboardInterrupt), start("x", ["sleep", "60"], folder=tmp_path, env=os.environ):
+            pass
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    [process] = started
+    assert process.returncode is not None, "it was stopped, and its exit code taken"
 
 
 def test_a_servers_lines_have_their_times_and_a_killed_reports_server_is_found(tmp_path: Path) -> None:
@@ -362,6 +425,42 @@ def test_what_a_machine_cannot_do_is_said(site: Site) -> None:
     }
 
 
+def test_what_a_report_that_ended_has_removed_is_not_taken_for_standing(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`finish` removes the kept pods and the project with its locks; --resume went on without them."""
+    model = Model("qwen2.5-0.5b")
+    standing = {step.name.rpartition("/")[2]: step.standing for step in steps(site, [model], 1)}
+    there: set[str] = set()
+    monkeypatch.setattr(Site, "ready", lambda _: None)
+    monkeypatch.setattr(Site, "architecture", "amd64")
+    monkeypatch.setattr("local.gpu_report.steps.layers_there", lambda *_: there)
+    assert not any(standing[name]() for name in ("up", "pushed", "served", "saved", "two-gpus"))
+
+    weights = make_tiny_model(tmp_path / "weights")
+    description = locking.Description(folder=str(weights), license="Apache-2.0")
+    resolved = locking.resolve(description, site.project)
+    locked = locking.lock_model(model.name, description, resolved, site.project)[0]
+    there.update(layer.digest for layer in locked.layers)
+    assert standing["pushed"]()
+    assert not standing["served"](), "the node has not unpacked it"
+    store = site.instance.state / "containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs/models"
+    shutil.copytree(weights, store)
+    assert not standing["served"](), "its pod was not kept"
+    site.keep_pod(model.stack, POD)
+    assert standing["served"]()
+
+    made, _ = entry()
+    both, _ = entry(replace(made.target, count=2))
+    lock_path(site.project, model.name).write_bytes(write_lock(replace(locked, kernels=(made, both))))
+    assert not standing["saved"](), "their layer is not in this machine's registry"
+    there.add(made.digest)
+    assert standing["saved"]()
+    assert not standing["two-gpus"]()
+    there.add(both.digest)
+    assert standing["two-gpus"]()
+
+
 SEEN = """smi 0 nvidia-smi
 said 0, NVIDIA H100, GPU-a, 580.159.04, 81559, 75000
 said 1, NVIDIA H100, GPU-b, 580.159.04, 81559, {second}
@@ -513,7 +612,12 @@ def with_kernels(cache: str = "hit", text: str = "same", **whose: Any) -> Found:
         "m/pod 1": {"state": "passed", "found": cold},
         "m/saved": {
             "state": "passed",
-            "found": {"layer": {"name": "k-1", "bytes": 900_000}, "weightsReadDirectly": 2.0, **whose},
+            "found": {
+                "layer": {"name": "k-1", "bytes": 900_000},
+                "weightsReadDirectly": 2.0,
+                "readers": 8,
+                **whose,
+            },
         },
         "m/kernels 1": {"state": "passed", "found": warm},
         "m/ahead 1": {"state": "passed", "found": {**warm, "ready": 50.0}},
@@ -530,7 +634,9 @@ def test_what_kernels_are_worth_is_held_to_goals() -> None:
     assert found["first token after ready, with kernels over without"] == ("0.10", True)
     assert found["answers at temperature 0, with and without"] == ("equal", True)
     assert found["bytes added to the image"] == ("0.90 MB", True)
-    assert found["reading the weights, over the disk's own floor"] == ("1.10", True)
+    assert found["reading the weights, over the disk's own floor (8 readers at once)"] == ("1.10", True)
+    former = {goal["name"]: goal["met"] for goal in with_goals(with_kernels(readers=None))["goals"]}
+    assert former["reading the weights, over one reader past the page cache"] is None, "which was no floor"
     other = with_goals(with_kernels(text="another"))["goals"]
     assert [goal["value"] for goal in other if "temperature" in goal["name"]] == ["differ"]
     assert not [goal for goal in with_goals(document())["goals"] if "kernels" in goal["name"]], "not measured"
@@ -543,6 +649,52 @@ def test_kernels_answer_as_a_start_that_compiles_does_though_those_may_differ() 
     found = {goal["name"]: (goal["value"], goal["met"]) for goal in with_goals(told)["goals"]}
     seen = found["answers at temperature 0, with and without"]
     assert seen == ("as a start that compiles; those differ (2)", True)
+
+
+def conditions(told: Found, **so: bool) -> Found:
+    """Return a report whose starts have recorded these conditions."""
+    for name, one in told["steps"].items():
+        if name.startswith("m/") and "found" in one:
+            one["found"] |= so
+    return with_goals(told)
+
+
+def test_starts_whose_page_cache_was_not_dropped_are_held_to_no_goal() -> None:
+    told = conditions(with_kernels(), pageCacheDropped=False, limited=True)
+    found = {goal["name"]: (goal["value"], goal["met"]) for goal in told["goals"]}
+    for name, value in (
+        ("first token of a pod, on top of bare vLLM's", "+10.0 s"),
+        ("ready with kernels that this machine saved, over ready without", "0.55"),
+        ("ready with kernels, read ahead, over ready without", "0.50"),
+        ("ready with kernels, read ahead, one import, over ready without", "0.40"),
+        ("reading the weights, over the disk's own floor (8 readers at once)", "1.10"),
+    ):
+        assert found[name] == (f"{value}: the page cache was not dropped", None)
+    assert found["tokens/s of a pod over bare vLLM, 1 stream"] == ("1.000", True), "it is in memory by then"
+    text = page(told)
+    assert "after the page cache was dropped" not in text
+    assert "Not so in every start: the page cache was not dropped" in text
+
+
+def test_a_bare_server_without_the_pods_limits_is_held_to_no_goal() -> None:
+    told = document()
+    turns = [{"streams": 1, "tokens": 512, "pod": [990.0] * 3, "bare": [1000.0] * 3}]
+    told["steps"]["m/in turn"] = {"state": "passed", "found": {"turns": turns}}
+    told = conditions(told, pageCacheDropped=True, limited=False)
+    without = "bare vLLM did not have the pod's limits"
+    assert [goal["met"] for goal in told["goals"]] == [None] * 4
+    assert all(goal["value"].endswith(without) for goal in told["goals"])
+    text = page(told)
+    assert "user and limits" not in text
+    assert "after the page cache was dropped" in text
+    assert f"Not so in every start: {without}" in text
+
+
+def test_the_page_says_which_conditions_held() -> None:
+    text = page(conditions(document(), pageCacheDropped=True, limited=True))
+    assert "variables, user and limits and" in text
+    assert "after the page cache was dropped" in text
+    assert "Not so in every start" not in text
 
 
 def test_kernels_of_another_machine_are_told_so() -> None:
@@ -616,6 +768,25 @@ def test_weights_are_read_past_the_page_cache_to_their_last_byte(
         assert sum(read) == kernels._BLOCK + 5_000
     monkeypatch.setattr(os, "open", lambda *_: (_ for _ in ()).throw(OSError("no O_DIRECT here")))
     assert kernels.read_directly(tmp_path) == 0.0
+
+
+def test_the_disk_is_asked_for_several_blocks_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reader waits for each block, and takes longer than the disk does: vLLM itself was faster."""
+    (tmp_path / "a.safetensors").write_bytes(bytes(2 * kernels._BLOCK))
+    together = threading.Barrier(2)
+    opened, read = os.open, os.preadv
+
+    def preadv(file: int, buffers: Sequence[Any], place: int) -> int:
+        if place in {0, kernels._BLOCK}:
+            together.wait(30)
+        return read(file, buffers, place)
+
+    monkeypatch.setattr(os, "open", lambda path, flags, *mode: opened(path, flags & ~os.O_DIRECT, *mode))
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert kernels.read_directly(tmp_path) > 0
+    assert not together.broken
 
 
 def test_the_page_shows_how_much_starts_differ() -> None:
