@@ -155,7 +155,7 @@ class Children:
 
 @contextmanager
 def signals_held_back() -> Iterator[None]:
-    """Let signals that stop the report wait until the block has ended: it starts what is to be stopped then."""
+    """Let what stops the report wait until the block has ended: it starts what is to be stopped then."""
     came: list[int] = []
     here = threading.current_thread() is threading.main_thread()
     # What is ignored, or ends this process, goes on to the program as it is.
