@@ -15,11 +15,13 @@ $(call unspaced,MODELCAR_STATE,$(MODELCAR_STATE),name another folder)
 # `make up BUNDLE=FOLDER`: out of a bundle comes all that is downloaded or built otherwise (docs/air-gapped.md).
 # It writes what each later command of make has to know of it, so make reads that file, which it makes first.
 ifneq ($(BUNDLE),)
+# What the user says comes before what a former bundle's file says.
+USERS_PACKAGES := $(MODELCAR_PRESENT_PACKAGES)
 include .venv/bundle.mk
 ifeq ($(MAKE_RESTARTS),)
 .venv/bundle.mk: always
 	@$(NEW_ENOUGH)
-	@$(PYTHON3) -m local.bundle unpack "$(BUNDLE)"
+	@MODELCAR_PRESENT_PACKAGES='$(or $(USERS_PACKAGES),$(MODELCAR_PRESENT_PACKAGES))' $(PYTHON3) -m local.bundle unpack "$(BUNDLE)"
 always: ;
 endif
 else

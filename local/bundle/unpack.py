@@ -178,13 +178,16 @@ def _finish_server(
 ) -> None:
     """Compile and try the server: by the project's own environment, which is unpacked by now."""
     started = time.monotonic()
-    present = target.present_folder(component, environment)
-    variables = {**environment, **({target.PRESENT: present} if present else {})}
+    # Also where it is none: a former bundle's, or the user's, would not be there in later commands.
+    _run_finish(kind, {**environment, target.PRESENT: target.present_folder(component, environment)})
+    progress(f"model server {kind} made ready in {time.monotonic() - started:.0f} s")
+
+
+def _run_finish(kind: str, variables: Mapping[str, str]) -> None:
     command = [str(PROJECT / ".venv" / "bin" / "python"), "-m", "local.bundle", "finish", kind]
     done = subprocess.run(command, cwd=PROJECT, env=variables, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise BundleError(done.stderr.strip().removeprefix("error: "))
-    progress(f"model server {kind} made ready in {time.monotonic() - started:.0f} s")
 
 
 # --- what later commands have to know ---------------------------------------------------------------
@@ -197,8 +200,11 @@ def _write_make_file(found: Manifest, folder: Path, environment: Mapping[str, st
         f"BUNDLED := {_escaped(str(folder.resolve()))}",
     ]
     exported = {"MODELCAR_CACHE": environment.get("MODELCAR_CACHE", ""), "MODELCAR_SERVER": found.server}
-    exported[target.PRESENT] = target.present_folder(found.component(SERVER), environment)
     lines += [f"export {name} ?= {_escaped(value)}" for name, value in exported.items() if value]
+    if server := found.component(SERVER):
+        # Whatever the shell says: the environment rests on this folder, or on none, and cannot be made again.
+        present = target.present_folder(server, environment)
+        lines.append(f"override export {target.PRESENT} :={f' {_escaped(present)}' if present else ''}")
     path, text = PROJECT / ".venv" / MAKE_FILE, "\n".join(lines) + "\n"
     if not path.exists() or path.read_text() != text:
         path.write_text(text)

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,11 +103,12 @@ def made(out: Path, files: dict[str, list[Entry]], cache: Path, present: tuple[s
     return found
 
 
-def finish_server(_component: Component, kind: str, progress: Callable[[str], None], *_: object) -> None:
+def run_finish(kind: str, variables: Mapping[str, str]) -> None:
     """As the project's own environment does it, in this process, without loading what the server loads."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(servers, "_try", lambda *_: None)
-        servers.finish(kind, cache_root(), progress)
+        patch.setenv(target.PRESENT, variables.get(target.PRESENT, ""))
+        servers.finish(kind, cache_root(), lambda _line: None)
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     monkeypatch.setattr(unpack, "PROJECT", project)
     monkeypatch.setenv("MODELCAR_CACHE", str(cache))
     monkeypatch.delenv(target.PRESENT, raising=False)
-    monkeypatch.setattr(unpack, "_finish_server", finish_server)
+    monkeypatch.setattr(unpack, "_run_finish", run_finish)
     monkeypatch.setattr(unpack, "_built", lambda _component: ["kubelet"])
     folder = tmp_path / "bundle"
     return Bundle(folder, project, cache, made(folder, entries(tmp_path / "files"), tmp_path / "archives"))
@@ -164,7 +165,7 @@ def test_what_was_interrupted_is_unpacked_again(bundle: Bundle, monkeypatch: pyt
     monkeypatch.undo()
     monkeypatch.setattr(unpack, "PROJECT", bundle.project)
     monkeypatch.setenv("MODELCAR_CACHE", str(bundle.cache))
-    monkeypatch.setattr(unpack, "_finish_server", finish_server)
+    monkeypatch.setattr(unpack, "_run_finish", run_finish)
     written(bundle.project / f".venv/{SITE}/half.py", "a former version's")
     bundle.unpack()
     assert (bundle.project / ".venv/.locked").exists()
@@ -181,9 +182,9 @@ def test_a_tool_that_was_removed_is_unpacked_again(bundle: Bundle) -> None:
 def test_later_commands_of_make_know_what_came_out_of_it(bundle: Bundle) -> None:
     bundle.unpack()
     shutil.copy(PROJECT / "Makefile", bundle.project)
-    probe = "include Makefile\nshow:\n\t@echo $(UV) $$MODELCAR_SERVER $$MODELCAR_CACHE\n"
-    written(bundle.project / "probe.mk", probe)
-    variables = {"PATH": os.environ["PATH"]}
+    shown = f"$(UV) $$MODELCAR_SERVER $$MODELCAR_CACHE $${target.PRESENT}"
+    written(bundle.project / "probe.mk", f"include Makefile\nshow:\n\t@echo {shown}\n")
+    variables = {"PATH": os.environ["PATH"], target.PRESENT: "/the environment does not rest on it"}
     command = ["make", "-s", "-f", "probe.mk", "show"]
     said = subprocess.run(command, cwd=bundle.project, env=variables, capture_output=True, text=True)
     assert said.stdout.split() == ["local/bundle/no-uv", "transformers", str(bundle.cache)], said.stderr
@@ -443,19 +444,62 @@ def test_the_projects_own_lock_holds_its_program_without_its_tools() -> None:
     assert not {"mypy", "ruff", "pytest", "sphinx", "hypothesis", "pre-commit"} & needed
 
 
+def with_torch_left_out(bundle: Bundle) -> None:
+    *others, server = bundle.made.components
+    bundle.change(components=(*others, replace(server, present=("torch==2.11.0",))))
+
+
+def torch_in(folder: Path, version: str = "2.11.0") -> Path:
+    """Return a folder of packages that has torch."""
+    told = f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n"
+    written(folder / f"torch-{version}.dist-info/METADATA", told)
+    return folder
+
+
 def test_packages_that_the_target_has_are_looked_for_there(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    *others, server = bundle.made.components
-    bundle.change(components=(*others, replace(server, present=("torch==2.11.0",))))
+    with_torch_left_out(bundle)
     monkeypatch.setenv(target.PRESENT, str(tmp_path / "site-packages"))
     assert "torch==2.11.0 (not there)" in bundle.refusal()
-    told = tmp_path / "site-packages/torch-2.12.dist-info/METADATA"
-    written(told, "Metadata-Version: 2.1\nName: torch\nVersion: 2.12\n")
+    torch_in(tmp_path / "site-packages", "2.12")
     assert "torch==2.11.0 (2.12 is there)" in bundle.refusal()
-    written(told, "Metadata-Version: 2.1\nName: torch\nVersion: 2.11.0+cu130\n")
+    shutil.rmtree(tmp_path / "site-packages")
+    torch_in(tmp_path / "site-packages", "2.11.0+cu130")
     bundle.unpack()
     assert str(tmp_path / "site-packages") in (bundle.project / ".venv/bundle.mk").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [("lib/python3.8/site-packages", "2.11.0"), ("site-packages", "2.12")]
+)
+def test_a_former_bundles_folder_does_not_stand_in_the_way_of_the_one_that_fits(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, version: str
+) -> None:
+    with_torch_left_out(bundle)
+    monkeypatch.setenv(target.PRESENT, str(torch_in(tmp_path / "former" / name, version)))
+    refused = bundle.refusal()
+    assert str(tmp_path / "former" / name) in refused
+    fitting = torch_in(tmp_path / "new/site-packages")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(fitting)])
+    bundle.unpack()
+    made_of = (bundle.project / ".venv/bundle.mk").read_text()
+    assert f"{target.PRESENT} := {fitting}\n" in made_of
+
+
+@pytest.mark.parametrize("users", ["", "/users"])
+def test_make_tells_the_folder_that_the_user_names_before_a_former_bundles(
+    tmp_path: Path, users: str
+) -> None:
+    shutil.copy(PROJECT / "Makefile", tmp_path)
+    written(tmp_path / ".venv/bundle.mk", f"override export {target.PRESENT} := /former\n")
+    script = f'#!/bin/sh\n[ "$1" != -m ] || echo "$MODELCAR_PRESENT_PACKAGES $*" > {tmp_path}/told\n'
+    python = written(tmp_path / "python", script, 0o755)
+    variables = {"PATH": os.environ["PATH"], **({target.PRESENT: users} if users else {})}
+    command = ["make", "-s", "help", "BUNDLE=new", f"PYTHON3={python}"]
+    said = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert (tmp_path / "told").read_text() == f"{users or '/former'} -m local.bundle unpack new\n"
 
 
 def test_what_only_its_maker_could_use_is_left_out(tmp_path: Path) -> None:
