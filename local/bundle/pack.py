@@ -115,7 +115,7 @@ def pack(order: Order, uv: Path, progress: Progress) -> Manifest:
     work.insert(0, Component(PYTHON, target.fingerprint(PYTHON), ()))
     filled[PYTHON] = fetched(own)
     if order.server:
-        lock = read_lock((PROJECT / "local" / "servers" / f"{order.server}.lock").read_text())
+        lock = read_lock(target.server_lock(order.server).read_text())
         packed, present = split_present(lock, have)
         found = target.fingerprint(SERVER, order.server)
         work.append(Component(SERVER, found, (), tuple(pin.specifier for pin in present)))

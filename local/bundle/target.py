@@ -40,8 +40,13 @@ def fingerprint(component: str, server: str = "", extra: tuple[str, ...] = ()) -
         base = {BASE: _digest(PROJECT / "modelcar" / "base.lock")}
         return {**tools.fingerprints(extra), KSERVE: KSERVE_VERSION, **base}
     if component == SERVER:
-        return {f"local/servers/{server}.lock": _digest(PROJECT / "local" / "servers" / f"{server}.lock")}
+        return {f"local/servers/{server}.lock": _digest(server_lock(server))}
     return {"requirements.lock": _digest(PROJECT / "requirements.lock")}
+
+
+def server_lock(kind: str) -> Path:
+    """Return the lock of a model server."""
+    return PROJECT / "local" / "servers" / f"{kind}.lock"
 
 
 def _digest(path: Path) -> str:
@@ -183,13 +188,6 @@ def _present(manifest: Manifest, environment: Mapping[str, str]) -> Iterator[Pro
             'site-packages); or make the bundle again with ARGS="--present FILE" of this machine\'s '
             "`pip freeze`, or without it",
         )
-
-
-def base_python() -> Path:
-    """Return the interpreter that the running one was made from: a venv of a venv would need that one too."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    base = Path(sys.base_prefix) / "bin" / version
-    return (base if base.exists() else Path(sys.executable)).resolve()
 
 
 def require_disk(components: list[Component], places: Mapping[str, Path]) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from local import tool_list, tools
+from local import made_from, tool_list, tools
 from local.alone import alone
 from local.bundle import archives, manifest, parts, target
 from local.bundle.manifest import PYTHON, SERVER, TOOLS, Archive, Component, Manifest
@@ -43,7 +43,7 @@ LOCKED = ".locked"
 
 
 def unpack(folder: Path, progress: Progress, environment: Mapping[str, str] = os.environ) -> None:
-    """Unpack a bundle, or what of it is not unpacked yet.
+    """Unpack a bundle, or what of it is not unpacked yet, or is of another Python.
 
     Args:
         folder: of the bundle.
@@ -66,6 +66,9 @@ def unpack(folder: Path, progress: Progress, environment: Mapping[str, str] = os
             progress(f"{len(found.parts)} parts are whole ({time.monotonic() - started:.0f} s)")
             target.require_disk(wanted, places)
             _unpack(found, folder, wanted, places, progress, environment)
+        server = found.component(SERVER)
+        if server and server not in wanted and not _is_finished(server, found, places[SERVER], environment):
+            _finish(server, found, places[SERVER], progress, environment)
         _write_make_file(found, folder, environment)
         (places[PYTHON] / LOCKED).touch()
 
@@ -86,7 +89,15 @@ def _is_unpacked(component: Component, place: Path) -> bool:
     if component.name == TOOLS:
         built = _built(component)
         return marked and all(tool.target.exists() for tool in tool_list.TOOLS if tool.name in built)
-    return marked and (place / "bin" / "python3").exists()
+    python = place / "bin" / "python3"
+    return marked and python.exists() and python.resolve() == made_from.base_python()
+
+
+def _is_finished(server: Component, found: Manifest, place: Path, environment: Mapping[str, str]) -> bool:
+    """Tell whether later commands take a server as it is: made with this Python, on these packages."""
+    present = target.present_folder(server, environment)
+    wanted = made_from.fingerprint(target.server_lock(found.server), Path(present) if present else None)
+    return made_from.marked(place) == wanted
 
 
 def _built(component: Component) -> list[str]:
@@ -151,7 +162,7 @@ def _prepare(component: Component, place: Path) -> None:
         shutil.rmtree(former, ignore_errors=True)
         place.rename(former)
         shutil.rmtree(former)
-    command = [str(target.base_python()), "-m", "venv", "--without-pip", str(place)]
+    command = [str(made_from.base_python()), "-m", "venv", "--without-pip", str(place)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise refuse(

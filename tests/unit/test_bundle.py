@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from local import netfilter, tool_build, tools
+from local import made_from, netfilter, tool_build, tools
 from local import platform as local_platform
 from local.bundle import archives, contents, libraries, manifest, pack, parts, target, unpack
 from local.bundle.archives import Entry
@@ -139,9 +139,9 @@ def test_what_was_packed_is_unpacked_and_works(bundle: Bundle, monkeypatch: pyte
 
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     assert tools.find_tool("kubelet", pytest.fail) == kubelet, "it counts as built: no Go is looked for"
-    ready = servers.ensure("transformers", bundle.cache, Path("/no/uv"), pytest.fail)
-    assert subprocess.run([ready.python, "-c", "import engine"]).returncode == 0
-    assert (ready.python.parent.parent / SITE / "__pycache__").is_dir(), "the pod cannot write bytecode"
+    server = servers.ensure("transformers", bundle.cache, Path("/no/uv"), pytest.fail)
+    assert subprocess.run([server.python, "-c", "import engine"]).returncode == 0
+    assert (server.python.parent.parent / SITE / "__pycache__").is_dir(), "the pod cannot write bytecode"
 
 
 def test_it_is_unpacked_once(bundle: Bundle) -> None:
@@ -177,6 +177,50 @@ def test_a_tool_that_was_removed_is_unpacked_again(bundle: Bundle) -> None:
     (bundle.cache / "tools/bin/kubelet").unlink()
     assert any("files unpacked" in line for line in bundle.unpack())
     assert (bundle.cache / "tools/bin/kubelet").exists()
+
+
+def ready(bundle: Bundle) -> servers.ServerEnvironment:
+    """Return the server as later commands of make take it, where a bundle is all that can be had."""
+    return servers.ensure("transformers", bundle.cache, PROJECT / "local/bundle/no-uv", pytest.fail)
+
+
+def without_parts(bundle: Bundle) -> None:
+    for part in bundle.made.parts:
+        (bundle.folder / part.name).unlink()
+
+
+def test_after_an_update_of_python_the_server_is_made_ready_again_and_never_removed(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle.unpack()
+    before = ready(bundle)
+    monkeypatch.setattr(platform, "python_version", lambda: "3.99.1")
+    with pytest.raises(InputError, match=r"Python is .* 3\.99\.1") as caught:
+        ready(bundle)
+    assert caught.value.problems[0].fix.startswith("make up BUNDLE=FOLDER; ")
+    assert (before.python.parent.parent / SITE / "engine.py").exists()
+    without_parts(bundle)
+    assert [line for line in bundle.unpack() if "made ready" in line], "nothing has to be unpacked for it"
+    assert ready(bundle) == before
+    assert bundle.unpack() == []
+
+
+@pytest.mark.parametrize("place", [".venv", "cache/servers/transformers-5.23.0"])
+def test_what_was_unpacked_for_a_python_elsewhere_is_unpacked_again(bundle: Bundle, place: str) -> None:
+    bundle.unpack()
+    folder = (bundle.project if place == ".venv" else bundle.cache.parent) / place
+    (folder / "bin/python3").unlink()
+    (folder / "bin/python3").symlink_to("/bin/sh")
+    assert any("files unpacked" in line for line in bundle.unpack())
+    assert (folder / "bin/python3").resolve() == made_from.base_python()
+    ready(bundle)
+
+
+def test_a_server_that_the_bundle_lacks_is_refused_with_how_to_bring_it(bundle: Bundle) -> None:
+    bundle.unpack()
+    with pytest.raises(InputError, match="not there") as caught:
+        servers.ensure("vllm", bundle.cache, PROJECT / "local/bundle/no-uv", pytest.fail)
+    assert "make bundle ARGS='--server vllm'" in caught.value.problems[0].fix
 
 
 def test_later_commands_of_make_know_what_came_out_of_it(bundle: Bundle) -> None:
@@ -500,6 +544,28 @@ def test_make_tells_the_folder_that_the_user_names_before_a_former_bundles(
     said = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
     assert (tmp_path / "told").read_text() == f"{users or '/former'} -m local.bundle unpack new\n"
+
+
+def test_a_whole_bundle_after_one_that_left_packages_out_rests_on_nothing_of_the_machine(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(target.PRESENT, str(torch_in(tmp_path / "site-packages")))
+    bundle.unpack()
+    monkeypatch.delenv(target.PRESENT)  # as .venv/bundle.mk says now
+    server = ready(bundle)
+    assert not list(server.python.parent.parent.rglob("*.pth"))
+    assert str(tmp_path / "site-packages") not in server.host_paths
+
+
+def test_packages_that_moved_make_the_server_ready_again(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_torch_left_out(bundle)
+    for name in ("one", "two"):
+        monkeypatch.setenv(target.PRESENT, str(torch_in(tmp_path / name / "site-packages")))
+        assert any("made ready" in line for line in bundle.unpack())
+        assert str(tmp_path / name / "site-packages") in ready(bundle).host_paths
+    assert bundle.unpack() == []
 
 
 def test_what_only_its_maker_could_use_is_left_out(tmp_path: Path) -> None:
