@@ -17,10 +17,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from local import made_from, tool_list, tools
+from local import made_from, tool_build, tool_list, tools
 from local.alone import alone
 from local.bundle import archives, manifest, parts, target
 from local.bundle.manifest import PYTHON, SERVER, TOOLS, Archive, Component, Manifest
+from local.downloads import obtain
 from local.instance import PROJECT, cache_root
 from modelcar.errors import refuse
 from modelcar.progress import bar
@@ -87,8 +88,7 @@ def _is_unpacked(component: Component, place: Path) -> bool:
     except OSError:
         return False
     if component.name == TOOLS:
-        built = _built(component)
-        return marked and all(tool.target.exists() for tool in tool_list.TOOLS if tool.name in built)
+        return marked and _are_whole(component, place)
     python = place / "bin" / "python3"
     return marked and python.exists() and python.resolve() == made_from.base_python()
 
@@ -98,6 +98,18 @@ def _is_finished(server: Component, found: Manifest, place: Path, environment: M
     present = target.present_folder(server, environment)
     wanted = made_from.fingerprint(target.server_lock(found.server), Path(present) if present else None)
     return made_from.marked(place) == wanted
+
+
+def _are_whole(component: Component, place: Path) -> bool:
+    """Tell whether tools are there as they were unpacked: the cache may be others' too, who replace some."""
+    kserve = f"kserve-{component.fingerprint[target.KSERVE]}"
+    folders = ["debian", "netfilter/debian", *(f"{kserve}/{part}" for part in tool_build.KSERVE_PARTS)]
+    built = [tool for tool in tool_list.TOOLS if tool.name in _built(component)]
+    return all((place / folder).is_dir() for folder in folders) and all(
+        stamp == component.fingerprint[tool.name] or obtain.is_current(tool, stamp)
+        for tool in built
+        for stamp in [tool_build.read_stamp(tool)]
+    )
 
 
 def _built(component: Component) -> list[str]:

@@ -17,19 +17,22 @@ from pathlib import Path
 
 import pytest
 
-from local import made_from, netfilter, tool_build, tools
+from local import made_from, netfilter, tool_build, tool_list, tools
 from local import platform as local_platform
 from local.bundle import archives, contents, libraries, manifest, pack, parts, target, unpack
 from local.bundle.archives import Entry
 from local.bundle.manifest import PYTHON, SERVER, TOOLS, Component, Manifest
 from local.bundle.packages import read_freeze, read_lock, runtime, same_version, split_present
-from local.instance import PROJECT, Instance, cache_root
+from local.downloads import obtain
+from local.downloads.catalogue import architecture, release_of
+from local.instance import KSERVE_VERSION, PROJECT, Instance, cache_root
 from local.servers import environment as servers
 from local.servers.choice import environment_folder
 from modelcar.errors import InputError
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 SITE = f"lib/python{HERE}/site-packages"
+KSERVE = f"kserve-{KSERVE_VERSION}"
 #: It does not pack, so that the bundle has several parts.
 PROGRAM = b"\x7fELF" + random.Random(1).randbytes(10_000)
 FREEZE = "torch==2.11.0+cu130\nNumPy==2.5.2\n-e git+https://example.com/x#egg=x\nown @ file:///tmp/own\n"
@@ -73,6 +76,8 @@ def written(path: Path, content: str | bytes, mode: int = 0o644) -> Path:
 def entries(folder: Path) -> dict[str, list[Entry]]:
     """Made-up files of each component: a package, tools, a server's package."""
     written(folder / "tools/bin/kubelet", PROGRAM, 0o755)
+    for name in ("netfilter/debian/usr/sbin/ipset", *(f"{KSERVE}/{part}/a" for part in ("config", "charts"))):
+        written(folder / "tools" / name, name)
     written(folder / "tools/debian/usr/bin/ip", "#!/bin/sh\necho ip\n", 0o755)
     written(folder / "tools/debian/usr/lib/libx.so.1.2", "library")
     link = folder / "tools/debian/usr/lib/libx.so.1"
@@ -172,11 +177,39 @@ def test_what_was_interrupted_is_unpacked_again(bundle: Bundle, monkeypatch: pyt
     assert not (bundle.project / f".venv/{SITE}/half.py").exists()
 
 
-def test_a_tool_that_was_removed_is_unpacked_again(bundle: Bundle) -> None:
+@pytest.mark.parametrize(
+    "name", ["bin/kubelet", "debian", "netfilter/debian", f"{KSERVE}/config", f"{KSERVE}/charts"]
+)
+def test_what_was_removed_of_the_tools_is_unpacked_again(bundle: Bundle, name: str) -> None:
     bundle.unpack()
-    (bundle.cache / "tools/bin/kubelet").unlink()
+    removed = bundle.cache / "tools" / name
+    if removed.is_dir():
+        shutil.rmtree(removed)
+    else:
+        removed.unlink()
     assert any("files unpacked" in line for line in bundle.unpack())
-    assert (bundle.cache / "tools/bin/kubelet").exists()
+    assert removed.exists()
+
+
+def test_a_tool_that_another_checkout_replaced_is_unpacked_again(bundle: Bundle) -> None:
+    bundle.unpack()
+    [kubelet] = [tool for tool in tool_list.TOOLS if tool.name == "kubelet"]
+    kubelet.target.write_text("another version")
+    tool_build.stamp_of(kubelet).write_text("of other pins")
+    assert any("files unpacked" in line for line in bundle.unpack())
+    assert kubelet.target.read_bytes() == PROGRAM
+    assert tool_build.is_ready(kubelet)
+    assert bundle.unpack() == []
+
+
+def test_a_tool_that_was_downloaded_as_today_is_left_as_it_is(bundle: Bundle) -> None:
+    bundle.unpack()
+    [kubelet] = [tool for tool in tool_list.TOOLS if tool.name == "kubelet"]
+    release = release_of("kubelet")
+    assert release
+    origin = obtain.Origin(release.address(kubelet.version, architecture()), "0", "maker's file", "0")
+    tool_build.stamp_of(kubelet).write_text(origin.stamp())
+    assert bundle.unpack() == []
 
 
 def ready(bundle: Bundle) -> servers.ServerEnvironment:
