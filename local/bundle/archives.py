@@ -117,18 +117,21 @@ def unpack(packed: io.RawIOBase, folder: Path) -> int:
         ValueError: a name leads out of the folder, or is neither a file nor a link.
         lzma.LZMAError, tarfile.TarError, OSError: the archive is damaged, or the disk is full.
     """
-    count = 0
+    count, root = 0, folder.resolve()
     made: set[Path] = set()
     source = cast(BinaryIO, io.BufferedReader(packed, 2**20))
     with lzma.LZMAFile(source) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
         for info in tar:
-            target = folder / _inside(info.name)
+            target = root / _inside(info.name)
             if target.parent not in made:
+                _require_below(root, target.parent, info.name)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 made.add(target.parent)
             part = target.with_name(f"{target.name}.part")
             if info.issym():
                 _inside(os.path.normpath(PurePosixPath(info.name).parent / info.linkname))
+                _require_below(root, target.parent / info.linkname, info.name)
+                made.clear()  # it may have taken the place of another one, which led elsewhere
                 part.unlink(missing_ok=True)
                 part.symlink_to(info.linkname)
             elif info.isreg() and (content := tar.extractfile(info)):
@@ -140,6 +143,12 @@ def unpack(packed: io.RawIOBase, folder: Path) -> int:
             part.replace(target)
             count += 1
     return count
+
+
+def _require_below(root: Path, path: Path, name: str) -> None:
+    """Follow the links that are there: `link/..` is not where it looks to be."""
+    if not path.resolve().is_relative_to(root):
+        raise ValueError(f"{name!r} leads out of the folder")
 
 
 def _inside(name: str) -> str:

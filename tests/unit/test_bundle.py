@@ -444,6 +444,30 @@ def test_an_archive_writes_nothing_outside_of_its_folder(tmp_path: Path, name: s
     assert not (tmp_path / "out").exists()
 
 
+def test_links_of_an_archive_lead_nowhere_else_together(tmp_path: Path) -> None:
+    packed = tmp_path / "bad.tar.xz"
+    with tarfile.open(packed, "w:xz") as tar:
+        for name, link in (("top/a", ""), ("d/e/f", "../../top"), ("w", "d/e/f/../.."), ("w/escaped", "")):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = (tarfile.SYMTYPE if link else tarfile.REGTYPE), link
+            tar.addfile(entry, io.BytesIO())
+    with pytest.raises(ValueError, match="'w' leads out"), packed.open("rb", buffering=0) as file:
+        archives.unpack(file, tmp_path / "deep/inside")
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def test_a_link_that_leads_out_already_is_not_followed(tmp_path: Path) -> None:
+    packed, inside, outside = tmp_path / "bad.tar.xz", tmp_path / "inside", tmp_path / "outside"
+    with tarfile.open(packed, "w:xz") as tar:
+        tar.addfile(tarfile.TarInfo("w/sub/escaped"), io.BytesIO())
+    inside.mkdir()
+    outside.mkdir()
+    (inside / "w").symlink_to(outside)
+    with pytest.raises(ValueError, match="leads out"), packed.open("rb", buffering=0) as file:
+        archives.unpack(file, inside)
+    assert not list(outside.iterdir())
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
