@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from local.alone import alone
 from local.bundle import archives, contents, manifest, parts, target
 from local.bundle.archives import Entry
 from local.bundle.manifest import PYTHON, SERVER, TOOLS, Archive, Component, Manifest
@@ -87,7 +88,7 @@ def check(order: Order) -> None:
 
 
 def pack(order: Order, uv: Path, progress: Progress) -> Manifest:
-    """Make a bundle. What was packed before, and has not changed, is taken from the cache.
+    """Make a bundle, one at a time. What was packed before, and has not changed, is taken from the cache.
 
     Args:
         order: what is asked for.
@@ -100,6 +101,12 @@ def pack(order: Order, uv: Path, progress: Progress) -> Manifest:
     check(order)
     cache = cache_root() / "bundle"
     cache.mkdir(parents=True, exist_ok=True)
+    # The lock of unpacking too, which replaces the tools that are packed here.
+    with alone(cache_root() / "bundle.lock", progress):
+        return _pack(order, cache, uv, progress)
+
+
+def _pack(order: Order, cache: Path, uv: Path, progress: Progress) -> Manifest:
     have = read_freeze(order.present) if order.present else {}
 
     extra = (*order.extra, *([DEVICE_PLUGIN] if order.server == GPU_SERVER else []))

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 
 from local import made_from, netfilter, tool_build, tool_list, tools
 from local import platform as local_platform
+from local.alone import alone
 from local.bundle import archives, contents, libraries, manifest, pack, parts, target, unpack
 from local.bundle.archives import Entry
 from local.bundle.manifest import PYTHON, SERVER, TOOLS, Component, Manifest
@@ -318,6 +320,34 @@ def test_a_bundle_replaces_a_former_one_and_nothing_else(tmp_path: Path) -> None
     found = made(out, entries(tmp_path / "files"), tmp_path / "archives")
     names = {part.name for part in found.parts}
     assert {path.name for path in out.iterdir()} == {*names, manifest.FILE, "notes.txt"}
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let a bundle hold one package and one tool, which no network is needed for; return its folder."""
+    monkeypatch.setenv("MODELCAR_CACHE", str(tmp_path / "cache"))
+    files = entries(tmp_path / "files")
+    monkeypatch.setattr(contents, "programs", lambda *_: (files[TOOLS], "2.17"))
+    monkeypatch.setattr(contents, "packages", lambda *_: tmp_path / "files/server")
+    return tmp_path / "out"
+
+
+def test_bundles_are_made_one_at_a_time(small: Path) -> None:
+    waits, said = threading.Event(), []
+
+    def progress(line: str) -> None:
+        said.append(line)
+        waits.set()
+
+    cache_root().mkdir()
+    run = threading.Thread(target=pack.pack, args=(order(small), Path("/no/uv"), progress))
+    with alone(cache_root() / "bundle.lock", pytest.fail):
+        run.start()
+        assert waits.wait(60), "the second has begun"
+        assert "waiting for another process" in said[0]
+        assert not (small / manifest.FILE).exists()
+    run.join(60)
+    assert (small / manifest.FILE).exists()
 
 
 @pytest.mark.parametrize("size", [1000, 4000, 10**9])
