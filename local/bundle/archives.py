@@ -91,6 +91,14 @@ def _filters(machine: str) -> list[dict[str, int]]:
 def pack(files: Sequence[Entry], target: Path, machine: str) -> None:
     """Write an archive: names in order, no times, everything root's."""
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        _write(files, part, machine)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)  # on a disk that is full, what was written of it would stay in the way
+
+
+def _write(files: Sequence[Entry], part: Path, machine: str) -> None:
     with (
         lzma.LZMAFile(part, "w", check=lzma.CHECK_CRC64, filters=_filters(machine)) as packed,
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
@@ -105,7 +113,6 @@ def pack(files: Sequence[Entry], target: Path, machine: str) -> None:
             info.size = entry.size
             with entry.path.open("rb") as file:
                 tar.addfile(info, file)
-    part.replace(target)
 
 
 def unpack(packed: io.RawIOBase, folder: Path) -> int:

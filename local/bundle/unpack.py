@@ -15,6 +15,7 @@ import tarfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from local import made_from, tool_build, tool_list, tools
@@ -141,7 +142,7 @@ def _unpack(
                 for job, unpacked in zip(jobs, results, strict=True):
                     files += unpacked
                     count(job[2].size)
-    except (OSError, ValueError, lzma.LZMAError, tarfile.TarError) as error:
+    except (OSError, ValueError, EOFError, BrokenProcessPool, lzma.LZMAError, tarfile.TarError) as error:
         raise refuse(
             f"BUNDLE={folder}",
             f"cannot be unpacked ({type(error).__name__}: {error})",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -22,6 +23,7 @@ from local import made_from, netfilter, tool_build, tool_list, tools
 from local import platform as local_platform
 from local.alone import alone
 from local.bundle import archives, contents, libraries, manifest, pack, parts, target, unpack
+from local.bundle.__main__ import main
 from local.bundle.archives import Entry
 from local.bundle.manifest import PYTHON, SERVER, TOOLS, Component, Manifest
 from local.bundle.packages import read_freeze, read_lock, runtime, same_version, split_present
@@ -348,6 +350,82 @@ def test_bundles_are_made_one_at_a_time(small: Path) -> None:
         assert not (small / manifest.FILE).exists()
     run.join(60)
     assert (small / manifest.FILE).exists()
+
+
+def bundle_command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setenv("UV", "/no/uv")
+    monkeypatch.setattr(sys, "argv", ["bundle", *map(str, arguments)])
+    return main()
+
+
+def out_is_a_file(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(out, "in the way")
+    monkeypatch.setattr(contents, "programs", lambda *_: pytest.fail("nothing is built before it"))
+
+
+def full_disk_of_the_cache(_out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tarfile.TarFile, "addfile", full)
+
+
+def full_disk_of_the_bundle(_out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(parts.Cutter, "copy", full)
+
+
+def unreachable_cache(_out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELCAR_CACHE", "/proc/no/cache")
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (out_is_a_file, ["--out ", "File exists", "name another one"]),
+        (full_disk_of_the_cache, ["packing into ", "No space left on device", "by MODELCAR_CACHE"]),
+        (full_disk_of_the_bundle, ["writing ", "No space left on device", "by --out"]),
+        (unreachable_cache, ["/proc/no"]),
+    ],
+)
+def test_what_stops_packing_is_told_in_words(
+    small: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    harm: Callable[[Path, pytest.MonkeyPatch], None],
+    words: list[str],
+) -> None:
+    harm(small, monkeypatch)
+    assert bundle_command(monkeypatch, "pack", "--out", small, "--server", "none") == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert all(word in told for word in words), told
+    assert not list(small.parent.rglob("*.part")), "it would take room on a full disk"
+
+
+def ended_at_once(_job: object) -> int:
+    os._exit(1)  # as by the kernel, where memory runs out
+
+
+def cut_off(_job: object) -> int:
+    raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+
+
+@pytest.mark.parametrize(("happens", "words"), [(ended_at_once, "BrokenProcessPool"), (cut_off, "EOFError")])
+def test_what_stops_unpacking_is_told_in_words(
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    happens: Callable[[object], int],
+    words: str,
+) -> None:
+    monkeypatch.setattr(unpack, "_unpack_archive", happens)
+    assert bundle_command(monkeypatch, "unpack", bundle.folder) == 1
+    told = capsys.readouterr().err
+    assert f"error: BUNDLE={bundle.folder}: cannot be unpacked ({words}" in told
+    assert "look at disk and memory" in told
 
 
 @pytest.mark.parametrize("size", [1000, 4000, 10**9])
