@@ -19,7 +19,9 @@ PATIENCE = 120.0
 LOCKS = (
     "requirements.lock",
     "bench/requirements.lock",
+    "local/audit/checkov.lock",
     "local/servers/vllm.lock",
+    "local/servers/vllm-cuda.lock",
     "local/servers/transformers.lock",
 )
 

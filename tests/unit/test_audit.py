@@ -13,6 +13,7 @@ from local.audit import accepted_go, findings, go, manifests, python
 from local.audit.__main__ import main
 from local.audit.accepted_go import Reach
 from local.audit.findings import Accepted, Finding
+from local.instance import PROJECT
 from local.tool_build import fingerprint
 from local.tool_list import TOOLS, Tool
 from modelcar.errors import InputError
@@ -80,6 +81,14 @@ def test_the_pinned_database_is_written_as_govulncheck_reads_it(tmp_path: Path) 
         ("example.com/b", ["GO-1"]),
     ]
     assert [path.name for path in (tmp_path / "db/ID").iterdir()] == ["GO-1.json"]
+
+
+def test_every_lock_of_python_packages_is_looked_at() -> None:
+    listed = subprocess.run(["git", "ls-files", "*.lock"], cwd=PROJECT, capture_output=True, text=True)
+    assert listed.returncode == 0, listed.stderr
+    of_images = {"model.lock", "base.lock"}
+    locks = {name for name in listed.stdout.splitlines() if Path(name).name not in of_images}
+    assert set(python.LOCKS) == locks
 
 
 def test_an_index_without_advisories_is_said_loudly(monkeypatch: pytest.MonkeyPatch) -> None:

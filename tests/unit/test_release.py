@@ -330,6 +330,15 @@ def test_the_provenance_names_commit_builder_and_locks(
     assert details["metadata"]["invocationId"] == "https://example.com/team/models/actions/runs/7"
 
 
+def test_the_provenance_names_every_lock_that_is_committed(tmp_path: Path) -> None:
+    project = Repository(PROJECT)
+    project.export(project.head, tmp_path)
+    named = evidence.materials(tmp_path)
+    committed = project.git("ls-tree", "-r", "--name-only", project.head).splitlines()
+    assert set(named) == {name for name in committed if name.endswith((".lock", "/go.sum"))}
+    assert {"requirements.lock", "local/servers/vllm-cuda.lock", "local/tools/pulumi/go.sum"} <= set(named)
+
+
 def test_a_source_that_nobody_else_can_reach_is_not_named(repository: Repository) -> None:
     assert repository.source() == ""
     repository.git("remote", "add", "origin", "/home/somebody/models")
