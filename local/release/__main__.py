@@ -72,8 +72,7 @@ def _release(repository: Repository, version: Version, options: argparse.Namespa
     uv = artefacts.find_uv()
     _require_means(options)
     print(f"── checks of {version}", flush=True)
-    checks.require(repository, version)
-    commit = repository.commit(version)
+    commit = repository.commit(version, checks.require(repository, version))
     folder = _build(Release(repository, version, commit, uv), options)
     if options.dry_run:
         print(f"── nothing is written or tagged: a dry run of {commit[:12]}; the files are in {folder}")
@@ -95,10 +94,10 @@ def _make_again(repository: Repository, version: Version, options: argparse.Name
             allowed="the tag's own commit",
             fix=f"git checkout {version.tag}" if tagged else f"make release VERSION={version}",
         )
-    if repository.written() != version.python:
+    if (written := repository.written(head)) != version.python:
         raise refuse(
             "pyproject.toml: version",
-            repository.written(),
+            written,
             allowed=f"{version.python}, as the tag says",
             fix="`make release` writes the version and makes the tag; a tag by hand does not",
         )

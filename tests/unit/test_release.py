@@ -279,6 +279,39 @@ def test_a_version_that_cannot_be_is_refused(
     assert "fix: " in found
 
 
+@pytest.mark.parametrize(
+    ("meanwhile", "said"),
+    [
+        ("touch new; git add new; git commit --quiet --message Meanwhile", "HEAD: "),
+        ("echo '# uncommitted' >> pyproject.toml", "working tree: 1 changes: pyproject.toml"),
+        ("touch new", "working tree: 1 changes: new"),
+    ],
+)
+def test_what_changes_while_the_checks_run_is_not_released_unchecked(
+    repository: Repository, capsys: pytest.CaptureFixture[str], meanwhile: str, said: str
+) -> None:
+    (repository.folder / "Makefile").write_text(f"check:\n\t@{meanwhile}\n")
+    commit(repository)
+    assert run(repository, "0.3.0") == 1
+    assert said in capsys.readouterr().err
+    assert repository.tags() == []
+    assert not (repository.folder / ".local/release").exists()
+
+
+def test_the_version_is_read_from_the_commit(repository: Repository) -> None:
+    text = (repository.folder / "pyproject.toml").read_text()
+    (repository.folder / "pyproject.toml").write_text(
+        text.replace("0.3.0.dev0", "0.9.0") + "# not committed\n"
+    )
+    assert repository.written(repository.head) == "0.3.0.dev0"
+    made = repository.commit(parse("0.3.0"), repository.head)
+    wanted = text.replace("0.3.0.dev0", "0.3.0")
+    assert repository.git("show", f"{made}:pyproject.toml") == wanted.strip()
+    assert repository.git("diff", "--stat", f"{made}^", made).endswith(
+        "1 file changed, 1 insertion(+), 1 deletion(-)"
+    )
+
+
 def test_failed_checks_stop_it_with_their_last_lines(
     repository: Repository, capsys: pytest.CaptureFixture[str]
 ) -> None:
