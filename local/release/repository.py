@@ -128,13 +128,18 @@ class Repository:
             archive.extractall(target, filter="data")
 
     def publish(self, commit: str, version: Version) -> None:
-        """Move the branch to the release's commit, and tag it.
+        """Tag the release's commit, and move the branch to it: both, or neither.
 
         Raises:
-            InputError: the branch has moved since the release began, or the tag is there.
+            InputError: the tag is there, or cannot be made; or the branch has moved since the release began.
         """
-        self.git("merge", "--quiet", "--ff-only", commit)
+        # The tag first: it can fail by more (a key that signs tags), and is easily taken back.
         self.git("tag", "--annotate", version.tag, "--message", f"Release {version}", commit)
+        try:
+            self.git("merge", "--quiet", "--ff-only", commit)
+        except BaseException:
+            self.git("tag", "--delete", version.tag)
+            raise
 
 
 @dataclass(frozen=True)

@@ -348,6 +348,30 @@ def test_a_build_that_fails_leaves_no_tag(
     assert repository.git("show-ref", "--head") == before
 
 
+def no_tag(repository: Repository) -> None:
+    repository.git("config", "tag.gpgSign", "true")
+    repository.git("config", "gpg.program", "false")
+
+
+def no_merge(repository: Repository) -> None:
+    """The branch goes on while the release is built."""
+    script = Path(os.environ["UV"])
+    ahead = f"git -C {repository.folder} commit --quiet --allow-empty --message Meanwhile"
+    script.write_text(script.read_text() + ahead + "\n")
+
+
+@pytest.mark.parametrize("fails", [no_tag, no_merge])
+def test_branch_and_tag_move_together_or_not_at_all(
+    repository: Repository, fails: Callable[[Repository], None]
+) -> None:
+    fails(repository)
+    assert run(repository, "0.3.0") == 1
+    assert repository.tags() == []
+    assert "Release" not in repository.git("log", "--format=%s")
+    assert repository.written("HEAD") == "0.3.0.dev0"
+    assert repository.changes() == []
+
+
 def test_a_former_build_is_not_mixed_with_a_new_one(
     repository: Repository, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
