@@ -15,11 +15,13 @@ $(call unspaced,MODELCAR_STATE,$(MODELCAR_STATE),name another folder)
 # `make up BUNDLE=FOLDER`: out of a bundle comes all that is downloaded or built otherwise (docs/air-gapped.md).
 # It writes what each later command of make has to know of it, so make reads that file, which it makes first.
 ifneq ($(BUNDLE),)
+# What the user says comes before what a former bundle's file says.
+USERS_PACKAGES := $(MODELCAR_PRESENT_PACKAGES)
 include .venv/bundle.mk
 ifeq ($(MAKE_RESTARTS),)
 .venv/bundle.mk: always
 	@$(NEW_ENOUGH)
-	@$(PYTHON3) -m local.bundle unpack "$(BUNDLE)"
+	@MODELCAR_PRESENT_PACKAGES='$(or $(USERS_PACKAGES),$(MODELCAR_PRESENT_PACKAGES))' $(PYTHON3) -m local.bundle unpack "$(BUNDLE)"
 always: ;
 endif
 else
@@ -188,14 +190,18 @@ pictures: env ## draw the pictures of docs/ again from their text (D2)
 	@for picture in docs/images/*.d2; do \
 	  $$($(PYTHON) -m local.tools d2) --layout elk --pad 16 $$picture $${picture%.d2}.svg; done
 
-.PHONY: check
-check: env ## static checks: format, lint, types, the lock, the workflows, the documentation, the scanners
+# What needs no program of the platform.
+.PHONY: static
+static: env
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -m local.lock --check
 	@$$($(PYTHON) -m local.tools actionlint) .github/workflows/*.yml
 	@$(MAKE) --no-print-directory docs
+
+.PHONY: check
+check: static ## static checks: format, lint, types, the lock, the workflows, the documentation, the scanners
 	@$(MAKE) --no-print-directory audit
 
 .PHONY: audit
@@ -225,8 +231,9 @@ test-unit: env ## unit tests (Pulumi mocks; under a minute), on all processors
 SELECTED := not extended
 
 .PHONY: test
-test: check ## the tests of a change: static, unit, engine (real CLI), local (real cluster)
+test: static ## the tests of a change: static, unit, engine (real CLI), local (real cluster)
 	@$(LOCAL) tools
+	@$(MAKE) --no-print-directory audit # it looks at what was built
 	@failed=0; export UV=$(abspath $(UV)); \
 	  $(PYTHON) -m pytest -n auto -q tests/unit || failed=1; \
 	  $(PYTHON) -m pytest -n 4 --dist loadfile -m "$(SELECTED)" --durations=25 tests/engine || failed=1; \

@@ -120,7 +120,7 @@ def _fetch(packages: list[str], folder: Path) -> None:
 
 
 def debian_script(program: str, packages: list[str], folder: Path) -> Path:
-    """Return a script that runs a program: the one on PATH, or of packages unpacked with their libraries.
+    """Return a script that runs a program: of packages unpacked with their libraries, or the one on PATH.
 
     Args:
         program: its name.
@@ -130,20 +130,40 @@ def debian_script(program: str, packages: list[str], folder: Path) -> Path:
     Raises:
         InputError: it is not on PATH, and cannot be unpacked here.
     """
-    script = folder / program
-    if script.exists():
-        return script
-    command = shutil.which(program)
-    if command is None:
-        root = folder / "debian"
+    root = folder / "debian"
+    own, on_path = root / "usr/bin" / program, system_program(program, folder)
+    if not own.exists() and on_path is None:
         unpack_debian(packages, root)
+    if own.exists() or on_path is None:
         libraries = ":".join(str(path) for path in root.glob("**/*-linux-gnu"))
-        command = shlex.join(["env", f"LD_LIBRARY_PATH={libraries}", f"{root}/usr/bin/{program}"])
-    else:
-        command = shlex.quote(command)
-    folder.mkdir(parents=True, exist_ok=True)
-    script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-    script.chmod(0o755)
+        return write_script(folder / program, ["env", f"LD_LIBRARY_PATH={libraries}", str(own)])
+    return write_script(folder / program, [on_path])
+
+
+def system_program(name: str, scripts: Path) -> str | None:
+    """Return a program's path, on PATH or where administrators' are; no script of ours that runs it.
+
+    Args:
+        name: of the program.
+        scripts: folder of our scripts, which may be on PATH.
+    """
+    folders = [*os.environ.get("PATH", "").split(os.pathsep), "/usr/sbin", "/sbin"]
+    return shutil.which(name, path=os.pathsep.join(it for it in folders if it and Path(it) != scripts))
+
+
+def write_script(script: Path, command: list[str]) -> Path:
+    """Write a script that runs a command, and return it.
+
+    One that is there is written anew where it differs: the paths in it are another checkout's where a folder
+    was copied or moved.
+    """
+    text = f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n'
+    if not script.exists() or script.read_text() != text:
+        script.parent.mkdir(parents=True, exist_ok=True)
+        part = script.with_name(f"{script.name}.{os.getpid()}.part")  # the script may be running
+        part.write_text(text)
+        part.chmod(0o755)
+        part.replace(script)
     return script
 
 

@@ -28,7 +28,9 @@ def locked_environment(folder: Path, lock: Path, installing: Callable[[], None])
     if not stamp.exists() or stamp.read_bytes() != content:
         installing()
         uv, variables = str(uv_program()), {**os.environ, "UV_NO_CONFIG": "1"}
-        subprocess.run([uv, "venv", "--quiet", "--allow-existing", folder], check=True, env=variables)
+        # Its programs find their Python beside them, also where the cache is copied or moved.
+        venv = [uv, "venv", "--quiet", "--allow-existing", "--relocatable", str(folder)]
+        subprocess.run(venv, check=True, env=variables)
         command = [uv, "pip", "sync", "--quiet", "--python", folder, "--require-hashes", lock]
         with working("   installing packages"):
             subprocess.run([str(part) for part in command], check=True, env=variables)

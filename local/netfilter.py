@@ -6,13 +6,11 @@ Those of the machine, or Debian's, unpacked; they work in the platform's network
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from local.debian import Progress, unpack_debian
+from local.debian import Progress, system_program, unpack_debian, write_script
 
 PACKAGES = [
     *("iptables", "libxtables12", "libip4tc2", "libip6tc2", "libnftnl11", "libmnl0"),
@@ -71,8 +69,7 @@ def netfilter(folder: Path, progress: Progress) -> Path | None:
     Raises:
         InputError: they are neither on PATH nor to be unpacked.
     """
-    if not all((folder / name).exists() for name in PROGRAMS):
-        _write(folder)
+    _write(folder)
     path = os.pathsep.join([str(folder), os.environ.get("PATH", "")])
     trial = subprocess.run(
         ["unshare", "--net", "sh", "-c", _TRIAL],
@@ -92,17 +89,13 @@ def _write(folder: Path) -> None:
     root = folder / "debian"
     libraries = root / "usr/lib"
     unpacked = all((root / "usr/sbin" / program).exists() for program in PROGRAMS.values())
-    if not unpacked and not all(shutil.which(name) for name in PROGRAMS):
+    if not unpacked and not all(system_program(name, folder) for name in PROGRAMS):
         unpack_debian(PACKAGES, root)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, program in PROGRAMS.items():
         own = root / "usr/sbin" / program
         if own.exists():
             found = ":".join(str(path) for path in libraries.glob("*-linux-gnu"))
             variables = (f"LD_LIBRARY_PATH={found}", f"XTABLES_LIBDIR={found}/xtables")
-            command = shlex.join(["env", *variables, str(own)])
+            write_script(folder / name, ["env", *variables, str(own)])
         else:
-            command = shlex.quote(str(shutil.which(name)))
-        script = folder / name
-        script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-        script.chmod(0o755)
+            write_script(folder / name, [str(system_program(name, folder))])

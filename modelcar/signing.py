@@ -177,6 +177,19 @@ def sign(
         attach(registry, image, [*beside, Artifact(BUNDLE_TYPE, bundle, annotations=_BUNDLE)])
 
 
+def require(key: str | None) -> None:
+    """Look whether there is what signing takes, before anything is made that is to be signed.
+
+    Args:
+        key: path of a private key, or its URI; None for this machine's identity.
+
+    Raises:
+        InputError: cosign is not there, or no password for the key.
+    """
+    _require_password(key)
+    _program()
+
+
 def sign_file(path: Path, key: str | None) -> bytes:
     """Sign a file, and return the signature: a bundle that `cosign verify-blob --bundle` takes.
 
@@ -253,15 +266,7 @@ def _servers(*, used: bool) -> Iterator[Sequence[str]]:
 def _cosign(
     command: str, options: Sequence[str], reference: str, *, insecure: bool
 ) -> subprocess.CompletedProcess[str]:
-    program = shutil.which("cosign")
-    if not program:
-        raise refuse(
-            "cosign",
-            "not on PATH",
-            allowed="cosign 3 (https://docs.sigstore.dev/cosign/system_config/installation/)",
-            fix="install it; or let this project download or build it, and put it on PATH: "
-            'PATH="$(dirname $(python -m local.tools cosign)):$PATH"',
-        )
+    program = _program()
     plain = ["--allow-http-registry"] if insecure else []
     try:
         return subprocess.run(
@@ -279,6 +284,19 @@ def _cosign(
             allowed="an answer of the registry, and of the servers that hold key or log",
             fix="check the network",
         ) from None
+
+
+def _program() -> str:
+    program = shutil.which("cosign")
+    if not program:
+        raise refuse(
+            "cosign",
+            "not on PATH",
+            allowed="cosign 3 (https://docs.sigstore.dev/cosign/system_config/installation/)",
+            fix="install it; or let this project download or build it, and put it on PATH: "
+            'PATH="$(dirname $(python -m local.tools cosign)):$PATH"',
+        )
+    return program
 
 
 def _said(result: subprocess.CompletedProcess[str]) -> str:

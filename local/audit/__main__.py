@@ -1,6 +1,7 @@
 """`python -m local.audit`: every scanner; 1 where something is found that is not accepted.
 
-The same tree has the same result: the advisories of today, which may be new, only count with --fresh.
+The same tree has the same result: the advisories of today, which may be new, only count with --fresh. So does
+what was not looked at: programs that are not built, and packages that the index has no advisories of.
 """
 
 from __future__ import annotations
@@ -35,7 +36,14 @@ def main() -> int:
     """Run the scanners, and say what is found, what of it is accepted, and what was not looked at."""
     parser = argparse.ArgumentParser(prog="python -m local.audit", description=__doc__)
     parser.add_argument("scanner", nargs="*", choices=[[], *SCANNERS], help="all where none is named")
-    parser.add_argument("--fresh", action="store_true", help="with the advisories of today; they count")
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="with the advisories of today: they count, and so does what cannot be looked at",
+    )
+    parser.add_argument(
+        "--build", action="store_true", help="first build or download the programs that are not here yet"
+    )
     parser.add_argument(
         "--write-go",
         nargs="*",
@@ -49,6 +57,8 @@ def main() -> int:
         if options.write_go is not None:
             go.write_accepted(options.write_go, _say)
             return 0
+        if options.build:
+            go.build(_say)
         known = [*findings.accepted(), *accepted_go.read().accepted()]
         for name in options.scanner or list(SCANNERS):
             started, before = time.monotonic(), len(found)

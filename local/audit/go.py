@@ -22,7 +22,7 @@ from local.audit import accepted_go
 from local.audit.accepted_go import Reach
 from local.audit.findings import Finding
 from local.instance import PROJECT, cache_root
-from local.tool_build import build_with_symbols, download_module, fingerprint, read_stamp
+from local.tool_build import build_with_symbols, download_module, fingerprint, provide, read_stamp
 from local.tool_list import (
     CERT_MANAGER,
     CONTAINERD_PROGRAMS,
@@ -131,11 +131,21 @@ def scanned_tools() -> list[Tool]:
     return [tool for tool in TOOLS if tool.name not in TEST_ONLY]
 
 
+def build(progress: Progress) -> None:
+    """Build or download, as MODELCAR_TOOLS says, the programs that are looked at and not in the cache.
+
+    Raises:
+        InputError: as `tool_build.provide`.
+    """
+    for tool in scanned_tools():
+        provide(tool, progress)  # whatever is on PATH, which is not what is looked at
+
+
 def scan(progress: Progress, *, fresh: bool = False) -> Iterator[Finding]:
     """Yield what is known of the programs in the cache, and what is accepted of them but no longer found.
 
-    Programs that are not built are not looked at, and named. Faults of Go's own library are those of the Go
-    that is installed: said, and not a finding.
+    Programs that are not built are not looked at, and named; with `fresh` each is a finding. Faults of Go's
+    own library are those of the Go that is installed: said, and not a finding.
 
     Raises:
         InputError: govulncheck or the database cannot be had, a scan fails, or accepted_go.yaml is wrong.
@@ -167,8 +177,11 @@ def scan(progress: Progress, *, fresh: bool = False) -> Iterator[Finding]:
                 progress(f"NOTE: {tool.name} is not built from today's pins; its own versions hold {listed}")
         for one in found:
             yield Finding(NAME, one.id, tool.name, one.text)
-    if missing:
+    if missing and not fresh:
         progress(f"NOTE: not built here, and not looked at: {', '.join(missing)}")
+    elif missing:
+        text = "not built here, and not looked at. Build all of them: make audit ARGS='--fresh --build'"
+        yield from (Finding(NAME, "not built", name, text) for name in missing)
     if library:
         listed = ", ".join(sorted(library))
         progress(f"NOTE: {len(library)} faults are known of the Go that is installed: {listed}")

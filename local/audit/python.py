@@ -14,24 +14,34 @@ from local.tool_list import Progress
 from modelcar.progress import working
 
 NAME = "pip-audit"
+#: Id of what is found where nothing is known of a lock, or of some of its packages.
+NOT_AUDITED = "not audited"
 #: For the advisories of one lock, in seconds.
 PATIENCE = 120.0
 LOCKS = (
     "requirements.lock",
     "bench/requirements.lock",
+    "local/audit/checkov.lock",
     "local/servers/vllm.lock",
+    "local/servers/vllm-cuda.lock",
     "local/servers/transformers.lock",
 )
 
 
 def scan(progress: Progress, *, fresh: bool = False) -> Iterator[Finding]:
-    """Yield what is known of the locked packages; says so where the index has no advisories to give."""
-    del fresh  # the index only knows what is known today
+    """Yield what is known of the locked packages.
+
+    Where the index has no advisories to give it says so; with `fresh`, which asks for them, it is a finding.
+    """
     for name in LOCKS:
-        yield from _scan_one(PROJECT / name, progress)
+        for one in _scan_one(PROJECT / name):
+            if one.id == NOT_AUDITED and not fresh:
+                progress(f"NOT AUDITED: {one.text}")
+            else:
+                yield one
 
 
-def _scan_one(lock: Path, progress: Progress) -> Iterator[Finding]:
+def _scan_one(lock: Path) -> Iterator[Finding]:
     command = [
         sys.executable,
         "-m",
@@ -47,18 +57,18 @@ def _scan_one(lock: Path, progress: Progress) -> Iterator[Finding]:
         with working(f"   pip-audit {shown}"):
             result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        progress(f"NOT AUDITED: {shown}: the index did not answer in {PATIENCE:.0f} s")
+        yield _not_audited(shown, f"{shown}: the index did not answer in {PATIENCE:.0f} s")
         return
     try:
         rows = json.loads(result.stdout)["dependencies"]
     except (ValueError, KeyError):
         said = (result.stderr.strip() or "no answer").splitlines()[-1][:200]
-        progress(f"NOT AUDITED: {shown}: {said}")
+        yield _not_audited(shown, f"{shown}: {said}")
         return
     skipped = [row["name"] for row in rows if "skip_reason" in row]
     if skipped:
         of = f"{len(skipped)} of {len(rows)} packages of {shown}"
-        progress(f"NOT AUDITED: {of}: the index gives no advisories of them")
+        yield _not_audited(shown, f"{of}: the index gives no advisories of them")
     for row in rows:
         for known in row.get("vulns", []):
             fixed = ", ".join(known.get("fix_versions", [])) or "no version"
@@ -66,3 +76,7 @@ def _scan_one(lock: Path, progress: Progress) -> Iterator[Finding]:
                 f"{row['name']} {row.get('version')}, mended in {fixed}: {known.get('description', '')[:120]}"
             )
             yield Finding(NAME, known["id"], row["name"], " ".join(text.split()))
+
+
+def _not_audited(lock: Path, text: str) -> Finding:
+    return Finding(NAME, NOT_AUDITED, str(lock), text)

@@ -108,7 +108,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         arguments.run(arguments)
-    except (InputError, BundleError, subprocess.CalledProcessError) as error:
+    except (InputError, BundleError, subprocess.CalledProcessError, OSError) as error:
         print(f"error: {in_words(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -91,6 +91,14 @@ def _filters(machine: str) -> list[dict[str, int]]:
 def pack(files: Sequence[Entry], target: Path, machine: str) -> None:
     """Write an archive: names in order, no times, everything root's."""
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        _write(files, part, machine)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)  # on a disk that is full, what was written of it would stay in the way
+
+
+def _write(files: Sequence[Entry], part: Path, machine: str) -> None:
     with (
         lzma.LZMAFile(part, "w", check=lzma.CHECK_CRC64, filters=_filters(machine)) as packed,
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
@@ -105,7 +113,6 @@ def pack(files: Sequence[Entry], target: Path, machine: str) -> None:
             info.size = entry.size
             with entry.path.open("rb") as file:
                 tar.addfile(info, file)
-    part.replace(target)
 
 
 def unpack(packed: io.RawIOBase, folder: Path) -> int:
@@ -117,18 +124,21 @@ def unpack(packed: io.RawIOBase, folder: Path) -> int:
         ValueError: a name leads out of the folder, or is neither a file nor a link.
         lzma.LZMAError, tarfile.TarError, OSError: the archive is damaged, or the disk is full.
     """
-    count = 0
+    count, root = 0, folder.resolve()
     made: set[Path] = set()
     source = cast(BinaryIO, io.BufferedReader(packed, 2**20))
     with lzma.LZMAFile(source) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
         for info in tar:
-            target = folder / _inside(info.name)
+            target = root / _inside(info.name)
             if target.parent not in made:
+                _require_below(root, target.parent, info.name)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 made.add(target.parent)
             part = target.with_name(f"{target.name}.part")
             if info.issym():
                 _inside(os.path.normpath(PurePosixPath(info.name).parent / info.linkname))
+                _require_below(root, target.parent / info.linkname, info.name)
+                made.clear()  # it may have taken the place of another one, which led elsewhere
                 part.unlink(missing_ok=True)
                 part.symlink_to(info.linkname)
             elif info.isreg() and (content := tar.extractfile(info)):
@@ -140,6 +150,12 @@ def unpack(packed: io.RawIOBase, folder: Path) -> int:
             part.replace(target)
             count += 1
     return count
+
+
+def _require_below(root: Path, path: Path, name: str) -> None:
+    """Follow the links that are there: `link/..` is not where it looks to be."""
+    if not path.resolve().is_relative_to(root):
+        raise ValueError(f"{name!r} leads out of the folder")
 
 
 def _inside(name: str) -> str:

@@ -6,13 +6,16 @@ import os
 import platform
 import re
 import subprocess
+import tempfile
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from local.alone import alone
 from local.bundle import archives, contents, manifest, parts, target
 from local.bundle.archives import Entry
 from local.bundle.manifest import PYTHON, SERVER, TOOLS, Archive, Component, Manifest
@@ -87,7 +90,7 @@ def check(order: Order) -> None:
 
 
 def pack(order: Order, uv: Path, progress: Progress) -> Manifest:
-    """Make a bundle. What was packed before, and has not changed, is taken from the cache.
+    """Make a bundle, one at a time. What was packed before, and has not changed, is taken from the cache.
 
     Args:
         order: what is asked for.
@@ -98,8 +101,30 @@ def pack(order: Order, uv: Path, progress: Progress) -> Manifest:
         InputError: the order is wrong, or a part of it cannot be built, downloaded or written.
     """
     check(order)
+    _require_out(order.out)
     cache = cache_root() / "bundle"
     cache.mkdir(parents=True, exist_ok=True)
+    # The lock of unpacking too, which replaces the tools that are packed here.
+    with alone(cache_root() / "bundle.lock", progress):
+        return _pack(order, cache, uv, progress)
+
+
+def _require_out(folder: Path) -> None:
+    """Make the bundle's folder, and see that files can be made in it: packing takes minutes."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise refuse(
+            f"--out {folder}",
+            error.strerror or str(error),
+            allowed="a folder that is there, or that can be made, and in which files can be made",
+            fix='name another one: make bundle ARGS="--out FOLDER"',
+        ) from error
+
+
+def _pack(order: Order, cache: Path, uv: Path, progress: Progress) -> Manifest:
     have = read_freeze(order.present) if order.present else {}
 
     extra = (*order.extra, *([DEVICE_PLUGIN] if order.server == GPU_SERVER else []))
@@ -115,7 +140,7 @@ def pack(order: Order, uv: Path, progress: Progress) -> Manifest:
     work.insert(0, Component(PYTHON, target.fingerprint(PYTHON), ()))
     filled[PYTHON] = fetched(own)
     if order.server:
-        lock = read_lock((PROJECT / "local" / "servers" / f"{order.server}.lock").read_text())
+        lock = read_lock(target.server_lock(order.server).read_text())
         packed, present = split_present(lock, have)
         found = target.fingerprint(SERVER, order.server)
         work.append(Component(SERVER, found, (), tuple(pin.specifier for pin in present)))
@@ -178,12 +203,19 @@ def write(
 
     room = sum(entry.room for _, group in groups for entry in group)
     # lzma works without the interpreter's lock
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, bar("   packing", room) as count:
+    with (
+        _in_words(f"packing into {cache}", "MODELCAR_CACHE"),
+        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+        bar("   packing", room) as count,
+    ):
         paths = list(pool.map(packed, groups))
-    _empty(order.out)
-    cutter = parts.Cutter(order.out, order.part_size)
     found: dict[str, list[Archive]] = {it.name: [] for it in components}
-    with bar(f"   writing {order.out}", sum(path.stat().st_size for path in paths)) as count:
+    with (
+        _in_words(f"writing {order.out}", "--out"),
+        bar(f"   writing {order.out}", sum(path.stat().st_size for path in paths)) as count,
+    ):
+        _empty(order.out)
+        cutter = parts.Cutter(order.out, order.part_size)
         for (name, group), path in zip(groups, paths, strict=True):
             offset = cutter.position
             cutter.copy(path)
@@ -191,11 +223,25 @@ def write(
             count(size)
             unpacked = sum(entry.room for entry in group)
             found[name].append(Archive(offset, size, digest, len(group), unpacked))
-    written = cutter.close()
+        written = cutter.close()
     _keep(cache, paths)
     progress(f"packed in {time.monotonic() - started:.0f} s")
     filled = [Component(it.name, it.fingerprint, tuple(found[it.name]), it.present) for it in components]
     return filled, written
+
+
+@contextmanager
+def _in_words(what: str, setting: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise refuse(
+            what,
+            f"{type(error).__name__}: {error}",
+            allowed="room for it on that disk",
+            fix=f"free some disk, or name a folder on another one by {setting}; then run the command again, "
+            "which keeps what is packed",
+        ) from error
 
 
 def _empty(folder: Path) -> None:

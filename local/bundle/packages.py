@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,12 @@ def split_present(lock: Iterable[Pinned], have: dict[str, str]) -> tuple[list[Pi
         there = pin.name in have and same_version(pin.version, have[pin.name])
         (present if there else packed).append(pin)
     return packed, present
+
+
+def another_python(folder: Path) -> str:
+    """Return the other Python that a folder of packages is of, by its path (`python3.8`); else nothing."""
+    own = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return next((part for part in folder.parts if re.fullmatch(r"python3\.\d+", part) and part != own), "")
 
 
 def installed(folder: Path) -> dict[str, str]:

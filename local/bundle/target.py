@@ -13,7 +13,7 @@ from pathlib import Path
 
 from local import tool_list, tools
 from local.bundle.manifest import PYTHON, SERVER, TOOLS, Component, Manifest
-from local.bundle.packages import installed, same_version
+from local.bundle.packages import another_python, installed, same_version
 from local.instance import KSERVE_VERSION, PROJECT
 from modelcar.errors import InputError, Problem
 
@@ -40,8 +40,13 @@ def fingerprint(component: str, server: str = "", extra: tuple[str, ...] = ()) -
         base = {BASE: _digest(PROJECT / "modelcar" / "base.lock")}
         return {**tools.fingerprints(extra), KSERVE: KSERVE_VERSION, **base}
     if component == SERVER:
-        return {f"local/servers/{server}.lock": _digest(PROJECT / "local" / "servers" / f"{server}.lock")}
+        return {f"local/servers/{server}.lock": _digest(server_lock(server))}
     return {"requirements.lock": _digest(PROJECT / "requirements.lock")}
+
+
+def server_lock(kind: str) -> Path:
+    """Return the lock of a model server."""
+    return PROJECT / "local" / "servers" / f"{kind}.lock"
 
 
 def _digest(path: Path) -> str:
@@ -135,17 +140,19 @@ def _few(names: list[str], most: int = 4) -> str:
 def present_folder(component: Component | None, environment: Mapping[str, str] = os.environ) -> str:
     """Return the folder of the machine's own packages that a server's environment rests on, or nothing.
 
-    It is what MODELCAR_PRESENT_PACKAGES says, else the running Python's folder of packages that holds all of
-    those that were left out (else the first one, which the messages are about).
+    It is the first that holds all of those that were left out: what MODELCAR_PRESENT_PACKAGES says, which may
+    be of a former bundle, then the running Python's folders of packages. Where none does, the first of them,
+    which the messages are about.
     """
     if component is None or not component.present:
         return ""
-    if told := environment.get(PRESENT):
-        return told
-    folders = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *sys.path]
-    found = [path for path in dict.fromkeys(folders) if path.endswith("-packages") and Path(path).is_dir()]
-    whole = (path for path in found if not missing(component, Path(path)))
-    return next(whole, (found or [sysconfig.get_path("purelib")])[0])
+    told = environment.get(PRESENT, "")
+    own = sysconfig.get_path("purelib")
+    folders = dict.fromkeys([own, sysconfig.get_path("platlib"), *sys.path])
+    found = [str(Path(told).absolute())] if told else []
+    found += [path for path in folders if path.endswith("-packages") and Path(path).is_dir()]
+    whole = (path for path in found if not another_python(Path(path)) and not missing(component, Path(path)))
+    return next(whole, (found or [own])[0])
 
 
 def missing(component: Component, folder: Path) -> list[str]:
@@ -165,7 +172,14 @@ def _present(manifest: Manifest, environment: Mapping[str, str]) -> Iterator[Pro
     folder = present_folder(component, environment)
     if component is None or not folder:
         return
-    if lacking := missing(component, Path(folder)):
+    if other := another_python(Path(folder)):
+        yield Problem(
+            PRESENT,
+            f"{folder} (packages of {other})",
+            f"a folder of packages of CPython {manifest.python}, with those that the bundle was made without",
+            f"unset it, or run make with {PRESENT}=FOLDER (its site-packages)",
+        )
+    elif lacking := missing(component, Path(folder)):
         yield Problem(
             f"packages of this machine in {folder}",
             f"the bundle was made without packages that were to be there: {_few(lacking)}",
@@ -174,13 +188,6 @@ def _present(manifest: Manifest, environment: Mapping[str, str]) -> Iterator[Pro
             'site-packages); or make the bundle again with ARGS="--present FILE" of this machine\'s '
             "`pip freeze`, or without it",
         )
-
-
-def base_python() -> Path:
-    """Return the interpreter that the running one was made from: a venv of a venv would need that one too."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    base = Path(sys.base_prefix) / "bin" / version
-    return (base if base.exists() else Path(sys.executable)).resolve()
 
 
 def require_disk(components: list[Component], places: Mapping[str, Path]) -> None:

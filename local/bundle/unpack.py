@@ -15,12 +15,14 @@ import tarfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from local import tool_list, tools
+from local import made_from, tool_build, tool_list, tools
 from local.alone import alone
 from local.bundle import archives, manifest, parts, target
 from local.bundle.manifest import PYTHON, SERVER, TOOLS, Archive, Component, Manifest
+from local.downloads import obtain
 from local.instance import PROJECT, cache_root
 from modelcar.errors import refuse
 from modelcar.progress import bar
@@ -43,7 +45,7 @@ LOCKED = ".locked"
 
 
 def unpack(folder: Path, progress: Progress, environment: Mapping[str, str] = os.environ) -> None:
-    """Unpack a bundle, or what of it is not unpacked yet.
+    """Unpack a bundle, or what of it is not unpacked yet, or is of another Python.
 
     Args:
         folder: of the bundle.
@@ -66,6 +68,9 @@ def unpack(folder: Path, progress: Progress, environment: Mapping[str, str] = os
             progress(f"{len(found.parts)} parts are whole ({time.monotonic() - started:.0f} s)")
             target.require_disk(wanted, places)
             _unpack(found, folder, wanted, places, progress, environment)
+        server = found.component(SERVER)
+        if server and server not in wanted and not _is_finished(server, found, places[SERVER], environment):
+            _finish(server, found, places[SERVER], progress, environment)
         _write_make_file(found, folder, environment)
         (places[PYTHON] / LOCKED).touch()
 
@@ -84,9 +89,28 @@ def _is_unpacked(component: Component, place: Path) -> bool:
     except OSError:
         return False
     if component.name == TOOLS:
-        built = _built(component)
-        return marked and all(tool.target.exists() for tool in tool_list.TOOLS if tool.name in built)
-    return marked and (place / "bin" / "python3").exists()
+        return marked and _are_whole(component, place)
+    python = place / "bin" / "python3"
+    return marked and python.exists() and python.resolve() == made_from.base_python()
+
+
+def _is_finished(server: Component, found: Manifest, place: Path, environment: Mapping[str, str]) -> bool:
+    """Tell whether later commands take a server as it is: made with this Python, on these packages."""
+    present = target.present_folder(server, environment)
+    wanted = made_from.fingerprint(target.server_lock(found.server), Path(present) if present else None)
+    return made_from.marked(place) == wanted
+
+
+def _are_whole(component: Component, place: Path) -> bool:
+    """Tell whether tools are there as they were unpacked: the cache may be others' too, who replace some."""
+    kserve = f"kserve-{component.fingerprint[target.KSERVE]}"
+    folders = ["debian", "netfilter/debian", *(f"{kserve}/{part}" for part in tool_build.KSERVE_PARTS)]
+    built = [tool for tool in tool_list.TOOLS if tool.name in _built(component)]
+    return all((place / folder).is_dir() for folder in folders) and all(
+        stamp == component.fingerprint[tool.name] or obtain.is_current(tool, stamp)
+        for tool in built
+        for stamp in [tool_build.read_stamp(tool)]
+    )
 
 
 def _built(component: Component) -> list[str]:
@@ -118,7 +142,7 @@ def _unpack(
                 for job, unpacked in zip(jobs, results, strict=True):
                     files += unpacked
                     count(job[2].size)
-    except (OSError, ValueError, lzma.LZMAError, tarfile.TarError) as error:
+    except (OSError, ValueError, EOFError, BrokenProcessPool, lzma.LZMAError, tarfile.TarError) as error:
         raise refuse(
             f"BUNDLE={folder}",
             f"cannot be unpacked ({type(error).__name__}: {error})",
@@ -151,7 +175,7 @@ def _prepare(component: Component, place: Path) -> None:
         shutil.rmtree(former, ignore_errors=True)
         place.rename(former)
         shutil.rmtree(former)
-    command = [str(target.base_python()), "-m", "venv", "--without-pip", str(place)]
+    command = [str(made_from.base_python()), "-m", "venv", "--without-pip", str(place)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise refuse(
@@ -178,13 +202,16 @@ def _finish_server(
 ) -> None:
     """Compile and try the server: by the project's own environment, which is unpacked by now."""
     started = time.monotonic()
-    present = target.present_folder(component, environment)
-    variables = {**environment, **({target.PRESENT: present} if present else {})}
+    # Also where it is none: a former bundle's, or the user's, would not be there in later commands.
+    _run_finish(kind, {**environment, target.PRESENT: target.present_folder(component, environment)})
+    progress(f"model server {kind} made ready in {time.monotonic() - started:.0f} s")
+
+
+def _run_finish(kind: str, variables: Mapping[str, str]) -> None:
     command = [str(PROJECT / ".venv" / "bin" / "python"), "-m", "local.bundle", "finish", kind]
     done = subprocess.run(command, cwd=PROJECT, env=variables, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise BundleError(done.stderr.strip().removeprefix("error: "))
-    progress(f"model server {kind} made ready in {time.monotonic() - started:.0f} s")
 
 
 # --- what later commands have to know ---------------------------------------------------------------
@@ -197,8 +224,11 @@ def _write_make_file(found: Manifest, folder: Path, environment: Mapping[str, st
         f"BUNDLED := {_escaped(str(folder.resolve()))}",
     ]
     exported = {"MODELCAR_CACHE": environment.get("MODELCAR_CACHE", ""), "MODELCAR_SERVER": found.server}
-    exported[target.PRESENT] = target.present_folder(found.component(SERVER), environment)
     lines += [f"export {name} ?= {_escaped(value)}" for name, value in exported.items() if value]
+    if server := found.component(SERVER):
+        # Whatever the shell says: the environment rests on this folder, or on none, and cannot be made again.
+        present = target.present_folder(server, environment)
+        lines.append(f"override export {target.PRESENT} :={f' {_escaped(present)}' if present else ''}")
     path, text = PROJECT / ".venv" / MAKE_FILE, "\n".join(lines) + "\n"
     if not path.exists() or path.read_text() != text:
         path.write_text(text)

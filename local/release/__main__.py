@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from local.release import artefacts, checks
 from local.release.evidence import sha256
 from local.release.repository import Release, Repository
 from local.release.versions import Version, parse
+from modelcar import signing
 from modelcar.errors import InputError, refuse
 
 
@@ -68,9 +70,9 @@ def _notes(repository: Repository, version: Version) -> str:
 def _release(repository: Repository, version: Version, options: argparse.Namespace) -> None:
     """Check, build, sign, and only then write version and tag."""
     uv = artefacts.find_uv()
+    _require_means(options)
     print(f"── checks of {version}", flush=True)
-    checks.require(repository, version)
-    commit = repository.commit(version)
+    commit = repository.commit(version, checks.require(repository, version))
     folder = _build(Release(repository, version, commit, uv), options)
     if options.dry_run:
         print(f"── nothing is written or tagged: a dry run of {commit[:12]}; the files are in {folder}")
@@ -82,6 +84,7 @@ def _release(repository: Repository, version: Version, options: argparse.Namespa
 
 def _make_again(repository: Repository, version: Version, options: argparse.Namespace) -> None:
     """Build what a tag has, for the workflow that publishes it."""
+    _require_means(options)
     head = repository.head
     tagged = repository.git("tag", "--list", version.tag) and repository.git("rev-list", "-1", version.tag)
     if tagged != head:
@@ -91,25 +94,39 @@ def _make_again(repository: Repository, version: Version, options: argparse.Name
             allowed="the tag's own commit",
             fix=f"git checkout {version.tag}" if tagged else f"make release VERSION={version}",
         )
-    if repository.written() != version.python:
+    if (written := repository.written(head)) != version.python:
         raise refuse(
             "pyproject.toml: version",
-            repository.written(),
+            written,
             allowed=f"{version.python}, as the tag says",
             fix="`make release` writes the version and makes the tag; a tag by hand does not",
         )
     _build(Release(repository, version, head, artefacts.find_uv()), options)
 
 
+def _require_means(options: argparse.Namespace) -> None:
+    """Look at once for what is needed in the end: a folder, and what signs."""
+    if options.out:
+        artefacts.require_empty(options.out)
+    if options.key or options.identity:
+        signing.require(options.key)
+
+
 def _build(release: Release, options: argparse.Namespace) -> Path:
+    """Build and sign beside the folder, which so keeps what it has where something fails."""
     folder: Path = (options.out or options.project / ".local/release" / str(release.version)).absolute()
     print(f"── wheel, sdist, bill of materials, provenance of {release.commit[:12]}", flush=True)
-    made = artefacts.build(release, folder)
-    signed = [folder / artefacts.CHECKSUMS, folder / artefacts.PROVENANCE]
-    if options.key or options.identity:
-        made += artefacts.sign(signed, options.key)
-    for path in made:
-        print(f"  {sha256(path)}  {path.name}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        built = Path(temporary)
+        made = artefacts.build(release, built)
+        if options.key or options.identity:
+            made += artefacts.sign([built / artefacts.CHECKSUMS, built / artefacts.PROVENANCE], options.key)
+        for path in made:
+            print(f"  {sha256(path)}  {path.name}")
+        if options.out:
+            artefacts.require_empty(folder)  # still: the checks took minutes
+        artefacts.put(built, folder)
     if not options.key and not options.identity:
         print(f"  not signed: no --key, so nobody can tell who made {artefacts.CHECKSUMS}")
     return folder

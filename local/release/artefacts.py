@@ -26,20 +26,39 @@ PROVENANCE = "provenance.json"
 BUNDLE = ".sigstore.json"
 
 
+def require_empty(folder: Path) -> None:
+    """Refuse a folder that somebody keeps something in: a release's folder holds the release alone.
+
+    Raises:
+        InputError: it has files, or is one.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise refuse(
+            "--out",
+            f"{folder} is not empty" if folder.is_dir() else f"{folder} is no folder",
+            allowed="an empty or new folder",
+            fix=f"rm -r {folder}, or choose another",
+        )
+
+
+def put(built: Path, folder: Path) -> None:
+    """Let a folder hold what was built, and nothing else; the checksums, which tell what is whole, last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for former in folder.iterdir():
+        if former.is_dir() and not former.is_symlink():
+            shutil.rmtree(former)
+        else:
+            former.unlink()
+    for path in sorted(built.iterdir(), key=lambda path: path.name.startswith(CHECKSUMS)):
+        shutil.move(path, folder / path.name)
+
+
 def build(release: Release, folder: Path) -> list[Path]:
     """Build all but the signatures into an empty folder; return the files.
 
     Raises:
-        InputError: the folder has files, uv is missing, the build fails, or what it made has another version.
+        InputError: uv is missing, the build fails, or what it made has another version.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise refuse(
-            "--out",
-            f"{folder} is not empty",
-            allowed="an empty or new folder",
-            fix=f"rm -r {folder}, or choose another",
-        )
-    folder.mkdir(parents=True, exist_ok=True)
     epoch = release.repository.time(release.commit)
     with tempfile.TemporaryDirectory(prefix="modelcar-release-") as temporary:
         source = Path(temporary, "source")

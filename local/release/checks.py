@@ -20,15 +20,16 @@ OF_MAKE = frozenset({"ARGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES"
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
-def require(repository: Repository, version: Version) -> None:
-    """Check all that takes no time, then `make check`.
+def require(repository: Repository, version: Version) -> str:
+    """Check all that takes no time, then `make check`; return the commit that was checked.
 
     Raises:
-        InputError: something is not ready; with every problem, the fix for each.
+        InputError: something is not ready, with every problem, the fix for each; or it changed meanwhile.
     """
+    head = repository.head
     problems = [
         *_tree(repository),
-        *_newer(repository, version),
+        *_newer(repository, version, head),
         *_told(repository, version),
         *_state(repository, version),
     ]
@@ -36,6 +37,9 @@ def require(repository: Repository, version: Version) -> None:
         raise InputError(problems)
     if problems := [*_static(repository)]:
         raise InputError(problems)
+    if problems := [*_moved(repository, head), *_tree(repository)]:
+        raise InputError(problems)
+    return head
 
 
 def notes(changelog: str, version: Version) -> str | None:
@@ -63,7 +67,17 @@ def _tree(repository: Repository) -> Iterator[Problem]:
         )
 
 
-def _newer(repository: Repository, version: Version) -> Iterator[Problem]:
+def _moved(repository: Repository, head: str) -> Iterator[Problem]:
+    if (now := repository.head) != head:
+        yield Problem(
+            "HEAD",
+            f"{now[:12]}, and {head[:12]} was checked",
+            "the same commit until it is released",
+            "run the command again, which checks the new one; commit nothing here meanwhile",
+        )
+
+
+def _newer(repository: Repository, version: Version, head: str) -> Iterator[Problem]:
     tagged = of_tags(repository.tags())
     if tagged and version.order <= tagged[-1].order:
         yield Problem(
@@ -72,11 +86,12 @@ def _newer(repository: Repository, version: Version) -> Iterator[Problem]:
             f"newer than {tagged[-1]}",
             f"choose the next one; what was released as {tagged[-1].tag} stays as it is",
         )
-    base = tuple(int(part) for part in re.findall(r"\d+", repository.written())[:3])
+    written = repository.written(head)
+    base = tuple(int(part) for part in re.findall(r"\d+", written)[:3])
     if (version.major, version.minor, version.patch) < base:
         yield Problem(
             "VERSION",
-            f"{version}, and pyproject.toml is at {repository.written()}",
+            f"{version}, and pyproject.toml is at {written}",
             f"{'.'.join(map(str, base))} or newer",
             "choose a newer one, or correct `version` in pyproject.toml",
         )

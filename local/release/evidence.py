@@ -120,9 +120,12 @@ def sbom(source: Path, version: Version, epoch: str) -> bytes:
 
 
 def materials(source: Path) -> dict[str, str]:
-    """Return the lock files of a release, with their SHA-256: what it is built and tested with."""
-    names = {"requirements.lock", "checkov.lock", "go.sum", "model.lock", "base.lock"}
-    found = sorted(path for path in source.rglob("*") if path.name in names and path.is_file())
+    """Return the lock files of a release, with their SHA-256: what it is built, tested and run with.
+
+    Args:
+        source: the release's files, and no others.
+    """
+    found = sorted(path for pattern in ("*.lock", "go.sum") for path in source.rglob(pattern))
     return {path.relative_to(source).as_posix(): sha256(path) for path in found}
 
 

@@ -82,32 +82,33 @@ class Repository:
         )
         return f"https://{found[1]}/{found[2]}" if found else ""
 
-    def written(self) -> str:
-        """Return the version that pyproject.toml has.
+    def written(self, commit: str) -> str:
+        """Return the version that a commit's pyproject.toml has.
 
         Raises:
             InputError: it has none.
         """
-        found = _WRITTEN.search((self.folder / PYPROJECT).read_text())
+        found = _WRITTEN.search(self._pyproject(commit))
         if found is None:
             raise refuse(
                 f"{PYPROJECT}: version", "not there", allowed='version = "X.Y.Z"', fix="put it into [project]"
             )
         return found[1]
 
-    def commit(self, version: Version) -> str:
-        """Return a commit whose pyproject.toml has the version: HEAD, or one beside the branch, onto HEAD.
+    def _pyproject(self, commit: str) -> str:
+        return self._run(("show", f"{commit}:{PYPROJECT}"), b"", None).decode()
 
-        The same HEAD gives the same commit for one author: it has HEAD's own time.
+    def commit(self, version: Version, head: str) -> str:
+        """Return a commit whose pyproject.toml has the version: `head`, or one beside the branch, onto it.
+
+        The same head gives the same commit for one author: it has the head's own time.
 
         Raises:
             InputError: Git does not know who the author is.
         """
-        if self.written() == version.python:
-            return self.head
-        text = (self.folder / PYPROJECT).read_text()
-        changed = _WRITTEN.sub(f'version = "{version.python}"', text, count=1)
-        head = self.head
+        if self.written(head) == version.python:
+            return head
+        changed = _WRITTEN.sub(f'version = "{version.python}"', self._pyproject(head), count=1)
         time = f"{self.time(head)} +0000"
         with tempfile.TemporaryDirectory() as folder:
             index = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
@@ -127,13 +128,18 @@ class Repository:
             archive.extractall(target, filter="data")
 
     def publish(self, commit: str, version: Version) -> None:
-        """Move the branch to the release's commit, and tag it.
+        """Tag the release's commit, and move the branch to it: both, or neither.
 
         Raises:
-            InputError: the branch has moved since the release began, or the tag is there.
+            InputError: the tag is there, or cannot be made; or the branch has moved since the release began.
         """
-        self.git("merge", "--quiet", "--ff-only", commit)
+        # The tag first: it can fail by more (a key that signs tags), and is easily taken back.
         self.git("tag", "--annotate", version.tag, "--message", f"Release {version}", commit)
+        try:
+            self.git("merge", "--quiet", "--ff-only", commit)
+        except BaseException:
+            self.git("tag", "--delete", version.tag)
+            raise
 
 
 @dataclass(frozen=True)

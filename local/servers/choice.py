@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.gpu import CONTROL_NODES, Finding, Gpus
+from local.made_from import MARKER
 from modelcar.errors import InputError, refuse
 
 GIB = 2**30
@@ -148,10 +149,6 @@ def environment_folder(kind: str, cache: Path) -> Path:
 def is_installed(kind: str, cache: Path) -> bool:
     """Tell whether an environment was installed to its end (its marker is written last)."""
     return (environment_folder(kind, cache) / MARKER).exists()
-
-
-#: Written as the last act of an installation: without it the folder is what an interrupted one left.
-MARKER = "installed.json"
 
 
 def vllm_obstacles() -> list[str]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import platform
 import shutil
 import stat
 import subprocess
@@ -13,23 +10,26 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from components.manifests.service import own_environment
-from local import expected
+from local import expected, made_from
 from local.alone import alone
 from local.gpu import Gpus
+from local.made_from import MARKER, base_python
 from local.servers import present
-from local.servers.choice import MARKER, RELEASES, c_compiler, choose, environment_folder
-from modelcar.errors import refuse
+from local.servers.choice import RELEASES, c_compiler, choose, environment_folder
+from modelcar.errors import InputError, refuse
 from modelcar.progress import working
 
 HERE = Path(__file__).resolve().parent
 GIB = 2**30
+#: Stands in for uv where the environments came out of a bundle (local/bundle/no-uv).
+NO_UV = "no-uv"
 
 #: Where a pod finds the driver: GKE's device plugin mounts it there, and so does the local stack's.
 DRIVER = "/usr/local/nvidia"
@@ -75,7 +75,8 @@ def ensure(
     """Install the environment of a server where it is not installed yet, and describe it.
 
     The packages and their hashes come from the lock beside this file. An installation that was
-    interrupted, or that was made from another lock or with another Python, is made again.
+    interrupted, or that was made from another lock or with another Python, is made again. One that came out
+    of a bundle stays: only `make up BUNDLE=…` can make it again.
 
     Args:
         kind: `vllm-cuda`, `vllm` or `transformers` (see `choose` for `auto`).
@@ -95,11 +96,12 @@ def ensure(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with alone(folder.parent / f"{folder.name}.lock", progress) as lock:
         wanted = _fingerprint(kind)
-        if _installed_fingerprint(folder) != wanted:
+        found = made_from.marked(folder)
+        if found != wanted:
+            if uv.name == NO_UV:
+                raise _only_in_a_bundle(kind, folder, found, wanted)
             _install(kind, folder, uv, progress, lock)
-            marker = folder / f"{MARKER}.part"
-            marker.write_text(json.dumps(wanted, indent=1) + "\n")
-            marker.replace(folder / MARKER)
+            made_from.mark(folder, wanted)
         _refresh_small_files(kind, folder)
         return describe(kind, folder, gpus)
 
@@ -107,31 +109,30 @@ def ensure(
 # --- installing ------------------------------------------------------------------------------------
 
 
-def base_python() -> Path:
-    """Return the interpreter that the running one was made from: a venv of a venv would mount two."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    base = Path(sys.base_prefix) / "bin" / version
-    return (base if base.exists() else Path(sys.executable)).resolve()
-
-
 def _fingerprint(kind: str) -> dict[str, str]:
-    """Everything that the content of an environment depends on."""
-    found = {
-        "lock": hashlib.sha256((HERE / f"{kind}.lock").read_bytes()).hexdigest(),
-        "python": f"{base_python()} {platform.python_version()}",
-        "machine": platform.machine(),
+    return made_from.fingerprint(HERE / f"{kind}.lock", present.present_folder())
+
+
+def _only_in_a_bundle(
+    kind: str, folder: Path, found: Mapping[str, str], wanted: Mapping[str, str]
+) -> InputError:
+    """Refuse to install where only a bundle can do it, before anything is removed."""
+    words = {
+        "lock": "its lock has changed",
+        "python": f"it was made with {found.get('python')}, and Python is {wanted['python']}",
+        "machine": "it is of another processor",
+        "present": f"it rests on other packages of this machine ({present.VARIABLE})",
     }
-    if folder := present.present_folder():
-        _, there = present.split((HERE / f"{kind}.lock").read_text(), folder)
-        found["present"] = " ".join([str(folder), *there])
-    return found
-
-
-def _installed_fingerprint(folder: Path) -> object:
-    try:
-        return json.loads((folder / MARKER).read_text())
-    except (OSError, ValueError):
-        return None
+    differing = [text for key, text in words.items() if found.get(key) != wanted.get(key)]
+    renewed = found and found.get("lock") == wanted["lock"]
+    again = "" if renewed else f"make a bundle of this checkout (make bundle ARGS='--server {kind}'), then: "
+    return refuse(
+        f"{RELEASES[kind].title} {RELEASES[kind].version} in {folder}",
+        "; ".join(differing) if found else "not there, or not whole",
+        allowed="an environment out of a bundle, as this checkout came out of one: nothing else is installed",
+        fix=f"{again}make up BUNDLE=FOLDER; or, where registries can be reached, rm -r .venv, and run the "
+        "command again",
+    )
 
 
 def _install(kind: str, folder: Path, uv: Path, progress: Progress, lock: int) -> None:
@@ -337,7 +338,7 @@ def finish(kind: str, cache: Path, progress: Progress) -> None:
         subprocess.run(compileall, stdout=quiet, stderr=quiet, umask=0o022, check=False)
     _try(kind, folder, python)
     _make_readable(folder)
-    (folder / MARKER).write_text(json.dumps(_fingerprint(kind), indent=1) + "\n")
+    made_from.mark(folder, _fingerprint(kind))
 
 
 # --- describing ------------------------------------------------------------------------------------

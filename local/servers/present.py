@@ -8,12 +8,11 @@ not installed again, and a .pth file puts the folder behind the environment's ow
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from local.bundle.packages import installed, read_lock, split_present
+from local.bundle.packages import another_python, installed, read_lock, split_present
 from modelcar.errors import refuse
 
 #: Names the folder.
@@ -33,10 +32,10 @@ def present_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
         return None
     folder = Path(value)
     own = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    others = [part for part in folder.parts if re.fullmatch(r"python3\.\d+", part) and part != own]
-    if folder.is_absolute() and folder.is_dir() and not others:
+    other = another_python(folder)
+    if folder.is_absolute() and folder.is_dir() and not other:
         return folder
-    why = f"packages of {others[0]}" if others else "no folder" if folder.is_absolute() else "not absolute"
+    why = f"packages of {other}" if other else "no folder" if folder.is_absolute() else "not absolute"
     raise refuse(
         VARIABLE,
         f"{value} ({why})",

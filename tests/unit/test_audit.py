@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from local.audit import accepted_go, findings, go, manifests, python
 from local.audit.__main__ import main
 from local.audit.accepted_go import Reach
 from local.audit.findings import Accepted, Finding
+from local.instance import PROJECT
 from local.tool_build import fingerprint
 from local.tool_list import TOOLS, Tool
 from modelcar.errors import InputError
@@ -82,6 +87,14 @@ def test_the_pinned_database_is_written_as_govulncheck_reads_it(tmp_path: Path) 
     assert [path.name for path in (tmp_path / "db/ID").iterdir()] == ["GO-1.json"]
 
 
+def test_every_lock_of_python_packages_is_looked_at() -> None:
+    listed = subprocess.run(["git", "ls-files", "*.lock"], cwd=PROJECT, capture_output=True, text=True)
+    assert listed.returncode == 0, listed.stderr
+    of_images = {"model.lock", "base.lock"}
+    locks = {name for name in listed.stdout.splitlines() if Path(name).name not in of_images}
+    assert set(python.LOCKS) == locks
+
+
 def test_an_index_without_advisories_is_said_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"name": "a", "skip_reason": "not found"}, {"name": "b", "version": "1", "vulns": []}]
 
@@ -102,6 +115,23 @@ def test_an_index_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) 
     said: list[str] = []
     assert list(python.scan(said.append)) == []
     assert said[0] == "NOT AUDITED: requirements.lock: the index did not answer in 120 s"
+
+
+def unreachable(*_: Any, **__: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.CompletedProcess([], 1, "", "ERROR:pip_audit._cli: could not reach pypi.org")
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 0), (["--fresh"], 1)])
+def test_what_cannot_be_asked_of_the_index_counts_where_the_advisories_of_today_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int
+) -> None:
+    monkeypatch.setattr(subprocess, "run", unreachable)
+    monkeypatch.setattr("sys.argv", ["audit", "pip-audit", *arguments])
+    assert main() == status
+    said = capsys.readouterr().out
+    for lock in python.LOCKS:
+        assert f"{lock}: ERROR:pip_audit._cli: could not reach pypi.org" in said
+    assert f"{len(python.LOCKS) * status} found" in said
 
 
 def test_a_known_fault_of_a_package_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +241,8 @@ def containerd_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tool:
     monkeypatch.setattr(go, "find_tool", lambda *_: Path("govulncheck"))
     monkeypatch.setattr(go, "pinned_database", lambda: tmp_path)
     accepted = accepted_go.Vulnerability("GO-1", "a", {"containerd": Reach.YES, "kubelet": Reach.YES})
-    monkeypatch.setattr(accepted_go, "read", lambda: accepted_go.File([], [accepted]))
+    reason = accepted_go.Reason("because", ("containerd", "kubelet"))
+    monkeypatch.setattr(accepted_go, "read", lambda: accepted_go.File([reason], [accepted]))
     return tool
 
 
@@ -228,8 +259,62 @@ def test_what_is_accepted_but_no_longer_found_is_reported(
     [note] = said  # the kubelet is not here
     assert note.startswith("NOTE: not built here, and not looked at: ")
     assert "kubelet" in note
-    assert list(go.scan(said.append, fresh=True)) == []
-    assert any("GO-1" in line for line in said), "with the database of today it is a note"
+    found = go.scan(said.append, fresh=True)
+    assert {one.id for one in found} == {"not built"}, "with the database of today it is a note"
+    assert any("GO-1" in line for line in said)
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 0), (["--fresh"], 1)])
+def test_programs_that_are_not_built_count_where_the_advisories_of_today_do(
+    containerd_here: Tool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    status: int,
+) -> None:
+    monkeypatch.setattr(go, "_scan_one", lambda *_: iter(()))
+    monkeypatch.setattr("sys.argv", ["audit", "govulncheck", *arguments])
+    assert main() == status
+    said = capsys.readouterr().out
+    assert ("govulncheck not built, kubelet: not built here" in said) is bool(status)
+    assert "not built, containerd:" not in said
+
+
+def test_all_that_the_audit_looks_at_is_built_where_it_is_asked_for(
+    containerd_here: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def provide(tool: Tool, _progress: object) -> Path:
+        tool.target.parent.mkdir(exist_ok=True)
+        tool.target.touch()
+        return tool.target
+
+    monkeypatch.setattr(go, "provide", provide)
+    monkeypatch.setattr(go, "_scan_one", lambda *_: iter(()))
+    monkeypatch.setattr("sys.argv", ["audit", "govulncheck", "--fresh", "--build"])
+    assert main() == 0
+
+
+def test_the_weekly_audit_builds_what_it_looks_at() -> None:
+    workflow = yaml.safe_load((PROJECT / ".github/workflows/audit.yml").read_text())
+    commands = [step["run"] for step in workflow["jobs"]["audit"]["steps"] if "run" in step]
+    assert commands == ['make audit ARGS="--fresh --build"']
+    assert workflow["jobs"]["audit"]["env"]["MODELCAR_TOOLS"] == "source", "not what makers released"
+
+
+@pytest.mark.parametrize("target", ["check", "test"])
+def test_the_audit_runs_once_and_in_the_tests_once_the_tools_are_there(tmp_path: Path, target: str) -> None:
+    shutil.copy(PROJECT / "Makefile", tmp_path)
+    away = ("ARGS", "BUNDLE", "CACHE", "MAKEFLAGS", "MAKELEVEL", "PYTHON3")
+    variables = {key: value for key, value in os.environ.items() if key not in away}
+    (tmp_path / "requirements.lock").touch()
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/.locked").touch()
+    command = ["make", "--dry-run", target]
+    said = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    order = re.findall(r"-m (mypy|sphinx|local tools|local\.audit|pytest)\b", said.stdout)
+    tests = ["local tools", "local.audit", "pytest", "pytest", "pytest"]
+    assert order == ["mypy", "sphinx", *(tests if target == "test" else ["local.audit"])]
 
 
 def test_modules_of_a_makers_release_are_not_those_of_the_pins(

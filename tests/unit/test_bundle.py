@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -11,25 +12,31 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from local import netfilter, tool_build, tools
+from local import made_from, netfilter, tool_build, tool_list, tools
 from local import platform as local_platform
+from local.alone import alone
 from local.bundle import archives, contents, libraries, manifest, pack, parts, target, unpack
+from local.bundle.__main__ import main
 from local.bundle.archives import Entry
 from local.bundle.manifest import PYTHON, SERVER, TOOLS, Component, Manifest
 from local.bundle.packages import read_freeze, read_lock, runtime, same_version, split_present
-from local.instance import PROJECT, Instance, cache_root
+from local.downloads import obtain
+from local.downloads.catalogue import architecture, release_of
+from local.instance import KSERVE_VERSION, PROJECT, Instance, cache_root
 from local.servers import environment as servers
 from local.servers.choice import environment_folder
 from modelcar.errors import InputError
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 SITE = f"lib/python{HERE}/site-packages"
+KSERVE = f"kserve-{KSERVE_VERSION}"
 #: It does not pack, so that the bundle has several parts.
 PROGRAM = b"\x7fELF" + random.Random(1).randbytes(10_000)
 FREEZE = "torch==2.11.0+cu130\nNumPy==2.5.2\n-e git+https://example.com/x#egg=x\nown @ file:///tmp/own\n"
@@ -73,6 +80,8 @@ def written(path: Path, content: str | bytes, mode: int = 0o644) -> Path:
 def entries(folder: Path) -> dict[str, list[Entry]]:
     """Made-up files of each component: a package, tools, a server's package."""
     written(folder / "tools/bin/kubelet", PROGRAM, 0o755)
+    for name in ("netfilter/debian/usr/sbin/ipset", *(f"{KSERVE}/{part}/a" for part in ("config", "charts"))):
+        written(folder / "tools" / name, name)
     written(folder / "tools/debian/usr/bin/ip", "#!/bin/sh\necho ip\n", 0o755)
     written(folder / "tools/debian/usr/lib/libx.so.1.2", "library")
     link = folder / "tools/debian/usr/lib/libx.so.1"
@@ -103,11 +112,12 @@ def made(out: Path, files: dict[str, list[Entry]], cache: Path, present: tuple[s
     return found
 
 
-def finish_server(_component: Component, kind: str, progress: Callable[[str], None], *_: object) -> None:
+def run_finish(kind: str, variables: Mapping[str, str]) -> None:
     """As the project's own environment does it, in this process, without loading what the server loads."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(servers, "_try", lambda *_: None)
-        servers.finish(kind, cache_root(), progress)
+        patch.setenv(target.PRESENT, variables.get(target.PRESENT, ""))
+        servers.finish(kind, cache_root(), lambda _line: None)
 
 
 @pytest.fixture
@@ -117,7 +127,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     monkeypatch.setattr(unpack, "PROJECT", project)
     monkeypatch.setenv("MODELCAR_CACHE", str(cache))
     monkeypatch.delenv(target.PRESENT, raising=False)
-    monkeypatch.setattr(unpack, "_finish_server", finish_server)
+    monkeypatch.setattr(unpack, "_run_finish", run_finish)
     monkeypatch.setattr(unpack, "_built", lambda _component: ["kubelet"])
     folder = tmp_path / "bundle"
     return Bundle(folder, project, cache, made(folder, entries(tmp_path / "files"), tmp_path / "archives"))
@@ -138,9 +148,9 @@ def test_what_was_packed_is_unpacked_and_works(bundle: Bundle, monkeypatch: pyte
 
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     assert tools.find_tool("kubelet", pytest.fail) == kubelet, "it counts as built: no Go is looked for"
-    ready = servers.ensure("transformers", bundle.cache, Path("/no/uv"), pytest.fail)
-    assert subprocess.run([ready.python, "-c", "import engine"]).returncode == 0
-    assert (ready.python.parent.parent / SITE / "__pycache__").is_dir(), "the pod cannot write bytecode"
+    server = servers.ensure("transformers", bundle.cache, Path("/no/uv"), pytest.fail)
+    assert subprocess.run([server.python, "-c", "import engine"]).returncode == 0
+    assert (server.python.parent.parent / SITE / "__pycache__").is_dir(), "the pod cannot write bytecode"
 
 
 def test_it_is_unpacked_once(bundle: Bundle) -> None:
@@ -164,26 +174,98 @@ def test_what_was_interrupted_is_unpacked_again(bundle: Bundle, monkeypatch: pyt
     monkeypatch.undo()
     monkeypatch.setattr(unpack, "PROJECT", bundle.project)
     monkeypatch.setenv("MODELCAR_CACHE", str(bundle.cache))
-    monkeypatch.setattr(unpack, "_finish_server", finish_server)
+    monkeypatch.setattr(unpack, "_run_finish", run_finish)
     written(bundle.project / f".venv/{SITE}/half.py", "a former version's")
     bundle.unpack()
     assert (bundle.project / ".venv/.locked").exists()
     assert not (bundle.project / f".venv/{SITE}/half.py").exists()
 
 
-def test_a_tool_that_was_removed_is_unpacked_again(bundle: Bundle) -> None:
+@pytest.mark.parametrize(
+    "name", ["bin/kubelet", "debian", "netfilter/debian", f"{KSERVE}/config", f"{KSERVE}/charts"]
+)
+def test_what_was_removed_of_the_tools_is_unpacked_again(bundle: Bundle, name: str) -> None:
     bundle.unpack()
-    (bundle.cache / "tools/bin/kubelet").unlink()
+    removed = bundle.cache / "tools" / name
+    if removed.is_dir():
+        shutil.rmtree(removed)
+    else:
+        removed.unlink()
     assert any("files unpacked" in line for line in bundle.unpack())
-    assert (bundle.cache / "tools/bin/kubelet").exists()
+    assert removed.exists()
+
+
+def test_a_tool_that_another_checkout_replaced_is_unpacked_again(bundle: Bundle) -> None:
+    bundle.unpack()
+    [kubelet] = [tool for tool in tool_list.TOOLS if tool.name == "kubelet"]
+    kubelet.target.write_text("another version")
+    tool_build.stamp_of(kubelet).write_text("of other pins")
+    assert any("files unpacked" in line for line in bundle.unpack())
+    assert kubelet.target.read_bytes() == PROGRAM
+    assert tool_build.is_ready(kubelet)
+    assert bundle.unpack() == []
+
+
+def test_a_tool_that_was_downloaded_as_today_is_left_as_it_is(bundle: Bundle) -> None:
+    bundle.unpack()
+    [kubelet] = [tool for tool in tool_list.TOOLS if tool.name == "kubelet"]
+    release = release_of("kubelet")
+    assert release
+    origin = obtain.Origin(release.address(kubelet.version, architecture()), "0", "maker's file", "0")
+    tool_build.stamp_of(kubelet).write_text(origin.stamp())
+    assert bundle.unpack() == []
+
+
+def ready(bundle: Bundle) -> servers.ServerEnvironment:
+    """Return the server as later commands of make take it, where a bundle is all that can be had."""
+    return servers.ensure("transformers", bundle.cache, PROJECT / "local/bundle/no-uv", pytest.fail)
+
+
+def without_parts(bundle: Bundle) -> None:
+    for part in bundle.made.parts:
+        (bundle.folder / part.name).unlink()
+
+
+def test_after_an_update_of_python_the_server_is_made_ready_again_and_never_removed(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle.unpack()
+    before = ready(bundle)
+    monkeypatch.setattr(platform, "python_version", lambda: "3.99.1")
+    with pytest.raises(InputError, match=r"Python is .* 3\.99\.1") as caught:
+        ready(bundle)
+    assert caught.value.problems[0].fix.startswith("make up BUNDLE=FOLDER; ")
+    assert (before.python.parent.parent / SITE / "engine.py").exists()
+    without_parts(bundle)
+    assert [line for line in bundle.unpack() if "made ready" in line], "nothing has to be unpacked for it"
+    assert ready(bundle) == before
+    assert bundle.unpack() == []
+
+
+@pytest.mark.parametrize("place", [".venv", "cache/servers/transformers-5.23.0"])
+def test_what_was_unpacked_for_a_python_elsewhere_is_unpacked_again(bundle: Bundle, place: str) -> None:
+    bundle.unpack()
+    folder = (bundle.project if place == ".venv" else bundle.cache.parent) / place
+    (folder / "bin/python3").unlink()
+    (folder / "bin/python3").symlink_to("/bin/sh")
+    assert any("files unpacked" in line for line in bundle.unpack())
+    assert (folder / "bin/python3").resolve() == made_from.base_python()
+    ready(bundle)
+
+
+def test_a_server_that_the_bundle_lacks_is_refused_with_how_to_bring_it(bundle: Bundle) -> None:
+    bundle.unpack()
+    with pytest.raises(InputError, match="not there") as caught:
+        servers.ensure("vllm", bundle.cache, PROJECT / "local/bundle/no-uv", pytest.fail)
+    assert "make bundle ARGS='--server vllm'" in caught.value.problems[0].fix
 
 
 def test_later_commands_of_make_know_what_came_out_of_it(bundle: Bundle) -> None:
     bundle.unpack()
     shutil.copy(PROJECT / "Makefile", bundle.project)
-    probe = "include Makefile\nshow:\n\t@echo $(UV) $$MODELCAR_SERVER $$MODELCAR_CACHE\n"
-    written(bundle.project / "probe.mk", probe)
-    variables = {"PATH": os.environ["PATH"]}
+    shown = f"$(UV) $$MODELCAR_SERVER $$MODELCAR_CACHE $${target.PRESENT}"
+    written(bundle.project / "probe.mk", f"include Makefile\nshow:\n\t@echo {shown}\n")
+    variables = {"PATH": os.environ["PATH"], target.PRESENT: "/the environment does not rest on it"}
     command = ["make", "-s", "-f", "probe.mk", "show"]
     said = subprocess.run(command, cwd=bundle.project, env=variables, capture_output=True, text=True)
     assert said.stdout.split() == ["local/bundle/no-uv", "transformers", str(bundle.cache)], said.stderr
@@ -240,6 +322,110 @@ def test_a_bundle_replaces_a_former_one_and_nothing_else(tmp_path: Path) -> None
     found = made(out, entries(tmp_path / "files"), tmp_path / "archives")
     names = {part.name for part in found.parts}
     assert {path.name for path in out.iterdir()} == {*names, manifest.FILE, "notes.txt"}
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let a bundle hold one package and one tool, which no network is needed for; return its folder."""
+    monkeypatch.setenv("MODELCAR_CACHE", str(tmp_path / "cache"))
+    files = entries(tmp_path / "files")
+    monkeypatch.setattr(contents, "programs", lambda *_: (files[TOOLS], "2.17"))
+    monkeypatch.setattr(contents, "packages", lambda *_: tmp_path / "files/server")
+    return tmp_path / "out"
+
+
+def test_bundles_are_made_one_at_a_time(small: Path) -> None:
+    waits, said = threading.Event(), []
+
+    def progress(line: str) -> None:
+        said.append(line)
+        waits.set()
+
+    cache_root().mkdir()
+    run = threading.Thread(target=pack.pack, args=(order(small), Path("/no/uv"), progress))
+    with alone(cache_root() / "bundle.lock", pytest.fail):
+        run.start()
+        assert waits.wait(60), "the second has begun"
+        assert "waiting for another process" in said[0]
+        assert not (small / manifest.FILE).exists()
+    run.join(60)
+    assert (small / manifest.FILE).exists()
+
+
+def bundle_command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setenv("UV", "/no/uv")
+    monkeypatch.setattr(sys, "argv", ["bundle", *map(str, arguments)])
+    return main()
+
+
+def out_is_a_file(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(out, "in the way")
+    monkeypatch.setattr(contents, "programs", lambda *_: pytest.fail("nothing is built before it"))
+
+
+def full_disk_of_the_cache(_out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tarfile.TarFile, "addfile", full)
+
+
+def full_disk_of_the_bundle(_out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(parts.Cutter, "copy", full)
+
+
+def unreachable_cache(_out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELCAR_CACHE", "/proc/no/cache")
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (out_is_a_file, ["--out ", "File exists", "name another one"]),
+        (full_disk_of_the_cache, ["packing into ", "No space left on device", "by MODELCAR_CACHE"]),
+        (full_disk_of_the_bundle, ["writing ", "No space left on device", "by --out"]),
+        (unreachable_cache, ["/proc/no"]),
+    ],
+)
+def test_what_stops_packing_is_told_in_words(
+    small: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    harm: Callable[[Path, pytest.MonkeyPatch], None],
+    words: list[str],
+) -> None:
+    harm(small, monkeypatch)
+    assert bundle_command(monkeypatch, "pack", "--out", small, "--server", "none") == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert all(word in told for word in words), told
+    assert not list(small.parent.rglob("*.part")), "it would take room on a full disk"
+
+
+def ended_at_once(_job: object) -> int:
+    os._exit(1)  # as by the kernel, where memory runs out
+
+
+def cut_off(_job: object) -> int:
+    raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+
+
+@pytest.mark.parametrize(("happens", "words"), [(ended_at_once, "BrokenProcessPool"), (cut_off, "EOFError")])
+def test_what_stops_unpacking_is_told_in_words(
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    happens: Callable[[object], int],
+    words: str,
+) -> None:
+    monkeypatch.setattr(unpack, "_unpack_archive", happens)
+    assert bundle_command(monkeypatch, "unpack", bundle.folder) == 1
+    told = capsys.readouterr().err
+    assert f"error: BUNDLE={bundle.folder}: cannot be unpacked ({words}" in told
+    assert "look at disk and memory" in told
 
 
 @pytest.mark.parametrize("size", [1000, 4000, 10**9])
@@ -366,6 +552,30 @@ def test_an_archive_writes_nothing_outside_of_its_folder(tmp_path: Path, name: s
     assert not (tmp_path / "out").exists()
 
 
+def test_links_of_an_archive_lead_nowhere_else_together(tmp_path: Path) -> None:
+    packed = tmp_path / "bad.tar.xz"
+    with tarfile.open(packed, "w:xz") as tar:
+        for name, link in (("top/a", ""), ("d/e/f", "../../top"), ("w", "d/e/f/../.."), ("w/escaped", "")):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = (tarfile.SYMTYPE if link else tarfile.REGTYPE), link
+            tar.addfile(entry, io.BytesIO())
+    with pytest.raises(ValueError, match="'w' leads out"), packed.open("rb", buffering=0) as file:
+        archives.unpack(file, tmp_path / "deep/inside")
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def test_a_link_that_leads_out_already_is_not_followed(tmp_path: Path) -> None:
+    packed, inside, outside = tmp_path / "bad.tar.xz", tmp_path / "inside", tmp_path / "outside"
+    with tarfile.open(packed, "w:xz") as tar:
+        tar.addfile(tarfile.TarInfo("w/sub/escaped"), io.BytesIO())
+    inside.mkdir()
+    outside.mkdir()
+    (inside / "w").symlink_to(outside)
+    with pytest.raises(ValueError, match="leads out"), packed.open("rb", buffering=0) as file:
+        archives.unpack(file, inside)
+    assert not list(outside.iterdir())
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -443,19 +653,84 @@ def test_the_projects_own_lock_holds_its_program_without_its_tools() -> None:
     assert not {"mypy", "ruff", "pytest", "sphinx", "hypothesis", "pre-commit"} & needed
 
 
+def with_torch_left_out(bundle: Bundle) -> None:
+    *others, server = bundle.made.components
+    bundle.change(components=(*others, replace(server, present=("torch==2.11.0",))))
+
+
+def torch_in(folder: Path, version: str = "2.11.0") -> Path:
+    """Return a folder of packages that has torch."""
+    told = f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n"
+    written(folder / f"torch-{version}.dist-info/METADATA", told)
+    return folder
+
+
 def test_packages_that_the_target_has_are_looked_for_there(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    *others, server = bundle.made.components
-    bundle.change(components=(*others, replace(server, present=("torch==2.11.0",))))
+    with_torch_left_out(bundle)
     monkeypatch.setenv(target.PRESENT, str(tmp_path / "site-packages"))
     assert "torch==2.11.0 (not there)" in bundle.refusal()
-    told = tmp_path / "site-packages/torch-2.12.dist-info/METADATA"
-    written(told, "Metadata-Version: 2.1\nName: torch\nVersion: 2.12\n")
+    torch_in(tmp_path / "site-packages", "2.12")
     assert "torch==2.11.0 (2.12 is there)" in bundle.refusal()
-    written(told, "Metadata-Version: 2.1\nName: torch\nVersion: 2.11.0+cu130\n")
+    shutil.rmtree(tmp_path / "site-packages")
+    torch_in(tmp_path / "site-packages", "2.11.0+cu130")
     bundle.unpack()
     assert str(tmp_path / "site-packages") in (bundle.project / ".venv/bundle.mk").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [("lib/python3.8/site-packages", "2.11.0"), ("site-packages", "2.12")]
+)
+def test_a_former_bundles_folder_does_not_stand_in_the_way_of_the_one_that_fits(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, version: str
+) -> None:
+    with_torch_left_out(bundle)
+    monkeypatch.setenv(target.PRESENT, str(torch_in(tmp_path / "former" / name, version)))
+    refused = bundle.refusal()
+    assert str(tmp_path / "former" / name) in refused
+    fitting = torch_in(tmp_path / "new/site-packages")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(fitting)])
+    bundle.unpack()
+    made_of = (bundle.project / ".venv/bundle.mk").read_text()
+    assert f"{target.PRESENT} := {fitting}\n" in made_of
+
+
+@pytest.mark.parametrize("users", ["", "/users"])
+def test_make_tells_the_folder_that_the_user_names_before_a_former_bundles(
+    tmp_path: Path, users: str
+) -> None:
+    shutil.copy(PROJECT / "Makefile", tmp_path)
+    written(tmp_path / ".venv/bundle.mk", f"override export {target.PRESENT} := /former\n")
+    script = f'#!/bin/sh\n[ "$1" != -m ] || echo "$MODELCAR_PRESENT_PACKAGES $*" > {tmp_path}/told\n'
+    python = written(tmp_path / "python", script, 0o755)
+    variables = {"PATH": os.environ["PATH"], **({target.PRESENT: users} if users else {})}
+    command = ["make", "-s", "help", "BUNDLE=new", f"PYTHON3={python}"]
+    said = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert (tmp_path / "told").read_text() == f"{users or '/former'} -m local.bundle unpack new\n"
+
+
+def test_a_whole_bundle_after_one_that_left_packages_out_rests_on_nothing_of_the_machine(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(target.PRESENT, str(torch_in(tmp_path / "site-packages")))
+    bundle.unpack()
+    monkeypatch.delenv(target.PRESENT)  # as .venv/bundle.mk says now
+    server = ready(bundle)
+    assert not list(server.python.parent.parent.rglob("*.pth"))
+    assert str(tmp_path / "site-packages") not in server.host_paths
+
+
+def test_packages_that_moved_make_the_server_ready_again(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_torch_left_out(bundle)
+    for name in ("one", "two"):
+        monkeypatch.setenv(target.PRESENT, str(torch_in(tmp_path / name / "site-packages")))
+        assert any("made ready" in line for line in bundle.unpack())
+        assert str(tmp_path / name / "site-packages") in ready(bundle).host_paths
+    assert bundle.unpack() == []
 
 
 def test_what_only_its_maker_could_use_is_left_out(tmp_path: Path) -> None:

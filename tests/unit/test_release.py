@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -157,8 +159,6 @@ def test_checksums_and_provenance_are_signed_where_a_key_is_given(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = ("0.3.0", "--dry-run", "--key", "cosign.key", "--out")
-    assert run(repository, *arguments, str(tmp_path / "without")) == 1
-    assert "COSIGN_PASSWORD: not set" in capsys.readouterr().err
     monkeypatch.setenv("COSIGN_PASSWORD", "")
     assert run(repository, *arguments, str(tmp_path / "out")) == 0
     assert "not signed" not in capsys.readouterr().out
@@ -166,6 +166,78 @@ def test_checksums_and_provenance_are_signed_where_a_key_is_given(
         said = (tmp_path / "out" / f"{name}.sigstore.json").read_text()
         assert said.startswith("signed sign-blob --yes --key=cosign.key")
         assert said.strip().endswith(name)
+
+
+def test_the_real_run_after_the_dry_one_is_as_the_page_says(
+    repository: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(repository, "0.3.0", "--dry-run") == 0
+    folder = repository.folder / ".local/release/0.3.0"
+    dry = contents(folder)
+    (folder / "former.sigstore.json").write_text("of another run")
+    assert run(repository, "0.3.0", "--key", "gcpkms://key") == 0, capsys.readouterr().err
+    signatures = {f"{name}.sigstore.json" for name in ("SHA256SUMS", "provenance.json")}
+    assert set(contents(folder)) == set(dry) | signatures
+    assert [path.name for path in folder.parent.iterdir()] == ["0.3.0"], "nothing is left beside it"
+
+
+def not_empty(repository: Repository, _patch: pytest.MonkeyPatch) -> list[str]:
+    (repository.folder / ".local/out").mkdir(parents=True)
+    (repository.folder / ".local/out/mine").touch()
+    return ["--out", str(repository.folder / ".local/out")]
+
+
+def a_file(repository: Repository, _patch: pytest.MonkeyPatch) -> list[str]:
+    (repository.folder / ".local").mkdir()
+    (repository.folder / ".local/out").touch()
+    return ["--out", str(repository.folder / ".local/out")]
+
+
+def no_cosign(_repository: Repository, patch: pytest.MonkeyPatch) -> list[str]:
+    (Path(os.environ["PATH"].split(os.pathsep)[0]) / "cosign").unlink()
+    real = shutil.which
+    patch.setattr("shutil.which", lambda name, **more: None if name == "cosign" else real(name, **more))
+    return ["--identity"]
+
+
+def no_password(_repository: Repository, _patch: pytest.MonkeyPatch) -> list[str]:
+    return ["--key", "cosign.key"]
+
+
+@pytest.mark.parametrize(
+    ("lacking", "said"),
+    [
+        (not_empty, "is not empty"),
+        (a_file, "is no folder"),
+        (no_cosign, "cosign: not on PATH"),
+        (no_password, "COSIGN_PASSWORD: not set"),
+    ],
+)
+def test_what_is_needed_at_the_end_is_looked_at_before_the_checks(
+    repository: Repository,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    lacking: Callable[[Repository, pytest.MonkeyPatch], list[str]],
+    said: str,
+) -> None:
+    (repository.folder / "Makefile").write_text("check:\n\t@touch .local/checked\n")
+    commit(repository)
+    assert run(repository, "0.3.0", *lacking(repository, monkeypatch)) == 1
+    assert said in capsys.readouterr().err
+    assert not (repository.folder / ".local/checked").exists()
+    assert not (repository.folder / ".local/release").exists()
+
+
+def test_a_build_that_fails_leaves_what_a_former_one_made(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(repository, "0.3.0", "--dry-run") == 0
+    folder = repository.folder / ".local/release/0.3.0"
+    former = contents(folder)
+    monkeypatch.setenv("UV", str(program(tmp_path, "no-uv", "#!/bin/sh\nexit 2\n")))
+    assert run(repository, "0.3.0", "--dry-run") == 1
+    assert contents(folder) == former
+    assert [path.name for path in folder.parent.iterdir()] == ["0.3.0"]
 
 
 def test_all_that_is_wrong_is_told_at_once_with_the_fix(
@@ -207,6 +279,39 @@ def test_a_version_that_cannot_be_is_refused(
     assert "fix: " in found
 
 
+@pytest.mark.parametrize(
+    ("meanwhile", "said"),
+    [
+        ("touch new; git add new; git commit --quiet --message Meanwhile", "HEAD: "),
+        ("echo '# uncommitted' >> pyproject.toml", "working tree: 1 changes: pyproject.toml"),
+        ("touch new", "working tree: 1 changes: new"),
+    ],
+)
+def test_what_changes_while_the_checks_run_is_not_released_unchecked(
+    repository: Repository, capsys: pytest.CaptureFixture[str], meanwhile: str, said: str
+) -> None:
+    (repository.folder / "Makefile").write_text(f"check:\n\t@{meanwhile}\n")
+    commit(repository)
+    assert run(repository, "0.3.0") == 1
+    assert said in capsys.readouterr().err
+    assert repository.tags() == []
+    assert not (repository.folder / ".local/release").exists()
+
+
+def test_the_version_is_read_from_the_commit(repository: Repository) -> None:
+    text = (repository.folder / "pyproject.toml").read_text()
+    (repository.folder / "pyproject.toml").write_text(
+        text.replace("0.3.0.dev0", "0.9.0") + "# not committed\n"
+    )
+    assert repository.written(repository.head) == "0.3.0.dev0"
+    made = repository.commit(parse("0.3.0"), repository.head)
+    wanted = text.replace("0.3.0.dev0", "0.3.0")
+    assert repository.git("show", f"{made}:pyproject.toml") == wanted.strip()
+    assert repository.git("diff", "--stat", f"{made}^", made).endswith(
+        "1 file changed, 1 insertion(+), 1 deletion(-)"
+    )
+
+
 def test_failed_checks_stop_it_with_their_last_lines(
     repository: Repository, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,6 +346,30 @@ def test_a_build_that_fails_leaves_no_tag(
     assert run(repository, "0.3.0") == 1
     assert "uv build: no index" in capsys.readouterr().err
     assert repository.git("show-ref", "--head") == before
+
+
+def no_tag(repository: Repository) -> None:
+    repository.git("config", "tag.gpgSign", "true")
+    repository.git("config", "gpg.program", "false")
+
+
+def no_merge(repository: Repository) -> None:
+    """The branch goes on while the release is built."""
+    script = Path(os.environ["UV"])
+    ahead = f"git -C {repository.folder} commit --quiet --allow-empty --message Meanwhile"
+    script.write_text(script.read_text() + ahead + "\n")
+
+
+@pytest.mark.parametrize("fails", [no_tag, no_merge])
+def test_branch_and_tag_move_together_or_not_at_all(
+    repository: Repository, fails: Callable[[Repository], None]
+) -> None:
+    fails(repository)
+    assert run(repository, "0.3.0") == 1
+    assert repository.tags() == []
+    assert "Release" not in repository.git("log", "--format=%s")
+    assert repository.written("HEAD") == "0.3.0.dev0"
+    assert repository.changes() == []
 
 
 def test_a_former_build_is_not_mixed_with_a_new_one(
@@ -328,6 +457,15 @@ def test_the_provenance_names_commit_builder_and_locks(
         "https://example.com/team/models/.github/workflows/publish.yml"
     )
     assert details["metadata"]["invocationId"] == "https://example.com/team/models/actions/runs/7"
+
+
+def test_the_provenance_names_every_lock_that_is_committed(tmp_path: Path) -> None:
+    project = Repository(PROJECT)
+    project.export(project.head, tmp_path)
+    named = evidence.materials(tmp_path)
+    committed = project.git("ls-tree", "-r", "--name-only", project.head).splitlines()
+    assert set(named) == {name for name in committed if name.endswith((".lock", "/go.sum"))}
+    assert {"requirements.lock", "local/servers/vllm-cuda.lock", "local/tools/pulumi/go.sum"} <= set(named)
 
 
 def test_a_source_that_nobody_else_can_reach_is_not_named(repository: Repository) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from local import servers
 from local.gpu import Card, Finding, Gpus
+from local.made_from import MARKER
 from local.servers import choice
 from modelcar.errors import InputError
 
@@ -43,7 +44,7 @@ def test_an_installed_vllm_stays_chosen_while_it_runs(tmp_path: Path) -> None:
     """Else the second `make up` would change the service, because the first one's pod holds memory."""
     folder = choice.environment_folder("vllm", tmp_path)
     folder.mkdir(parents=True)
-    (folder / choice.MARKER).touch()
+    (folder / MARKER).touch()
     assert servers.choose("auto", 3 * GIB, 0, cache=tmp_path, obstacles=())[0] == "vllm"
     assert servers.choose("auto", 1 * GIB, 0, cache=tmp_path, obstacles=())[0] == "transformers"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from components.manifests.service import own_environment
-from local import servers
+from local import made_from, servers
 from local.gpu import Card, Gpus
 from local.servers import environment, present
 from modelcar.errors import InputError
@@ -159,7 +159,7 @@ def test_the_pod_is_told_everything(uv: FakeUv, tmp_path: Path, kind: str) -> No
     assert str(server.python).startswith(str(folder))
     assert server.env["PATH"].startswith(f"{server.python.parent}:")
     assert any(str(server.python).startswith(f"{path}/") for path in server.host_paths)
-    assert any(f"{environment.base_python()}".startswith(f"{path}/") for path in server.host_paths)
+    assert any(f"{made_from.base_python()}".startswith(f"{path}/") for path in server.host_paths)
     for path in server.host_paths:
         assert Path(path).is_dir()
         assert not any(path.startswith(f"{other}/") for other in server.host_paths)
