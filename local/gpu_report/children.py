@@ -166,8 +166,8 @@ def signals_held_back() -> Iterator[None]:
     finally:
         for number, handler in zip(stopping, former, strict=True):
             signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
+        for one in came:
+            signal.raise_signal(one)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

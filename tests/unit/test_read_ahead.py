@@ -143,7 +143,7 @@ def test_a_model_that_is_too_large_for_the_pods_memory_is_told(
 
 def test_models_that_share_a_runtime_say_the_same() -> None:
     shared = {"sharedRuntime": "vllm", "placement": "servingRuntime"}
-    models = [{"name": "a", **shared, "readAhead": True}, {"name": "b", **shared}]
+    models: list[dict[str, Any]] = [{"name": "a", **shared, "readAhead": True}, {"name": "b", **shared}]
     with pytest.raises(Exception, match="readAhead differ"):
         load_listed(*models)
     models[1]["readAhead"] = True
