@@ -510,7 +510,7 @@ class ModelServiceArgs(TypedDict):
     """What is served, by what, and where."""
 
     storage_uri: pulumi.Input[str]
-    """URI of the image, `oci://…@sha256:…`; an output of ModelcarImage."""
+    """URI of the image, `oci://…@sha256:…`; an output of ModelcarImage. A service that is imported may have any other."""
     namespace: pulumi.Input[str]
     """Namespace of the InferenceService. It has to exist."""
     vllm_server: NotRequired[VllmServer]
@@ -670,7 +670,7 @@ class PrePullArgs(TypedDict):
     """What is pulled, and to which nodes."""
 
     storage_uri: pulumi.Input[str]
-    """URI of the modelcar."""
+    """URI of the modelcar, `oci://…@sha256:…`."""
     server_image: str
     """Image of the model server, by digest."""
     service: str

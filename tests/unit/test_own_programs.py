@@ -14,10 +14,12 @@ from components.cluster.guard import ClusterAccess
 from components.config.autoscaling import AutoscalingSettings
 from components.config.checks.models import runtime_differences
 from components.config.network import IngressSettings
+from components.config.scheduling import SchedulingSettings, Toleration
 from components.kserve.autoscaler import Autoscaler, AutoscalerArgs
 from components.kserve.egress import EgressPolicy, EgressPolicyArgs
 from components.kserve.ingress import IngressPolicy, IngressPolicyArgs
 from components.kserve.model_service import ModelService, ModelServiceArgs
+from components.kserve.pre_pull import PrePull, PrePullArgs
 from components.kserve.server import CustomServer, ServerResources, VllmServer
 from components.kserve.shared_runtime import SharedRuntime, SharedRuntimeArgs
 from modelcar.errors import InputError
@@ -54,6 +56,72 @@ def test_all_components_of_a_model_may_have_its_name(preview: bool) -> None:
     assert told["model"] == "chat"
     wanted = "http://chat-predictor.models.svc.cluster.local"
     assert told["endpoint"] == wanted or (preview and told["endpoint"] == UNKNOWN)
+
+
+WRONG_URIS = {
+    "oci://registry.example.com/models/chat:latest": r"(?s)storage_uri: .*: a tag, .*imagetools inspect",
+    "s3://bucket/chat": r"(?s)storage_uri: 's3://bucket/chat'\n    allowed: oci://REGISTRY/NAME@sha256:",
+    f"registry.example.com/models/chat@{DIGEST}": "storage_uri: 'registry",
+    "oci://registry.example.com/models/chat@sha256:abc": "storage_uri: 'oci",
+}
+
+
+def pulled(uri: pulumi.Input[str], **more: Any) -> PrePull:
+    arguments: dict[str, Any] = {"server_image": SERVER.image, "service": "chat", "namespace": "models"}
+    return PrePull("chat", PrePullArgs(storage_uri=uri, **(arguments | more)))
+
+
+def served(uri: pulumi.Input[str]) -> ModelService:
+    return ModelService("chat", service(storage_uri=uri))
+
+
+@pytest.mark.parametrize("declare", [served, pulled])
+@pytest.mark.parametrize("uri", WRONG_URIS)
+def test_only_an_image_by_digest_is_served_or_pulled(uri: str, declare: Any) -> None:
+    engine = Engine(preview=True)
+    with pytest.raises(InputError, match=WRONG_URIS[uri]):
+        engine.run(lambda: {"uri": declare(uri).storage_uri})
+    engine = Engine(preview=False)
+    with pytest.raises(pulumi.RunError, match=WRONG_URIS[uri]):
+        engine.run(lambda: {"uri": declare(pulumi.Output.from_input(uri)).storage_uri})
+    kinds = {one.type.rpartition(":")[2] for one in engine.declared}
+    assert not kinds & {"InferenceService", "DaemonSet"}
+
+
+@pytest.mark.parametrize("declare", [served, pulled])
+def test_an_image_that_is_known_later_is_waited_for(declare: Any) -> None:
+    def program(uri: Any) -> dict[str, pulumi.Output[Any]]:
+        return {"uri": declare(pulumi.Output.from_input(uri)).storage_uri}
+
+    assert Engine(preview=True).run(lambda: program(pulumi.UNKNOWN)) == {"uri": UNKNOWN}
+    assert Engine(preview=False).run(lambda: program(URI)) == {"uri": URI}
+
+
+def test_a_service_that_is_imported_is_served_from_where_it_is() -> None:
+    engine = Engine(preview=True)
+    args = service(storage_uri="s3://bucket/chat", imports=["InferenceService"])
+    engine.run(lambda: {"name": ModelService("chat", args).name})
+    assert (
+        engine.the("InferenceService").inputs["spec"]["predictor"]["model"]["storageUri"] == args.storage_uri
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"server_image": "vllm/vllm-openai:latest"}, "server_image: 'vllm/vllm-openai:latest': names an"),
+        ({"service": "Chat"}, "service: 'Chat': KServe refuses"),
+        ({"gpus": 99}, r"(?s)gpus: 99\n.*fix: correct gpus$"),
+        (
+            {"scheduling": SchedulingSettings(tolerations=(Toleration(operator="Equal", value="x"),))},
+            r"scheduling\.tolerations\[0\]\.key: not set",
+        ),
+        ({"node_pool": "Gpu"}, "node_pool: 'Gpu': Kubernetes refuses"),
+    ],
+)
+def test_what_is_pulled_beforehand_is_checked_as_what_is_served(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Engine(preview=True).run(lambda: {"uri": pulled(URI, **wrong).storage_uri})
 
 
 def test_a_service_takes_the_name_of_a_runtime_that_is_there() -> None:
