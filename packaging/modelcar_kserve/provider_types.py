@@ -117,7 +117,7 @@ class NodeSettings(TypedDict):
     provisioning: NotRequired[str]
     """`spot` can be taken away at any time, at a fraction of the price. One of: spot, on-demand, reservation. Default: on-demand."""
     reservation: NotRequired[str]
-    """Name of the reservation, for provisioning `reservation`."""
+    """Name of the reservation, for provisioning `reservation`; of one that another project shares `projects/PROJECT/reservations/NAME`."""
     disk_gb: NotRequired[int]
     """Size of the boot disk; computed from the model's size where not set. At least 10, at most 65536."""
     disk_type: NotRequired[str]
