@@ -13,6 +13,7 @@ from modelcar.errors import Problem
 
 _KEY = r"[A-Za-z_][\w.\[\]]*"
 _COMMAND = re.compile(rf"pulumi config set (?:--\S+ )*{NAMESPACE}:({_KEY}) (\S+)")
+_REMOVAL = re.compile(rf"pulumi config rm (?:--\S+ )*{NAMESPACE}:({_KEY})")
 _SETTING = re.compile(rf"{NAMESPACE}:({_KEY})")
 
 
@@ -30,9 +31,12 @@ def as_arguments(problems: Iterable[Problem], names: Mapping[str, str]) -> Itera
     def assigned(found: re.Match[str]) -> str:
         return f"set {renamed(found)}" + ("" if found[2] == "…" else f" to {found[2]}")
 
+    def removed(found: re.Match[str]) -> str:
+        return f"remove {renamed(found)}"
+
     for one in problems:
         key = argument(one.key.removeprefix(f"{NAMESPACE}:"), names)
-        fix = _SETTING.sub(renamed, _COMMAND.sub(assigned, one.fix))
+        fix = _SETTING.sub(renamed, _REMOVAL.sub(removed, _COMMAND.sub(assigned, one.fix)))
         yield Problem(key, one.value, _SETTING.sub(renamed, one.allowed), fix)
 
 

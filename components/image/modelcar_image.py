@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pulumi
 import pulumi_docker_build as docker_build
+from pydantic import ValidationError
 
+from components.config.arguments import as_arguments
+from components.config.checks import signature
+from components.config.checks.image import fetching, foreign_mirrors
+from components.config.explain import explained
+from components.config.image import ImageSettings
 from components.config.signature import SignatureSettings
 from components.engine.inputs import checked
 from components.engine.options import child, unknown
@@ -30,6 +37,8 @@ from modelcar.oci_layout import context_of
 NO_CONTEXT = "-"
 #: What modelcar/Dockerfile says to builders that are called by hand. All of the image is in the layout.
 DOCKERFILE = "FROM weights\n"
+#: Arguments that a stack's settings of the same names are checked as, each by itself.
+_CHECKED = ("architecture", "fetch_on", "mirrors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +82,50 @@ class ModelcarImageArgs:
         """Return what of it is plain, read and checked.
 
         Raises:
-            modelcar.errors.InputError: the lock is missing or wrong, or the repository has no name.
+            modelcar.errors.InputError: the lock is missing or wrong, the repository has no name, or arguments
+                are wrong, or do not go together.
         """
+        problems = list(as_arguments(self._problems(), {}))
         path = None if self.lock is None or isinstance(self.lock, Lock) else self.project / self.lock
-        lock = read_lock(path) if path else self.lock if isinstance(self.lock, Lock) else None
+        try:
+            lock = read_lock(path) if path else self.lock if isinstance(self.lock, Lock) else None
+        except InputError as error:
+            raise InputError([*problems, *error.problems]) from None
         name = self.name or (path.parent.name if path else lock.name if lock else "")
         if not oci_names.NAME.fullmatch(name):
             allowed = "lower case, digits, and single . _ - between"
-            raise InputError([Problem("name", repr(name), allowed, "give the repository a name")])
+            problems.append(Problem("name", repr(name), allowed, "give the repository a name"))
+        if problems:
+            raise InputError(problems)
         return Resolved(lock, self.base or read_base(self.architecture), name)
+
+    def check_registry(self, registry: str) -> None:
+        """Refuse a registry that images cannot be pushed to, or mirrors that do not go with it.
+
+        Raises:
+            modelcar.errors.InputError: that.
+        """
+        if not oci_names.REGISTRY.fullmatch(registry):
+            allowed, fix = (
+                "HOST[:PORT]/PATH, in lower case, without scheme and tag",
+                "take the scheme or tag off",
+            )
+            raise InputError([Problem("registry", repr(registry), allowed, fix)])
+        if found := foreign_mirrors(registry, self.mirrors, self.fetch_on):
+            raise InputError(list(as_arguments([found], {})))
+
+    def _problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with plain arguments, with the settings of a stack that say the same."""
+        values = {name: getattr(self, name) for name in _CHECKED}
+        try:
+            # Model and registry are looked at elsewhere.
+            ImageSettings.model_validate({**values, "model": "m", "registry": "r/m"}, by_name=True)
+        except ValidationError as error:
+            yield from explained(error, ImageSettings)
+        if found := fetching(self.fetch_on, self.builder):
+            yield found
+        if self.signature:
+            yield from signature.problems(self.signature)
 
 
 @dataclass(frozen=True)
@@ -126,7 +170,7 @@ class ModelcarImage(pulumi.ComponentResource):
         super().__init__("modelcar:kserve:ModelcarImage", name, None, opts)
         made = args.resolved()
         lock, repository = made.lock, made.name
-        registry = pulumi.Output.from_input(checked(args.registry, _check_registry))
+        registry = pulumi.Output.from_input(checked(args.registry, args.check_registry))
         planned = modelcar_image(lock, made.base) if lock else None
         predicted = pulumi.Output.from_input(planned.digest) if planned else unknown()
         self.reference = pulumi.Output.all(registry, predicted).apply(
@@ -169,12 +213,6 @@ class ModelcarImage(pulumi.ComponentResource):
                 "sizeBytes": self.size_bytes,
             }
         )
-
-
-def _check_registry(registry: str) -> None:
-    if not oci_names.REGISTRY.fullmatch(registry):
-        allowed, fix = "HOST[:PORT]/PATH, in lower case, without scheme and tag", "take the scheme or tag off"
-        raise InputError([Problem("registry", repr(registry), allowed, fix)])
 
 
 def _fetching(

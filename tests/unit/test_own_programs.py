@@ -15,6 +15,8 @@ from components.config.autoscaling import AutoscalingSettings
 from components.config.checks.models import runtime_differences
 from components.config.network import IngressSettings
 from components.config.scheduling import SchedulingSettings, Toleration
+from components.config.signature import SignatureSettings
+from components.image.modelcar_image import ModelcarImage, ModelcarImageArgs
 from components.kserve.autoscaler import Autoscaler, AutoscalerArgs
 from components.kserve.egress import EgressPolicy, EgressPolicyArgs
 from components.kserve.ingress import IngressPolicy, IngressPolicyArgs
@@ -122,6 +124,51 @@ def test_a_service_that_is_imported_is_served_from_where_it_is() -> None:
 def test_what_is_pulled_beforehand_is_checked_as_what_is_served(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         Engine(preview=True).run(lambda: {"uri": pulled(URI, **wrong).storage_uri})
+
+
+def image(**more: Any) -> ModelcarImageArgs:
+    arguments: dict[str, Any] = {"lock": None, "registry": "registry.example.com/models", "name": "chat"}
+    return ModelcarImageArgs(**(arguments | more))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"fetch_on": "bulider"}, r"fetch_on: 'bulider'\n    allowed: .*\n    fix: did you mean builder\?"),
+        (
+            {"fetch_on": "builder"},
+            r"fetch_on: builder, and no .*\n    allowed: .*\n    fix: set builder to NAME",
+        ),
+        ({"architecture": "arm"}, r"architecture: 'arm'\n    allowed: 'amd64' or 'arm64'"),
+        ({"mirrors": ("https://r.example.com/x",)}, r"mirrors\[0\]: .*: has a scheme"),
+        ({"signature": SignatureSettings()}, "signature: neither publicKey nor identity"),
+        ({"signature": SignatureSettings(identity="me@example.com")}, r"signature\.issuer: not set"),
+        (
+            {"signature": SignatureSettings(public_key="cosign.pub", identity="a", issuer="https://b")},
+            "signature: both publicKey and identity",
+        ),
+    ],
+)
+def test_what_an_image_is_made_of_goes_together(wrong: dict[str, Any], said: str) -> None:
+    assert image().resolved()
+    with pytest.raises(InputError, match=said):
+        image(**wrong).resolved()
+    with pytest.raises(InputError, match=f"(?s){said}.*name: 'Chat'"):
+        image(**wrong, name="Chat").resolved()
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_builder_that_fetches_has_mirrors_of_the_registry_only(later: bool) -> None:
+    place = "registry.example.com/models"
+
+    def program(mirror: str) -> dict[str, pulumi.Output[Any]]:
+        registry = pulumi.Output.from_input(place) if later else place
+        args = image(registry=registry, fetch_on="builder", builder="kube", mirrors=(mirror,))
+        return {"reference": ModelcarImage("chat", args).reference}
+
+    assert Engine(preview=True).run(lambda: program(f"{place}/former"))
+    with pytest.raises(pulumi.RunError, match=r"(?s)mirrors: other\.example\.com/x, .*fix: remove fetch_on"):
+        Engine(preview=True).run(lambda: program("other.example.com/x"))
 
 
 def test_a_service_takes_the_name_of_a_runtime_that_is_there() -> None:
