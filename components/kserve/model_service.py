@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
@@ -58,6 +58,8 @@ from modelcar.lock_reader import read_lock
 #: Lets the provider wait until KServe calls a service ready, where this program does not ask the cluster.
 #: https://www.pulumi.com/registry/packages/kubernetes/how-to-guides/managing-resources-with-server-side-apply/
 WAIT_FOR = {"pulumi.com/waitFor": "condition=Ready"}
+#: How an image can come into a pod.
+Placement = Literal["servingRuntime", "storageUriEnv", "storageUris", "imageVolume"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ class ModelServiceArgs:
     name: str | None = None
     deployment_mode: Literal["Standard", "Knative"] = "Standard"
     knative: KnativeSettings | None = None
-    placement: Literal["servingRuntime", "storageUriEnv", "storageUris", "imageVolume"] = "servingRuntime"
+    placement: Placement = "servingRuntime"
     shared_runtime: SharedRuntime | str | None = None
     scheduling: SchedulingSettings = field(default_factory=SchedulingSettings)
     probes: ProbesSettings = field(default_factory=ProbesSettings)
@@ -144,6 +146,9 @@ class ModelServiceArgs:
             node_pool=self.node_pool if is_known(self.node_pool) else None,
         )
         found = list(_unshared(spec, self.shared_runtime)) if self.shared_runtime else []
+        if spec.placement == "auto":  # only a stack finds out which one works
+            allowed = ", ".join(get_args(Placement))
+            found.append(Problem("placement", "auto", allowed, "choose one; servingRuntime works everywhere"))
         found += as_arguments(unfit(spec, self.model)) if self.model else ()
         if found:
             raise InputError(found)

@@ -20,6 +20,7 @@ from components.image.modelcar_image import ModelcarImage, ModelcarImageArgs
 from components.kserve.autoscaler import Autoscaler, AutoscalerArgs
 from components.kserve.egress import EgressPolicy, EgressPolicyArgs
 from components.kserve.ingress import IngressPolicy, IngressPolicyArgs
+from components.kserve.kserve_platform import KServePlatformArgs
 from components.kserve.model_service import ModelService, ModelServiceArgs
 from components.kserve.pre_pull import PrePull, PrePullArgs
 from components.kserve.server import CustomServer, ServerResources, VllmServer
@@ -50,7 +51,7 @@ def test_all_components_of_a_model_may_have_its_name(preview: bool) -> None:
         triggers: Any = [{"type": "cron", "timezone": "UTC", "start": "0 8 * * *", "end": "0 9 * * *"}]
         triggers[0]["desired_replicas"] = 1
         scaling = AutoscalingSettings(triggers=triggers)
-        Autoscaler("chat", AutoscalerArgs(**place, scaling=scaling))
+        Autoscaler("chat", AutoscalerArgs(**place, scaling=scaling, max_replicas=2))
         made = ModelService("chat", service(namespace=space.metadata.name, access=ACCESS))
         return {"endpoint": made.endpoint, "model": made.served_model_name}
 
@@ -124,6 +125,53 @@ def test_a_service_that_is_imported_is_served_from_where_it_is() -> None:
 def test_what_is_pulled_beforehand_is_checked_as_what_is_served(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         Engine(preview=True).run(lambda: {"uri": pulled(URI, **wrong).storage_uri})
+
+
+def scaling(address: str | None = "http://prometheus:9090", **trigger: Any) -> AutoscalingSettings:
+    triggers: Any = [{"type": "requests", **trigger}]
+    return AutoscalingSettings(triggers=triggers, server_address=address)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"min_replicas": 5, "max_replicas": 1}, "max_replicas: 1, below minReplicas 5"),
+        ({"max_replicas": 1}, "scaling: set, with minReplicas and maxReplicas 1: there is nothing to scale"),
+        ({"max_replicas": 0}, "max_replicas: 0"),
+        ({"service": "Chat"}, "service: 'Chat'"),
+        (
+            {"scaling": scaling()},
+            r"(?s)scaling\.triggers\[0\]\.threshold: not set.*fix: set scaling\.triggers",
+        ),
+        ({"scaling": scaling(None, threshold=1.0)}, r"(?s)scaling\.server_address: .* to http://prometheus"),
+        ({"min_replicas": 0}, r"scaling\.triggers: requests, with minReplicas 0"),
+    ],
+)
+@pytest.mark.parametrize("later", [False, True])
+def test_an_autoscaler_keeps_what_can_be_kept(wrong: dict[str, Any], said: str, later: bool) -> None:
+    def program(**more: Any) -> dict[str, pulumi.Output[Any]]:
+        namespace = pulumi.Output.from_input("models") if later else "models"
+        right: dict[str, Any] = {"service": "chat", "scaling": scaling(threshold=4.0), "max_replicas": 4}
+        return {"name": Autoscaler("chat", AutoscalerArgs(**(right | {"namespace": namespace} | more))).name}
+
+    engine = Engine(preview=False)
+    engine.run(program)
+    [trigger] = engine.the("ScaledObject").inputs["spec"]["triggers"]
+    assert 'namespace="models"' in trigger["metadata"]["query"]
+    with pytest.raises(InputError, match=said):
+        Engine(preview=False).run(lambda: program(**wrong))
+
+
+def test_a_mode_that_kserve_does_not_know_is_refused() -> None:
+    wrong: Any = "knative"
+    with pytest.raises(InputError, match=r"mode: 'knative'\n.*\n    fix: did you mean Knative\?"):
+        KServePlatformArgs(mode=wrong).settings()
+    assert KServePlatformArgs(mode="Knative").settings()
+
+
+def test_no_component_finds_a_placement_out() -> None:
+    with pytest.raises(InputError, match=r"placement: auto\n    allowed: servingRuntime, storageUriEnv"):
+        service(placement="auto").spec("chat")
 
 
 def image(**more: Any) -> ModelcarImageArgs:
