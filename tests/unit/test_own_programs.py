@@ -13,7 +13,7 @@ import pytest
 from components.cluster.guard import ClusterAccess
 from components.config.autoscaling import AutoscalingSettings
 from components.config.checks.models import runtime_differences
-from components.config.network import IngressSettings
+from components.config.network import EgressSettings, IngressSettings
 from components.config.scheduling import SchedulingSettings, Toleration
 from components.config.signature import SignatureSettings
 from components.image.modelcar_image import ModelcarImage, ModelcarImageArgs
@@ -160,6 +160,14 @@ def test_an_autoscaler_keeps_what_can_be_kept(wrong: dict[str, Any], said: str, 
     assert 'namespace="models"' in trigger["metadata"]["query"]
     with pytest.raises(InputError, match=said):
         Engine(preview=False).run(lambda: program(**wrong))
+
+
+def test_a_policy_that_restricts_nothing_is_left_out() -> None:
+    args = EgressPolicyArgs(service="chat", namespace="models", settings=EgressSettings(restrict=False))
+    engine = Engine(preview=True)
+    with pytest.raises(InputError, match=r"(?s)settings\.restrict: False.*fix: leave the component out"):
+        engine.run(lambda: {"name": EgressPolicy("chat", args).name})
+    assert not [one for one in engine.declared if one.type.endswith(":NetworkPolicy")]
 
 
 def test_a_mode_that_kserve_does_not_know_is_refused() -> None:
