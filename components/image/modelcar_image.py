@@ -18,6 +18,7 @@ from components.config.checks.image import fetching, foreign_mirrors
 from components.config.explain import explained
 from components.config.image import ImageSettings
 from components.config.signature import SignatureSettings
+from components.engine.hooks import error_hook, resource_hook
 from components.engine.inputs import checked
 from components.engine.options import child, unknown
 from components.engine.threads import in_thread
@@ -286,15 +287,15 @@ def _fetching(
         leave()
         return False  # no retry
 
-    fetching = pulumi.ResourceHook(f"fetch-{name}", before)
+    fetching = resource_hook(f"fetch-{name}", before)
     # The image is pushed by then: a bill of materials that cannot be attached is a warning, with any engine.
-    attaching = pulumi.ResourceHook(f"attach-{name}", after, pulumi.ResourceHookOptions(ignore_errors=True))
+    attaching = resource_hook(f"attach-{name}", after, pulumi.ResourceHookOptions(ignore_errors=True))
     return pulumi.ResourceHookBinding(
         before_create=[fetching],
         before_update=[fetching],
         after_create=[attaching],
         after_update=[attaching],
-        on_error=[pulumi.ErrorHook(f"failed-{name}", failed)],
+        on_error=[error_hook(f"failed-{name}", failed)],
     )
 
 

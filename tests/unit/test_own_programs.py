@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -16,6 +17,7 @@ from components.config.checks.models import runtime_differences
 from components.config.network import EgressSettings, IngressSettings
 from components.config.scheduling import SchedulingSettings, Toleration
 from components.config.signature import SignatureSettings
+from components.google.node_account import NodeServiceAccount, NodeServiceAccountArgs
 from components.image.modelcar_image import ModelcarImage, ModelcarImageArgs
 from components.kserve.autoscaler import Autoscaler, AutoscalerArgs
 from components.kserve.egress import EgressPolicy, EgressPolicyArgs
@@ -25,9 +27,12 @@ from components.kserve.model_service import ModelService, ModelServiceArgs
 from components.kserve.pre_pull import PrePull, PrePullArgs
 from components.kserve.server import CustomServer, ServerResources, VllmServer
 from components.kserve.shared_runtime import SharedRuntime, SharedRuntimeArgs
+from modelcar.base import read_base
 from modelcar.errors import InputError
+from modelcar.image import modelcar_image
 from tests.conftest import PROJECT
 from tests.unit.mocked_engine import DIGEST, UNKNOWN, Engine
+from tests.unit.test_components_image_and_service import LOCK
 
 SERVER = VllmServer(image=f"vllm/vllm-openai:v0.23.0@{DIGEST}")
 URI = f"oci://registry.example.com/models/chat@{DIGEST}"
@@ -39,26 +44,66 @@ def service(**more: Any) -> ModelServiceArgs:
     return ModelServiceArgs(**arguments)
 
 
-@pytest.mark.parametrize("preview", [True, False])
-def test_all_components_of_a_model_may_have_its_name(preview: bool) -> None:
-    engine = Engine(preview=preview)
+class Team(pulumi.ComponentResource):
+    """A component of somebody else's, with a model that is called as those of other teams."""
 
-    def program() -> dict[str, pulumi.Output[Any]]:
-        space = kubernetes.core.v1.Namespace("chat", metadata={"name": "models"})
+    endpoint: pulumi.Output[str]
+    model: pulumi.Output[str]
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"acme:teams:{name.capitalize()}", name)
+        own = pulumi.ResourceOptions(parent=self)
+        space = kubernetes.core.v1.Namespace("chat", metadata={"name": name}, opts=own)
         place: dict[str, Any] = {"service": "chat", "namespace": space.metadata.name, "access": ACCESS}
-        EgressPolicy("chat", EgressPolicyArgs(**place))
-        IngressPolicy("chat", IngressPolicyArgs(**place, settings=IngressSettings(namespaces=("gateway",))))
+        EgressPolicy("chat", EgressPolicyArgs(**place), own)
+        gateway = IngressSettings(namespaces=("gateway",))
+        IngressPolicy("chat", IngressPolicyArgs(**place, settings=gateway), own)
         triggers: Any = [{"type": "cron", "timezone": "UTC", "start": "0 8 * * *", "end": "0 9 * * *"}]
         triggers[0]["desired_replicas"] = 1
         scaling = AutoscalingSettings(triggers=triggers)
-        Autoscaler("chat", AutoscalerArgs(**place, scaling=scaling, max_replicas=2))
-        made = ModelService("chat", service(namespace=space.metadata.name, access=ACCESS))
-        return {"endpoint": made.endpoint, "model": made.served_model_name}
+        Autoscaler("chat", AutoscalerArgs(**place, scaling=scaling, max_replicas=2), own)
+        SharedRuntime(
+            "chat", SharedRuntimeArgs(namespace=name, name="vllm", server=SERVER, access=ACCESS), own
+        )
+        NodeServiceAccount("chat", NodeServiceAccountArgs(project="my-project", purpose=name), own)
+        ModelcarImage("chat", ModelcarImageArgs(lock=LOCK, registry=f"registry.example.com/{name}"), own)
+        served = service(namespace=space.metadata.name, access=ACCESS)
+        made = ModelService("chat", served, own)
+        self.endpoint, self.model = made.endpoint, made.served_model_name
 
-    told = engine.run(program)
-    assert told["model"] == "chat"
-    wanted = "http://chat-predictor.models.svc.cluster.local"
-    assert told["endpoint"] == wanted or (preview and told["endpoint"] == UNKNOWN)
+
+@pytest.mark.parametrize("preview", [True, False])
+@pytest.mark.parametrize("teams", [["search"], ["search", "support"]])
+def test_all_components_of_a_model_may_have_its_name(preview: bool, teams: list[str]) -> None:
+    """Those below parents of other types too: the engine refuses a second hook of one name."""
+    engine = Engine(preview=preview)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        made = [Team(name) for name in teams]
+        return {
+            name: pulumi.Output.all(one.model, one.endpoint) for name, one in zip(teams, made, strict=True)
+        }
+
+    told = engine.run(program, modelcar_image(LOCK, read_base("amd64")).digest)
+    for name in teams:
+        wanted = ["chat", f"http://chat-predictor.{name}.svc.cluster.local"]
+        assert told[name] == wanted or (preview and told[name] == UNKNOWN)
+    first, *others = [one for one in engine.declared if one.type.endswith(":InferenceService")]
+    assert first.before_update == ("taken-over-chat",), "as versions before called it: the state has the name"
+    assert [one.before_update for one in others] == [("taken-over-chat#2",)] * len(others)
+
+
+def test_each_run_of_a_process_has_its_names_anew() -> None:
+    for _ in range(2):
+        engine = Engine(preview=True)
+        engine.run(lambda: {"name": ModelService("chat", service()).name})
+        assert set(engine.hooks) == {"taken-over-chat"}
+
+
+def test_all_hooks_have_names_of_their_own() -> None:
+    made = re.compile(r"pulumi\.(ResourceHook|ErrorHook)\(")
+    found = [path for path in (PROJECT / "components").rglob("*.py") if made.search(path.read_text())]
+    assert found == [PROJECT / "components/engine/hooks.py"], "by its functions"
 
 
 WRONG_URIS = {
