@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+import json
 import re
 import subprocess
 import sys
@@ -25,6 +28,7 @@ from components.kserve.ingress import IngressPolicy, IngressPolicyArgs
 from components.kserve.kserve_platform import KServePlatformArgs
 from components.kserve.model_service import ModelService, ModelServiceArgs
 from components.kserve.pre_pull import PrePull, PrePullArgs
+from components.kserve.pull_access import PullAccess, PullAccessArgs
 from components.kserve.server import CustomServer, ServerResources, VllmServer
 from components.kserve.shared_runtime import SharedRuntime, SharedRuntimeArgs
 from modelcar.base import read_base
@@ -88,9 +92,12 @@ def test_all_components_of_a_model_may_have_its_name(preview: bool, teams: list[
     for name in teams:
         wanted = ["chat", f"http://chat-predictor.{name}.svc.cluster.local"]
         assert told[name] == wanted or (preview and told[name] == UNKNOWN)
-    first, *others = [one for one in engine.declared if one.type.endswith(":InferenceService")]
-    assert first.before_update == ("taken-over-chat",), "as versions before called it: the state has the name"
-    assert [one.before_update for one in others] == [("taken-over-chat#2",)] * len(others)
+    services = [one for one in engine.declared if one.type.endswith(":InferenceService")]
+    hooks = {
+        re.findall("acme:teams:([A-Za-z]+)", one.parent)[0].lower(): one.before_update for one in services
+    }
+    assert hooks.pop("search") == ("taken-over-chat",), "as versions before: the state has the name"
+    assert list(hooks.values()) == [("taken-over-chat#2",)] * (len(teams) - 1)
 
 
 def test_each_run_of_a_process_has_its_names_anew() -> None:
@@ -213,6 +220,67 @@ def test_a_policy_that_restricts_nothing_is_left_out() -> None:
     with pytest.raises(InputError, match=r"(?s)settings\.restrict: False.*fix: leave the component out"):
         engine.run(lambda: {"name": EgressPolicy("chat", args).name})
     assert not [one for one in engine.declared if one.type.endswith(":NetworkPolicy")]
+
+
+def pulling(**more: Any) -> Engine:
+    engine = Engine(preview=False)
+    place: dict[str, Any] = {"service": "chat", "namespace": "models", "host": "registry.example.com"}
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        said: dict[str, Any] = {
+            name: pulumi.Output.from_input(value.value) if isinstance(value, Later) else value
+            for name, value in more.items()
+        }
+        return {"account": PullAccess("chat", PullAccessArgs(**place, **said)).service_account}
+
+    engine.run(program)
+    return engine
+
+
+@dataclasses.dataclass(frozen=True)
+class Later:
+    """An output of another resource."""
+
+    value: Any
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ({}, "none"),
+        ({"username": "", "password": None}, "none"),
+        ({"username": "me"}, "username"),
+        ({"password": Later("word")}, "password"),
+        ({"secret": "there", "username": "me", "password": "word"}, "password, secret, username"),
+        ({"secret": Later("there"), "username": "me"}, "secret, username"),
+    ],
+)
+def test_a_right_to_pull_is_one_secret_or_one_users(said: dict[str, Any], found: str) -> None:
+    with pytest.raises(InputError, match=rf"secret, username, password: set: {found}\n") as refused:
+        pulling(**said)
+    assert "word" not in str(refused.value).replace("password", "")
+
+
+def test_a_user_that_turns_out_to_be_none_is_refused() -> None:
+    with pytest.raises(pulumi.RunError, match="username, password: an output without a value"):
+        pulling(username=Later(None), password=Later("word"))
+
+
+@pytest.mark.parametrize("said", [{"secret": "there"}, {"secret": Later("there"), "username": None}])
+def test_a_secret_that_is_there_is_used(said: dict[str, Any]) -> None:
+    engine = pulling(**said)
+    assert engine.the("ServiceAccount").inputs["imagePullSecrets"] == [{"name": "there"}]
+    assert not [one for one in engine.declared if one.type.endswith(":Secret")]
+
+
+def test_a_users_secret_is_made() -> None:
+    [secret] = [
+        one.inputs["data"][".dockerconfigjson"]
+        for one in pulling(username=Later("me"), password=Later("word"), secret="").declared
+        if one.type.endswith(":Secret")
+    ]
+    [login] = json.loads(base64.b64decode(secret))["auths"].values()
+    assert base64.b64decode(login["auth"]) == b"me:word"
 
 
 def test_a_mode_that_kserve_does_not_know_is_refused() -> None:
