@@ -20,6 +20,7 @@ from components.config.image import ImageSettings
 from components.config.signature import SignatureSettings
 from components.engine.hooks import error_hook, resource_hook
 from components.engine.inputs import checked
+from components.engine.one_run import OfOneRun
 from components.engine.options import child, unknown
 from components.engine.threads import in_thread
 from components.image.delivery_plan import Delivery
@@ -40,6 +41,8 @@ NO_CONTEXT = "-"
 DOCKERFILE = "FROM weights\n"
 #: Arguments that a stack's settings of the same names are checked as, each by itself.
 _CHECKED = ("architecture", "fetch_on", "mirrors")
+#: Digests of the images of a run, in their order, by project and name of the lock.
+_images: OfOneRun[dict[tuple[Path, str], list[str]]] = OfOneRun(dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,8 +181,7 @@ class ModelcarImage(pulumi.ComponentResource):
             lambda found: f"{found[0]}/{repository}:{image_tag(str(found[1]))}"
         )
         export = export_options(planned, insecure=args.insecure)
-        # A relative path: another checkout's preview must not show a change where there is none.
-        layout = LAYOUTS / f"{lock.name if lock else repository}.oci"
+        layout = _layout(args.project, lock.name if lock else repository, planned)
         hooks = _fetching(name, args, made, planned, layout, registry)
         image = docker_build.Image(
             name,
@@ -214,6 +216,27 @@ class ModelcarImage(pulumi.ComponentResource):
                 "sizeBytes": self.size_bytes,
             }
         )
+
+
+def _layout(project: Path, name: str, planned: Image | None) -> Path:
+    """Return the layout that an image is built of.
+
+    A layout holds one image: the same model for another processor, or another one of the same name, gets one
+    of its own. The first image of a name has the path that it had before there could be others.
+
+    Args:
+        project: the program's folder. name: of the lock.
+        planned: the image; None in a preview without a lock.
+
+    Returns:
+        A relative path: another checkout's preview must not show a change where there is none.
+    """
+    images = _images.get().setdefault((project.absolute(), name), [])
+    digest = planned.digest if planned else ""
+    if digest not in images:
+        images.append(digest)
+    number = images.index(digest)
+    return (LAYOUTS / str(number + 1) if number else LAYOUTS) / f"{name}.oci"
 
 
 def _fetching(
