@@ -1,4 +1,4 @@
-"""Examples that no test can run to the end: what they declare fits together."""
+"""Examples with mocks, for what tests with the real CLI do not come to."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import pytest
 from modelcar.__main__ import main
 from tests.conftest import PROJECT
 from tests.unit.mocked_engine import DIGEST, Declared, Engine
+from tests.unit.mocked_engine import OUTPUTS as PROVIDED
+from tests.unit.test_outputs import MODEL, OUTPUTS
 
 
 @pytest.fixture
@@ -33,6 +35,28 @@ def declared(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     engine.run(program)
     return engine.declared
+
+
+@pytest.mark.parametrize("sizes", [[], [10, 7]])
+def test_a_consumer_reads_a_stack_that_has_no_models_too(
+    package: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[int]
+) -> None:
+    models = {f"m{size}": {**MODEL, "modelBytes": size, "servedModelName": f"m{size}"} for size in sizes}
+    answer = {"outputs": {**OUTPUTS, "models": models}, "secretOutputNames": []}
+    monkeypatch.setitem(PROVIDED, "pulumi:pulumi:StackReference", answer)
+    monkeypatch.syspath_prepend(str(package))
+    importlib.import_module("modelcar_kserve")
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        exported: dict[str, pulumi.Output[Any]] = {}
+        monkeypatch.setattr(pulumi, "export", exported.__setitem__)
+        pulumi.runtime.set_all_config({"project:modelStack": "acme/models/prod"})
+        runpy.run_path(str(PROJECT / "examples/consumer/__main__.py"))
+        return exported
+
+    told = Engine(preview=False).run(program)
+    assert told["largestModelBytes"] == max([*sizes, 0])
+    assert set(told["routes"]) == set(models)
 
 
 def of(declared: list[Declared], kind: str) -> list[Declared]:

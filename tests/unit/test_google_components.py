@@ -16,9 +16,12 @@ from components.config.google import ClusterSettings, GoogleSettings, NodeSettin
 from components.google.cloud import GoogleCloud, GoogleCloudArgs
 from components.google.node_pool import GpuNodePoolArgs
 from components.manifests.scheduling import nodes
+from components.stack.stack_reader import read_stack
 from modelcar.errors import InputError
 from tests.unit.mocked_engine import ANSWERS, Engine
+from tests.unit.mocked_engine import OUTPUTS as PROVIDED
 from tests.unit.test_google_settings import CLUSTER, NODES, dev, load
+from tests.unit.test_outputs import OUTPUTS
 
 ACCOUNT = "nodes@my-project.iam.gserviceaccount.com"
 
@@ -292,6 +295,36 @@ def test_a_program_is_told_of_a_disk_that_its_models_do_not_fit_on() -> None:
         GoogleCloudArgs(settings=cloud(pool(disk_gb=200)), needs=needs)
     with pytest.raises(InputError, match=r"settings\.nodes\.local_ssds: 1, 375 GB"):
         GoogleCloudArgs(settings=cloud(pool(local_ssds=1)), needs=needs)
+
+
+def test_a_stack_is_read_once_however_many_components_read_it(
+    up: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {**OUTPUTS, "clusterName": "shared", "clusterLocation": "europe-west4"}
+    answer = {"outputs": found, "secretOutputNames": []}
+    monkeypatch.setitem(PROVIDED, "pulumi:pulumi:StackReference", answer)
+    team = pulumi.ComponentResource
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        settings = cloud(name=None, stack_reference="acme/models/prod")
+        made = GoogleCloud("models", GoogleCloudArgs(settings=settings))
+        below = [pulumi.ResourceOptions(parent=team("acme:teams:Team", name)) for name in ("a", "b")]
+        below.append(pulumi.ResourceOptions(parent=team("acme:teams:Other", "a")))
+        all_of = [read_stack("acme/models/prod", opts) for opts in (None, None, *below)]
+        all_of.append(read_stack("acme/models/dev"))
+        told = {str(number): one.apply(lambda found: found.registry) for number, one in enumerate(all_of)}
+        return {"cluster": made.cluster.name, **told}
+
+    told = up.run(program)
+    assert told == {"cluster": "shared", **{str(number): OUTPUTS["registry"] for number in range(6)}}
+    names = sorted(urn.partition("::project::")[2] for urn in up.read)
+    kind = "pulumi:pulumi:StackReference"
+    assert names == [
+        f"acme:teams:Other${kind}::acme/models/prod",
+        f"acme:teams:Team${kind}::acme/models/prod",
+        f"pulumi:pulumi:Stack${kind}::acme/models/dev",
+        f"pulumi:pulumi:Stack${kind}::acme/models/prod",
+    ]
 
 
 def test_a_new_cluster_is_closed_by_default(up: Engine) -> None:
