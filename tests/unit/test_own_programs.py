@@ -100,6 +100,27 @@ def test_all_components_of_a_model_may_have_its_name(preview: bool, teams: list[
     assert list(hooks.values()) == [("taken-over-chat#2",)] * (len(teams) - 1)
 
 
+@pytest.mark.parametrize("how", ["one", "several", "a list with one"])
+@pytest.mark.parametrize("preview", [True, False])
+def test_what_a_component_depends_on_may_be_an_output(preview: bool, how: str) -> None:
+    engine = Engine(preview=preview)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        space = kubernetes.core.v1.Namespace("space", metadata={"name": "models"})
+        other = kubernetes.core.v1.Namespace("other", metadata={"name": "other"})
+        later: pulumi.Output[Any] = space.urn.apply(lambda _: [space, other] if how == "several" else space)
+        waits: Any = [later, other] if how == "a list with one" else later
+        options = pulumi.ResourceOptions(depends_on=waits)
+        return {"name": ModelService("chat", service(), options).name}
+
+    engine.run(program)
+    waited = {one.urn.rpartition(":")[2] for one in engine.declared if one.type.endswith(":Namespace")}
+    waited -= {"other"} if how == "one" else set()
+    for kind in ("ServingRuntime", "InferenceService"):
+        found = {urn.rpartition(":")[2] for urn in engine.the(kind).dependencies}
+        assert found == waited | ({"chat-runtime"} if kind == "InferenceService" else set())
+
+
 def test_each_run_of_a_process_has_its_names_anew() -> None:
     for _ in range(2):
         engine = Engine(preview=True)
