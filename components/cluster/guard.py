@@ -13,6 +13,7 @@ import pulumi
 
 from components.cluster.existing import refuse_existing
 from components.config.cluster import DestinationSettings
+from components.engine.hooks import error_hook, resource_hook
 from components.engine.threads import in_thread
 
 #: What the provider, or the API server behind it, says; and what to do.
@@ -46,7 +47,7 @@ def guarded(kind: str, name: str, access: ClusterAccess | None) -> pulumi.Resour
     """Return the hooks of a Kubernetes object; None in a preview, and where the cluster is not asked.
 
     Args:
-        kind: of the object: a namespace may be called as a model, and the engine knows hooks by name alone.
+        kind: of the object.
         name: of the resource.
         access: how the cluster is asked.
     """
@@ -66,8 +67,8 @@ def guarded(kind: str, name: str, access: ClusterAccess | None) -> pulumi.Resour
         return False  # no retry
 
     return pulumi.ResourceHookBinding(
-        before_create=[pulumi.ResourceHook(f"absent-{kind}-{name}", absent)],
-        on_error=[pulumi.ErrorHook(f"explain-{kind}-{name}", explain)],
+        before_create=[resource_hook(f"absent-{kind}-{name}", absent)],
+        on_error=[error_hook(f"explain-{kind}-{name}", explain)],
     )
 
 

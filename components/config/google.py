@@ -71,6 +71,18 @@ ResourceName = Annotated[
         "rename it",
     ),
 ]
+#: Of Compute Engine, and of another project where that shares it:
+#: https://cloud.google.com/compute/docs/reference/rest/v1/reservations (name), and
+#: https://cloud.google.com/compute/docs/reference/rest/v1/ReservationAffinity (values)
+ReservationName = Annotated[
+    str,
+    matches(
+        re.compile(r"(projects/[a-z0-9.:-]+/reservations/)?[a-z]([-a-z0-9]{0,61}[a-z0-9])?"),
+        "not a reservation",
+        f"NAME, or projects/PROJECT/reservations/NAME of one that is shared; NAME has up to 63 {_LOWER}",
+        "take it from `gcloud compute reservations list`",
+    ),
+]
 #: https://cloud.google.com/iam/docs/service-accounts-create
 ServiceAccountEmail = Annotated[
     str,
@@ -153,7 +165,8 @@ class NodeSettings(Section):
     min_nodes: the fewest nodes of the whole pool, over all zones.
     max_nodes: the most nodes of the whole pool, over all zones.
     provisioning: `spot` can be taken away at any time, at a fraction of the price.
-    reservation: name of the reservation, for provisioning `reservation`.
+    reservation: name of the reservation, for provisioning `reservation`; of one that another project shares
+        `projects/PROJECT/reservations/NAME`.
     disk_gb: size of the boot disk; computed from the model's size where not set.
     image_streaming: start pods before their image is pulled whole; a modelcar reads all of it anyway.
     secondary_boot_disk: disk image with preloaded container images (gke-disk-image-builder); takes streaming.
@@ -170,7 +183,7 @@ class NodeSettings(Section):
     min_nodes: int = Field(0, ge=0, le=1000)
     max_nodes: int = Field(1, ge=1, le=1000)
     provisioning: Literal[gpus.PROVISIONING] = "on-demand"  # type: ignore[valid-type]
-    reservation: ResourceName | None = None
+    reservation: ReservationName | None = None
     disk_gb: int | None = Field(None, ge=10, le=LARGEST_DISK)
     disk_type: Literal[gpus.DISK_TYPES] | None = None  # type: ignore[valid-type]
     driver: Literal["DEFAULT", "LATEST"] = "DEFAULT"

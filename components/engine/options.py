@@ -14,9 +14,10 @@ def child(
 
     Pulumi hands a component's provider down to its children, and its depends_on not.
     """
-    given = opts.depends_on if opts is not None and opts.depends_on is not None else []
-    waits = [given] if isinstance(given, pulumi.Resource) else list(given)  # type: ignore[arg-type]
-    return pulumi.ResourceOptions(parent=parent, depends_on=[*waits, *after])
+    # Merged by Pulumi, which also takes outputs of resources for depends_on, and those of lists.
+    waits = pulumi.ResourceOptions(depends_on=opts.depends_on if opts is not None else None)
+    own = pulumi.ResourceOptions(parent=parent, depends_on=list(after))
+    return pulumi.ResourceOptions.merge(waits, own)
 
 
 #: What Kubernetes objects consist of, whoever made them.

@@ -14,6 +14,8 @@ from typing import Any
 
 import pulumi
 
+from components.engine.hooks import resource_hook
+
 #: What of an object is compared; it is all that this program says of one.
 _PARTS = (("spec",), ("metadata", "labels"), ("metadata", "annotations"))
 #: kubectl's own note of what was applied.
@@ -37,9 +39,7 @@ def telling(name: str) -> pulumi.ResourceHookBinding:
             pulumi.log.info("\n".join([f"{what}: {reason}", *lines]))
 
     options = pulumi.ResourceHookOptions(on_dry_run=True)
-    return pulumi.ResourceHookBinding(
-        before_update=[pulumi.ResourceHook(f"taken-over-{name}", tell, options)]
-    )
+    return pulumi.ResourceHookBinding(before_update=[resource_hook(f"taken-over-{name}", tell, options)])
 
 
 async def _opened(found: Json) -> dict[str, Any]:

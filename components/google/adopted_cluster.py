@@ -10,6 +10,7 @@ import pulumi_gcp as gcp
 
 from components.config.google import GoogleSettings
 from components.config.problems import NAMESPACE, problem
+from components.engine.stack_references import stack_reference
 from components.google.cluster import Cluster, kubeconfig
 from modelcar.errors import InputError, Problem
 
@@ -122,7 +123,7 @@ def adopted(google: GoogleSettings, endpoint: Endpoint = "ip") -> Cluster:
         endpoint: by which it is to be reached.
     """
     if google.cluster.stack_reference:
-        reference = pulumi.StackReference(google.cluster.stack_reference)
+        reference = stack_reference(google.cluster.stack_reference)
         name = reference.require_output("clusterName").apply(str)
         location = reference.require_output("clusterLocation").apply(str)
     else:

@@ -9,13 +9,15 @@ from typing import get_args
 import pulumi
 
 from components.config import disk
+from components.config.arguments import as_arguments
+from components.config.checks.google import of_google, same_names
 from components.config.google import GoogleSettings
 from components.google import adopted_cluster, apis, cluster
 from components.google.names import label_value
 from components.google.node_account import NodeServiceAccount, NodeServiceAccountArgs
 from components.google.node_pool import GpuNodePool, GpuNodePoolArgs
 from components.google.registry import ModelRegistry, ModelRegistryArgs
-from modelcar.errors import refuse
+from modelcar.errors import InputError, refuse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +38,17 @@ class GoogleCloudArgs:
     endpoint: adopted_cluster.Endpoint = "ip"
 
     def __post_init__(self) -> None:
-        """Refuse an endpoint that there is not.
+        """Refuse an endpoint that there is not, and settings that Google would refuse together.
 
         Raises:
-            modelcar.errors.InputError: that.
+            modelcar.errors.InputError: with everything that is wrong.
         """
         known = get_args(adopted_cluster.Endpoint)
         if self.endpoint not in known:
             raise refuse("endpoint", self.endpoint, allowed=", ".join(known), fix="choose one")
+        found = [*same_names(self.settings), *of_google(self.settings, self.needs)]
+        if problems := list(as_arguments(found, {"google": "settings"})):
+            raise InputError(problems)
 
 
 class GoogleCloud(pulumi.ComponentResource):

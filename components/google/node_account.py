@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_gcp as gcp
 
+from components.engine.hooks import error_hook
 from components.engine.options import child
 from components.google.names import account_id
 
@@ -93,4 +94,4 @@ def _explained(name: str) -> pulumi.ResourceHookBinding | None:
             pulumi.log.error(f"{args.name}: {TAKEN}")
         return False  # no retry
 
-    return pulumi.ResourceHookBinding(on_error=[pulumi.ErrorHook(f"explain-Account-{name}", explain)])
+    return pulumi.ResourceHookBinding(on_error=[error_hook(f"explain-Account-{name}", explain)])

@@ -10,9 +10,12 @@ import pulumi
 import pulumi_gcp as gcp
 
 from components.config import disk
+from components.config.arguments import as_arguments
+from components.config.checks.google import of_pool, of_zones
 from components.config.google import NodeSettings
 from components.engine.options import child
 from components.google.cluster import SCOPE
+from modelcar.errors import InputError
 
 #: The taint that GKE puts on nodes with GPUs by itself, and the pods' toleration answers:
 #: https://cloud.google.com/kubernetes-engine/docs/how-to/gpus#create-gpu-pool-auto-drivers
@@ -41,6 +44,20 @@ class GpuNodePoolArgs:
     zones: Sequence[str] | None = None
     need: disk.DiskNeed | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse nodes that Google would refuse, or make otherwise than meant.
+
+        Raises:
+            modelcar.errors.InputError: with everything that is wrong.
+        """
+        found = [*of_pool("nodes", self.nodes, self.need)]
+        if self.zones is None:
+            found += of_zones("nodes.zones", self.nodes, self.nodes.zones)
+        else:
+            found += of_zones("zones", self.nodes, self.zones)
+        if problems := list(as_arguments(found, {})):
+            raise InputError(problems)
 
 
 class GpuNodePool(pulumi.ComponentResource):

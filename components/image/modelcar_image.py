@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pulumi
 import pulumi_docker_build as docker_build
+from pydantic import ValidationError
 
+from components.config.arguments import as_arguments
+from components.config.checks import signature
+from components.config.checks.image import fetching, foreign_mirrors
+from components.config.explain import explained
+from components.config.image import ImageSettings
 from components.config.signature import SignatureSettings
+from components.engine.hooks import error_hook, resource_hook
 from components.engine.inputs import checked
+from components.engine.one_run import OfOneRun
 from components.engine.options import child, unknown
 from components.engine.threads import in_thread
 from components.image.delivery_plan import Delivery
@@ -30,6 +39,10 @@ from modelcar.oci_layout import context_of
 NO_CONTEXT = "-"
 #: What modelcar/Dockerfile says to builders that are called by hand. All of the image is in the layout.
 DOCKERFILE = "FROM weights\n"
+#: Arguments that a stack's settings of the same names are checked as, each by itself.
+_CHECKED = ("architecture", "fetch_on", "mirrors")
+#: Digests of the images of a run, in their order, by project and name of the lock.
+_images: OfOneRun[dict[tuple[Path, str], list[str]]] = OfOneRun(dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +86,50 @@ class ModelcarImageArgs:
         """Return what of it is plain, read and checked.
 
         Raises:
-            modelcar.errors.InputError: the lock is missing or wrong, or the repository has no name.
+            modelcar.errors.InputError: the lock is missing or wrong, the repository has no name, or arguments
+                are wrong, or do not go together.
         """
+        problems = list(as_arguments(self._problems(), {}))
         path = None if self.lock is None or isinstance(self.lock, Lock) else self.project / self.lock
-        lock = read_lock(path) if path else self.lock if isinstance(self.lock, Lock) else None
+        try:
+            lock = read_lock(path) if path else self.lock if isinstance(self.lock, Lock) else None
+        except InputError as error:
+            raise InputError([*problems, *error.problems]) from None
         name = self.name or (path.parent.name if path else lock.name if lock else "")
         if not oci_names.NAME.fullmatch(name):
             allowed = "lower case, digits, and single . _ - between"
-            raise InputError([Problem("name", repr(name), allowed, "give the repository a name")])
+            problems.append(Problem("name", repr(name), allowed, "give the repository a name"))
+        if problems:
+            raise InputError(problems)
         return Resolved(lock, self.base or read_base(self.architecture), name)
+
+    def check_registry(self, registry: str) -> None:
+        """Refuse a registry that images cannot be pushed to, or mirrors that do not go with it.
+
+        Raises:
+            modelcar.errors.InputError: that.
+        """
+        if not oci_names.REGISTRY.fullmatch(registry):
+            allowed, fix = (
+                "HOST[:PORT]/PATH, in lower case, without scheme and tag",
+                "take the scheme or tag off",
+            )
+            raise InputError([Problem("registry", repr(registry), allowed, fix)])
+        if found := foreign_mirrors(registry, self.mirrors, self.fetch_on):
+            raise InputError(list(as_arguments([found], {})))
+
+    def _problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with plain arguments, with the settings of a stack that say the same."""
+        values = {name: getattr(self, name) for name in _CHECKED}
+        try:
+            # Model and registry are looked at elsewhere.
+            ImageSettings.model_validate({**values, "model": "m", "registry": "r/m"}, by_name=True)
+        except ValidationError as error:
+            yield from explained(error, ImageSettings)
+        if found := fetching(self.fetch_on, self.builder):
+            yield found
+        if self.signature:
+            yield from signature.problems(self.signature)
 
 
 @dataclass(frozen=True)
@@ -126,15 +174,14 @@ class ModelcarImage(pulumi.ComponentResource):
         super().__init__("modelcar:kserve:ModelcarImage", name, None, opts)
         made = args.resolved()
         lock, repository = made.lock, made.name
-        registry = pulumi.Output.from_input(checked(args.registry, _check_registry))
+        registry = pulumi.Output.from_input(checked(args.registry, args.check_registry))
         planned = modelcar_image(lock, made.base) if lock else None
         predicted = pulumi.Output.from_input(planned.digest) if planned else unknown()
         self.reference = pulumi.Output.all(registry, predicted).apply(
             lambda found: f"{found[0]}/{repository}:{image_tag(str(found[1]))}"
         )
         export = export_options(planned, insecure=args.insecure)
-        # A relative path: another checkout's preview must not show a change where there is none.
-        layout = LAYOUTS / f"{lock.name if lock else repository}.oci"
+        layout = _layout(args.project, lock.name if lock else repository, planned)
         hooks = _fetching(name, args, made, planned, layout, registry)
         image = docker_build.Image(
             name,
@@ -171,10 +218,25 @@ class ModelcarImage(pulumi.ComponentResource):
         )
 
 
-def _check_registry(registry: str) -> None:
-    if not oci_names.REGISTRY.fullmatch(registry):
-        allowed, fix = "HOST[:PORT]/PATH, in lower case, without scheme and tag", "take the scheme or tag off"
-        raise InputError([Problem("registry", repr(registry), allowed, fix)])
+def _layout(project: Path, name: str, planned: Image | None) -> Path:
+    """Return the layout that an image is built of.
+
+    A layout holds one image: the same model for another processor, or another one of the same name, gets one
+    of its own. The first image of a name has the path that it had before there could be others.
+
+    Args:
+        project: the program's folder. name: of the lock.
+        planned: the image; None in a preview without a lock.
+
+    Returns:
+        A relative path: another checkout's preview must not show a change where there is none.
+    """
+    images = _images.get().setdefault((project.absolute(), name), [])
+    digest = planned.digest if planned else ""
+    if digest not in images:
+        images.append(digest)
+    number = images.index(digest)
+    return (LAYOUTS / str(number + 1) if number else LAYOUTS) / f"{name}.oci"
 
 
 def _fetching(
@@ -248,15 +310,15 @@ def _fetching(
         leave()
         return False  # no retry
 
-    fetching = pulumi.ResourceHook(f"fetch-{name}", before)
+    fetching = resource_hook(f"fetch-{name}", before)
     # The image is pushed by then: a bill of materials that cannot be attached is a warning, with any engine.
-    attaching = pulumi.ResourceHook(f"attach-{name}", after, pulumi.ResourceHookOptions(ignore_errors=True))
+    attaching = resource_hook(f"attach-{name}", after, pulumi.ResourceHookOptions(ignore_errors=True))
     return pulumi.ResourceHookBinding(
         before_create=[fetching],
         before_update=[fetching],
         after_create=[attaching],
         after_update=[attaching],
-        on_error=[pulumi.ErrorHook(f"failed-{name}", failed)],
+        on_error=[error_hook(f"failed-{name}", failed)],
     )
 
 

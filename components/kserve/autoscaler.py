@@ -9,11 +9,20 @@ import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
 
 from components.cluster.guard import ClusterAccess, guarded
+from components.config.arguments import as_arguments
 from components.config.autoscaling import AutoscalingSettings
+from components.config.checks import autoscaling, service
 from components.config.model_spec import ModelSpec
+from components.engine.inputs import is_known
 from components.engine.options import OWNED, child
-from components.kserve.spec import checked_namespace
+from components.kserve.spec import checked_namespace, validated
 from components.manifests.autoscaling import API_VERSION, KIND, scaled_object
+from modelcar.errors import InputError
+
+#: Arguments, by the settings of a stack that say the same, where a stack has another name.
+_ARGUMENTS = {"serviceName": "service", "autoscaling": "scaling"}
+#: Stands for the server's image, which a ScaledObject says nothing of.
+_IMAGE = f"server@sha256:{'0' * 64}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +46,37 @@ class AutoscalerArgs:
     start_timeout_seconds: int = 1800
     access: ClusterAccess | None = None
 
+    def spec(self) -> ModelSpec:
+        """Return all of it that is plain, checked.
+
+        Raises:
+            modelcar.errors.InputError: with everything that is wrong.
+        """
+        values = {
+            "service_name": self.service,
+            "autoscaling": self.scaling,
+            "min_replicas": self.min_replicas,
+            "max_replicas": self.max_replicas,
+            "start_timeout_seconds": self.start_timeout_seconds,
+            **({"namespace": self.namespace} if is_known(self.namespace) else {}),
+            "server_image": _IMAGE,
+        }
+        spec = validated(values, _ARGUMENTS)
+        problems = [one for check in service.CHECKS if (one := check(spec)) is not None]
+        problems += autoscaling.problems(spec)
+        if found := list(as_arguments(problems, _ARGUMENTS)):
+            raise InputError(found)
+        return spec
+
 
 class Autoscaler(pulumi.ComponentResource):
     """A ScaledObject (keda.sh/v1alpha1) for the Deployment that KServe makes of an InferenceService.
 
     Outputs:
         name: of the ScaledObject.
+
+    Raises:
+        modelcar.errors.InputError: plain arguments are wrong, each with what is allowed and the fix.
     """
 
     name: pulumi.Output[str]
@@ -50,12 +84,16 @@ class Autoscaler(pulumi.ComponentResource):
     def __init__(self, name: str, args: AutoscalerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare it."""
         super().__init__("modelcar:kserve:Autoscaler", name, None, opts)
-        namespace = checked_namespace(args.namespace)
+        model, namespace = args.spec(), checked_namespace(args.namespace)
         # Prometheus is asked for the pods of the namespace.
         spec: Any = (
-            _spec(args, namespace)
+            scaled_object(model, args.scaling)
             if isinstance(namespace, str)
-            else pulumi.Output.all(namespace).apply(lambda found: _spec(args, str(found[0])))
+            else pulumi.Output.all(namespace).apply(
+                lambda found: scaled_object(
+                    model.model_copy(update={"namespace": str(found[0])}), args.scaling
+                )
+            )
         )
         scaled = CustomResource(
             name,
@@ -69,14 +107,3 @@ class Autoscaler(pulumi.ComponentResource):
         )
         self.name = scaled.urn.apply(lambda _: args.service)
         self.register_outputs({"name": self.name})
-
-
-def _spec(args: AutoscalerArgs, namespace: str) -> dict[str, Any]:
-    model = ModelSpec.model_construct(
-        service_name=args.service,
-        namespace=namespace,
-        min_replicas=args.min_replicas,
-        max_replicas=args.max_replicas,
-        start_timeout_seconds=args.start_timeout_seconds,
-    )
-    return scaled_object(model, args.scaling)

@@ -13,6 +13,7 @@ from components.config.network import EgressSettings
 from components.engine.options import OWNED, child, imported
 from components.kserve.spec import checked_namespace, identity
 from components.manifests.network import egress_policy
+from modelcar.errors import refuse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,9 @@ class EgressPolicy(pulumi.ComponentResource):
 
     Outputs:
         name: of the policy.
+
+    Raises:
+        modelcar.errors.InputError: settings that restrict nothing; a policy without rules denies everything.
     """
 
     name: pulumi.Output[str]
@@ -45,6 +49,9 @@ class EgressPolicy(pulumi.ComponentResource):
     def __init__(self, name: str, args: EgressPolicyArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare the policy."""
         super().__init__("modelcar:kserve:EgressPolicy", name, None, opts)
+        if not args.settings.restrict:
+            fix = "leave the component out: pods without a policy may connect to everything"
+            raise refuse("settings.restrict", args.settings.restrict, allowed="true", fix=fix)
         own, namespace = f"{args.service}-egress", checked_namespace(args.namespace)
         policy = kubernetes.networking.v1.NetworkPolicy(
             name,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
@@ -31,7 +31,14 @@ from components.engine.taken_over import telling
 from components.engine.threads import in_thread
 from components.kserve.server import CustomServer, Replicas, ServerResources, VllmServer
 from components.kserve.shared_runtime import SharedRuntime
-from components.kserve.spec import argument_name, as_arguments, checked_namespace, identity, model_spec
+from components.kserve.spec import (
+    argument_name,
+    as_arguments,
+    checked_namespace,
+    checked_storage_uri,
+    identity,
+    model_spec,
+)
 from components.manifests import termination
 from components.manifests.service import (
     PULLING,
@@ -51,13 +58,16 @@ from modelcar.lock_reader import read_lock
 #: Lets the provider wait until KServe calls a service ready, where this program does not ask the cluster.
 #: https://www.pulumi.com/registry/packages/kubernetes/how-to-guides/managing-resources-with-server-side-apply/
 WAIT_FOR = {"pulumi.com/waitFor": "condition=Ready"}
+#: How an image can come into a pod.
+Placement = Literal["servingRuntime", "storageUriEnv", "storageUris", "imageVolume"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelServiceArgs:
     """What is served, by what, and where.
 
-    storage_uri: URI of the image, `oci://…@sha256:…`; an output of ModelcarImage.
+    storage_uri: URI of the image, `oci://…@sha256:…`; an output of ModelcarImage. A service that is
+        imported may have any other.
     namespace: Namespace of the InferenceService. It has to exist.
     server: The model server: VllmServer or CustomServer.
     resources: What one pod asks for.
@@ -94,7 +104,7 @@ class ModelServiceArgs:
     name: str | None = None
     deployment_mode: Literal["Standard", "Knative"] = "Standard"
     knative: KnativeSettings | None = None
-    placement: Literal["servingRuntime", "storageUriEnv", "storageUris", "imageVolume"] = "servingRuntime"
+    placement: Placement = "servingRuntime"
     shared_runtime: SharedRuntime | str | None = None
     scheduling: SchedulingSettings = field(default_factory=SchedulingSettings)
     probes: ProbesSettings = field(default_factory=ProbesSettings)
@@ -136,6 +146,9 @@ class ModelServiceArgs:
             node_pool=self.node_pool if is_known(self.node_pool) else None,
         )
         found = list(_unshared(spec, self.shared_runtime)) if self.shared_runtime else []
+        if spec.placement == "auto":  # only a stack finds out which one works
+            allowed = ", ".join(get_args(Placement))
+            found.append(Problem("placement", "auto", allowed, "choose one; servingRuntime works everywhere"))
         found += as_arguments(unfit(spec, self.model)) if self.model else ()
         if found:
             raise InputError(found)
@@ -187,6 +200,9 @@ class ModelService(pulumi.ComponentResource):
         for doubt in doubts(spec, args.model) if args.model else ():
             pulumi.log.warn(doubt, self)
         namespace = checked_namespace(args.namespace)
+        # What is imported is served from where somebody else said.
+        taken_over = "InferenceService" in args.imports
+        uri = args.storage_uri if taken_over else checked_storage_uri(args.storage_uri)
         metadata = {"name": spec.service_name, "namespace": namespace, "labels": labels(spec)}
         known_as = identity(namespace, spec.service_name, args.imports)
         told = pulumi.ResourceOptions(hooks=telling(name))
@@ -209,7 +225,7 @@ class ModelService(pulumi.ComponentResource):
                 ),
             )
             depends_on.append(runtime)
-        declared = pulumi.Output.all(args.storage_uri, args.service_account, args.node_pool).apply(
+        declared = pulumi.Output.all(uri, args.service_account, args.node_pool).apply(
             lambda found: revision(spec.on_pool(found[2]), found[0], found[1])
         )
         annotations: dict[str, pulumi.Input[str]] = {
@@ -223,7 +239,7 @@ class ModelService(pulumi.ComponentResource):
             api_version="serving.kserve.io/v1beta1",
             kind="InferenceService",
             metadata={**metadata, "annotations": {**OWNED, **annotations}},
-            spec={"predictor": _predictor(spec, args)},
+            spec={"predictor": _predictor(spec, uri, args)},
             opts=imported(
                 pulumi.ResourceOptions.merge(
                     pulumi.ResourceOptions.merge(child(self, opts, *depends_on), told),
@@ -239,10 +255,10 @@ class ModelService(pulumi.ComponentResource):
         served = _served(service, declared, spec, namespace, args)
         self.name = served.apply(lambda _: spec.service_name)
         self.namespace = pulumi.Output.all(served, namespace).apply(lambda found: str(found[1]))
-        if "InferenceService" in args.imports:
+        if taken_over:
             self.storage_uri = _imported_uri(service, spec, namespace, args)
         else:
-            self.storage_uri = pulumi.Output.all(served, args.storage_uri).apply(lambda found: str(found[1]))
+            self.storage_uri = pulumi.Output.all(served, uri).apply(lambda found: str(found[1]))
         self.endpoint = self.namespace.apply(lambda space: endpoint(spec.service_name, space))
         self.served_model_name = served.apply(lambda _: spec.model_name)
         self.register_outputs(
@@ -269,12 +285,12 @@ def _unshared(spec: ModelSpec, runtime: SharedRuntime | str) -> Iterator[Problem
         yield Problem("shared_runtime", found, "what the runtime has, or nothing", "make them equal")
 
 
-def _predictor(spec: ModelSpec, args: ModelServiceArgs) -> Any:
+def _predictor(spec: ModelSpec, uri: pulumi.Input[str], args: ModelServiceArgs) -> Any:
     """Return the predictor; what of it is not known yet shows as such in a preview, and nothing else does."""
     if is_known(args.node_pool):
-        return predictor(spec, args.storage_uri, args.service_account)
+        return predictor(spec, uri, args.service_account)
     return pulumi.Output.from_input(args.node_pool).apply(
-        lambda pool: predictor(spec.on_pool(pool), args.storage_uri, args.service_account)
+        lambda pool: predictor(spec.on_pool(pool), uri, args.service_account)
     )
 
 

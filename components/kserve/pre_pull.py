@@ -14,20 +14,27 @@ import pulumi_kubernetes as kubernetes
 
 from components.cluster.guard import ClusterAccess
 from components.cluster.rollout import await_pulled
+from components.config.arguments import as_arguments
+from components.config.checks import scheduling
 from components.config.model_spec import ModelSpec
 from components.config.scheduling import SchedulingSettings
+from components.engine.inputs import is_known
 from components.engine.options import OWNED, child
 from components.engine.threads import in_thread
-from components.kserve.spec import checked_namespace
+from components.kserve.spec import checked_namespace, checked_storage_uri, validated
 from components.manifests.pre_pull import daemon_set_name, daemon_set_spec
 from components.manifests.service import labels
+from modelcar.errors import InputError
+
+#: Arguments, by the settings of a stack that say the same, where a stack has another name.
+_ARGUMENTS = {"serviceName": "service", "gpuCount": "gpus"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrePullArgs:
     """What is pulled, and to which nodes.
 
-    storage_uri: URI of the modelcar.
+    storage_uri: URI of the modelcar, `oci://…@sha256:…`.
     server_image: Image of the model server, by digest.
     service: Name of the InferenceService that will use them.
     namespace: Namespace of the InferenceService.
@@ -51,6 +58,25 @@ class PrePullArgs:
     access: ClusterAccess | None = None
     start_timeout_seconds: int = 1800
 
+    def spec(self) -> ModelSpec:
+        """Return all of it that is plain, checked.
+
+        Raises:
+            modelcar.errors.InputError: with everything that is wrong.
+        """
+        values = {
+            "service_name": self.service,
+            "server_image": self.server_image,
+            "gpu_count": self.gpus,
+            "scheduling": self.scheduling,
+            "start_timeout_seconds": self.start_timeout_seconds,
+            "node_pool": self.node_pool if is_known(self.node_pool) else None,
+        }
+        spec = validated(values, _ARGUMENTS)
+        if found := list(as_arguments(scheduling.problems(spec), _ARGUMENTS)):
+            raise InputError(found)
+        return spec
+
 
 class PrePull(pulumi.ComponentResource):
     """A DaemonSet whose pods run the modelcar, and do nothing: the image is pulled, and stays.
@@ -58,8 +84,9 @@ class PrePull(pulumi.ComponentResource):
     Outputs:
         storage_uri: what is pulled; known once every node that is there has it.
 
-    Raises (inside of the output):
-        pulumi.RunError: a node does not get it in time.
+    Raises:
+        modelcar.errors.InputError: plain arguments are wrong, each with what is allowed and the fix.
+        pulumi.RunError: (inside of the output) a node does not get it in time.
     """
 
     storage_uri: pulumi.Output[str]
@@ -67,13 +94,7 @@ class PrePull(pulumi.ComponentResource):
     def __init__(self, name: str, args: PrePullArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare the DaemonSet."""
         super().__init__("modelcar:kserve:PrePull", name, None, opts)
-        model = ModelSpec.model_construct(
-            service_name=args.service,
-            server_image=args.server_image,
-            gpu_count=args.gpus,
-            scheduling=args.scheduling,
-            start_timeout_seconds=args.start_timeout_seconds,
-        )
+        model = args.spec()
         namespace = checked_namespace(args.namespace)
         metadata: Any = {
             "name": daemon_set_name(model),
@@ -81,7 +102,7 @@ class PrePull(pulumi.ComponentResource):
             "labels": labels(model),
             "annotations": {**OWNED, "pulumi.com/skipAwait": "true"},  # awaited here, with reasons
         }
-        uri = pulumi.Output.from_input(args.storage_uri)
+        uri = pulumi.Output.from_input(checked_storage_uri(args.storage_uri))
         spec: Any = pulumi.Output.all(uri, args.service_account, args.node_pool).apply(
             lambda found: daemon_set_spec(model.on_pool(found[2]), found[0], found[1])
         )

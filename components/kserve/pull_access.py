@@ -8,6 +8,7 @@ never applies them to oci:// URIs.)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
@@ -15,6 +16,7 @@ import pulumi_kubernetes as kubernetes
 from components.engine.options import OWNED, child
 from components.kserve.spec import checked_namespace
 from components.manifests.pull_secret import encoded_docker_config
+from modelcar.errors import InputError, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +38,33 @@ class PullAccessArgs:
     username: pulumi.Input[str] | None = None
     password: pulumi.Input[str] | None = None
 
+    @property
+    def said(self) -> frozenset[str]:
+        """Which of secret, username and password are set; of an output nobody knows its value yet."""
+        names = ("secret", "username", "password")
+        return frozenset(name for name in names if getattr(self, name) not in {None, ""})
+
+    def check(self) -> None:
+        """Refuse anything but one of both: an existing Secret, or a user with a password.
+
+        Raises:
+            modelcar.errors.InputError: neither is there, or both are, or a half.
+        """
+        if self.said not in ({"secret"}, {"username", "password"}):
+            found = f"set: {', '.join(sorted(self.said)) or 'none'}"
+            fix = "name the Secret that is there, or give the registry's user and password, and not both"
+            allowed = "secret, or username and password"
+            raise InputError([Problem("secret, username, password", found, allowed, fix)])
+
 
 class PullAccess(pulumi.ComponentResource):
     """A ServiceAccount with the right to pull, and no token for the API server.
 
     Outputs:
         service_account: its name.
+
+    Raises:
+        modelcar.errors.InputError: neither a Secret nor credentials are named, or both, or a half of them.
     """
 
     service_account: pulumi.Output[str]
@@ -49,9 +72,10 @@ class PullAccess(pulumi.ComponentResource):
     def __init__(self, name: str, args: PullAccessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare the ServiceAccount, and the Secret where the stack has credentials."""
         super().__init__("modelcar:kserve:PullAccess", name, None, opts)
+        args.check()
         namespace = checked_namespace(args.namespace)
         secret: pulumi.Input[str] = args.secret or ""
-        if args.secret is None:
+        if "secret" not in args.said:
             made = kubernetes.core.v1.Secret(
                 f"{name}-credentials",
                 metadata={
@@ -77,5 +101,13 @@ class PullAccess(pulumi.ComponentResource):
 
 def docker_config(args: PullAccessArgs) -> pulumi.Output[str]:
     """Return the registry's credentials as a pull secret holds them, marked as secret."""
-    known = pulumi.Output.all(args.host, args.username, pulumi.Output.secret(args.password or ""))
-    return known.apply(lambda found: encoded_docker_config(str(found[0]), str(found[1]), str(found[2])))
+
+    def config(found: list[str | None]) -> str:
+        host, username, password = found
+        if not username or not password:
+            raise pulumi.RunError("username, password: an output without a value; a registry's user has both")
+        return encoded_docker_config(str(host), username, password)
+
+    known: Any = pulumi.Output.all(args.host, args.username, pulumi.Output.secret(args.password or ""))
+    made: pulumi.Output[str] = known.apply(config)
+    return made

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any
 
 import pulumi
 from pydantic import TypeAdapter, ValidationError
 
+from components.config import arguments
 from components.config.checks.together import spec_problems
-from components.config.explain import explained, snake
+from components.config.explain import explained
 from components.config.fields import Label
 from components.config.model_spec import ModelSpec
 from components.config.probes import ProbesSettings
-from components.config.problems import NAMESPACE
 from components.config.termination import TerminationSettings
 from components.config.vllm import VllmSettings
 from components.engine.inputs import checked
 from components.kserve.server import CustomServer, ServerResources, VllmServer
+from modelcar import oci_names
 from modelcar.errors import InputError, Problem
 
 #: Arguments of components, by the settings of a stack that say the same.
@@ -73,13 +74,26 @@ def model_spec(
     values = server_fields(server, resources) | {"probes": probes, "termination": termination} | more
     if isinstance(namespace, str):
         values["namespace"] = namespace
-    try:
-        spec = ModelSpec.model_validate(values, by_name=True)
-    except ValidationError as error:
-        raise InputError(list(as_arguments(explained(error, ModelSpec)))) from None
+    spec = validated(values)
     if problems := spec_problems(spec):
         raise InputError(list(as_arguments(problems)))
     return spec
+
+
+def validated(values: Mapping[str, Any], names: Mapping[str, str] = _ARGUMENTS) -> ModelSpec:
+    """Return a model whose fields are right each; what does not go together is not looked at.
+
+    Args:
+        values: by field of ModelSpec.
+        names: what the component calls them, by the setting of a stack.
+
+    Raises:
+        modelcar.errors.InputError: with everything that is wrong, by the arguments' names.
+    """
+    try:
+        return ModelSpec.model_validate(values, by_name=True)
+    except ValidationError as error:
+        raise InputError(list(arguments.as_arguments(explained(error, ModelSpec), names))) from None
 
 
 def server_fields(server: VllmServer | CustomServer, resources: ServerResources) -> dict[str, Any]:
@@ -113,12 +127,8 @@ def server_fields(server: VllmServer | CustomServer, resources: ServerResources)
 
 
 def as_arguments(problems: Iterable[Problem]) -> Iterable[Problem]:
-    """Yield the same problems, with the names that a program has for what is wrong."""
-    for one in problems:
-        head, dot, rest = one.key.removeprefix(f"{NAMESPACE}:").partition(".")
-        name, bracket, place = head.partition("[")
-        told = _ARGUMENTS.get(name) or snake(name)
-        yield Problem(f"{told}{bracket}{place}{dot}{snake(rest)}", one.value, one.allowed, one.fix)
+    """Yield the same problems, with the names that ModelServiceArgs has for what is wrong."""
+    return arguments.as_arguments(problems, _ARGUMENTS)
 
 
 def argument_name(field: str) -> str:
@@ -133,6 +143,15 @@ def checked_namespace(namespace: pulumi.Input[str]) -> pulumi.Input[str]:
         modelcar.errors.InputError: Kubernetes would refuse it.
     """
     return checked(namespace, _check_namespace)
+
+
+def checked_storage_uri(uri: pulumi.Input[str]) -> pulumi.Input[str]:
+    """Return an image's URI, checked as soon as it is known.
+
+    Raises:
+        modelcar.errors.InputError: it is none of an image by digest.
+    """
+    return checked(uri, _check_storage_uri)
 
 
 def identity(namespace: pulumi.Input[str], name: str, imports: Collection[str]) -> str:
@@ -155,3 +174,19 @@ def _check_namespace(namespace: str) -> None:
     except ValidationError as error:
         [found] = explained(error, ModelSpec)
         raise InputError([Problem("namespace", found.value, found.allowed, found.fix)]) from None
+
+
+def _check_storage_uri(uri: Any) -> None:
+    scheme, _, image = uri.partition("://") if isinstance(uri, str) else ("", "", "")
+    if scheme == "oci" and oci_names.PINNED.fullmatch(image):
+        return
+    found, fix = (
+        repr(uri),
+        "take the output storage_uri of a ModelcarImage, or the image's URI with its digest",
+    )
+    if scheme == "oci" and "@" not in image:
+        found += ": a tag, which somebody else's push can change"
+        fix = f"take the digest of it: docker buildx imagetools inspect {image}"
+    raise InputError(
+        [Problem("storage_uri", found, "oci://REGISTRY/NAME@sha256:<64 hexadecimal digits>", fix)]
+    )

@@ -13,21 +13,21 @@ from typing import Any
 import pulumi
 from pydantic import ValidationError
 
+from components.engine.stack_references import stack_reference
 from components.stack.output_schema import VERSION, StackOutputs
 
 
 def read_stack(name: str, opts: pulumi.ResourceOptions | None = None) -> pulumi.Output[StackOutputs]:
-    """Return the outputs of a modelcar stack.
+    """Return the outputs of a modelcar stack, which may be read as often as a program likes.
 
     Args:
         name: ORGANIZATION/PROJECT/STACK, as `pulumi stack ls` shows it.
-        opts: of the StackReference.
+        opts: of the StackReference; of a stack that the program reads already, those it was read with count.
 
     Raises (inside of the output):
         pulumi.RunError: the stack was never deployed, or its outputs are of another major version.
     """
-    reference = pulumi.StackReference(name, stack_name=name, opts=opts)
-    return reference.outputs.apply(lambda found: parse(name, found))
+    return stack_reference(name, opts).outputs.apply(lambda found: parse(name, found))
 
 
 def parse(name: str, found: Mapping[str, Any]) -> StackOutputs:

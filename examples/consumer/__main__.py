@@ -20,6 +20,6 @@ routes = stack.apply(
 )
 pulumi.export("routes", routes)
 pulumi.export("gatewayConfig", routes.apply(lambda found: json.dumps(found, indent=1, sort_keys=True)))
-pulumi.export(
-    "largestModelBytes", stack.apply(lambda found: max(m.model_bytes for m in found.models.values()))
-)
+# A stack has no models before its first one is served.
+largest = stack.apply(lambda found: max((model.model_bytes for model in found.models.values()), default=0))
+pulumi.export("largestModelBytes", largest)

@@ -13,48 +13,48 @@ project, region = pulumi.Config("gcp").require("project"), "europe-west4"
 account = google.NodeServiceAccount("nodes", google.NodeServiceAccountArgs(project=project, purpose="models"))
 place = {"project": project, "location": region}
 repository = gcp.artifactregistry.Repository("models", repository_id="models", format="DOCKER", **place)
-reader = pulumi.Output.concat("serviceAccount:", account.email)
-role = "roles/artifactregistry.reader"
-readable = gcp.artifactregistry.RepositoryIamMember(
-    "models", repository=repository.repository_id, role=role, member=reader, **place
-)
-serving = gcp.container.Cluster("serving", initial_node_count=1, remove_default_node_pool=True, **place)
-nodes = google.GpuNodePoolArgs(
-    project=project,
-    cluster=serving.name,
-    location=serving.location,
-    nodes=google.NodeSettings(gpu="nvidia-l4", machine_type="g2-standard-8"),
-    service_account=account.email,
-)
-pool = google.GpuNodePool("gpu", nodes)
+right = {
+    "repository": repository.repository_id,
+    "role": "roles/artifactregistry.reader",
+    "member": pulumi.Output.concat("serviceAccount:", account.email),
+}
+readable = gcp.artifactregistry.RepositoryIamMember("models", **right, **place)
+
+# Nodes with GPUs take the identities of pods from GKE's metadata server, which comes with this.
+identities = {"workload_pool": f"{project}.svc.id.goog"}
+own = {"initial_node_count": 1, "remove_default_node_pool": True, "workload_identity_config": identities}
+serving = gcp.container.Cluster("serving", **own, **place)
+# For KServe and the cluster's own pods: nodes with GPUs take models only, and there may be none.
+scopes = ["https://www.googleapis.com/auth/cloud-platform"]
+node = {"machine_type": "e2-standard-4", "service_account": account.email, "oauth_scopes": scopes}
+system = gcp.container.NodePool("system", cluster=serving.name, node_count=1, node_config=node, **place)
+gpu = google.NodeSettings(gpu="nvidia-l4", machine_type="g2-standard-8")
+nodes = {"cluster": serving.name, "nodes": gpu, "service_account": account.email}
+pool = google.GpuNodePool("gpu", google.GpuNodePoolArgs(**nodes, **place))
 
 ca = serving.master_auth.cluster_ca_certificate
-address = pulumi.Output.concat("https://", serving.endpoint)
-run = {"apiVersion": "client.authentication.k8s.io/v1", "command": "gke-gcloud-auth-plugin"}
-kubeconfig = pulumi.Output.json_dumps(  # without credentials: the plugin has them
-    {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "gke", "cluster": {"server": address, "certificate-authority-data": ca}}],
-        "users": [{"name": "gke", "user": {"exec": {**run, "interactiveMode": "Never"}}}],
-        "contexts": [{"name": "gke", "context": {"cluster": "gke", "user": "gke"}}],
-        "current-context": "gke",
-    }
+server = {"server": pulumi.Output.concat("https://", serving.endpoint), "certificate-authority-data": ca}
+plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "gke-gcloud-auth-plugin"}
+run = {**plugin, "interactiveMode": "Never", "provideClusterInfo": True}  # has the credentials
+named = {
+    "clusters": [{"name": "gke", "cluster": server}],
+    "users": [{"name": "gke", "user": {"exec": run}}],
+    "contexts": [{"name": "gke", "context": {"cluster": "gke", "user": "gke"}}],
+}
+kubeconfig = pulumi.Output.json_dumps(
+    {"apiVersion": "v1", "kind": "Config", "current-context": "gke", **named}
 )
+access = modelcar.ClusterAccess(kubeconfig)
 cluster = kubernetes.Provider("cluster", kubeconfig=kubeconfig, enable_server_side_apply=True)
+on_system = pulumi.ResourceOptions(provider=cluster, depends_on=[system])
+kserve = modelcar.KServePlatform("kserve", modelcar.KServePlatformArgs(access=access), on_system)
 space = kubernetes.core.v1.Namespace("chat", opts=pulumi.ResourceOptions(provider=cluster))
 
-lock = "modelcar/models/chat/model.lock"
-image = modelcar.ModelcarImage(
-    "chat", modelcar.ModelcarImageArgs(lock=lock, registry=repository.registry_uri)
-)
-served = modelcar.ModelServiceArgs(
-    storage_uri=image.storage_uri,
-    namespace=space.metadata.name,  # Pulumi makes the end of it up
-    node_pool=pool.name,
-    server=modelcar.VllmServer(image=pulumi.Config().require("serverImage")),
-    access=modelcar.ClusterAccess(kubeconfig),
-)
-after = pulumi.ResourceOptions(provider=cluster, depends_on=[readable])
+made = modelcar.ModelcarImageArgs(lock="modelcar/models/chat/model.lock", registry=repository.registry_uri)
+image = modelcar.ModelcarImage("chat", made)
+vllm = modelcar.VllmServer(image=pulumi.Config().require("serverImage"))
+chat = {"namespace": space.metadata.name, "storage_uri": image.storage_uri, "node_pool": pool.name}
+served = modelcar.ModelServiceArgs(server=vllm, access=access, **chat)  # Pulumi makes the namespace's name up
+after = pulumi.ResourceOptions(provider=cluster, depends_on=[kserve.ready, readable])
 service = modelcar.ModelService("chat", served, after)
 pulumi.export("endpoint", service.endpoint)

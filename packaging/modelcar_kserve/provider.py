@@ -8,12 +8,12 @@ Google's components are there where pulumi-gcp is installed.
 from importlib.util import find_spec
 
 import pulumi
-from pulumi.provider.experimental import component_provider_host
 
 import modelcar_kserve as components
 from modelcar_kserve import provider_types as types
 from modelcar_kserve.modelcar.version import semver
 from modelcar_kserve.provider_arguments import NAME, Provided
+from modelcar_kserve.provider_host import serve
 from modelcar_kserve.served_model import ServedModel
 
 Options = pulumi.ResourceOptions | None
@@ -156,4 +156,4 @@ def host() -> None:
         from modelcar_kserve import provider_google  # pulumi-gcp is an extra
 
         offered += provider_google.COMPONENTS
-    component_provider_host(name=NAME, components=offered, version=semver())
+    serve(offered, NAME, semver())

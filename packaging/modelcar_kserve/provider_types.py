@@ -117,7 +117,7 @@ class NodeSettings(TypedDict):
     provisioning: NotRequired[str]
     """`spot` can be taken away at any time, at a fraction of the price. One of: spot, on-demand, reservation. Default: on-demand."""
     reservation: NotRequired[str]
-    """Name of the reservation, for provisioning `reservation`."""
+    """Name of the reservation, for provisioning `reservation`; of one that another project shares `projects/PROJECT/reservations/NAME`."""
     disk_gb: NotRequired[int]
     """Size of the boot disk; computed from the model's size where not set. At least 10, at most 65536."""
     disk_type: NotRequired[str]
@@ -510,7 +510,7 @@ class ModelServiceArgs(TypedDict):
     """What is served, by what, and where."""
 
     storage_uri: pulumi.Input[str]
-    """URI of the image, `oci://…@sha256:…`; an output of ModelcarImage."""
+    """URI of the image, `oci://…@sha256:…`; an output of ModelcarImage. A service that is imported may have any other."""
     namespace: pulumi.Input[str]
     """Namespace of the InferenceService. It has to exist."""
     vllm_server: NotRequired[VllmServer]
@@ -670,7 +670,7 @@ class PrePullArgs(TypedDict):
     """What is pulled, and to which nodes."""
 
     storage_uri: pulumi.Input[str]
-    """URI of the modelcar."""
+    """URI of the modelcar, `oci://…@sha256:…`."""
     server_image: str
     """Image of the model server, by digest."""
     service: str

@@ -89,7 +89,7 @@ class ServedModel(Provided):
             before.append(components.IngressPolicy(f"{name}-ingress", closed, place.options))
         later = pulumi.ResourceOptions(depends_on=before)
         served = components.ModelService(name, made, pulumi.ResourceOptions.merge(place.options, later))
-        if made.autoscaling:
+        if made.autoscaling and not made.replicas.idle:
             scaling = components.AutoscalerArgs(
                 service=service,
                 namespace=args["namespace"],

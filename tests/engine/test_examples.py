@@ -80,10 +80,17 @@ def test_outputs_of_a_programs_own_resources_are_handed_to_components(project: E
     path = project.platform.shell["PATH"]
     project.variables["PATH"] = f"{path}:{PROJECT / 'local/standins/bin'}"
     project.lock("chat")
-    project.take("own-resources", {"gcp:project": "acme-models", "serverImage": SERVER})
+    # The provider would download KServe's charts, where the cluster is known.
+    charts = "KServePlatformArgs("
+    config = {"gcp:project": "acme-models", "serverImage": SERVER}
+    project.take("own-resources", config, {charts: f"{charts}unread=True, "})
     found = preview(project)
-    [pool] = of(found, "container/nodePool:NodePool")
-    assert pool["nodeConfig"]["guestAccelerators"][0]["type"] == "nvidia-l4"
+    pools = {"guestAccelerators" in pool["nodeConfig"]: pool for pool in of(found, "nodePool:NodePool")}
+    assert pools[True]["nodeConfig"]["guestAccelerators"][0]["type"] == "nvidia-l4"
+    assert pools[False]["nodeCount"] >= 1, "KServe runs nowhere else"
+    [cluster] = of(found, "container/cluster:Cluster")
+    assert cluster["workloadIdentityConfig"], "GKE refuses the pool's GKE_METADATA without"
+    assert len(of(found, "helm.sh/v3:Release")) == 3
     [service] = of(found, ":InferenceService")
     assert service["metadata"]["name"] == "chat"
     assert len(of(found, "docker-build:index:Image")) == 1

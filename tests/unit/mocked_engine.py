@@ -67,6 +67,14 @@ class Monitor(mocks.MockMonitor):
     def __init__(self, digest: str | None) -> None:
         super().__init__(Provider(digest))
         self.declared: list[Declared] = []
+        self.read: set[str] = set()
+
+    def ReadResource(self, request: Any) -> Any:
+        response = super().ReadResource(request)  # type: ignore[no-untyped-call]
+        # As the engine does.
+        assert response.urn not in self.read, f"Duplicate resource URN '{response.urn}'"
+        self.read.add(response.urn)
+        return response
 
     def RegisterResource(self, request: Any) -> Any:
         response = super().RegisterResource(request)  # type: ignore[no-untyped-call]
@@ -125,6 +133,8 @@ class Engine:
     #: Whether inputs say of a property that there is a secret in it.
     secrets: bool = False
     declared: list[Declared] = dataclasses.field(default_factory=list)
+    #: URNs of resources that were read: of StackReferences.
+    read: set[str] = dataclasses.field(default_factory=set)
     hooks: dict[str, pulumi.ResourceHook | pulumi.ErrorHook] = dataclasses.field(default_factory=dict)
     #: In place of the real one, which asks a cluster.
     await_rolled_out: mock.Mock = dataclasses.field(default_factory=mock.Mock)
@@ -135,7 +145,7 @@ class Engine:
     ) -> dict[str, Any]:
         """Run a program and return its outputs' values; `UNKNOWN` where there is none yet."""
         monitor = Monitor(digest)
-        self.declared = monitor.declared  # of a program that fails, too
+        self.declared, self.read = monitor.declared, monitor.read  # of a program that fails, too
         found: dict[str, Any] = {}
 
         async def declare() -> None:

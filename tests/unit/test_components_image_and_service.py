@@ -239,6 +239,42 @@ def test_weights_are_fetched_when_the_image_is_made_or_changed_and_not_for_a_pre
     asyncio.run(fetch(None))  # all is there: the folder is not looked at
 
 
+def test_images_of_one_lock_for_several_processors_leave_each_other_alone(
+    up: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # this machine's builder is another matter
+    description = locking.Description(folder=str(make_tiny_model(tmp_path / "weights")))
+    lock, _ = locking.lock_model("tiny", description, locking.resolve(description, tmp_path), tmp_path)
+    bases = {name: read_base(name) for name in ("amd64", "arm64")}
+    own: dict[str, Any] = {"lock": lock, "registry": REGISTRY, "project": tmp_path}
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        for name, base in [*bases.items(), ("again", bases["amd64"])]:  # a stack names the base alone
+            ModelcarImage(name, ModelcarImageArgs(**own, name=name, base=base))
+        return {}
+
+    pushed = "components.image.modelcar_image._pushed"  # the mocks push one digest for all of them
+    monkeypatch.setattr(pushed, lambda image, planned: image.urn.apply(lambda _: planned.digest))
+    up.run(program)
+    contexts = {
+        one.urn.rpartition(":")[2]: one.inputs["context"]["named"]["weights"]["location"]
+        for one in up.declared
+        if one.type == "docker-build:index:Image"
+    }
+    digests = {name: modelcar_image(lock, base).digest for name, base in bases.items()}
+    assert contexts == {
+        "amd64": f"oci-layout://modelcar/data/tiny.oci@{digests['amd64']}",
+        "arm64": f"oci-layout://modelcar/data/2/tiny.oci@{digests['arm64']}",
+        "again": f"oci-layout://modelcar/data/tiny.oci@{digests['amd64']}",
+    }
+    for name in contexts:
+        fetch: Any = up.hooks[f"fetch-{name}"]
+        asyncio.run(fetch(None))
+    for name, base in bases.items():
+        path = tmp_path / contexts[name].removeprefix("oci-layout://").partition("@")[0]
+        assert fetching.is_complete(modelcar_image(lock, base), path), f"{name} is there after the others"
+
+
 @pytest.mark.parametrize("signed", [False, True])
 def test_a_bill_of_materials_comes_with_the_signature_where_there_is_one(
     up: Engine, signed: bool, monkeypatch: pytest.MonkeyPatch

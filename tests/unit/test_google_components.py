@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,11 +12,16 @@ import pulumi
 import pytest
 
 from components.config import disk
+from components.config.google import ClusterSettings, GoogleSettings, NodeSettings
 from components.google.cloud import GoogleCloud, GoogleCloudArgs
+from components.google.node_pool import GpuNodePoolArgs
 from components.manifests.scheduling import nodes
+from components.stack.stack_reader import read_stack
 from modelcar.errors import InputError
 from tests.unit.mocked_engine import ANSWERS, Engine
+from tests.unit.mocked_engine import OUTPUTS as PROVIDED
 from tests.unit.test_google_settings import CLUSTER, NODES, dev, load
+from tests.unit.test_outputs import OUTPUTS
 
 ACCOUNT = "nodes@my-project.iam.gserviceaccount.com"
 
@@ -186,11 +191,140 @@ def test_taint_and_toleration_go_together(up: Engine) -> None:
     assert (toleration["operator"], toleration["effect"]) == ("Exists", "NoSchedule")
 
 
-def test_a_reservation_is_used_by_its_name(up: Engine) -> None:
-    declare(up, {NODES + "provisioning": "reservation", NODES + "reservation": "r1"})
+SHARED = "projects/example.com:buyers/reservations/" + "r" * 63
+
+
+@pytest.mark.parametrize("name", ["r1", "r" * 63, SHARED])
+def test_a_reservation_is_used_by_its_name(up: Engine, name: str) -> None:
+    declare(up, {NODES + "provisioning": "reservation", NODES + "reservation": name})
     config = gpu_pool(up)["nodeConfig"]
     assert config["spot"] is False
-    assert config["reservationAffinity"]["values"] == ["r1"]
+    assert config["reservationAffinity"]["values"] == [name]
+
+
+@pytest.mark.parametrize("name", ["R1", "r" * 64, "r-", "projects/buyers/r1", "projects//reservations/r1"])
+def test_what_no_reservation_is_called_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"NodeSettings\.reservation: .*: not a reservation"):
+        NodeSettings(gpu="nvidia-l4", machine_type="g2-standard-8", reservation=name)
+
+
+#: Of a pool, what does not go together, and what a program is told of it.
+WRONG_NODES: dict[str, tuple[dict[str, Any], str]] = {
+    "no reservation": ({"provisioning": "reservation"}, "{}.reservation: not set, while provisioning is"),
+    "another machine": (
+        {"machine_type": "e2-small"},
+        "{}.machine_type: e2-small is not known here, and the pool has nvidia-l4",
+    ),
+    "another GPU": (
+        {"gpu": "nvidia-h100-80gb"},
+        "{}.machine_type: g2-standard-8 has nvidia-l4, and the pool has nvidia-h100-80gb",
+    ),
+    "a number of GPUs": ({"gpus_per_node": 2}, "{}.gpus_per_node: 2 on g2-standard-8"),
+    "a small disk": ({"disk_gb": 10}, "{}.disk_gb: 10: pulling the model would end"),
+    "a disk type": ({"disk_type": "hyperdisk-balanced"}, "{}.disk_type: hyperdisk-balanced on g2-standard-8"),
+    "no streaming": (
+        {"secondary_boot_disk": "global/images/models"},
+        "{}.secondary_boot_disk: global/images",
+    ),
+    "more nodes at least": ({"min_nodes": 3, "max_nodes": 2}, "{}.min_nodes: 3, above maxNodes 2"),
+    "a zone": ({"zones": ("us-central1-d",)}, "{}.zones: us-central1-d"),
+}
+
+
+def pool(**more: Any) -> NodeSettings:
+    return NodeSettings(**({"gpu": "nvidia-l4", "machine_type": "g2-standard-8"} | more))
+
+
+def cloud(*pools: NodeSettings, **cluster: Any) -> GoogleSettings:
+    place = {"project": "my-project", "region": "europe-west4"}
+    made = ClusterSettings(**({"name": "models"} | cluster))
+    return GoogleSettings(**place, cluster=made, nodes=pools[0] if pools else pool(), pools=pools[1:])
+
+
+@pytest.mark.parametrize("wrong", WRONG_NODES)
+def test_a_program_is_told_of_nodes_that_google_would_refuse(wrong: str) -> None:
+    nodes, said = WRONG_NODES[wrong]
+    place: dict[str, Any] = {
+        "project": "p",
+        "cluster": "models",
+        "location": "europe-west4",
+        "service_account": ACCOUNT,
+    }
+    with pytest.raises(InputError, match=f"(?m)^{re.escape(said.format('nodes'))}"):
+        GpuNodePoolArgs(**place, nodes=pool(**nodes))
+    with pytest.raises(InputError, match=f"(?m)^{re.escape(said.format('settings.pools[0]'))}"):
+        GoogleCloudArgs(settings=cloud(pool(), pool(name="other", **nodes)))
+
+
+def test_a_program_is_told_of_zones_without_the_gpu_that_it_names_for_a_pool() -> None:
+    place: dict[str, Any] = {
+        "project": "p",
+        "cluster": "models",
+        "location": "us-central1",
+        "service_account": ACCOUNT,
+    }
+    with pytest.raises(InputError, match=r"zones: us-central1-d has no nvidia-l4"):
+        GpuNodePoolArgs(**place, nodes=pool(), zones=["us-central1-d"])
+    assert GpuNodePoolArgs(**place, nodes=pool(check_zones=False), zones=["us-central1-d"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            lambda: cloud(name=None, create=True),
+            r"settings\.cluster\.name: not set\n.*\n    fix: set settings\.cluster\.name to models",
+        ),
+        (lambda: cloud(name=None), r"settings\.cluster\.name: not set\n"),
+        (lambda: cloud(stack_reference="a/b/c"), r"settings\.cluster\.stack_reference: a/b/c, beside name"),
+        (lambda: cloud(location="us-central1"), r"settings\.cluster\.location: us-central1, outside of"),
+        (lambda: cloud(authorized_networks=("10.0.0.0/8",)), r"settings\.cluster\.authorized_networks: 10"),
+        (lambda: cloud(pool(), pool()), r"settings\.pools: gpu, 2 times"),
+    ],
+)
+def test_a_program_is_told_of_settings_that_do_not_go_together(
+    settings: Callable[[], GoogleSettings], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        GoogleCloudArgs(settings=settings())
+
+
+def test_a_program_is_told_of_a_disk_that_its_models_do_not_fit_on() -> None:
+    needs = {"gpu": disk.need([disk.OnNode(140e9)])}
+    with pytest.raises(InputError, match=r"settings\.nodes\.disk_gb: 200: pulling the model would end"):
+        GoogleCloudArgs(settings=cloud(pool(disk_gb=200)), needs=needs)
+    with pytest.raises(InputError, match=r"settings\.nodes\.local_ssds: 1, 375 GB"):
+        GoogleCloudArgs(settings=cloud(pool(local_ssds=1)), needs=needs)
+
+
+def test_a_stack_is_read_once_however_many_components_read_it(
+    up: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {**OUTPUTS, "clusterName": "shared", "clusterLocation": "europe-west4"}
+    answer = {"outputs": found, "secretOutputNames": []}
+    monkeypatch.setitem(PROVIDED, "pulumi:pulumi:StackReference", answer)
+    team = pulumi.ComponentResource
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        settings = cloud(name=None, stack_reference="acme/models/prod")
+        made = GoogleCloud("models", GoogleCloudArgs(settings=settings))
+        below = [pulumi.ResourceOptions(parent=team("acme:teams:Team", name)) for name in ("a", "b")]
+        below.append(pulumi.ResourceOptions(parent=team("acme:teams:Other", "a")))
+        all_of = [read_stack("acme/models/prod", opts) for opts in (None, None, *below)]
+        all_of.append(read_stack("acme/models/dev"))
+        told = {str(number): one.apply(lambda found: found.registry) for number, one in enumerate(all_of)}
+        return {"cluster": made.cluster.name, **told}
+
+    told = up.run(program)
+    assert told == {"cluster": "shared", **{str(number): OUTPUTS["registry"] for number in range(6)}}
+    names = sorted(urn.partition("::project::")[2] for urn in up.read)
+    kind = "pulumi:pulumi:StackReference"
+    assert names == [
+        f"acme:teams:Other${kind}::acme/models/prod",
+        f"acme:teams:Team${kind}::acme/models/prod",
+        f"pulumi:pulumi:Stack${kind}::acme/models/dev",
+        f"pulumi:pulumi:Stack${kind}::acme/models/prod",
+    ]
 
 
 def test_a_new_cluster_is_closed_by_default(up: Engine) -> None:

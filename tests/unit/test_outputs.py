@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -52,33 +53,58 @@ def test_the_documented_schema_is_the_programs() -> None:
     )
 
 
-def properties(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the type of every output by its path; descriptions are no part of the interface."""
-    found = {}
+#: What a schema says of a value beside its type, that a reader may have relied on.
+LIMITS = ("pattern", "format", "const", "minimum", "maximum", "minLength", "maxLength")
 
-    def walk(path: str, node: dict[str, Any]) -> None:
-        reference = node.get("$ref", "")
-        node = document["$defs"][reference.rpartition("/")[2]] if reference else node
-        parts = [walk_type(part) for part in node.get("anyOf", [node])]
-        found[path] = (sorted(parts), path.rpartition(".")[2] in document.get("required", []))
-        for name, part in node.get("properties", {}).items():
-            walk(f"{path}.{name}", part)
-        for part in [node, *node.get("anyOf", [])]:
-            if isinstance(part.get("additionalProperties"), dict):
-                walk(f"{path}.*", part["additionalProperties"])
 
-    def walk_type(part: dict[str, Any]) -> str:
-        return str(part.get("type", part.get("$ref", "")))
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What a reader may rely on. limits: by name. values: of an enumeration; None where there is none."""
 
-    for name, node in document["properties"].items():
-        walk(name, node)
+    types: tuple[str, ...]
+    required: bool
+    limits: tuple[tuple[str, Any], ...] = ()
+    values: frozenset[Any] | None = None
+
+    def holds_for(self, later: Known | None) -> bool:
+        """Tell whether a reader who knows this takes what comes later; that may say more, and allow less."""
+        return (
+            later is not None
+            and (self.types, self.required) == (later.types, later.required)
+            and set(self.limits) <= set(later.limits)
+            and (self.values is None or (later.values is not None and later.values <= self.values))
+        )
+
+
+def properties(document: dict[str, Any]) -> dict[str, Known]:
+    """Return what is known of every output by its path; descriptions are no part of the interface."""
+    found: dict[str, Known] = {}
+
+    def walk(path: str, node: dict[str, Any], required: bool) -> None:
+        parts = node.get("anyOf", [node])
+        limits = [(name, part[name]) for part in parts for name in LIMITS if name in part]
+        values = [value for part in parts for value in part.get("enum", ())]
+        types = sorted(str(part.get("type", part.get("$ref", ""))) for part in parts)
+        found[path] = Known(tuple(types), required, tuple(limits), frozenset(values) if values else None)
+        for part in parts:
+            if "$ref" in part:
+                within(f"{path}.", document["$defs"][part["$ref"].rpartition("/")[2]])
+            for key, place in (("additionalProperties", ".*"), ("items", "[]")):
+                if isinstance(part.get(key), dict):
+                    walk(f"{path}{place}", part[key], True)
+
+    def within(path: str, owner: dict[str, Any]) -> None:
+        for name, node in owner.get("properties", {}).items():
+            walk(f"{path}{name}", node, name in owner.get("required", ()))
+
+    within("", document)
     return found
 
 
 def broken(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Return the outputs that are gone, or of another type."""
+    """Return the outputs that are gone, or that a reader of before does not take any more."""
     now = properties(after)
-    return [path for path, kind in properties(before).items() if now.get(path) != kind]
+    return [path for path, known in properties(before).items() if not known.holds_for(now.get(path))]
 
 
 @pytest.mark.parametrize("path", RELEASED, ids=lambda path: path.name)
@@ -111,6 +137,39 @@ def test_the_comparison_sees_what_a_reader_would() -> None:
     more = copy.deepcopy(schema())
     more["properties"]["another"] = {"type": "string"}
     assert broken(schema(), more) == []
+
+
+@pytest.mark.parametrize(
+    ("output", "change", "breaks"),
+    [
+        ("deploymentMode", {"enum": ["Standard", "Knative", "LLM"]}, True),  # a reader of 1.2 refuses LLM
+        ("deploymentMode", {"enum": ["Raw"]}, True),
+        ("deploymentMode", {"enum": None}, True),
+        ("deploymentMode", {"enum": ["Standard"]}, False),
+        ("modelDigest", {"pattern": "^sha512:"}, True),
+        ("modelDigest", {"pattern": None}, True),
+        ("modelBytes", {"minimum": None}, True),
+        ("endpoint", {"pattern": "^http://"}, False),
+        ("idleCost", {"items": {"type": "integer"}}, True),
+        ("nodePool", {"anyOf": [{"type": "integer"}, {"type": "null"}]}, True),
+    ],
+)
+def test_the_comparison_sees_values_that_a_reader_would_refuse(
+    output: str, change: dict[str, Any], breaks: bool
+) -> None:
+    after = copy.deepcopy(schema())
+    node = after["$defs"]["ModelOutputs"]["properties"][output]
+    node.update(change)
+    for name in [name for name, value in change.items() if value is None]:
+        del node[name]
+    assert bool(broken(schema(), after)) is breaks
+    assert properties(schema()) != properties(after), "which raises the second number at least"
+
+
+def test_the_comparison_sees_an_output_of_a_model_that_may_be_left_out() -> None:
+    after = copy.deepcopy(schema())
+    after["$defs"]["ModelOutputs"]["required"].remove("endpoint")
+    assert broken(schema(), after) == ["models.*.endpoint"]
 
 
 def test_outputs_are_held_to_the_schema() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pulumi
+import pulumi.provider
 import pulumi.provider.experimental
 import pulumi.runtime
 import pytest
@@ -17,7 +18,10 @@ PUBLIC = {
     "pulumi": {*pulumi.__all__, "runtime"},
     "pulumi.runtime": set(pulumi.runtime.__all__) - {"rpc"},  # a module of internals
     "pulumi.log": {"debug", "error", "info", "warn"},
+    "pulumi.provider": set(pulumi.provider.__all__),
     "pulumi.provider.experimental": set(pulumi.provider.experimental.__all__),
+    # Its module names it without an underscore; of it only Provider's own interface is used.
+    "pulumi.provider.experimental.component": {"ComponentProvider"},
 }
 
 

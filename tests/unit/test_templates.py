@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import re
 import subprocess
 import sys
-import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,23 +97,6 @@ def read_by(program: str) -> Iterator[str]:
             of = ast.unparse(node.func.value)
             if of in spaces and re.match("get|require", node.func.attr):
                 yield spaces[of] + ast.literal_eval(node.args[0])
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the package as the wheel has it."""
-    folder = tmp_path_factory.mktemp("package")
-    hook = types.ModuleType("hatchling.builders.hooks.plugin.interface")
-    vars(hook)["BuildHookInterface"] = dict  # hatchling is in the build's own environment only
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, hook.__name__, hook)
-        spec = importlib.util.spec_from_file_location("packaging_build", PROJECT / "packaging/build.py")
-        assert spec
-        assert spec.loader
-        build = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(build)
-    build.assemble(PROJECT, folder / "modelcar_kserve")
-    return folder
 
 
 def preview(

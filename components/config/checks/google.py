@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from components.config import disk, gpus
 from components.config.google import GoogleSettings, NodeSettings
@@ -12,25 +13,69 @@ from components.config.problems import problem
 from components.config.settings import Settings
 from modelcar.errors import Problem
 
+_OTHER_ZONE = "choose a zone that has it, or another gpu; set checkZones to false where Google has a new one"
+
 
 def problems(settings: Settings, google: GoogleSettings) -> Iterator[Problem]:
     """Yield every problem of the Google side; of a stack with several pools, none of a model with its own."""
-    yield from _cluster(google)
-    for key, nodes in pools(google):
-        if reason := gpus.NOT_OFFERED.get(nodes.gpu):
-            offered = ", ".join(gpu for gpu in gpus.GPUS if gpu not in gpus.NOT_OFFERED)
-            fix = "take another GPU, or serve on nodes of your own with a stack without modelcar:google"
-            yield problem(f"{key}.gpu", f"{nodes.gpu}: {reason}", offered, fix)
-            continue
-        yield from _machine(key, nodes)
-        yield from _zones(key, google, nodes)
-        yield from _counts(key, nodes)
-        yield from _capacity(key, nodes)
-        yield from _boot_disk(key, nodes)
-        yield from _faster_starts(key, nodes)
-        yield from small_disk(key, nodes, disk.need([]))
+    yield from of_google(google)
     if not google.pools:
         yield from misfits(settings, google.nodes)
+
+
+def of_google(google: GoogleSettings, needs: Mapping[str, disk.DiskNeed] | None = None) -> Iterator[Problem]:
+    """Yield every problem of the Google side, whatever its models are.
+
+    Args:
+        google: the settings.
+        needs: what the disks of a pool's nodes have to hold, by the pool's name, where that is known.
+    """
+    yield from _cluster(google)
+    for key, nodes in pools(google):
+        yield from of_pool(key, nodes, (needs or {}).get(nodes.name))
+        if nodes.gpu not in gpus.NOT_OFFERED:
+            yield from _zones(key, google, nodes)
+
+
+def of_pool(key: str, nodes: NodeSettings, need: disk.DiskNeed | None = None) -> Iterator[Problem]:
+    """Yield every problem of a pool, wherever its cluster is.
+
+    Args:
+        key: that the pool is set by.
+        nodes: the pool.
+        need: what its disks have to hold; by default what any node needs.
+    """
+    if reason := gpus.NOT_OFFERED.get(nodes.gpu):
+        offered = ", ".join(gpu for gpu in gpus.GPUS if gpu not in gpus.NOT_OFFERED)
+        fix = "take another GPU, or serve on nodes of your own with a stack without modelcar:google"
+        yield problem(f"{key}.gpu", f"{nodes.gpu}: {reason}", offered, fix)
+        return
+    yield from _machine(key, nodes)
+    yield from _counts(key, nodes)
+    yield from _capacity(key, nodes)
+    yield from _boot_disk(key, nodes)
+    yield from _faster_starts(key, nodes)
+    yield from small_disk(key, nodes, need or disk.need([]))
+    if need:
+        yield from small_ssds(key, nodes, need)
+
+
+def of_zones(key: str, nodes: NodeSettings, zones: Sequence[str]) -> Iterator[Problem]:
+    """Yield the problems of zones that are named for a pool, wherever its cluster is."""
+    offered = gpus.ZONES.get(nodes.gpu)
+    if offered is None or not nodes.check_zones:
+        return
+    for zone in zones:
+        if zone not in offered:
+            yield problem(key, f"{zone} has no {nodes.gpu}", ", ".join(sorted(offered)), _OTHER_ZONE)
+
+
+def same_names(google: GoogleSettings) -> Iterator[Problem]:
+    """Yield the problem of pools that are called alike."""
+    for name, count in Counter(pool.name for pool in google.all_pools).items():
+        if count > 1:
+            allowed = "pools with names of their own"
+            yield problem("google.pools", f"{name}, {count} times", allowed, "rename one")
 
 
 def _cluster(google: GoogleSettings) -> Iterator[Problem]:
@@ -86,7 +131,7 @@ def _zones(prefix: str, google: GoogleSettings, nodes: NodeSettings) -> Iterator
         return
     here = sorted(zone for zone in offered if gpus.region_of(zone) == google.region)
     key = f"{prefix}.zones" if nodes.zones else "google.region"
-    fix = "choose a zone that has it, or another gpu; set checkZones to false where Google has a new one"
+    fix = _OTHER_ZONE
     allowed = (
         ", ".join(here)
         if here

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from components.config.image_place import ALLOWED
@@ -78,29 +78,42 @@ def _repository(settings: Settings) -> Problem | None:
     )
 
 
-def _fetch_on(settings: Settings) -> Problem | None:
-    if settings.fetch_on == "builder" and not settings.builder:
-        value = "builder, and modelcar:builder is not set: the default builder is on this machine"
+def fetching(fetch_on: str, builder: str | None) -> Problem | None:
+    """Return the problem of a builder that is to fetch the layers, and has no name."""
+    if fetch_on == "builder" and not builder:
+        value = "builder, and no builder is named: the default builder is on this machine"
         fix = f"pulumi config set {NAMESPACE}:builder NAME (docker buildx ls)"
-        return problem("fetchOn", value, "builder together with modelcar:builder, or machine", fix)
+        return problem("fetchOn", value, "builder together with builder's name, or machine", fix)
     return None
 
 
-def mirrors_beside_builder(settings: Settings, key: str = "mirrors") -> Problem | None:
+def _fetch_on(settings: Settings) -> Problem | None:
+    return fetching(settings.fetch_on, settings.builder)
+
+
+def foreign_mirrors(
+    registry: str, mirrors: Sequence[str], fetch_on: str, key: str = "mirrors"
+) -> Problem | None:
     """Return the problem of a mirror whose layers would pass this machine, where the builder fetches.
 
     Args:
-        settings: of a model.
+        registry: that the image is pushed to.
+        mirrors: of its layers. fetch_on: what downloads them.
         key: that names the mirrors.
     """
-    host = settings.registry.partition("/")[0]
-    others = [name for name in settings.mirrors if name.partition("/")[0] != host]
-    if settings.fetch_on != "builder" or not others:
+    host = registry.partition("/")[0]
+    others = [name for name in mirrors if name.partition("/")[0] != host]
+    if fetch_on != "builder" or not others:
         return None
     value = f"{others[0]}, beside fetchOn builder: a copy from another registry passes this machine"
     allowed = f"repositories of {host}, which it mounts without a copy; or fetchOn machine"
     fix = f"pulumi config rm {NAMESPACE}:fetchOn, or take the mirror out: the builder fetches from the hub"
     return problem(key, value, allowed, fix)
+
+
+def mirrors_beside_builder(settings: Settings, key: str = "mirrors") -> Problem | None:
+    """Return the same problem of a model's settings; key: that names the mirrors."""
+    return foreign_mirrors(settings.registry, settings.mirrors, settings.fetch_on, key)
 
 
 #: All of them.

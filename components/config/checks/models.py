@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from components.config.checks import secrets
+from components.config.checks.google import same_names
 from components.config.model_spec import ModelSpec
 from components.config.problems import problem
 from components.config.settings import Settings
@@ -103,12 +104,7 @@ def _pools(stack: Stack) -> Iterator[Problem]:
     if google is None:
         return
     pools = google.all_pools
-    names = [pool.name for pool in pools]
-    for name, count in Counter(names).items():
-        if count > 1:
-            yield problem(
-                "google.pools", f"{name}, {count} times", "pools with names of their own", "rename one"
-            )
+    yield from same_names(google)
     if len(stack.models) < 2:
         return
     for pool in pools:
