@@ -37,7 +37,7 @@ from operations import prune as pruning
 from operations import revisions as served_before
 from operations import validate as validation
 from operations.arguments import parser
-from operations.stack import cluster_of, outputs_of, settings_of, stack_of
+from operations.stack import cluster_of, outputs_of, program_of, settings_of, stack_of
 
 PROJECT = Path(__file__).absolute().parent.parent
 
@@ -236,8 +236,10 @@ def _admission(options: argparse.Namespace) -> int:
     stack = stack_of(options.stack, options.project)
     own, kyverno = [*options.allow, *options.allow_volume], [*options.secret, *options.provider]
     admission.check_options(options.builtin, own, kyverno)
+    kind = "modelcars" if options.builtin else "signed-modelcars"
+    program = program_of(options.stack, options.project)
+    name = admission.object_name(kind, program, stack.shared.namespace, options.stack)
     if options.builtin:
-        name = admission.object_name("modelcars", options.stack)
         objects = admission_builtin.policies(stack, name, options.allow, options.allow_volume)
         for line in admission_builtin.notes(stack, options.allow):
             _note(line)
@@ -245,7 +247,7 @@ def _admission(options: argparse.Namespace) -> int:
         settings, read = stack.shared, {"secrets": options.secret, "providers": options.provider}
         objects = [
             admission.policy(
-                settings, options.project, options.stack, others=admission.mounted(stack), **read
+                settings, options.project, options.stack, name=name, others=admission.mounted(stack), **read
             )
         ]
         for line in admission.notes(objects[0], settings):

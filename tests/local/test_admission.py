@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from local.tool_build import download_module
 from local.tools import find_tool
@@ -133,13 +134,15 @@ def test_what_is_signed_is_admitted_and_nothing_else(
     assert all(ADMITTED in said for said in before.values()), before
     policy = run(project, "operations", "--project", str(project.folder), "admission", "--stack", "test")
 
+    name = yaml.safe_load(policy)["metadata"]["name"]
+
     def applied() -> bool:
         # Kyverno's own webhook judges policies, and is there before it has its certificate.
         return "created" in platform.kubectl("apply", "-f", "-", text=policy, check=False)
 
     def taken() -> bool:
         hooks = platform.kubectl("get", HOOKS, *OURS, "-o", "yaml")
-        return "/ivpol/validate/signed-modelcars-test" in hooks
+        return f"/ivpol/validate/{name}" in hooks
 
     seen(applied, 60, "Kyverno refuses the policy", kyverno)
     seen(taken, 120, "Kyverno does not take the policy", kyverno)
