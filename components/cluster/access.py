@@ -91,23 +91,31 @@ class Cluster:
         """Merge a patch into an object (RFC 7386)."""
         return self.request("PATCH", path, body)
 
-    def delete(self, path: str) -> None:
-        """Delete an object; it may be gone already."""
+    def delete(self, path: str, *, uid: str | None = None) -> None:
+        """Delete an object; it may be gone already.
+
+        uid: the only object of this name that is meant; one that somebody else made since stays.
+        """
+        options: JSON = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
         try:
-            self.request("DELETE", path, {"propagationPolicy": "Background"})
+            self.request("DELETE", path, options)
         except ClusterError as error:
-            if error.status != 404:
+            if error.status != 404 and (uid is None or error.status != 409):
                 raise
 
-    def remove(self, path: str, patience: float) -> None:
-        """Delete an object, and wait until it is gone; patience: seconds.
+    def remove(self, path: str, patience: float, *, uid: str | None = None) -> None:
+        """Delete an object, and wait until it is gone; patience: seconds, uid: as in `delete`.
 
         Raises:
             ClusterError: it is still there.
         """
-        self.delete(path)
+        self.delete(path, uid=uid)
         deadline = time.monotonic() + patience
-        while self.get(path) is not None:
+        while (found := self.get(path)) is not None:
+            if uid is not None and found["metadata"].get("uid") != uid:
+                return
             if time.monotonic() > deadline:
                 name = path.rpartition("/")[2]
                 raise ClusterError(0, f"{name} is still being removed; look at its finalizers")

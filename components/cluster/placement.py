@@ -155,7 +155,8 @@ def _test(
             f"modelcar:placement {ASSUMED}",
         ) from None
     probe = f"{settings.registry}/{NAME}@{digest}"
-    found = smoke(cluster, settings, probe, namespace=settings.smoke_namespace, prefer=prefer)
+    namespace = settings.smoke_namespace
+    found = smoke(cluster, settings, probe, namespace=namespace, prefer=prefer, notice=say)
     for line in table(found):
         say(line)
     if found.chosen is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,16 @@ def test_the_first_up_tests(cluster: FakeCluster, tested: list[str]) -> None:
     assert found == Found("storageUriEnv", fingerprint(cluster, SETTINGS, ()))
     assert tested == ["run"]
     assert "placement to use: storageUriEnv" in said
+
+
+def test_up_says_what_the_test_waits_for(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: Any, notice: Callable[[str], None], **__: Any) -> Smoke:
+        notice("another smoke test runs")
+        return Smoke("", (Outcome("servingRuntime", "works"),), "servingRuntime")
+
+    monkeypatch.setattr("components.cluster.placement.smoke", run)
+    monkeypatch.setattr("components.cluster.placement.push_probe", lambda *_: "sha256:" + "0" * 64)
+    assert "another smoke test runs\n" in ask()[1]
 
 
 def test_what_was_found_out_is_taken(cluster: FakeCluster, tested: list[str]) -> None:
