@@ -10,7 +10,7 @@ import json
 import re
 import ssl
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -45,6 +45,9 @@ MAX_BLOB = 16 * 2**20
 TIMEOUT = httpx.Timeout(10, read=900, write=120)
 #: Pages of a list of tags or referrers; registries send 50 to 1,000 on each.
 MOST_PAGES = 1000
+#: How registries without the API for referrers answer: the specification says 404, Artifactory 406 (it knows
+#: no such Accept there), and others refuse the path or the method.
+NO_API = frozenset({400, 404, 405, 406, 501})
 #: Docker Hub's name in references is not the name of its registry.
 HUB = frozenset({"docker.io", "index.docker.io"})
 _HUB_API = "registry-1.docker.io"
@@ -304,7 +307,7 @@ class Registry:
 
     def referrers(self, digest: str) -> list[dict[str, Any]]:
         """Return descriptors of what refers to a manifest: by the API, or the tag that stands for it."""
-        pages = self._pages(f"referrers/{digest}", {"Accept": INDEX_TYPE})
+        pages = self._pages(f"referrers/{digest}", {"Accept": INDEX_TYPE}, NO_API)
         if pages is not None:
             return [entry for page in pages for entry in page.get("manifests") or []]
         index = self.manifest(fallback_tag(digest))
@@ -336,16 +339,20 @@ class Registry:
         checked(answer, httpx.codes.ACCEPTED, httpx.codes.OK, httpx.codes.NO_CONTENT)
         return None
 
-    def _pages(self, path: str, headers: dict[str, str]) -> list[dict[str, Any]] | None:
+    def _pages(
+        self, path: str, headers: dict[str, str], absent: Collection[int] = (httpx.codes.NOT_FOUND,)
+    ) -> list[dict[str, Any]] | None:
         """Return a list's pages, as their Link headers lead from one to the next; None where there is none.
 
         OCI distribution specification 1.1, "Listing Tags". No page of another host is asked for, as it would
         get the credentials.
+
+        absent: statuses of the first page that say that there is no such list.
         """
         url, pages = httpx.URL(f"{self.target.url}/{path}"), list[dict[str, Any]]()
         for _ in range(MOST_PAGES):
             answer = self._client.get(url, headers=headers)
-            if answer.status_code == httpx.codes.NOT_FOUND and not pages:
+            if answer.status_code in absent and not pages:
                 return None
             pages.append(json_of(answer))
             following = answer.links.get("next", {}).get("url")

@@ -152,6 +152,58 @@ def test_it_is_attached_once_and_others_stay(project: Path, lock: Lock, image: I
         assert kinds == ([SBOM_TYPE] if api else ["signature", SBOM_TYPE])
 
 
+def without_api(status: int) -> Any:
+    return lambda _, path: (status, {}, b"") if "/referrers/" in path else None
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 406, 501])
+def test_a_registry_without_the_api_says_so_in_its_own_way(
+    project: Path, lock: Lock, image: Image, status: int
+) -> None:
+    """Artifactory answers 406; signing, looking and cleaning up stopped there."""
+    with registry_server.serve() as server:
+        server.has_referrers, server.instead = False, without_api(status)
+        push(server, project, image)
+        with Registry(target(server), write=True) as registry:
+            manifest = registry.manifest("latest")
+            assert manifest
+            assert registry.referrers(image.digest) == []
+            attach_sbom(registry, manifest, lock)
+            assert [entry["artifactType"] for entry in registry.referrers(image.digest)] == [SBOM_TYPE]
+            found, _ = inspect(registry, "latest")
+        assert list(differences(found, lock)) == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_a_registry_that_refuses_or_fails_does_not_say_that_nothing_is_attached(
+    project: Path, image: Image, status: int
+) -> None:
+    with registry_server.serve() as server:
+        server.instead = without_api(status)
+        push(server, project, image)
+        with pytest.raises(InputError, match=f"answers {status}"), Registry(target(server)) as registry:
+            registry.referrers(image.digest)
+
+
+@pytest.mark.parametrize("status", [400, 406])
+def test_a_list_that_breaks_off_and_one_of_tags_are_errors(
+    project: Path, lock: Lock, image: Image, status: int
+) -> None:
+    with registry_server.serve() as server:
+        push(server, project, image)
+        server.page_size = 1
+        with Registry(target(server), write=True) as registry:
+            manifest = registry.manifest("latest")
+            assert manifest
+            attach(registry, manifest, [sbom_of(lock), SIGNATURE])
+        server.instead = lambda _, path: (status, {}, b"") if "?last=" in path else None
+        with pytest.raises(InputError, match=f"answers {status}"), Registry(target(server)) as registry:
+            registry.referrers(image.digest)
+        server.instead = lambda _, path: (status, {}, b"") if path.endswith("/tags/list") else None
+        with pytest.raises(InputError, match=f"answers {status}"), Registry(target(server)) as registry:
+            registry.tagged()
+
+
 # --- looked at
 
 
