@@ -15,13 +15,12 @@ from modelcar import fetching
 from modelcar.builder_push import push_by_builder
 from modelcar.buildx import require_builder
 from modelcar.errors import InputError, refuse
-from modelcar.evidence import attach_sbom, sbom_of
+from modelcar.evidence import attach_sbom, attached_sbom, sbom_of
 from modelcar.lock import Lock
 from modelcar.mirrors import mirror_targets
 from modelcar.progress import amount, lines
 from modelcar.push import layers_there, push_layers
 from modelcar.registry import Registry, Target, parse
-from modelcar.sbom import SBOM_TYPE
 from modelcar.signature_copy import copy_signatures
 from modelcar.signing import ensure_signed
 
@@ -199,7 +198,7 @@ def _attach_after(reference: str, lock: Lock, *, insecure: bool) -> None:
     target, digest = parse(reference, insecure=insecure)
     try:
         with Registry(target) as registry:  # whoever only verifies may have no right to write
-            if any(entry.get("artifactType") == SBOM_TYPE for entry in registry.referrers(digest)):
+            if attached_sbom(registry, digest):
                 return
         with Registry(target, write=True) as registry:
             manifest = registry.manifest(digest)

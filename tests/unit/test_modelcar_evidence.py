@@ -204,6 +204,61 @@ def test_a_list_that_breaks_off_and_one_of_tags_are_errors(
             registry.tagged()
 
 
+def of_a_scanner(**more: Any) -> bytes:
+    """What a scanner makes of an image: the same format, with components of its own."""
+    component = {"type": "container", "name": "tiny", "properties": [{"name": "syft:image", "value": "x"}]}
+    document = {
+        "bomFormat": "CycloneDX",
+        "metadata": {"component": component},
+        "components": [{"type": "file", "name": "/bin/busybox"}],
+    }
+    return json.dumps({**document, **more}).encode()
+
+
+FOREIGN = {
+    "a scanner's": of_a_scanner(),
+    "without a component": of_a_scanner(metadata={"tools": []}),
+    "with a component that is none": of_a_scanner(metadata=["x"]),
+    "a list": b"[]",
+    "XML": b"<?xml version='1.0'?><bom/>",
+    "no text": b"\xff\xfe\x00",
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN.keys())
+def test_a_bill_of_materials_of_another_tool_is_not_taken_for_our_own(
+    project: Path, lock: Lock, image: Image, content: bytes
+) -> None:
+    with registry_server.serve() as server:
+        push(server, project, image)
+        with Registry(target(server), write=True) as registry:
+            manifest = registry.manifest("latest")
+            assert manifest
+            attach(registry, manifest, [Artifact(SBOM_TYPE, content)])
+            assert attached_sbom(registry, image.digest) is None
+            found, _ = inspect(registry, "latest")
+            assert (found.attached, found.files) == ((SBOM_TYPE,), ())
+            assert list(differences(found, lock)) == ["no bill of materials is attached"]
+            attach_sbom(registry, manifest, lock)
+            found, _ = inspect(registry, "latest")
+            assert list(differences(found, lock)) == []
+
+
+def test_one_of_another_tool_is_passed_over_without_reading_it_where_it_is_large(
+    project: Path, lock: Lock, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelcar.evidence.MAX_BLOB", len(sbom(lock)))
+    monkeypatch.setattr("modelcar.registry.MAX_BLOB", len(sbom(lock)))
+    with registry_server.serve() as server:
+        push(server, project, image)
+        with Registry(target(server), write=True) as registry:
+            manifest = registry.manifest("latest")
+            assert manifest
+            attach(registry, manifest, [Artifact(SBOM_TYPE, b" " * len(sbom(lock)) + of_a_scanner())])
+            attach_sbom(registry, manifest, lock)
+            assert attached_sbom(registry, image.digest) == json.loads(sbom(lock))
+
+
 # --- looked at
 
 
