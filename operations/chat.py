@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from components.cluster.access import JSON, Cluster, ClusterError
-from components.cluster.pods import pods_of, proxied, serving_pod
+from components.cluster.pods import pods_of, serving_pod
 from components.config.model_spec import ModelSpec
 from modelcar.errors import refuse
+from operations.asking import ask
 
 #: Tokens of one answer, where nobody says how many.
 ANSWER = 256
@@ -32,17 +33,18 @@ def chat(
 
     Raises:
         InputError: no pod of the model is ready.
-        ClusterError: the server refuses a question, or does not speak OpenAI's chat API.
+        ClusterError: the server refuses a question, wants a key that could not be had, or does not speak
+            OpenAI's chat API.
     """
     pod = _ready_pod(cluster, settings)
-    path = f"{proxied(pod, settings.server_port)}/v1/chat/completions"
+    path = "/v1/chat/completions"
     said: list[dict[str, str]] = []
     for question in questions:
         if not question.strip():
             continue
         said.append({"role": "user", "content": question.strip()})
         body = {"model": settings.model_name, "messages": said, "max_tokens": tokens}
-        answer = cluster.request("POST", path, body)
+        answer = ask(cluster, settings, pod, path, body)
         try:
             text = str(answer["choices"][0]["message"]["content"])
         except (KeyError, IndexError, TypeError):

@@ -149,9 +149,18 @@ class Cluster:
             raise
 
     def execute(
-        self, namespace: str, pod: str, container: str, command: Sequence[str], *, timeout: float = TIMEOUT
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        command: Sequence[str],
+        *,
+        timeout: float = TIMEOUT,
+        text: str = "",
     ) -> str:
-        """Run a command in a container and return what it says; timeout: seconds.
+        """Run a command in a container and return what it says.
+
+        timeout: seconds. text: what it reads from stdin, whose end it is not told: let it read a line.
 
         Raises:
             ClusterError: it may not, or the connection broke.
@@ -166,18 +175,23 @@ class Cluster:
         api = client.CoreV1Api(client.ApiClient(self._api.configuration))
         run: Any = stream
         try:
-            said: str = run(
+            session: Any = run(
                 api.connect_get_namespaced_pod_exec,
                 pod,
                 namespace,
                 container=container,
                 command=list(command),
                 stderr=True,
-                stdin=False,
+                stdin=bool(text),
                 stdout=True,
                 tty=False,
-                _request_timeout=timeout,
+                _preload_content=False,
             )
+            if text:
+                session.write_stdin(text)
+            session.run_forever(timeout=timeout)
+            said = str(session.read_all())
+            session.close()
         except ApiException as error:
             raise ClusterError(
                 int(error.status or 0), f"exec in {pod}: {_message(str(error.body or ''), str(error.reason))}"

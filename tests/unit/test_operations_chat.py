@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,3 +65,15 @@ def test_what_the_server_refuses_is_told() -> None:
     server.refusals[PATH] = ClusterError(404, "no chat template")
     with pytest.raises(ClusterError, match="no chat template"):
         chat(server, stack(), ["x"], print)
+
+
+def test_a_server_that_wants_its_key_is_asked_in_its_pod() -> None:
+    server, said = Server(), list[str]()
+    server.refusals[PATH] = ClusterError(401, "Unauthorized")
+    text = json.dumps({"choices": [{"message": {"content": "I am m"}}]})
+    server.said["tiny-1"] = f"ANSWER {json.dumps([200, text])}\n"
+    chat(server, stack(), ["What are you?"], said.append)
+    assert said == ["I am m"]
+    server.said["tiny-1"] = 'ANSWER [401, ""]\n'
+    with pytest.raises(ClusterError, match="the server wants its API key"):
+        chat(server, stack(), ["x"], said.append)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -418,6 +419,18 @@ def test_a_server_that_does_not_answer_fails(cluster: FakeCluster) -> None:
     del cluster.refusals[PROXY]
     cluster.found[PROXY] = {"detail": "Not Found"}
     assert lines(cluster)["answers a prompt"].passed is False
+
+
+def test_a_server_that_wants_its_key_is_asked_in_its_pod(cluster: FakeCluster) -> None:
+    cluster.refusals[PROXY] = ClusterError(401, '{"error": "Unauthorized"}')
+    text = json.dumps({"choices": [{"text": " great"}]})
+    cluster.said_of["m-1", "ANSWER"] = f"ANSWER {json.dumps([200, text])}\n"
+    assert all(line.passed for line in lines(cluster).values())
+    cluster.said_of["m-1", "ANSWER"] = "exec: python3: not found"
+    found = lines(cluster)["answers a prompt"]
+    assert found.passed is None, "it may serve all the same"
+    assert "the server wants its API key" in found.evidence
+    assert "pods/exec in models" in found.fix
 
 
 def test_a_policy_for_other_pods_does_not_count(cluster: FakeCluster) -> None:
