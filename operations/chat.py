@@ -38,19 +38,31 @@ def chat(
     """
     pod = _ready_pod(cluster, settings)
     path = "/v1/chat/completions"
-    said: list[dict[str, str]] = []
+    said: list[dict[str, str]] = []  # questions with their answers
     for question in questions:
         if not question.strip():
             continue
-        said.append({"role": "user", "content": question.strip()})
-        body = {"model": settings.model_name, "messages": said, "max_tokens": tokens}
+        asked = [*said, {"role": "user", "content": question.strip()}]
+        body = {"model": settings.model_name, "messages": asked, "max_tokens": tokens}
         answer = ask(cluster, settings, pod, path, body)
         try:
-            text = str(answer["choices"][0]["message"]["content"])
+            content = answer["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
             raise ClusterError(0, f"{path} answers no chat: {answer}") from None
-        said.append({"role": "assistant", "content": text})
-        say(text)
+        if not content:
+            # A model that reasons does so first. Without an answer the next question does not see this one.
+            say(_no_answer(answer, tokens))
+            continue
+        said = [*asked, {"role": "assistant", "content": str(content)}]
+        say(str(content))
+
+
+def _no_answer(answer: JSON, tokens: int) -> str:
+    """Return why there is no text: many models spend hundreds of tokens on reasoning before it."""
+    if answer["choices"][0].get("finish_reason") == "length":
+        more = f'ARGS="--tokens {4 * tokens}"'
+        return f"(no answer: it ended within its reasoning, after {tokens} tokens; allow more: {more})"
+    return "(no answer: the server sent no text)"
 
 
 def _ready_pod(cluster: Cluster, settings: ModelSpec) -> JSON:

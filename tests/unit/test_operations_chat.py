@@ -19,7 +19,7 @@ PATH = f"{PODS}/tiny-1:8080/proxy/v1/chat/completions"
 
 
 class Server(FakeCluster):
-    """A model that says how many messages it got."""
+    """A model that says how many messages it got. instead: what it says once, in place of that."""
 
     def __init__(self, ready: bool = True) -> None:
         super().__init__()
@@ -32,6 +32,7 @@ class Server(FakeCluster):
         }
         self.lists[PODS] = [{"metadata": metadata, "status": {"conditions": conditions}, "spec": {}}]
         self.asked: list[Any] = []
+        self.instead: dict[str, Any] | None = None
 
     def request(
         self,
@@ -45,6 +46,9 @@ class Server(FakeCluster):
         assert (method, path) == ("POST", PATH)
         messages = [dict(one) for one in (body or {})["messages"]]
         self.asked.append(messages)
+        if choice := self.instead:
+            self.instead = None
+            return {"choices": [choice]}
         return {"choices": [{"message": {"content": f"{len(messages)} so far"}}]}
 
 
@@ -53,6 +57,21 @@ def test_each_question_goes_out_with_what_was_said_before() -> None:
     chat(server, stack(), ["What are you?", "", "And now?\n"], said.append)
     assert said == ["1 so far", "3 so far"]
     assert [one["content"] for one in server.asked[1]] == ["What are you?", "1 so far", "And now?"]
+
+
+@pytest.mark.parametrize("content", [None, ""])
+@pytest.mark.parametrize(
+    ("reason", "words"), [("length", 'ARGS="--tokens 400"'), ("stop", "the server sent no text")]
+)
+def test_an_answer_that_ended_within_its_reasoning_is_told_and_not_remembered(
+    content: str | None, reason: str, words: str
+) -> None:
+    server, said = Server(), list[str]()
+    server.instead = {"message": {"content": content, "reasoning": "Well, "}, "finish_reason": reason}
+    chat(server, stack(), ["What are you?", "And now?"], said.append, tokens=100)
+    assert words in said[0]
+    assert said[1] == "1 so far"
+    assert [one["content"] for one in server.asked[1]] == ["And now?"]
 
 
 def test_without_a_ready_pod_the_way_to_one_is_told() -> None:
