@@ -33,8 +33,18 @@ from operations.validation_report import Line
 
 _NO_HUB, _DENIED = "log without a hub", "egress denied by policy"
 PROMPT = "Kubernetes is"
-#: Lines of a log that tell of a hub: its hosts, and what its client says when it downloads.
-HUB_LINES = re.compile(r"huggingface\.co|hf\.co|Downloading (shards|\S+:)|Fetching \d+ files", re.IGNORECASE)
+_HUB = r"(?:[\w.-]+\.)?(?:huggingface\.co|hf\.co)"
+#: Lines by which clients tell that they ask a hub, or try to: requests, urllib3, httpx, aiohttp and reqwest,
+#: the hub's own library, Transformers and what downloads. An address alone is none: Transformers logs some
+#: for weights in a folder, such as the page about a tokenizer's pattern.
+HUB_LINES = re.compile(
+    rf"HTTPS?Connection(?:Pool)?\(host='{_HUB}'"
+    rf"|(?<![\w-]){_HUB}:443\b"
+    rf"|(?:\b(?:connect to(?: host)?|reach|for url|(?-i:GET|HEAD|POST))|connection \(\d+\))"
+    rf"[\s:'\"(]+(?:https?://)?{_HUB}\b"
+    r"|Downloading (?:shards|\S+:)|Fetching \d+ files",
+    re.IGNORECASE,
+)
 #: Lines of a log that are searched.
 LOG_LINES = 20_000
 

@@ -400,8 +400,20 @@ def test_a_server_that_may_go_online_fails(cluster: FakeCluster) -> None:
     [
         "GET https://huggingface.co/api/models/x",
         "Downloading shards: 10%",
+        "Downloading model.safetensors: 100%",
         "Fetching 12 files: 0%",
         "HEAD https://cdn-lfs.hf.co/x",
+        "HTTPSConnectionPool(host='huggingface.co', port=443): Max retries exceeded with url: /api/models/x",
+        "NameResolutionError(\"HTTPSConnection(host='huggingface.co', port=443): Failed to resolve\")",
+        "OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them",
+        "'[Errno -3] Temporary failure in name resolution' thrown while requesting HEAD https://huggingface.co/x",
+        'INFO:httpx:HTTP Request: GET https://huggingface.co/api/models/x "HTTP/1.1 200 OK"',
+        "OfflineModeIsEnabled: Cannot reach https://huggingface.co/x/config.json: offline mode is enabled",
+        "requests.exceptions.HTTPError: 401 Client Error: Unauthorized for url: https://huggingface.co/api/x",
+        "aiohttp: Cannot connect to host huggingface.co:443 ssl:default [Name or service not known]",
+        "error sending request for url (https://cas-bridge.xethub.hf.co/x)",
+        "urllib3.connectionpool: Starting new HTTPS connection (1): huggingface.co:443",
+        'urllib3.connectionpool: https://huggingface.co:443 "HEAD /x/resolve/main/config.json" 200 0',
     ],
 )
 def test_a_log_that_tells_of_a_hub_fails(cluster: FakeCluster, line: str) -> None:
@@ -409,6 +421,25 @@ def test_a_log_that_tells_of_a_hub_fails(cluster: FakeCluster, line: str) -> Non
     found = lines(cluster)["log without a hub"]
     assert found.passed is False
     assert found.evidence == line
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        # Transformers, of weights in a folder (tokenization_utils_base.py)
+        "The tokenizer you are loading from '/mnt/models' with an incorrect regex pattern: "
+        "https://huggingface.co/mistralai/Mistral-Small-3.1-24B-Instruct-2503/discussions/84#6912. This will "
+        "lead to incorrect tokenization. You should set the `fix_mistral_regex=True` flag",
+        "See https://huggingface.co/docs/transformers/main_classes/quantization for details",
+        "You can get https://hf.co/papers as a reference",
+        "(base_model: https://huggingface.co/Qwen/Qwen2.5-7B)",
+        'INFO 10.0.0.1:4711 - "GET /v1/models HTTP/1.1" 200 OK',
+        "Cannot reach https://shelf.co/x",
+    ],
+)
+def test_an_address_of_a_hub_is_no_connection_to_it(cluster: FakeCluster, line: str) -> None:
+    cluster.texts["kserve-container"] += line
+    assert lines(cluster)["log without a hub"].passed is True
 
 
 def test_a_server_that_does_not_answer_fails(cluster: FakeCluster) -> None:
