@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import pytest
 
 from components.cluster.access import ClusterError
+from operations import validate_network
 from operations.gpu import SCRIPT, parse
 from operations.validate import validate
-from operations.validate_network import CLOSED, CONTROL, OPEN
+from operations.validate_network import CLOSED, OPEN
 from operations.validation_report import Line, document, report
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load
@@ -23,6 +25,8 @@ PODS = "/api/v1/namespaces/models/pods"
 PROXY = f"{PODS}/m-1:8080/proxy/v1/completions"
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/models/networkpolicies"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+#: The pod beside the model's, by the name that it has here.
+CONTROL = f"{validate_network.CONTROL}-1234abcd"
 READY = [{"type": "Ready", "status": "True"}]
 #: What the script of operations/gpu.py says in a pod whose server computes on its card.
 ON_GPU = """smi 0 /usr/local/nvidia/bin/nvidia-smi
@@ -93,9 +97,9 @@ def cluster() -> FakeCluster:
 
 
 @pytest.fixture(autouse=True)
-def no_leftover(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pod of the control is there as soon as it is made; none is left of a run before."""
-    monkeypatch.setattr("components.cluster.access.Cluster.remove", lambda self, path, _: self.delete(path))
+def named_control(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pod of the control has a name that tests know."""
+    monkeypatch.setattr("operations.validate_network.token_hex", lambda _: "1234abcd")
 
 
 def lines(cluster: FakeCluster, uri: str | None = f"oci://{IMAGE}") -> dict[str, Line]:
@@ -120,7 +124,7 @@ def test_a_model_as_it_should_be_passes_in_each_line(cluster: FakeCluster) -> No
     assert "192.0.2.1:6443 from the pod does not connect, from beside it connects" in (
         found["egress impossible"].evidence
     )
-    assert cluster.deleted.count(f"{PODS}/{CONTROL}") == 2, "before, and afterwards"
+    assert cluster.deleted == [f"{PODS}/{CONTROL}"]
     assert document(tuple(found.values()))["passed"] is True
 
 
@@ -303,6 +307,32 @@ def test_the_control_is_no_pod_that_the_policy_selects(cluster: FakeCluster) -> 
     assert box["securityContext"]["runAsNonRoot"] is True
 
 
+def test_two_runs_have_a_control_each(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another person's is running: it is neither removed nor used."""
+    monkeypatch.setattr("operations.validate_network.token_hex", token_hex)
+    found = cluster.get
+
+    def get(path: str, **query: str) -> Any:
+        return {"status": {"conditions": READY}} if validate_network.CONTROL in path else found(path, **query)
+
+    monkeypatch.setattr(cluster, "get", get)
+    monkeypatch.setattr(cluster, "execute", lambda *_, **__: CLOSED)
+    for _ in range(2):
+        lines(cluster)
+    names = [body["metadata"]["name"] for _, body in cluster.made]
+    assert len(set(names)) == 2
+    assert cluster.deleted == [f"{PODS}/{name}" for name in names]
+
+
+def test_what_killed_runs_have_left_is_removed_once_it_has_ended(cluster: FakeCluster) -> None:
+    for name, phase in (("-1", "Running"), ("-2", "Failed"), ("", "Succeeded"), ("-3", "Pending")):
+        metadata = {"name": f"{validate_network.CONTROL}{name}", "namespace": "models"}
+        cluster.lists[PODS].append({"metadata": metadata, "status": {"phase": phase}, "spec": {}})
+    lines(cluster)
+    ended = [f"{PODS}/{validate_network.CONTROL}{name}" for name in ("-2", "")]
+    assert cluster.deleted == [*ended, f"{PODS}/{CONTROL}"]
+
+
 def test_the_control_runs_where_the_image_is(cluster: FakeCluster) -> None:
     """Another node would pull all of the weights for it."""
     lines(cluster)
@@ -325,7 +355,7 @@ def test_a_control_that_does_not_start_leaves_the_rest_of_the_report(
     line = found["egress impossible"]
     assert line.passed is (False if inside == OPEN else None), "what connects from the pod needs no control"
     assert f"192.0.2.1:6443 from the pod {inside}; not tried from beside it: pod {CONTROL}" in line.evidence
-    assert cluster.deleted.count(f"{PODS}/{CONTROL}") == 2
+    assert cluster.deleted == [f"{PODS}/{CONTROL}"]
 
 
 def test_a_control_that_somebody_deletes_is_told(
