@@ -374,29 +374,44 @@ class Registry:
 
     def in_words(self, error: httpx.HTTPError) -> InputError:
         """Return what a failed request means for whoever asked for it."""
-        key = f"{self.target.registry}/{self.target.name}"
-        status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
-        if isinstance(error, NoLoginError):
-            found, fix = f"the registry answers {status}, and {error.fault}", error.fault.fix
-        elif status in {401, 403}:
-            found, fix = (
-                f"the registry answers {status}",
-                "docker login, or gcloud auth configure-docker HOST",
-            )
-        elif isinstance(error, NotARegistryError):
-            found, fix = str(error), "check the name, and that no proxy asks you to log in (NO_PROXY)"
-        elif isinstance(error, httpx.HTTPStatusError) and (pause := asked_pause(error.response)):
-            found = f"the registry answers {status} and asks to wait {pause:.0f} s"
-            fix = "try again after that; `docker login`, since who is logged in may ask more often"
-        elif status:
-            found, fix = f"the registry answers {status}", "check the name; try again later"
-        elif "CERTIFICATE_VERIFY_FAILED" in str(error):
-            found = f"cannot be reached ({error})"
-            fix = f"put the certificate of its authority into {FOLDERS[0]}/{self.target.host}/ca.crt, "
-            fix += "or into this machine's trust store"
-        else:
-            found, fix = f"cannot be reached ({error})", "check name and network; --insecure for plain HTTP"
-        return UnansweredError([Problem(key, found, "a repository that this machine may use", fix)])
+        return in_words(self.target, error)
+
+
+def in_words(target: Target, error: httpx.HTTPError) -> UnansweredError:
+    """Return what a failed request to a repository means for whoever asked for it.
+
+    httpx's own words have the whole address. A registry may have led to one with credentials in its query.
+    """
+    key = f"{target.registry}/{target.name}"
+    status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
+    text = str(error) or type(error).__name__
+    if isinstance(error, NoLoginError):
+        found, fix = f"the registry answers {status}, and {error.fault}", error.fault.fix
+    elif status in {401, 403}:
+        found, fix = (
+            f"the registry answers {status}",
+            "docker login, or gcloud auth configure-docker HOST",
+        )
+    elif isinstance(error, NotARegistryError):
+        found, fix = text, "check the name, and that no proxy asks you to log in (NO_PROXY)"
+    elif isinstance(error, httpx.HTTPStatusError) and (pause := asked_pause(error.response)):
+        found = f"the registry answers {status} and asks to wait {pause:.0f} s"
+        fix = "try again after that; `docker login`, since who is logged in may ask more often"
+    elif status:
+        found, fix = f"the registry answers {status}", "check the name; try again later"
+    elif "CERTIFICATE_VERIFY_FAILED" in text:
+        found = f"cannot be reached ({text})"
+        fix = f"put the certificate of its authority into {FOLDERS[0]}/{target.host}/ca.crt, "
+        fix += "or into this machine's trust store"
+    else:
+        found, fix = f"cannot be reached ({text})", "check name and network; --insecure for plain HTTP"
+    return UnansweredError([Problem(key, found, "a repository that this machine may use", fix)])
+
+
+def in_short(target: Target, error: httpx.HTTPError) -> str:
+    """Return the same in one line, for who goes on without the registry; with the fix where it refused."""
+    [problem] = in_words(target, error).problems
+    return problem.value if isinstance(error, httpx.TransportError) else f"{problem.value}; {problem.fix}"
 
 
 def fallback_tag(digest: str) -> str:

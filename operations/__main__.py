@@ -31,7 +31,7 @@ from modelcar.base import read_base
 from modelcar.errors import InputError, refuse
 from modelcar.lock_reader import read_lock
 from modelcar.progress import say, silent, working
-from modelcar.registry import Target
+from modelcar.registry import Target, in_words
 from operations import admission, admission_builtin, monitoring, validation_report
 from operations import chat as chatting
 from operations import cold_start as start_phases
@@ -104,7 +104,10 @@ def _smoke(options: argparse.Namespace) -> int:
     settings = _model(options)
     cluster = cluster_of(settings, options.project)
     target = Target(settings.registry, NAME, settings.registry_insecure)
-    digest = push_probe(read_base(settings.architecture), options.project, target)
+    try:
+        digest = push_probe(read_base(settings.architecture), options.project, target)
+    except httpx.HTTPError as error:
+        raise in_words(target, error) from None
     with working("waiting for the probes' pods"):
         found = smoke_test.smoke(
             cluster,

@@ -20,7 +20,7 @@ from modelcar.lock import Lock
 from modelcar.mirrors import mirror_targets
 from modelcar.progress import amount, lines
 from modelcar.push import layers_there, push_layers
-from modelcar.registry import Registry, Target, parse
+from modelcar.registry import Registry, Target, in_short, parse
 from modelcar.signature_copy import copy_signatures
 from modelcar.signing import ensure_signed
 
@@ -88,7 +88,8 @@ def _from_mirrors(delivery: Delivery, there: frozenset[str] | None) -> dict[str,
     try:
         return from_mirrors(delivery, there)
     except httpx.HTTPError as error:
-        pulumi.log.info(f"{name}: the registry took not all layers of mirrors ({error})")
+        why = in_short(_target(delivery), error)
+        pulumi.log.info(f"{name}: the registry took not all layers of mirrors ({why})")
         return None
 
 
@@ -97,7 +98,8 @@ def _layers_there(delivery: Delivery) -> frozenset[str] | None:
     try:
         return layers_there(delivery.image, _target(delivery))
     except httpx.HTTPError as error:
-        pulumi.log.info(f"{delivery.lock.name}: layers cannot be sent ahead ({error}), BuildKit sends them")
+        why = in_short(_target(delivery), error)
+        pulumi.log.info(f"{delivery.lock.name}: layers cannot be sent ahead ({why}), BuildKit sends them")
         return None
 
 
@@ -223,4 +225,5 @@ def _send_ahead(delivery: Delivery, layout: Path, there: Collection[str]) -> Non
     try:
         push_layers(image, layout, _target(delivery), progress)
     except (httpx.HTTPError, OSError) as error:
-        pulumi.log.info(f"{name}: layers were not sent ahead ({error}), BuildKit sends them")
+        why = in_short(_target(delivery), error) if isinstance(error, httpx.HTTPError) else str(error)
+        pulumi.log.info(f"{name}: layers were not sent ahead ({why}), BuildKit sends them")

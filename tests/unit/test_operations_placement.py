@@ -169,10 +169,10 @@ def test_what_was_assumed_is_tested_next_and_kept_where_it_works(
                 request=httpx.Request("POST", "https://x/v2/"),
                 response=httpx.Response(404),
             ),
-            f"cannot be pushed to {REGISTRY}/modelcar-smoke: Client error '404 Not Found' for url 'https://x/v2/'",
+            f"cannot be pushed to {REGISTRY}/modelcar-smoke: the registry answers 404",
         ),
-        (httpx.ConnectError("connection refused"), "connection refused"),
-        (httpx.ReadTimeout(""), "ReadTimeout"),
+        (httpx.ConnectError("connection refused"), "cannot be reached (connection refused)"),
+        (httpx.ReadTimeout(""), "cannot be reached (ReadTimeout)"),
         (OSError("no space left on device"), "no space left on device"),
     ],
 )
