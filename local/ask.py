@@ -148,16 +148,23 @@ def _seconds(timestamp: str) -> float:
     return datetime.datetime.fromisoformat(timestamp).timestamp()
 
 
-def ask(base_url: str, model: str, prompt: str = PROMPT, max_tokens: int = 64) -> Answer:
+def ask(
+    base_url: str, model: str, prompt: str = PROMPT, max_tokens: int = 64, *, key: str | None = None
+) -> Answer:
     """Send one completion request (OpenAI's `/v1/completions`) and return the answer.
+
+    key: that the server wants; None where it wants none.
 
     Raises:
         LookupError: the server refused or cannot be reached.
     """
     started = time.monotonic()
     body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        response = httpx.post(f"{base_url}/v1/completions", json=body, timeout=120, trust_env=False)
+        response = httpx.post(
+            f"{base_url}/v1/completions", json=body, headers=headers, timeout=120, trust_env=False
+        )
     except httpx.HTTPError as error:
         raise LookupError(f"{base_url}/v1/completions: {error}") from None
     if response.is_error:

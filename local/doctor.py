@@ -22,8 +22,10 @@ import psutil
 
 from components.cluster.kserve_config import CONFIG_MAP, configuration_problems, modelcar_enabled
 from components.config import deprecations
+from components.config.checks.secrets import not_kept
 from components.config.models import load_stack
 from components.config.problems import NAMESPACE
+from components.config.secrets import KEPT, Secrets
 from components.config.settings import PLATFORM_FILE, Settings
 from components.config.stack import Stack
 from components.image import existing_image
@@ -33,6 +35,7 @@ from local import direct, gpu
 from local import platform as embedded_platform
 from local.backend import chosen_backend
 from local.downloads.obtain import may_download
+from local.hidden_settings import is_below, without_secrets
 from local.instance import PROJECT, Instance, cache_root
 from local.serving import decide, full_cards
 from local.stack import STACK
@@ -68,18 +71,23 @@ def doctor(instance: Instance, name: str, config: dict[str, Any]) -> list[Line]:
         name: of the stack.
         config: its settings as its file has them.
     """
+    plain, secret = without_secrets(config)
     lines = [Line("modelcar", "ok", version()), *_machine(embedded=name == STACK)]
     if name == STACK and not config.get("registry"):  # else a cluster of the user's own serves
         direct.reach(instance)
-        lines += _serving(instance, config)
+        lines += _serving(instance, plain)
     stack, told = _settings(name, config)
     lines += told
     if stack:
-        lines += _locks(stack)
+        if "models" not in secret:
+            lines += _locks(stack)
         if stack.shared.google:
             lines += _google(stack)
-        lines += _reached(stack)
-        if name != STACK or instance.kubeconfig.exists():
+        lines += _reached(stack, known="kubeconfig" not in secret)
+        if "kubeconfig" in secret:
+            fix = f"make preview STACK={name}, which opens it"
+            lines.append(Line("cluster", "note", "modelcar:kubeconfig is a secret, not opened here", fix))
+        elif name != STACK or instance.kubeconfig.exists():
             lines += _cluster(stack)
         if name != STACK:  # the embedded platform has a builder of its own
             lines += _builders(stack)
@@ -162,25 +170,34 @@ def _pulumi() -> Line:
 
 
 def _settings(name: str, config: dict[str, Any]) -> tuple[Stack | None, list[Line]]:
-    # A secret is not opened here: that it is one is enough.
-    plain = {
-        key: "not-shown" if isinstance(value, dict) and set(value) == {"secure"} else value
-        for key, value in config.items()
-    }
+    plain, secret = without_secrets(config)
     texts = {
-        f"modelcar:{key}": value if isinstance(value, str) else json.dumps(value)
+        f"{NAMESPACE}:{key}": value if isinstance(value, str) else json.dumps(value)
         for key, value in plain.items()
     }
+    tops = frozenset(place.partition(".")[0].partition("[")[0] for place in secret)
+    wrong = list(not_kept(Secrets(tops)))
+    stack: Stack | None = None
     try:
         stack = load_stack(texts, PROJECT)
     except InputError as error:
-        return None, [_wrong(problem, embedded=name == STACK) for problem in error.problems]
-    names = ", ".join(settings.key for settings in stack.models)
-    old = [
-        Line(f"settings: {place}", "note", f"deprecated, and goes in {entry.removed}", entry.instead)
-        for place, entry in deprecations.in_settings(texts)
-    ]
-    return stack, [Line("settings", "ok", f"Pulumi.{name}.yaml: {names}"), *old]
+        # What stands in for a secret is nobody's mistake.
+        keys = secret | tops - KEPT
+        wrong += [one for one in error.problems if not is_below(one.key.removeprefix(f"{NAMESPACE}:"), keys)]
+    hidden = f"{', '.join(sorted(secret))}: secret, not opened here"
+    if stack is None and not wrong:
+        fix = f"make preview STACK={name}, which opens it"
+        return None, [Line("settings", "note", f"{hidden}, so that not all could be looked at", fix)]
+    lines = [_wrong(problem, embedded=name == STACK) for problem in wrong]
+    if stack:
+        names = ", ".join(settings.key for settings in stack.models)
+        lines += [] if wrong else [Line("settings", "ok", f"Pulumi.{name}.yaml: {names}")]
+        lines += [
+            Line(f"settings: {place}", "note", f"deprecated, and goes in {entry.removed}", entry.instead)
+            for place, entry in deprecations.in_settings(texts)
+        ]
+    lines += [Line("secrets", "note", hidden)] if secret else []
+    return stack, lines
 
 
 def _wrong(problem: Problem, *, embedded: bool) -> Line:
@@ -282,13 +299,16 @@ def _quota(project: str, region: str, gpu: str, wanted: int, *, spot: bool) -> L
     )
 
 
-def _reached(stack: Stack) -> Iterator[Line]:
+def _reached(stack: Stack, *, known: bool) -> Iterator[Line]:
+    """Yield whether registry and cluster are reached; known: whether the kubeconfig can be read here."""
+    problems: list[Problem] = []
     try:
         reachability.require(stack.shared)
     except InputError as error:
-        for problem in error.problems:
-            yield Line(problem.key.removeprefix("modelcar:"), "missing", problem.value, problem.fix)
-    else:
+        problems = [one for one in error.problems if known or one.key == f"{NAMESPACE}:registry"]
+    for problem in problems:
+        yield Line(problem.key.removeprefix("modelcar:"), "missing", problem.value, problem.fix)
+    if not problems:
         yield Line("registry", "ok", f"{stack.shared.registry} accepts connections")
 
 

@@ -318,7 +318,8 @@ def up(instance: Instance, in_kind: str = "") -> None:
         with phases.time("server"), working("   waiting for the model server"):
             pod = ask.await_served(api, namespace, told["serviceName"], answers, SERVER_SECONDS)
         with phases.time("request"), reached(pod, namespace, forwards=forwards) as url:
-            answer = ask.ask(url, told["servedModelName"])
+            key = pod.environment.get("VLLM_API_KEY")
+            answer = ask.ask(url, told["servedModelName"], key=key)
         endpoint = f"kubectl -n {namespace} port-forward pod/{pod.name} {pod.port}" if forwards else url
         served.append({"outputs": told, "answer": asdict(answer), "pod": asdict(pod)})
         print_served(told, pod, answer, endpoint)

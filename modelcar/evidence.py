@@ -12,8 +12,8 @@ import httpx
 from modelcar.errors import refuse
 from modelcar.lock import Lock
 from modelcar.manifest import MANIFEST_TYPE, sha256_digest, to_json
-from modelcar.registry import INDEX_TYPE, Manifest, Registry, fallback_tag
-from modelcar.sbom import SBOM_TYPE, sbom
+from modelcar.registry import INDEX_TYPE, MAX_BLOB, Manifest, Registry, fallback_tag
+from modelcar.sbom import SBOM_TYPE, is_own, sbom
 
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 EMPTY = b"{}"
@@ -153,13 +153,22 @@ def attach_sbom(registry: Registry, image: Manifest, lock: Lock) -> str:
 
 
 def attached_sbom(registry: Registry, digest: str) -> dict[str, Any] | None:
-    """Return the bill of materials that is attached to an image; None where there is none."""
+    """Return the bill of materials that this project attached to an image; None where there is none.
+
+    Scanners and CI attach CycloneDX of their own under the same type. What they say of the image is no
+    statement about the lock's files.
+    """
     for entry in registry.referrers(digest):
         manifest = registry.manifest(str(entry["digest"])) if _is_sbom(entry) else None
-        if manifest:
-            content = registry.blob(str(manifest.document["layers"][0]["digest"]))
-            found: dict[str, Any] = json.loads(content)
-            return found
+        layers = (manifest.document.get("layers") or []) if manifest else []
+        if len(layers) != 1 or layers[0].get("size", 0) > MAX_BLOB:
+            continue
+        try:
+            found = json.loads(registry.blob(str(layers[0]["digest"])))
+        except ValueError:  # CycloneDX may be XML, and somebody's may be anything
+            continue
+        if is_own(found):
+            return dict(found)
     return None
 
 

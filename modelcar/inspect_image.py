@@ -28,7 +28,7 @@ class InspectedLayer:
 
 @dataclass(frozen=True)
 class Inspection:
-    """An image. files: path, bytes and SHA-256, where a bill of materials is attached."""
+    """An image. files: path, bytes and SHA-256, where its own bill of materials is attached."""
 
     digest: str
     platform: str
@@ -91,7 +91,8 @@ def _files(bill: dict[str, Any]) -> Iterator[tuple[str, int, str]]:
             sizes = [
                 item["value"] for item in component.get("properties", []) if item["name"] == "modelcar:size"
             ]
-            yield component["name"], int(sizes[0]) if sizes else 0, component["hashes"][0]["content"]
+            [first, *_] = component.get("hashes") or [{}]
+            yield component["name"], int(sizes[0]) if sizes else 0, first.get("content", "")
 
 
 def describe(found: Inspection) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Names of mirrors: repositories of registries that layers may come from before the hub."""
+"""Names of repositories: of mirrors, which layers may come from before the hub, and of those they go to."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ _EXAMPLE = "name the repository alone, for example europe-docker.pkg.dev/PROJECT
 
 def fault_of_mirror(text: object) -> tuple[str, str] | None:
     """Return why a text names no mirror, and the fix; None where it does."""
+    return _fault(text, ", and layers are looked for by their own digests")
+
+
+def fault_of_repository(text: object) -> tuple[str, str] | None:
+    """Return why a text names no repository to send to, and the fix; None where it does."""
+    return _fault(text, "")
+
+
+def _fault(text: object, unpinned: str) -> tuple[str, str] | None:
+    """Look at a name; unpinned: why it has neither tag nor digest."""
     if not isinstance(text, str):
         return "not a repository's name", _EXAMPLE
     if "://" in text:
@@ -24,11 +34,11 @@ def fault_of_mirror(text: object) -> tuple[str, str] | None:
         return "has a scheme", f"write {rest.partition('@')[0]}"
     name, at, _ = text.partition("@")
     if at:
-        return "has a digest, and layers are looked for by their own digests", f"write {name}"
+        return f"has a digest{unpinned}", f"write {name}"
     last = text.rpartition("/")[2]
     if "/" in text and ":" in last:
         fix = f"write {text[: -len(last)]}{last.partition(':')[0]}"
-        return "has a tag, and layers are looked for by their digests", fix
+        return f"has a tag{unpinned}", fix
     port = text.partition("/")[0].partition(":")[2] or "1"
     if not _MIRROR.fullmatch(text) or not 0 < int(port) < 2**16:
         return "not the name of a repository", _EXAMPLE

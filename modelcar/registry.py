@@ -10,7 +10,7 @@ import json
 import re
 import ssl
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -45,6 +45,9 @@ MAX_BLOB = 16 * 2**20
 TIMEOUT = httpx.Timeout(10, read=900, write=120)
 #: Pages of a list of tags or referrers; registries send 50 to 1,000 on each.
 MOST_PAGES = 1000
+#: How registries without the API for referrers answer: the specification says 404, Artifactory 406 (it knows
+#: no such Accept there), and others refuse the path or the method.
+NO_API = frozenset({400, 404, 405, 406, 501})
 #: Docker Hub's name in references is not the name of its registry.
 HUB = frozenset({"docker.io", "index.docker.io"})
 _HUB_API = "registry-1.docker.io"
@@ -304,7 +307,7 @@ class Registry:
 
     def referrers(self, digest: str) -> list[dict[str, Any]]:
         """Return descriptors of what refers to a manifest: by the API, or the tag that stands for it."""
-        pages = self._pages(f"referrers/{digest}", {"Accept": INDEX_TYPE})
+        pages = self._pages(f"referrers/{digest}", {"Accept": INDEX_TYPE}, NO_API)
         if pages is not None:
             return [entry for page in pages for entry in page.get("manifests") or []]
         index = self.manifest(fallback_tag(digest))
@@ -336,16 +339,20 @@ class Registry:
         checked(answer, httpx.codes.ACCEPTED, httpx.codes.OK, httpx.codes.NO_CONTENT)
         return None
 
-    def _pages(self, path: str, headers: dict[str, str]) -> list[dict[str, Any]] | None:
+    def _pages(
+        self, path: str, headers: dict[str, str], absent: Collection[int] = (httpx.codes.NOT_FOUND,)
+    ) -> list[dict[str, Any]] | None:
         """Return a list's pages, as their Link headers lead from one to the next; None where there is none.
 
         OCI distribution specification 1.1, "Listing Tags". No page of another host is asked for, as it would
         get the credentials.
+
+        absent: statuses of the first page that say that there is no such list.
         """
         url, pages = httpx.URL(f"{self.target.url}/{path}"), list[dict[str, Any]]()
         for _ in range(MOST_PAGES):
             answer = self._client.get(url, headers=headers)
-            if answer.status_code == httpx.codes.NOT_FOUND and not pages:
+            if answer.status_code in absent and not pages:
                 return None
             pages.append(json_of(answer))
             following = answer.links.get("next", {}).get("url")
@@ -367,29 +374,44 @@ class Registry:
 
     def in_words(self, error: httpx.HTTPError) -> InputError:
         """Return what a failed request means for whoever asked for it."""
-        key = f"{self.target.registry}/{self.target.name}"
-        status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
-        if isinstance(error, NoLoginError):
-            found, fix = f"the registry answers {status}, and {error.fault}", error.fault.fix
-        elif status in {401, 403}:
-            found, fix = (
-                f"the registry answers {status}",
-                "docker login, or gcloud auth configure-docker HOST",
-            )
-        elif isinstance(error, NotARegistryError):
-            found, fix = str(error), "check the name, and that no proxy asks you to log in (NO_PROXY)"
-        elif isinstance(error, httpx.HTTPStatusError) and (pause := asked_pause(error.response)):
-            found = f"the registry answers {status} and asks to wait {pause:.0f} s"
-            fix = "try again after that; `docker login`, since who is logged in may ask more often"
-        elif status:
-            found, fix = f"the registry answers {status}", "check the name; try again later"
-        elif "CERTIFICATE_VERIFY_FAILED" in str(error):
-            found = f"cannot be reached ({error})"
-            fix = f"put the certificate of its authority into {FOLDERS[0]}/{self.target.host}/ca.crt, "
-            fix += "or into this machine's trust store"
-        else:
-            found, fix = f"cannot be reached ({error})", "check name and network; --insecure for plain HTTP"
-        return UnansweredError([Problem(key, found, "a repository that this machine may use", fix)])
+        return in_words(self.target, error)
+
+
+def in_words(target: Target, error: httpx.HTTPError) -> UnansweredError:
+    """Return what a failed request to a repository means for whoever asked for it.
+
+    httpx's own words have the whole address. A registry may have led to one with credentials in its query.
+    """
+    key = f"{target.registry}/{target.name}"
+    status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
+    text = str(error) or type(error).__name__
+    if isinstance(error, NoLoginError):
+        found, fix = f"the registry answers {status}, and {error.fault}", error.fault.fix
+    elif status in {401, 403}:
+        found, fix = (
+            f"the registry answers {status}",
+            "docker login, or gcloud auth configure-docker HOST",
+        )
+    elif isinstance(error, NotARegistryError):
+        found, fix = text, "check the name, and that no proxy asks you to log in (NO_PROXY)"
+    elif isinstance(error, httpx.HTTPStatusError) and (pause := asked_pause(error.response)):
+        found = f"the registry answers {status} and asks to wait {pause:.0f} s"
+        fix = "try again after that; `docker login`, since who is logged in may ask more often"
+    elif status:
+        found, fix = f"the registry answers {status}", "check the name; try again later"
+    elif "CERTIFICATE_VERIFY_FAILED" in text:
+        found = f"cannot be reached ({text})"
+        fix = f"put the certificate of its authority into {FOLDERS[0]}/{target.host}/ca.crt, "
+        fix += "or into this machine's trust store"
+    else:
+        found, fix = f"cannot be reached ({text})", "check name and network; --insecure for plain HTTP"
+    return UnansweredError([Problem(key, found, "a repository that this machine may use", fix)])
+
+
+def in_short(target: Target, error: httpx.HTTPError) -> str:
+    """Return the same in one line, for who goes on without the registry; with the fix where it refused."""
+    [problem] = in_words(target, error).problems
+    return problem.value if isinstance(error, httpx.TransportError) else f"{problem.value}; {problem.fix}"
 
 
 def fallback_tag(digest: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
+from typing import Any
 
 from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, Property, XsUri
@@ -21,6 +22,8 @@ from modelcar.lock import HubSource, Lock
 
 #: Media type of the document, and type of what it is attached as.
 SBOM_TYPE = "application/vnd.cyclonedx+json"
+#: The model's property by which this project's own documents are known: the digest of the lock.
+LOCK_PROPERTY = "modelcar:lock"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -34,7 +37,7 @@ def sbom(lock: Lock) -> bytes:
         purl=_purl(lock),
         licenses=[LicenseFactory().make_from_string(lock.license)] if lock.license else None,
         external_references=_references(lock),
-        properties=[Property(name="modelcar:lock", value=lock.digest)],
+        properties=[Property(name=LOCK_PROPERTY, value=lock.digest)],
     )
     bom = Bom(
         serial_number=uuid.uuid5(uuid.NAMESPACE_URL, lock.digest),
@@ -65,6 +68,14 @@ def sbom(lock: Lock) -> bytes:
         )
     bom.register_dependency(model, bom.components)
     return JsonV1Dot6(bom).output_as_string(indent=1).encode()
+
+
+def is_own(document: Any) -> bool:
+    """Tell whether a document is a bill of materials of this project, and not another tool's."""
+    for key in ("metadata", "component", "properties"):
+        document = document.get(key) if isinstance(document, dict) else None
+    properties = document if isinstance(document, list) else []
+    return any(isinstance(one, dict) and one.get("name") == LOCK_PROPERTY for one in properties)
 
 
 def _purl(lock: Lock) -> PackageURL | None:

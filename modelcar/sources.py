@@ -32,7 +32,7 @@ class Source(Protocol):
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        """Bytes of each file, by path."""
+        """Bytes of each file, by path: the same mapping each time, as it is asked for with each file."""
 
     def sha256(self, path: str) -> str | None:
         """Return a file's digest (64 hexadecimal digits) where it is known without reading the file."""
@@ -55,11 +55,12 @@ class FolderFiles:
     def __init__(self, weights: Weights) -> None:
         self.name = str(weights.folder)
         self._files = {file.path: file for file in weights.files}
+        self._sizes = {path: file.size for path, file in self._files.items()}
 
     @property
     def sizes(self) -> Mapping[str, int]:
         """Bytes of each file, by path."""
-        return {path: file.size for path, file in self._files.items()}
+        return self._sizes
 
     def sha256(self, path: str) -> str | None:  # noqa: ARG002
         """Nobody knows before it is read."""
@@ -127,12 +128,13 @@ class HubFiles:
         self._repository = repository
         self._revision = revision
         self._files = {file.path: file for file in files}
+        self._sizes = {path: file.size for path, file in self._files.items()}
         self._endpoint = endpoint
 
     @property
     def sizes(self) -> Mapping[str, int]:
         """Bytes of each file, by path."""
-        return {path: file.size for path, file in self._files.items()}
+        return self._sizes
 
     def sha256(self, path: str) -> str | None:
         """Return what the hub says of large files."""
@@ -170,15 +172,16 @@ class JoinedFiles:
     def __init__(self, first: Source, second: Source) -> None:
         self.name = first.name
         self.jobs = first.jobs
-        self._first, self._second = first, second
+        self._sizes = {**first.sizes, **second.sizes}
+        self._of_path = {**dict.fromkeys(first.sizes, first), **dict.fromkeys(second.sizes, second)}
 
     @property
     def sizes(self) -> Mapping[str, int]:
         """Bytes of each file, by path."""
-        return {**self._first.sizes, **self._second.sizes}
+        return self._sizes
 
     def _of(self, path: str) -> Source:
-        return self._first if path in self._first.sizes else self._second
+        return self._of_path[path]
 
     def sha256(self, path: str) -> str | None:
         """Return what the file's own source says."""

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,13 +22,16 @@ from components.cluster import smoke as smoke_test
 from components.cluster.access import ClusterError
 from components.cluster.probe_image import NAME, push_probe
 from components.config.gitops import GitOpsSettings
+from components.config.secrets import Secrets
+from components.config.settings import Settings
+from components.config.stack import Stack
 from components.manifests import gitops
 from components.manifests.yaml_texts import TextDumper
 from modelcar.base import read_base
 from modelcar.errors import InputError, refuse
 from modelcar.lock_reader import read_lock
 from modelcar.progress import say, silent, working
-from modelcar.registry import Target
+from modelcar.registry import Target, in_words
 from operations import admission, admission_builtin, monitoring, validation_report
 from operations import chat as chatting
 from operations import cold_start as start_phases
@@ -37,7 +41,7 @@ from operations import prune as pruning
 from operations import revisions as served_before
 from operations import validate as validation
 from operations.arguments import parser
-from operations.stack import cluster_of, outputs_of, settings_of, stack_of
+from operations.stack import cluster_of, outputs_of, program_of, stack_of
 
 PROJECT = Path(__file__).absolute().parent.parent
 
@@ -48,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0; 1 where something is not as it should be, or a service went away; 2 for bad input; 130 when stopped.
     """
     options = parser(PROJECT).parse_args(arguments)
+    options.secrets = Secrets()
     for stop in (signal.SIGINT, signal.SIGTERM):  # both: a job in the background may have SIGINT ignored
         signal.signal(stop, _stopped)
     try:
@@ -55,10 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return RUN[options.command](options)
     except InputError as error:
         count = len(error.problems)
-        print(f"{count} problem{'s' * (count != 1)} with the input:\n{error}", file=sys.stderr)
+        told = f"{count} problem{'s' * (count != 1)} with the input:\n{error}"
+        print(options.secrets.hide(told), file=sys.stderr)
         return 2
     except (ClusterError, httpx.HTTPError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(options.secrets.hide(f"error: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; what was made for this is removed", file=sys.stderr)
@@ -69,15 +75,39 @@ def _stopped(_: int, __: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _note(line: str) -> None:
-    say(line, sys.stderr)
+def _stack(options: argparse.Namespace) -> Stack:
+    """Return the stack's settings; what of them is secret is hidden in what a command tells from here on."""
+    stack = stack_of(options.stack, options.project)
+    options.secrets = stack.secrets
+    return stack
+
+
+def _model(options: argparse.Namespace) -> Settings:
+    return _stack(options).model(options.model)
+
+
+def _note(options: argparse.Namespace, line: str) -> None:
+    say(options.secrets.hide(line), sys.stderr)
+
+
+def _evidence(options: argparse.Namespace, lines: Iterable[str]) -> None:
+    """Print what was seen in the cluster: a server's log may have a secret that the stack gave it."""
+    print(options.secrets.hide("\n".join(lines)))
+
+
+def _document(options: argparse.Namespace, found: Any) -> None:
+    """Print the same for programs."""
+    print(json.dumps(options.secrets.hide_all(found), indent=1))
 
 
 def _smoke(options: argparse.Namespace) -> int:
-    settings = settings_of(options.stack, options.project, options.model)
+    settings = _model(options)
     cluster = cluster_of(settings, options.project)
     target = Target(settings.registry, NAME, settings.registry_insecure)
-    digest = push_probe(read_base(settings.architecture), options.project, target)
+    try:
+        digest = push_probe(read_base(settings.architecture), options.project, target)
+    except httpx.HTTPError as error:
+        raise in_words(target, error) from None
     with working("waiting for the probes' pods"):
         found = smoke_test.smoke(
             cluster,
@@ -85,17 +115,17 @@ def _smoke(options: argparse.Namespace) -> int:
             f"{settings.registry}/{NAME}@{digest}",
             namespace=options.namespace or settings.smoke_namespace,
             patience=options.patience,
-            say=_note,
+            say=partial(_note, options),
         )
     if options.json:
-        print(json.dumps(smoke_test.document(found), indent=1))
+        _document(options, smoke_test.document(found))
     else:
-        print("\n".join(smoke_test.table(found)))
+        _evidence(options, smoke_test.table(found))
     return 0 if found.chosen else 1
 
 
 def _chat(options: argparse.Namespace) -> int:
-    settings = settings_of(options.stack, options.project, options.model)
+    settings = _model(options)
     if options.ask:
         questions: Iterable[str] = [options.ask]
     elif sys.stdin.isatty():
@@ -116,7 +146,7 @@ def _asked() -> Iterator[str]:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    stack = stack_of(options.stack, options.project)
+    stack = _stack(options)
     models = [stack.model(options.model)] if options.model or not stack.listed else list(stack.models)
     outputs = outputs_of(options.stack, options.project).get("models", {})
     cluster = cluster_of(stack.shared, options.project)
@@ -124,19 +154,20 @@ def _validate(options: argparse.Namespace) -> int:
     for settings in models:
         uri = (settings.of_last_run(outputs) or {}).get("storageUri")
         with working(f"looking at {settings.service_name}"):
-            found[settings.key] = validation.validate(cluster, settings, uri, say=_note)
+            found[settings.key] = validation.validate(cluster, settings, uri, say=partial(_note, options))
     if options.json:
         documents = {name: validation_report.document(lines) for name, lines in found.items()}
         several = stack.listed and not options.model
-        print(json.dumps({"models": documents} if several else next(iter(documents.values())), indent=1))
+        _document(options, {"models": documents} if several else next(iter(documents.values())))
     else:
         for name, lines in found.items():
-            print("\n".join([*([f"── {name}"] if stack.listed else []), *validation_report.report(lines)]))
+            head = [f"── {name}"] if stack.listed else []
+            _evidence(options, [*head, *validation_report.report(lines)])
     return 0 if all(line.passed for lines in found.values() for line in lines) else 1
 
 
 def _nodes(options: argparse.Namespace) -> int:
-    settings = settings_of(options.stack, options.project, options.model)
+    settings = _model(options)
     found = gpu_nodes.nodes(cluster_of(settings, options.project), settings)
     if options.json:
         print(json.dumps(gpu_nodes.document(found), indent=1))
@@ -146,21 +177,21 @@ def _nodes(options: argparse.Namespace) -> int:
 
 
 def _cold_start(options: argparse.Namespace) -> int:
-    settings = settings_of(options.stack, options.project, options.model)
+    settings = _model(options)
     cluster = cluster_of(settings, options.project)
     found = start_phases.cold_start(cluster, settings)
     if found is None:
         print(f"no pod of {settings.namespace}/{settings.service_name} is ready", file=sys.stderr)
         return 1
     if options.json:
-        print(json.dumps(start_phases.document(found), indent=1))
+        _document(options, start_phases.document(found))
     else:
-        print("\n".join([*start_phases.table(found), *start_phases.caches(cluster, settings)]))
+        _evidence(options, [*start_phases.table(found), *start_phases.caches(cluster, settings)])
     return 0
 
 
 def _revisions(options: argparse.Namespace) -> int:
-    settings = settings_of(options.stack, options.project, options.model)
+    settings = _model(options)
     found = served_before.revisions(cluster_of(settings, options.project), settings)
     if options.json:
         print(json.dumps(served_before.document(found), indent=1))
@@ -170,14 +201,14 @@ def _revisions(options: argparse.Namespace) -> int:
 
 
 def _former(options: argparse.Namespace) -> int:
-    settings = settings_of(options.stack, options.project, options.model)
+    settings = _model(options)
     cluster = None if options.to else cluster_of(settings, options.project)
     print(served_before.former(cluster, settings, options.to))
     return 0
 
 
 def _prune(options: argparse.Namespace) -> int:
-    stack = stack_of(options.stack, options.project)
+    stack = _stack(options)
     outputs = outputs_of(options.stack, options.project)
     today = datetime.date.today()
     cluster = cluster_of(stack.shared, options.project)
@@ -194,7 +225,7 @@ def _said(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _render(options: argparse.Namespace) -> int:
-    stack = stack_of(options.stack, options.project)
+    stack = _stack(options)
     settings = stack.shared
     given = {name: getattr(options, name) for name in ("repository", "path", "revision")}
     given["folder"] = str(options.out.absolute()) if options.out else None
@@ -217,7 +248,7 @@ def _render(options: argparse.Namespace) -> int:
 
 
 def _monitoring(options: argparse.Namespace) -> int:
-    stack = stack_of(options.stack, options.project)
+    stack = _stack(options)
     models = (stack.model(options.model),) if options.model else stack.models
     if options.dashboard:
         one = stack.model(options.model)
@@ -233,23 +264,25 @@ def _monitoring(options: argparse.Namespace) -> int:
 
 
 def _admission(options: argparse.Namespace) -> int:
-    stack = stack_of(options.stack, options.project)
+    stack = _stack(options)
     own, kyverno = [*options.allow, *options.allow_volume], [*options.secret, *options.provider]
     admission.check_options(options.builtin, own, kyverno)
+    kind = "modelcars" if options.builtin else "signed-modelcars"
+    program = program_of(options.stack, options.project)
+    name = admission.object_name(kind, program, stack.shared.namespace, options.stack)
     if options.builtin:
-        name = admission.object_name("modelcars", options.stack)
         objects = admission_builtin.policies(stack, name, options.allow, options.allow_volume)
         for line in admission_builtin.notes(stack, options.allow):
-            _note(line)
+            _note(options, line)
     else:
         settings, read = stack.shared, {"secrets": options.secret, "providers": options.provider}
         objects = [
             admission.policy(
-                settings, options.project, options.stack, others=admission.mounted(stack), **read
+                settings, options.project, options.stack, name=name, others=admission.mounted(stack), **read
             )
         ]
         for line in admission.notes(objects[0], settings):
-            _note(line)
+            _note(options, line)
     if options.json:
         several = {"apiVersion": "v1", "kind": "List", "items": objects}
         print(json.dumps(several if len(objects) > 1 else objects[0], indent=1), end="")
@@ -259,7 +292,7 @@ def _admission(options: argparse.Namespace) -> int:
 
 
 def _kernels(options: argparse.Namespace) -> int:
-    settings = settings_of(options.stack, options.project, options.model)
+    settings = _model(options)
     if settings.image:
         fix = "lock the model, so that its image is built here (modelcar/models/README.md)"
         raise refuse(
@@ -284,7 +317,7 @@ def _kernels(options: argparse.Namespace) -> int:
                 pod=options.pod,
                 out=options.out,
                 push=push,
-                say=_note,
+                say=partial(_note, options),
             )
     elif options.action == "remove":
         entries.remove(settings, options.project, options.what, every=options.all)

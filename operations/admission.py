@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from components.cluster.probe_image import probe_image
+from components.config.fitted import fitted
 from components.config.image_place import ImagePlace
 from components.config.problems import problem
 from components.config.settings import Settings
@@ -59,6 +60,8 @@ PODS = {
 }
 #: For the registry's answers, in seconds; of Kubernetes' 30 at most for a webhook.
 TIMEOUT = 20
+#: Characters of an object's name, as of what Kyverno makes of it.
+LONGEST = 63
 
 
 def policy(
@@ -66,6 +69,7 @@ def policy(
     project: Path,
     stack: str,
     *,
+    name: str,
     others: Sequence[str] = (),
     secrets: Sequence[str] = (),
     providers: Sequence[str] = (),
@@ -76,6 +80,7 @@ def policy(
         settings: any model's of the stack.
         project: the folder that files of keys are relative to.
         stack: its name.
+        name: what the policy is called.
         others: repositories elsewhere that models and adapters are served from (`mounted`), as HOST/PATH.
         secrets: pull secrets in Kyverno's namespace that it reads the registry with.
         providers: what else gives it credentials (PROVIDERS); by default what the registry's host says.
@@ -97,7 +102,7 @@ def policy(
     return {
         "apiVersion": "policies.kyverno.io/v1",
         "kind": "ImageValidatingPolicy",
-        "metadata": {"name": object_name("signed-modelcars", stack)},
+        "metadata": {"name": name},
         "spec": {
             "failurePolicy": "Fail",
             "validationActions": ["Deny"],
@@ -200,9 +205,21 @@ def mounted(stack: Stack) -> list[str]:
     return [*models, *adapters]
 
 
-def object_name(kind: str, stack: str) -> str:
-    """Return a name that Kubernetes takes; a stack's may have capitals, `_`, and its organization's name."""
-    return f"{kind}-{re.sub(r'[^a-z0-9]+', '-', stack.lower()).strip('-')}"
+def object_name(kind: str, program: str, namespace: str, stack: str) -> str:
+    """Return a name that Kubernetes takes, and that no other stack's object of this kind has.
+
+    These objects are the whole cluster's, so stacks of other programs and namespaces have theirs beside it.
+    The hash is always there: namespace `a-b` with stack `c` looks like `a` with `b-c`.
+
+    Args:
+        kind: what the name begins with.
+        program: the name of the stack's Pulumi project.
+        namespace: where the stack's models are served.
+        stack: its name, with or without ORGANIZATION/PROJECT/ in front.
+    """
+    own = stack.rpartition("/")[2]
+    made = re.sub(r"[^a-z0-9]+", "-", f"{kind}-{namespace}-{own}".lower()).strip("-")
+    return fitted(made, LONGEST, f"{program}/{namespace}/{own}", exact=False)
 
 
 def _attestor(signature: SignatureSettings, project: Path) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from components.cluster.access import JSON, Cluster, ClusterError
-from components.cluster.pods import pods_of, proxied, serving_pod
+from components.cluster.pods import pods_of, serving_pod
 from components.config.model_spec import ModelSpec
 from modelcar.errors import refuse
+from operations.asking import ask
 
 #: Tokens of one answer, where nobody says how many.
 ANSWER = 256
@@ -32,23 +33,36 @@ def chat(
 
     Raises:
         InputError: no pod of the model is ready.
-        ClusterError: the server refuses a question, or does not speak OpenAI's chat API.
+        ClusterError: the server refuses a question, wants a key that could not be had, or does not speak
+            OpenAI's chat API.
     """
     pod = _ready_pod(cluster, settings)
-    path = f"{proxied(pod, settings.server_port)}/v1/chat/completions"
-    said: list[dict[str, str]] = []
+    path = "/v1/chat/completions"
+    said: list[dict[str, str]] = []  # questions with their answers
     for question in questions:
         if not question.strip():
             continue
-        said.append({"role": "user", "content": question.strip()})
-        body = {"model": settings.model_name, "messages": said, "max_tokens": tokens}
-        answer = cluster.request("POST", path, body)
+        asked = [*said, {"role": "user", "content": question.strip()}]
+        body = {"model": settings.model_name, "messages": asked, "max_tokens": tokens}
+        answer = ask(cluster, settings, pod, path, body)
         try:
-            text = str(answer["choices"][0]["message"]["content"])
+            content = answer["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
             raise ClusterError(0, f"{path} answers no chat: {answer}") from None
-        said.append({"role": "assistant", "content": text})
-        say(text)
+        if not content:
+            # A model that reasons does so first. Without an answer the next question does not see this one.
+            say(_no_answer(answer, tokens))
+            continue
+        said = [*asked, {"role": "assistant", "content": str(content)}]
+        say(str(content))
+
+
+def _no_answer(answer: JSON, tokens: int) -> str:
+    """Return why there is no text: many models spend hundreds of tokens on reasoning before it."""
+    if answer["choices"][0].get("finish_reason") == "length":
+        more = f'ARGS="--tokens {4 * tokens}"'
+        return f"(no answer: it ended within its reasoning, after {tokens} tokens; allow more: {more})"
+    return "(no answer: the server sent no text)"
 
 
 def _ready_pod(cluster: Cluster, settings: ModelSpec) -> JSON:

@@ -13,7 +13,6 @@ import tarfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 from components.cluster.access import JSON, Cluster, ClusterError
@@ -21,9 +20,7 @@ from components.config.settings import Settings
 from components.manifests.kernels import PLACE
 from components.manifests.service import CONTAINER
 from modelcar.kernels import MOST_UNPACKED
-
-#: Seconds for prompts and for reading; a large model answers 40 prompts in less.
-PATIENCE = 300.0
+from operations.asking import KEY, python
 
 #: Folders as the start script has them (`components/manifests/kernels.py`).
 _ROOTS = """
@@ -40,14 +37,16 @@ roots = {
 
 #: Answers a few prompts, so that what compiles at the first answer is there too: alone and together, short
 #: and long, to the end of the model's context.
-_ASK = """
-import json, os, sys, threading, urllib.request
+_ASK = (
+    KEY
+    + """
+import json, sys, threading, urllib.request
 port, name = sys.argv[1:3]
 # The pod may have a proxy, for the server's own downloads: it leads not to this pod itself.
 web = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+key = server_key()
 def call(path, body=None):
     head = {"Content-Type": "application/json"}
-    key = os.environ.get("VLLM_API_KEY")
     if key: head["Authorization"] = "Bearer " + key
     data = json.dumps(body).encode() if body else None
     request = urllib.request.Request("http://127.0.0.1:" + port + path, data, head)
@@ -75,6 +74,7 @@ try:
 except Exception as error:
     print(json.dumps({"asked": 0, "fault": str(error)[:200]}))
 """
+)
 
 #: Looks at every file twice, before all are read and after, and reads them in between where it is told to.
 _READ = (
@@ -161,7 +161,7 @@ class Caches:
 
 def ask(cluster: Cluster, settings: Settings, pod: JSON) -> str | None:
     """Let the server answer a few prompts; return why it did not, None where it did."""
-    said = _python(cluster, settings, pod, _ASK, str(settings.server_port), settings.model_name)
+    said = python(cluster, settings, pod, _ASK, str(settings.server_port), settings.model_name)
     for line in reversed(said.splitlines()):
         try:
             found = json.loads(line)
@@ -178,7 +178,7 @@ def read(cluster: Cluster, settings: Settings, pod: JSON, *, contents: bool) -> 
     Raises:
         ClusterError: exec is not allowed, the image has no Python, or what came back is damaged.
     """
-    said = _python(cluster, settings, pod, _READ, str(MOST_UNPACKED), "read" if contents else "look")
+    said = python(cluster, settings, pod, _READ, str(MOST_UNPACKED), "read" if contents else "look")
     lines = said.splitlines()
     if not lines or lines[-1] != "END":
         raise ClusterError(
@@ -210,14 +210,6 @@ def _driver(lines: list[str]) -> str:
         if word.count(".") >= 1 and word.replace(".", "").isdigit():
             return word
     return ""
-
-
-def _python(cluster: Cluster, settings: Settings, pod: JSON, program: str, *arguments: str) -> str:
-    first = settings.server_command[0]
-    python = first if PurePosixPath(first).name.startswith("python") else "python3"
-    metadata = pod["metadata"]
-    command = [python, "-c", program, *arguments]
-    return cluster.execute(metadata["namespace"], metadata["name"], CONTAINER, command, timeout=PATIENCE)
 
 
 def _unpacked(data: str) -> tuple[dict[str, bytes], dict[str, int]]:

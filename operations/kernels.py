@@ -6,13 +6,16 @@ and only where they are what the stack declares: what comes of it is code that e
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from components.cluster.access import JSON, Cluster
 from components.cluster.pods import is_ready, pods_of
+from components.config import command_line
 from components.config.settings import Settings
 from components.manifests import kernels as fitting
 from components.manifests.image_volume import model_image
@@ -37,6 +40,10 @@ Say = Callable[[str], None]
 TRIES, PAUSE = 4, 5.0
 #: Seconds that a temporary file has to be old to be one that nobody writes any more.
 SETTLED = 60.0
+
+
+#: What is an option's name, and no value that begins with a dash.
+_OPTION = re.compile(r"--[a-z][a-z0-9.-]*|-[a-z]{1,3}")
 
 
 @dataclass(frozen=True)
@@ -153,14 +160,21 @@ def _otherwise(pod: JSON, settings: Settings, storage_uri: str | None) -> str | 
         return f"serves {weights}, and the stack {storage_uri}"
     if box["image"] != settings.server_image:
         return f"runs {box['image']}, and the stack {settings.server_image}"
-    if list(box.get("args") or []) != server_arguments(settings):
-        return f"runs with {' '.join(box.get('args') or [])}, and the stack says other arguments"
+    if (found := list(box.get("args") or [])) != (wanted := server_arguments(settings)):
+        return f"runs with other arguments than the stack says: {_differing(found, wanted)}"
     told = {entry["name"]: entry.get("value") for entry in box.get("env") or []}
     for entry in settings.server_env:
         name, _, value = entry.partition("=")
         if told.get(name) != value:
             return f"has another value of {name} than the stack says"
     return None
+
+
+def _differing(found: Sequence[str], wanted: Sequence[str]) -> str:
+    """Return the options that two command lines do not share, by name: a value may be a secret."""
+    one, other = (Counter(command_line.options(line)) for line in (found, wanted))
+    names = {name for name, _ in (one - other) + (other - one) if _OPTION.fullmatch(name)}
+    return ", ".join(sorted(names)) or "their order, or words that are no options"
 
 
 def _chosen(

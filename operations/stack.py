@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from components.cluster.access import Cluster
 from components.config.models import load_stack
 from components.config.referenced_cluster import at_referenced, unknown
@@ -36,6 +38,21 @@ def stack_of(stack: str, project: Path) -> Stack:
         for key, entry in found.items()
     }
     return load_stack(values, project, [key for key, entry in found.items() if entry.get("secret")])
+
+
+def program_of(stack: str, project: Path) -> str:
+    """Return the name of a stack's Pulumi project: its whole name has it, or the project's file.
+
+    Args:
+        stack: its name, or ORGANIZATION/PROJECT/STACK.
+        project: the folder of the program.
+    """
+    if stack.count("/") == 2:
+        return stack.split("/")[1]
+    for path in (project / "Pulumi.yaml", project / "Pulumi.yml"):
+        if path.exists():
+            return str(yaml.safe_load(path.read_text("utf-8"))["name"])
+    return ""
 
 
 def cluster_of(settings: Settings, project: Path) -> Cluster:

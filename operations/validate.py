@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from components.cluster import workload
 from components.cluster.access import JSON, Cluster, ClusterError
 from components.cluster.failures import SEARCHED, cause
-from components.cluster.pods import last_log, pods_of, proxied, serving_pod, shown, why
+from components.cluster.pods import last_log, pods_of, serving_pod, shown, why
 from components.cluster.pull_failures import pull_cause
 from components.cluster.room import asks, lacks_gpus, why_no_room
 from components.config.problems import NAMESPACE
@@ -25,6 +25,7 @@ from components.manifests.kernels import NONE, OFF
 from components.manifests.service import CONTAINER, OFFLINE
 from components.stack.kernel_fit import renew
 from operations import gpu
+from operations.asking import KeyWantedError, ask
 from operations.kernel_use import describe, fix, kernel_use
 from operations.kernel_use import document as document_of_kernels
 from operations.validate_network import network
@@ -32,8 +33,18 @@ from operations.validation_report import Line
 
 _NO_HUB, _DENIED = "log without a hub", "egress denied by policy"
 PROMPT = "Kubernetes is"
-#: Lines of a log that tell of a hub: its hosts, and what its client says when it downloads.
-HUB_LINES = re.compile(r"huggingface\.co|hf\.co|Downloading (shards|\S+:)|Fetching \d+ files", re.IGNORECASE)
+_HUB = r"(?:[\w.-]+\.)?(?:huggingface\.co|hf\.co)"
+#: Lines by which clients tell that they ask a hub, or try to: requests, urllib3, httpx, aiohttp and reqwest,
+#: the hub's own library, Transformers and what downloads. An address alone is none: Transformers logs some
+#: for weights in a folder, such as the page about a tokenizer's pattern.
+HUB_LINES = re.compile(
+    rf"HTTPS?Connection(?:Pool)?\(host='{_HUB}'"
+    rf"|(?<![\w-]){_HUB}:443\b"
+    rf"|(?:\b(?:connect to(?: host)?|reach|for url|(?-i:GET|HEAD|POST))|connection \(\d+\))"
+    rf"[\s:'\"(]+(?:https?://)?{_HUB}\b"
+    r"|Downloading (?:shards|\S+:)|Fetching \d+ files",
+    re.IGNORECASE,
+)
 #: Lines of a log that are searched.
 LOG_LINES = 20_000
 
@@ -121,12 +132,16 @@ def _offline(pod: JSON) -> Line:
 
 
 def _answer(cluster: Cluster, settings: Settings, pod: JSON) -> Line:
-    path = f"{proxied(pod, settings.server_port)}/v1/completions"
+    path = "/v1/completions"
     body = {"model": settings.model_name, "prompt": PROMPT, "max_tokens": 8, "temperature": 0}
     started = time.monotonic()
     try:
-        answer = cluster.request("POST", path, body)
+        answer = ask(cluster, settings, pod, path, body)
         text = str(answer["choices"][0]["text"])
+    except KeyWantedError as error:
+        right = f"you need the right to use pods/exec in {settings.namespace}"
+        fix = f"{right}; or ask the server yourself, with its key"
+        return Line("answers a prompt", None, str(error), fix)
     except ClusterError as error:
         fix = "see the server's log"
         if settings.ingress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from secrets import token_hex
 
 from components.cluster.access import JSON, Cluster, ClusterError
 from components.cluster.pods import is_ready, why
@@ -20,7 +21,7 @@ CONNECT = 4
 #: Seconds until each node knows a new pod by its address, and lets it in where a policy says so.
 LET_IN = 20.0
 
-#: The pod beside the model's, which no policy holds back.
+#: The pod beside the model's, which no policy holds back; each run has one of its own, with another end.
 CONTROL = "modelcar-validate-control"
 CONTROL_PATIENCE = 90.0
 
@@ -164,7 +165,7 @@ def _control(cluster: Cluster, settings: Settings, image: str, node: str) -> Ite
     Raises:
         ClusterError: it may not be made, or does not start.
     """
-    path = f"/api/v1/namespaces/{settings.namespace}/pods"
+    path, name = f"/api/v1/namespaces/{settings.namespace}/pods", f"{CONTROL}-{token_hex(4)}"
     box = {
         "name": "control",
         "image": image,
@@ -180,7 +181,7 @@ def _control(cluster: Cluster, settings: Settings, image: str, node: str) -> Ite
     body = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": CONTROL, "labels": {"app.kubernetes.io/managed-by": "modelcar"}},
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "modelcar"}},
         "spec": {
             "containers": [box],
             "restartPolicy": "Never",
@@ -196,18 +197,26 @@ def _control(cluster: Cluster, settings: Settings, image: str, node: str) -> Ite
             **account,
         },
     }
-    cluster.remove(f"{path}/{CONTROL}", CONTROL_PATIENCE)
+    _remove_ended(cluster, path)
     cluster.create(path, body)
     try:
         deadline = time.monotonic() + CONTROL_PATIENCE
         while True:
-            pod = cluster.get(f"{path}/{CONTROL}")
+            pod = cluster.get(f"{path}/{name}")
             if pod and is_ready(pod):
                 break
             if time.monotonic() > deadline:
                 reason = why(cluster, pod) if pod else "somebody deleted it"
-                raise ClusterError(0, f"pod {CONTROL} does not start: {reason}")
+                raise ClusterError(0, f"pod {name} does not start: {reason}")
             time.sleep(0.5)
-        yield CONTROL
+        yield name
     finally:
-        cluster.delete(f"{path}/{CONTROL}")
+        cluster.delete(f"{path}/{name}")
+
+
+def _remove_ended(cluster: Cluster, path: str) -> None:
+    """Remove what runs that were killed have left. One that is running may be another person's."""
+    for pod in (cluster.get(path) or {}).get("items") or []:
+        name = str(pod["metadata"]["name"])
+        if name.startswith(CONTROL) and pod["status"].get("phase") in {"Failed", "Succeeded"}:
+            cluster.delete(f"{path}/{name}")

@@ -91,23 +91,31 @@ class Cluster:
         """Merge a patch into an object (RFC 7386)."""
         return self.request("PATCH", path, body)
 
-    def delete(self, path: str) -> None:
-        """Delete an object; it may be gone already."""
+    def delete(self, path: str, *, uid: str | None = None) -> None:
+        """Delete an object; it may be gone already.
+
+        uid: the only object of this name that is meant; one that somebody else made since stays.
+        """
+        options: JSON = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
         try:
-            self.request("DELETE", path, {"propagationPolicy": "Background"})
+            self.request("DELETE", path, options)
         except ClusterError as error:
-            if error.status != 404:
+            if error.status != 404 and (uid is None or error.status != 409):
                 raise
 
-    def remove(self, path: str, patience: float) -> None:
-        """Delete an object, and wait until it is gone; patience: seconds.
+    def remove(self, path: str, patience: float, *, uid: str | None = None) -> None:
+        """Delete an object, and wait until it is gone; patience: seconds, uid: as in `delete`.
 
         Raises:
             ClusterError: it is still there.
         """
-        self.delete(path)
+        self.delete(path, uid=uid)
         deadline = time.monotonic() + patience
-        while self.get(path) is not None:
+        while (found := self.get(path)) is not None:
+            if uid is not None and found["metadata"].get("uid") != uid:
+                return
             if time.monotonic() > deadline:
                 name = path.rpartition("/")[2]
                 raise ClusterError(0, f"{name} is still being removed; look at its finalizers")
@@ -141,9 +149,18 @@ class Cluster:
             raise
 
     def execute(
-        self, namespace: str, pod: str, container: str, command: Sequence[str], *, timeout: float = TIMEOUT
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        command: Sequence[str],
+        *,
+        timeout: float = TIMEOUT,
+        text: str = "",
     ) -> str:
-        """Run a command in a container and return what it says; timeout: seconds.
+        """Run a command in a container and return what it says.
+
+        timeout: seconds. text: what it reads from stdin, whose end it is not told: let it read a line.
 
         Raises:
             ClusterError: it may not, or the connection broke.
@@ -158,18 +175,23 @@ class Cluster:
         api = client.CoreV1Api(client.ApiClient(self._api.configuration))
         run: Any = stream
         try:
-            said: str = run(
+            session: Any = run(
                 api.connect_get_namespaced_pod_exec,
                 pod,
                 namespace,
                 container=container,
                 command=list(command),
                 stderr=True,
-                stdin=False,
+                stdin=bool(text),
                 stdout=True,
                 tty=False,
-                _request_timeout=timeout,
+                _preload_content=False,
             )
+            if text:
+                session.write_stdin(text)
+            session.run_forever(timeout=timeout)
+            said = str(session.read_all())
+            session.close()
         except ApiException as error:
             raise ClusterError(
                 int(error.status or 0), f"exec in {pod}: {_message(str(error.body or ''), str(error.reason))}"

@@ -139,23 +139,24 @@ def _test(
 ) -> str:
     import httpx  # with a client of registries: only a test pushes
 
-    from modelcar.registry import Target  # as above
+    from modelcar.registry import Target, in_words  # as above
 
     say("placement auto: testing which one this cluster's KServe honours")
     target = Target(settings.registry, NAME, settings.registry_insecure)
     try:
         digest = push_probe(read_base(settings.architecture), project, target)
     except (httpx.HTTPError, OSError) as error:
+        why = in_words(target, error).problems[0].value if isinstance(error, httpx.HTTPError) else str(error)
         raise refuse(
             "modelcar:placement",
-            f"auto, and the test's image cannot be pushed to {settings.registry}/{NAME}: "
-            f"{(str(error) or type(error).__name__).splitlines()[0]}",
+            f"auto, and the test's image cannot be pushed to {settings.registry}/{NAME}: {why}",
             allowed="a registry that is there, and takes an image from here",
             fix="make its repository, or log in to it; or set the placement yourself: pulumi config set "
             f"modelcar:placement {ASSUMED}",
         ) from None
     probe = f"{settings.registry}/{NAME}@{digest}"
-    found = smoke(cluster, settings, probe, namespace=settings.smoke_namespace, prefer=prefer)
+    namespace = settings.smoke_namespace
+    found = smoke(cluster, settings, probe, namespace=namespace, prefer=prefer, notice=say)
     for line in table(found):
         say(line)
     if found.chosen is None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from components.cluster.access import POLL, Cluster, ClusterError
 from components.cluster.pods import pods_of, why
 from components.cluster.probe_image import NAME, TOKEN
+from components.cluster.smoke_namespace import check_own, scratch_namespace
 from components.cluster.smoke_volumes import (
     NATIVE,
     OFFERED,
@@ -37,16 +37,12 @@ from components.manifests.service import container, mode_annotation, predictor, 
 from modelcar.errors import refuse
 
 PLACEMENTS = (*OFFERED, "podAnnotation", SUB_PATH, NATIVE)
-#: The label of a namespace that this test made, and may remove.
-LABEL = "modelcar.io/smoke-test"
 ANNOTATION = "internal.serving.kserve.io/storage-initializer-sourceuri"
 
 #: Seconds for a pod to pull the probe and to say what it finds.
 PATIENCE = 180.0
 #: … and for one of a placement that is not offered, once all others are decided.
 SHORT = 10.0
-#: Seconds for the namespace to go.
-REMOVAL = 120.0
 
 #: What runs in place of a model server. It is asked for its health, and says what it sees.
 _SERVER = (
@@ -102,6 +98,7 @@ def smoke(
     patience: float = PATIENCE,
     prefer: str | None = None,
     say: Callable[[str], None] = lambda _: None,
+    notice: Callable[[str], None] | None = None,
 ) -> Smoke:
     """Serve the probe by each placement at once, look at the pods, and remove everything.
 
@@ -113,13 +110,15 @@ def smoke(
         patience: seconds for the slowest pod.
         prefer: a placement that is taken where it works.
         say: told what happens.
+        notice: told what keeps the test from its work; say, unless given.
 
     Raises:
-        InputError: KServe is not there, the namespace is somebody else's, or rights are missing.
+        InputError: KServe is not there, the namespace is somebody else's or was removed meanwhile, another
+            test does not end, or rights are missing.
         ClusterError: the API server went away. What was made is removed as far as it can be reached.
     """
     version = kserve_version(cluster, settings)
-    with scratch_namespace(cluster, namespace, say):
+    with scratch_namespace(cluster, namespace, patience, notice or say) as uid:
         _pull_access(cluster, settings, namespace)
         started = time.monotonic()
         refused: dict[str, str] = {}
@@ -149,7 +148,9 @@ def smoke(
                     waiting.remove(placement)
                     say(f"{placement}: {found[0]}")
             if waiting:
+                check_own(cluster, namespace, uid)
                 time.sleep(POLL)
+        check_own(cluster, namespace, uid)
     nodes = node_kinds(cluster)
     order = dict.fromkeys(name for name in (settings.placement, prefer, *offered(nodes)) if name)
     chosen = next((name for name in order if name in outcomes and outcomes[name].works), None)
@@ -306,47 +307,6 @@ def _no_pod(cluster: Cluster, namespace: str, placement: str) -> str:
     status = (cluster.get(path) or {}).get("status") or {}
     said = [str(entry.get("message", "")) for entry in status.get("conditions") or [] if entry.get("message")]
     return f"no pod came about: {said[0]}" if said else "no pod came about, and KServe does not say why"
-
-
-@contextmanager
-def scratch_namespace(cluster: Cluster, name: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Make a namespace, and remove it with all that is in it, whatever happens meanwhile.
-
-    Raises:
-        InputError: it is there and was not made by this test, or rights are missing.
-    """
-    path = f"/api/v1/namespaces/{name}"
-    found = cluster.get(path)
-    if found is not None and LABEL not in (found["metadata"].get("labels") or {}):
-        raise refuse(
-            "namespace",
-            f"{name} is there, and was not made by this test",
-            allowed="a name that is free: the namespace is removed at the end",
-            fix="choose another one: --namespace",
-        )
-    if found is not None:
-        say(f"{name} is left of a test that was killed: removing it first")
-        cluster.remove(path, REMOVAL)
-    body = {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {"name": name, "labels": {LABEL: "true", "app.kubernetes.io/managed-by": "modelcar"}},
-    }
-    try:
-        cluster.create("/api/v1/namespaces", body)
-    except ClusterError as error:
-        if error.status not in {401, 403}:
-            raise
-        raise refuse(
-            "namespace",
-            str(error),
-            allowed="the right to create namespaces, InferenceServices and ServingRuntimes, and to read pods",
-            fix="ask for it (kubectl auth can-i create namespaces), or have somebody run this who has it",
-        ) from None
-    try:
-        yield
-    finally:
-        cluster.remove(path, REMOVAL)
 
 
 def _secret_names(settings: Settings) -> dict[str, Any]:

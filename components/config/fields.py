@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from ipaddress import ip_network
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 
 from components.config.quantities import QUANTITY
 from components.config.quantities import quantity as quantity
-from modelcar import lock, mirror_names, oci_names
+from modelcar import hub_address, lock, mirror_names, oci_names
 
 
 class Refused(ValueError):
@@ -62,13 +61,9 @@ def _model(value: Any) -> Any:
 
 
 def _endpoint(value: Any) -> Any:
-    url = urlsplit(value) if isinstance(value, str) else None
-    local = url is not None and url.hostname in {"localhost", "127.0.0.1", "::1"}
-    if url and url.hostname and (url.scheme == "https" or (url.scheme == "http" and local)):
-        if url.username or url.password:
-            raise Refused("holds credentials", "an address without them", "set HF_TOKEN in the environment")
-        return value.rstrip("/")
-    raise Refused("not the address of a hub", "https://HOST[/PATH]", "leave it out for the hub itself")
+    if fault := hub_address.fault_of_address(value):
+        raise Refused(*fault)
+    return hub_address.plain(value)
 
 
 def _registry(value: Any) -> Any:

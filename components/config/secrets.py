@@ -57,6 +57,16 @@ class Secrets:
             text = text.replace(secret, HIDDEN)
         return text
 
+    def hide_all(self, document: Any) -> Any:
+        """Return a document without any secret in its texts, before JSON escapes what is in them."""
+        if isinstance(document, str):
+            return self.hide(document)
+        if isinstance(document, Mapping):
+            return {key: self.hide_all(value) for key, value in document.items()}
+        if isinstance(document, list | tuple):
+            return [self.hide_all(value) for value in document]
+        return document
+
     @contextmanager
     def hidden(self) -> Iterator[None]:
         """Let problems with settings pass that show no secret.

@@ -15,13 +15,12 @@ from modelcar import fetching
 from modelcar.builder_push import push_by_builder
 from modelcar.buildx import require_builder
 from modelcar.errors import InputError, refuse
-from modelcar.evidence import attach_sbom, sbom_of
+from modelcar.evidence import attach_sbom, attached_sbom, sbom_of
 from modelcar.lock import Lock
 from modelcar.mirrors import mirror_targets
 from modelcar.progress import amount, lines
 from modelcar.push import layers_there, push_layers
-from modelcar.registry import Registry, Target, parse
-from modelcar.sbom import SBOM_TYPE
+from modelcar.registry import Registry, Target, in_short, parse
 from modelcar.signature_copy import copy_signatures
 from modelcar.signing import ensure_signed
 
@@ -89,7 +88,8 @@ def _from_mirrors(delivery: Delivery, there: frozenset[str] | None) -> dict[str,
     try:
         return from_mirrors(delivery, there)
     except httpx.HTTPError as error:
-        pulumi.log.info(f"{name}: the registry took not all layers of mirrors ({error})")
+        why = in_short(_target(delivery), error)
+        pulumi.log.info(f"{name}: the registry took not all layers of mirrors ({why})")
         return None
 
 
@@ -98,7 +98,8 @@ def _layers_there(delivery: Delivery) -> frozenset[str] | None:
     try:
         return layers_there(delivery.image, _target(delivery))
     except httpx.HTTPError as error:
-        pulumi.log.info(f"{delivery.lock.name}: layers cannot be sent ahead ({error}), BuildKit sends them")
+        why = in_short(_target(delivery), error)
+        pulumi.log.info(f"{delivery.lock.name}: layers cannot be sent ahead ({why}), BuildKit sends them")
         return None
 
 
@@ -199,7 +200,7 @@ def _attach_after(reference: str, lock: Lock, *, insecure: bool) -> None:
     target, digest = parse(reference, insecure=insecure)
     try:
         with Registry(target) as registry:  # whoever only verifies may have no right to write
-            if any(entry.get("artifactType") == SBOM_TYPE for entry in registry.referrers(digest)):
+            if attached_sbom(registry, digest):
                 return
         with Registry(target, write=True) as registry:
             manifest = registry.manifest(digest)
@@ -224,4 +225,5 @@ def _send_ahead(delivery: Delivery, layout: Path, there: Collection[str]) -> Non
     try:
         push_layers(image, layout, _target(delivery), progress)
     except (httpx.HTTPError, OSError) as error:
-        pulumi.log.info(f"{name}: layers were not sent ahead ({error}), BuildKit sends them")
+        why = in_short(_target(delivery), error) if isinstance(error, httpx.HTTPError) else str(error)
+        pulumi.log.info(f"{name}: layers were not sent ahead ({why}), BuildKit sends them")

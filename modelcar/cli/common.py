@@ -1,4 +1,4 @@
-"""What several commands do: say something, and find a lock."""
+"""What several commands do: say something, find a lock, and read the name of a repository."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from modelcar import progress
 from modelcar.errors import InputError, refuse
 from modelcar.lock import Lock, lock_path
 from modelcar.lock_reader import read_lock
+from modelcar.mirror_names import ALLOWED, fault_of_repository
+from modelcar.registry import Target
 
 
 def say(line: str) -> None:
@@ -27,6 +29,19 @@ def locked(options: argparse.Namespace, name: str) -> Lock:
     """Return the lock that a command names: a model's, or a file."""
     path = Path(name)
     return read_lock(path if path.name.endswith(".lock") else lock_path(options.project, name))
+
+
+def repository(options: argparse.Namespace) -> Target:
+    """Return the repository that a command sends to: HOST[:PORT]/PATH, or the same as a storage URI has it.
+
+    Raises:
+        InputError: it is no such name. It is not shown, as an address may have credentials.
+    """
+    name = str(options.repository).removeprefix("oci://").removeprefix("docker://")
+    if fault := fault_of_repository(name):
+        raise refuse("REPOSITORY", fault[0], allowed=ALLOWED, fix=fault[1])
+    registry, _, last = name.rpartition("/")
+    return Target(registry, last, options.insecure)
 
 
 def not_fetched(lock: Lock) -> InputError:

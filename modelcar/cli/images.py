@@ -11,7 +11,7 @@ import httpx
 from modelcar import fetching, locking, signing
 from modelcar.base import add_base_layer, read_base
 from modelcar.builder_push import push_by_builder
-from modelcar.cli.common import locked, not_fetched, note, say, say_origins
+from modelcar.cli.common import locked, not_fetched, note, repository, say, say_origins
 from modelcar.errors import refuse
 from modelcar.evidence import attach_sbom
 from modelcar.image import modelcar_image
@@ -24,7 +24,7 @@ from modelcar.progress import amount, bar, working
 from modelcar.promote import promote
 from modelcar.push import add_image, layers_there, push_layers
 from modelcar.push_from import push_from
-from modelcar.registry import Registry, Target, parse
+from modelcar.registry import Registry, Target, in_words, parse
 from modelcar.sbom import sbom
 from modelcar.signing import SCHEME, Trust
 
@@ -35,8 +35,7 @@ def run_push(options: argparse.Namespace) -> int:
     base = read_base(options.architecture)
     image = modelcar_image(lock, base)
     layout = locking.layout_path(options.project, lock.name)
-    registry, _, name = options.repository.rpartition("/")
-    target = Target(registry, name, options.insecure)
+    target = repository(options)
     mirrors = mirror_targets(options.mirrors, target, insecure=options.from_insecure)
     if options.builder and options.image:
         raise refuse(
@@ -64,7 +63,7 @@ def run_push(options: argparse.Namespace) -> int:
         if options.image:
             add_image(image, target)
     except httpx.HTTPError as error:
-        note(f"error: {options.repository}: {error}")
+        note(f"error: {in_words(target, error)}")
         return 1
     say_origins(origins)
     copied = sum(layer.size for layer in image.layers if layer.digest in origins)
@@ -72,7 +71,7 @@ def run_push(options: argparse.Namespace) -> int:
     told = f"{from_mirrors}{amount(sent)} sent; the registry has every layer of {image.digest}"
     if options.image:
         note(told)
-        say(f"{options.repository}@{image.digest}")
+        say(f"{target.registry}/{target.name}@{image.digest}")
     else:
         say(told)
     return 0
@@ -101,7 +100,7 @@ def _push_by_builder(
                 push_by_builder(lock, missing, target, options.builder, endpoint=options.endpoint, note=note)
         there = layers_there(image, target)
     except httpx.HTTPError as error:
-        note(f"error: {options.repository}: {error}")
+        note(f"error: {in_words(target, error)}")
         return 1
     if lacking := [layer.digest for layer in lock.layers if layer.digest not in there]:
         note(f"{options.builder} made other layers than the lock says: {', '.join(lacking)} did not come")

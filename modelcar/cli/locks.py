@@ -12,7 +12,7 @@ from pathlib import Path
 from modelcar import fetching, lock_diff, locking
 from modelcar.base import BASE_LOCK, lock_base, read_base
 from modelcar.build_options import export_options, image_tag
-from modelcar.cli.common import locked, not_fetched, note, say, say_origins
+from modelcar.cli.common import locked, not_fetched, note, repository, say, say_origins
 from modelcar.demo_model import make_demo_model
 from modelcar.errors import InputError, refuse
 from modelcar.extra import parse_option
@@ -218,7 +218,8 @@ def run_options(options: argparse.Namespace) -> None:
     image = modelcar_image(lock, read_base(options.architecture))
     layout = locking.layout_path(options.project, lock.name)
     export = export_options(image, insecure=options.insecure)
-    name = f"{options.repository}:{image_tag(image.digest)}"
+    target = repository(options)
+    name = f"{target.registry}/{target.name}:{image_tag(image.digest)}"
     for option in (
         "--provenance=false",
         "--build-arg=SOURCE_DATE_EPOCH=0",

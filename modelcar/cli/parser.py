@@ -8,6 +8,7 @@ from pathlib import Path
 from modelcar.base import LOCKED_ARCHITECTURES
 from modelcar.cli import completion, images, locks
 from modelcar.command_help import add_examples
+from modelcar.hub_address import fault_of_address, plain
 from modelcar.layouts import LAYOUTS
 from modelcar.lock_reader import COMPRESSIONS
 from modelcar.made_up import PRESETS
@@ -114,7 +115,9 @@ def parser(prog: str, project: Path) -> argparse.ArgumentParser:
     )
     _architecture_option(push)
     push.add_argument("--builder", metavar="NAME", help="let this buildx builder fetch and push them")
-    push.add_argument("--endpoint", metavar="URL", help="of the hub or a mirror, as the builder reaches it")
+    push.add_argument(
+        "--endpoint", type=_address, metavar="URL", help="of the hub or a mirror, as the builder reaches it"
+    )
     _mirror_options(push)
 
     options = commands.add_parser(
@@ -203,7 +206,9 @@ def _choice_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _fetch_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--endpoint", metavar="URL", help="of the hub or a mirror (default: HF_ENDPOINT)")
+    parser.add_argument(
+        "--endpoint", type=_address, metavar="URL", help="of the hub or a mirror (default: HF_ENDPOINT)"
+    )
     parser.add_argument("--jobs", type=_jobs, metavar="N", help="files at a time (default: 4, of a folder 2)")
 
 
@@ -223,3 +228,11 @@ def _jobs(text: str) -> int:
     if text.isdigit() and 0 < int(text) <= 64:
         return int(text)
     raise argparse.ArgumentTypeError("a number from 1 to 64")
+
+
+def _address(text: str) -> str:
+    """Return a hub's address. argparse does not show what is refused, which may hold a password."""
+    if fault := fault_of_address(text):
+        why, allowed, fix = fault
+        raise argparse.ArgumentTypeError(f"{why} (allowed: {allowed}; fix: {fix})")
+    return plain(text)

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from operations.admission import object_name
 from operations.admission_builtin import ELSEWHERE, FILLED, OTHER_VOLUMES, UNPINNED
+from operations.stack import program_of
 from tests.conftest import PROJECT, Platform
 from tests.engine.conftest import Project
 from tests.hostile_pods import ADMITTED, PATCHED, asked, debugged, holders, pod, volume, ways_in
@@ -23,8 +25,9 @@ def stack(project: Project) -> Iterator[Project]:
     project.platform.kubectl("create", "namespace", project.namespace)
     yield project
     kinds = ("validatingadmissionpolicies", "validatingadmissionpolicybindings")
+    name = object_name("modelcars", program_of("test", project.folder), project.namespace, "test")
     for kind in kinds:
-        project.platform.kubectl("delete", kind, "modelcars-test", "--ignore-not-found")
+        project.platform.kubectl("delete", kind, name, "--ignore-not-found")
     project.platform.kubectl("delete", "namespace", project.namespace, "--wait=false")
 
 

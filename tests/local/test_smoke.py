@@ -17,6 +17,7 @@ from components.cluster.access import Cluster, ClusterError
 from components.cluster.kserve_config import configuration_problems
 from components.cluster.probe_image import NAME, push_probe
 from components.cluster.smoke import Smoke, document, objects, service, smoke, table
+from components.cluster.smoke_namespace import LASTS
 from components.cluster.smoke_volumes import OFFERED
 from components.config import loading as stack
 from components.config.settings import Settings
@@ -230,9 +231,27 @@ def test_a_namespace_that_a_killed_test_left_is_used_again(
     await_probes(cluster, namespace)
     process.kill()
     process.communicate()
-    assert cluster.get(f"/api/v1/namespaces/{namespace}") is not None
+    path = f"/api/v1/namespaces/{namespace}"
+    # Its time is over, as it is minutes later.
+    cluster.patch(path, {"metadata": {"annotations": {LASTS: "0"}}})
     said: list[str] = []
     found = smoke(cluster, settings, image, namespace=namespace, say=said.append)
     assert f"{namespace} is left of a test that was killed" in said[0]
     assert found.chosen
+    assert cluster.get(f"/api/v1/namespaces/{namespace}") is None
+
+
+def test_a_second_test_waits_for_the_first_one(
+    command: Any, cluster: Cluster, settings: Settings, image: str, namespace: str
+) -> None:
+    process = command("smoke", "--namespace", namespace)
+    await_probes(cluster, namespace)
+    said: list[str] = []
+    found = smoke(cluster, settings, image, namespace=namespace, say=said.append)
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    assert "placement to use: servingRuntime" in out
+    assert namespace in said[0]
+    assert "waiting until it" in said[0]
+    assert found.chosen == settings.placement
     assert cluster.get(f"/api/v1/namespaces/{namespace}") is None

@@ -11,7 +11,7 @@ from components.cluster.access import Cluster, ClusterError
 class FakeCluster(Cluster):
     """lists, found, refusals: by path. texts: logs by container; texts_before: of the one before it.
 
-    said: of commands by pod. said_of: the same by pod and a part of the command.
+    said: of commands by pod. said_of: the same by pod and a part of the command. read: by each from stdin.
     """
 
     def __init__(self) -> None:
@@ -23,6 +23,7 @@ class FakeCluster(Cluster):
         self.refusals: dict[str, ClusterError] = {}
         self.said: dict[str, str] = {}
         self.said_of: dict[tuple[str, str], str] = {}
+        self.read: list[str] = []
         self.made: list[tuple[str, dict[str, Any]]] = []
         self.deleted: list[str] = []
 
@@ -67,8 +68,16 @@ class FakeCluster(Cluster):
         return (self.texts_before if previous else self.texts).get(container, "")
 
     def execute(
-        self, namespace: str, pod: str, container: str, command: Sequence[str], *, timeout: float = 0
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        command: Sequence[str],
+        *,
+        timeout: float = 0,
+        text: str = "",
     ) -> str:
+        self.read.append(text)
         for (asked, part), text in self.said_of.items():
             if asked == pod and part in " ".join(command):
                 return text

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from components.cluster.probe_image import NAME, probe_image
 from components.config import loading as stack
 from components.config.models import load_stack
 from modelcar.base import LOCKED_ARCHITECTURES, read_base
 from modelcar.errors import InputError
+from operations import __main__ as commands
 from operations import admission_builtin
 from operations.admission import check_options, mounted, notes, object_name, policy
+from operations.stack import program_of
 
 KEY = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"
 REGISTRY = "europe-west4-docker.pkg.dev/my-project/modelcars"
@@ -37,7 +40,7 @@ def made(
     }
     if signature:
         config["modelcar:signature"] = signature
-    return policy(stack.load(config, folder), folder, stack_name, **more)
+    return policy(stack.load(config, folder), folder, stack_name, name="signed-modelcars", **more)
 
 
 def judged(found: dict[str, Any]) -> list[re.Pattern[str]]:
@@ -67,7 +70,6 @@ def attestor(found: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_image_of_the_stacks_registry_needs_a_signature_by_its_key(tmp_path: Path) -> None:
     found = made(tmp_path, '{"publicKey": "cosign.pub"}')
-    assert found["metadata"]["name"] == "signed-modelcars-prod"
     spec = found["spec"]
     assert any(pattern.search(f"{REGISTRY}/tiny{DIGEST}") for pattern in judged(found))
     assert (spec["failurePolicy"], spec["validationActions"]) == ("Fail", ["Deny"])
@@ -173,9 +175,63 @@ def test_what_a_person_has_to_do_for_that_is_told(tmp_path: Path) -> None:
     assert list(notes(made(tmp_path, SIGNED, "registry.example/models", secrets=["x"]), private)) == []
 
 
-@pytest.mark.parametrize("name", ["prod", "Team_A/models/prod-1", "a.b"])
+@pytest.mark.parametrize("name", ["prod", "acme/Team_A/prod-1", "a.b", "p" * 100])
 def test_any_stacks_name_gives_a_name_that_kubernetes_takes(name: str) -> None:
-    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", object_name("modelcars", name))
+    found = object_name("signed-modelcars", "chat", "models", name)
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", found)
+
+
+def test_no_two_stacks_of_a_cluster_have_objects_of_one_name() -> None:
+    """One would overwrite the other's policy, and leave its namespace unguarded."""
+    stacks = [
+        ("chat", "models", "prod"),
+        ("chat", "other", "prod"),
+        ("search", "models", "prod"),
+        ("chat", "models", "team.dev"),
+        ("chat", "models", "team-dev"),
+        ("chat", "models-team", "dev"),
+        ("chat", "models", "p" * 100),
+        ("chat", "models", "p" * 101),
+    ]
+    names = {object_name("modelcars", *one) for one in stacks}
+    assert len(names) == len(stacks)
+    assert object_name("modelcars", *stacks[0]).startswith("modelcars-models-prod-")
+
+
+def test_one_stack_has_one_name_however_it_is_named(tmp_path: Path) -> None:
+    """An operator says `prod`, and CI `acme/chat/prod`: the second would guard beside the first."""
+    (tmp_path / "Pulumi.yaml").write_text("name: chat\nruntime: python\n")
+    names = {
+        object_name("modelcars", program_of(said, tmp_path), "models", said)
+        for said in ("prod", "acme/prod", "acme/chat/prod")
+    }
+    assert len(names) == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--builtin"]])
+def test_what_is_printed_is_named_by_project_namespace_and_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    (tmp_path / "cosign.pub").write_text(KEY)
+
+    def named(project: str, namespace: str) -> str:
+        (tmp_path / "Pulumi.yaml").write_text(f"name: {project}\nruntime: python\n")
+        config = {
+            "modelcar:model": "qwen",
+            "modelcar:namespace": namespace,
+            "modelcar:registry": REGISTRY,
+            "modelcar:serverImage": f"docker.io/vllm/vllm-openai{DIGEST}",
+            "modelcar:signature": SIGNED,
+        }
+        monkeypatch.setattr(commands, "stack_of", lambda *_: load_stack(config, tmp_path))
+        assert commands.main(["--project", str(tmp_path), "admission", "--stack", "prod", *options]) == 0
+        printed = [one for one in yaml.safe_load_all(capsys.readouterr().out) if one]
+        [name] = {one["metadata"]["name"] for one in printed}
+        for one in printed:
+            assert one["spec"].get("policyName", name) == name
+        return str(name)
+
+    assert len({named("chat", "a"), named("chat", "b"), named("search", "a")}) == 3
 
 
 # --- the policy without an add-on (tests/engine/test_admission_builtin.py has the real API server)
@@ -255,7 +311,7 @@ def test_adapters_from_elsewhere_are_let_in_and_judged(tmp_path: Path) -> None:
     }
     loaded = load_stack({f"modelcar:{key}": value for key, value in given.items()}, tmp_path)
     assert mounted(loaded) == ["ghcr.io/adapters/french"]
-    signed = policy(loaded.shared, tmp_path, "prod", others=mounted(loaded))
+    signed = policy(loaded.shared, tmp_path, "prod", name="signed", others=mounted(loaded))
     assert any(pattern.search(image) for pattern in judged(signed))
     found = admission_builtin.policies(loaded, "prod", ["docker.io/istio/proxyv2"])[0]
     for let_in in (image, f"{REGISTRY}/a{DIGEST}"):

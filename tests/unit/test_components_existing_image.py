@@ -441,7 +441,7 @@ def test_git_gets_it_by_digest_without_a_lock(tmp_path: Path) -> None:
 def test_admission_asks_for_signatures_of_it_too() -> None:
     signature = {"identity": "a@example.org", "issuer": "https://accounts.example.org"}
     one = load(signature=signature, image=REFERENCE)
-    policy = admission.policy(one, Path(), "test", others=[NAME, "localhost:5000/models/own"])
+    policy = admission.policy(one, Path(), "test", name="signed", others=[NAME, "localhost:5000/models/own"])
 
     def asked(reference: str) -> bool:
         return any(is_judged(policy, reference))

@@ -78,6 +78,89 @@ def test_a_secret_of_the_stack_is_neither_opened_nor_a_mistake() -> None:
     assert "v1:abc" not in str(found)
 
 
+SECRET = {"secure": "v1:abc"}
+HIDDEN: dict[str, dict[str, Any]] = {
+    "a variable": {"serverEnv": ["A=b", SECRET, SECRET]},
+    "all variables": {"serverEnv": SECRET},
+    "an argument": {"serverArgs": ["--api-key", SECRET, "--max-num-seqs", "4"]},
+    "all arguments": {"serverArgs": SECRET},
+    "the command": {"serverCommand": SECRET},
+    "a word of the command": {"serverCommand": ["vllm", SECRET]},
+    "all models": {"models": SECRET, "model": None, "serviceName": None},
+    "a variable of a model": {
+        "models": [{"name": "a", "model": "a", "serverEnv": [SECRET]}],
+        "model": None,
+        "serviceName": None,
+    },
+    "all variables of a model": {
+        "models": [{"name": "a", "model": "a", "serverEnv": SECRET}],
+        "model": None,
+        "serviceName": None,
+    },
+    "the cluster": {"kubeconfig": SECRET},
+}
+
+
+def hiding(changes: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in {**MINIMAL, **changes}.items() if value is not None}
+
+
+@pytest.mark.parametrize("changes", HIDDEN.values(), ids=HIDDEN.keys())
+def test_secrets_in_any_place_are_no_mistakes_and_all_else_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("components.cluster.access.Cluster.of", lambda _: Answers(gpus=1))
+    monkeypatch.setattr("components.stack.reachability.refusal", lambda *_: None)
+    found = lines_of("other", hiding(changes))
+    assert found["settings"].state == "ok"
+    assert found["secrets"].found.endswith(": secret, not opened here")
+    assert found["registry"].state == "ok"
+    assert not [line for line in found.values() if line.part.startswith("settings: ")]
+    assert "v1:abc" not in str(found)
+    if "kubeconfig" in changes:
+        assert (found["cluster"].state, "KServe" in found) == ("note", False)
+    else:
+        assert (found["cluster"].state, found["KServe"].state) == ("ok", "ok")
+
+
+def test_a_secret_kubeconfig_is_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(_: Any) -> Any:
+        pytest.fail("another cluster is asked")
+
+    monkeypatch.setattr("components.cluster.access.Cluster.of", opened)
+    found = lines_of("other", hiding({"kubeconfig": SECRET}))
+    assert found["cluster"].found == "modelcar:kubeconfig is a secret, not opened here"
+    assert "kubeconfig" not in found, "what stands in for it is no file that is missing"
+    assert found["registry"].state == "missing", "no route"
+
+
+def test_what_is_wrong_beside_a_secret_is_told() -> None:
+    models = [{"name": "a", "model": "a", "serverEnv": [SECRET], "gpuCount": 99}]
+    found = lines_of("other", hiding({"models": models, "model": None, "serviceName": None}))
+    assert found["settings: modelcar:models[0].gpuCount"].state == "missing"
+    assert "settings: modelcar:models[0].serverEnv" not in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"cpu": SECRET}, "cpu"),
+        ({"vllm": {"maxModelLen": SECRET}}, "vllm"),
+        ({"registry": SECRET}, "registry"),
+    ],
+)
+def test_a_secret_that_a_preview_refuses_is_told_once(changes: dict[str, Any], key: str) -> None:
+    found = lines_of("other", hiding(changes))
+    [line] = [line for line in found.values() if line.part.startswith("settings")]
+    assert line.part == f"settings: modelcar:{key}"
+    assert "a Pulumi secret" in line.found
+
+
+def test_the_local_stacks_server_is_chosen_beside_secrets() -> None:
+    own = {"platformFile": "nowhere.json", "models": SECRET, "namespace": "models"}
+    assert "model server" in lines_of("local", own)
+
+
 @pytest.mark.parametrize(("limit", "usage", "state"), [(4, 0, "ok"), (4, 4, "missing"), (0, 0, "missing")])
 def test_quota_is_compared_with_what_the_pool_may_take(
     monkeypatch: pytest.MonkeyPatch, limit: int, usage: int, state: str

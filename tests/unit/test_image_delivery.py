@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ from components.config.signature import SignatureSettings
 from components.image import image_delivery
 from modelcar import locking
 from modelcar.base import read_base
-from modelcar.evidence import Artifact, attach
+from modelcar.evidence import Artifact, attach, attached_sbom
 from modelcar.image import modelcar_image
 from modelcar.lock import Lock
 from modelcar.manifest import MANIFEST_TYPE
 from modelcar.registry import Registry, Target
-from modelcar.sbom import SBOM_TYPE
+from modelcar.sbom import SBOM_TYPE, sbom
 from modelcar.signing import BUNDLE_TYPE
 from modelcar.tiny_model import make_tiny_model
 from tests import registry_server
@@ -63,6 +64,18 @@ def test_it_is_added_once_and_then_nothing_is_written(
     assert kinds(target, digest) == [BUNDLE_TYPE, SBOM_TYPE]
     server.instead = lambda method, _: (403, {}, b"") if method in {"PUT", "POST", "PATCH"} else None
     image_delivery.have_signed(reference, VERIFIES, lock, insecure=True)
+
+
+def test_it_is_added_beside_that_of_a_scanner(server: registry_server.Registry, tmp_path: Path) -> None:
+    target, digest, lock = signed(server, tmp_path)
+    with Registry(target, write=True) as registry:
+        manifest = registry.manifest(digest)
+        assert manifest
+        attach(registry, manifest, [Artifact(SBOM_TYPE, b'{"bomFormat": "CycloneDX", "components": []}')])
+    image_delivery.have_signed(f"{target.registry}/{target.name}@{digest}", VERIFIES, lock, insecure=True)
+    assert kinds(target, digest) == [BUNDLE_TYPE, SBOM_TYPE, SBOM_TYPE]
+    with Registry(target) as registry:
+        assert attached_sbom(registry, digest) == json.loads(sbom(lock))
 
 
 def test_where_the_list_cannot_be_moved_it_is_a_warning(

@@ -14,15 +14,15 @@ from components.manifests.gitops import manifests
 from components.manifests.network import ingress_policy
 from local.up import _setting
 from operations.validate import validate
-from operations.validate_network import CLOSED, CONTROL, OPEN
+from operations.validate_network import CLOSED, OPEN
 from operations.validation_report import Line
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_components_settings import load, problems
 from tests.unit.test_operations_gitops import project, settings
-from tests.unit.test_operations_validate import cluster, no_leftover
+from tests.unit.test_operations_validate import CONTROL, cluster, named_control
 
-__all__ = ["cluster", "no_leftover", "project"]
+__all__ = ["cluster", "named_control", "project"]
 
 MODEL = ("192.0.2.7", 8080)
 

@@ -13,6 +13,7 @@ import pytest
 
 from modelcar import locking
 from modelcar.__main__ import main
+from modelcar.cli.parser import parser
 from modelcar.lock_reader import read_lock
 
 
@@ -229,3 +230,43 @@ def test_bad_input_and_machine_errors_have_their_own_exit_codes(
     with pytest.raises(SystemExit) as caught:
         main(["chekc", str(model)])
     assert caught.value.code == 2
+
+
+COMMANDS = [["lock", "m"], ["fetch", "m"], ["push", "m", "h.io/m"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("https://mirror.example", "https://mirror.example"),
+        ("https://mirror.example/hub//", "https://mirror.example/hub"),
+        ("http://127.0.0.1:8080/", "http://127.0.0.1:8080"),
+    ],
+)
+def test_an_endpoint_is_taken_as_paths_are_put_behind_it(command: list[str], given: str, taken: str) -> None:
+    options = parser("modelcar", Path()).parse_args([*command, "--endpoint", given])
+    assert options.endpoint == taken
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("mirror.example", "not the address of a hub"),
+        ("http://mirror.example", "allowed: https://HOST"),
+        ("https://me:s3cret@mirror.example", "holds credentials"),
+        ("https://[", "not the address of a hub"),
+        ("", "not the address of a hub"),
+    ],
+)
+def test_what_is_no_endpoint_is_refused_as_the_setting_is(
+    command: list[str], given: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--endpoint", given])
+    told = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert "argument --endpoint: " in told
+    assert why in told
+    assert "s3cret" not in told

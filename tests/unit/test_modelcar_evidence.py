@@ -152,6 +152,113 @@ def test_it_is_attached_once_and_others_stay(project: Path, lock: Lock, image: I
         assert kinds == ([SBOM_TYPE] if api else ["signature", SBOM_TYPE])
 
 
+def without_api(status: int) -> Any:
+    return lambda _, path: (status, {}, b"") if "/referrers/" in path else None
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 406, 501])
+def test_a_registry_without_the_api_says_so_in_its_own_way(
+    project: Path, lock: Lock, image: Image, status: int
+) -> None:
+    """Artifactory answers 406; signing, looking and cleaning up stopped there."""
+    with registry_server.serve() as server:
+        server.has_referrers, server.instead = False, without_api(status)
+        push(server, project, image)
+        with Registry(target(server), write=True) as registry:
+            manifest = registry.manifest("latest")
+            assert manifest
+            assert registry.referrers(image.digest) == []
+            attach_sbom(registry, manifest, lock)
+            assert [entry["artifactType"] for entry in registry.referrers(image.digest)] == [SBOM_TYPE]
+            found, _ = inspect(registry, "latest")
+        assert list(differences(found, lock)) == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_a_registry_that_refuses_or_fails_does_not_say_that_nothing_is_attached(
+    project: Path, image: Image, status: int
+) -> None:
+    with registry_server.serve() as server:
+        server.instead = without_api(status)
+        push(server, project, image)
+        with pytest.raises(InputError, match=f"answers {status}"), Registry(target(server)) as registry:
+            registry.referrers(image.digest)
+
+
+@pytest.mark.parametrize("status", [400, 406])
+def test_a_list_that_breaks_off_and_one_of_tags_are_errors(
+    project: Path, lock: Lock, image: Image, status: int
+) -> None:
+    with registry_server.serve() as server:
+        push(server, project, image)
+        server.page_size = 1
+        with Registry(target(server), write=True) as registry:
+            manifest = registry.manifest("latest")
+            assert manifest
+            attach(registry, manifest, [sbom_of(lock), SIGNATURE])
+        server.instead = lambda _, path: (status, {}, b"") if "?last=" in path else None
+        with pytest.raises(InputError, match=f"answers {status}"), Registry(target(server)) as registry:
+            registry.referrers(image.digest)
+        server.instead = lambda _, path: (status, {}, b"") if path.endswith("/tags/list") else None
+        with pytest.raises(InputError, match=f"answers {status}"), Registry(target(server)) as registry:
+            registry.tagged()
+
+
+def of_a_scanner(**more: Any) -> bytes:
+    """What a scanner makes of an image: the same format, with components of its own."""
+    component = {"type": "container", "name": "tiny", "properties": [{"name": "syft:image", "value": "x"}]}
+    document = {
+        "bomFormat": "CycloneDX",
+        "metadata": {"component": component},
+        "components": [{"type": "file", "name": "/bin/busybox"}],
+    }
+    return json.dumps({**document, **more}).encode()
+
+
+FOREIGN = {
+    "a scanner's": of_a_scanner(),
+    "without a component": of_a_scanner(metadata={"tools": []}),
+    "with a component that is none": of_a_scanner(metadata=["x"]),
+    "a list": b"[]",
+    "XML": b"<?xml version='1.0'?><bom/>",
+    "no text": b"\xff\xfe\x00",
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN.keys())
+def test_a_bill_of_materials_of_another_tool_is_not_taken_for_our_own(
+    project: Path, lock: Lock, image: Image, content: bytes
+) -> None:
+    with registry_server.serve() as server:
+        push(server, project, image)
+        with Registry(target(server), write=True) as registry:
+            manifest = registry.manifest("latest")
+            assert manifest
+            attach(registry, manifest, [Artifact(SBOM_TYPE, content)])
+            assert attached_sbom(registry, image.digest) is None
+            found, _ = inspect(registry, "latest")
+            assert (found.attached, found.files) == ((SBOM_TYPE,), ())
+            assert list(differences(found, lock)) == ["no bill of materials is attached"]
+            attach_sbom(registry, manifest, lock)
+            found, _ = inspect(registry, "latest")
+            assert list(differences(found, lock)) == []
+
+
+def test_one_of_another_tool_is_passed_over_without_reading_it_where_it_is_large(
+    project: Path, lock: Lock, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelcar.evidence.MAX_BLOB", len(sbom(lock)))
+    monkeypatch.setattr("modelcar.registry.MAX_BLOB", len(sbom(lock)))
+    with registry_server.serve() as server:
+        push(server, project, image)
+        with Registry(target(server), write=True) as registry:
+            manifest = registry.manifest("latest")
+            assert manifest
+            attach(registry, manifest, [Artifact(SBOM_TYPE, b" " * len(sbom(lock)) + of_a_scanner())])
+            attach_sbom(registry, manifest, lock)
+            assert attached_sbom(registry, image.digest) == json.loads(sbom(lock))
+
+
 # --- looked at
 
 

@@ -236,6 +236,14 @@ def test_the_command_line_keeps_what_was_named(
     capsys.readouterr()
 
 
+def test_an_endpoint_may_end_in_a_slash(
+    project: Path, server: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Paths behind it began with two, and the hub's 404 was told as terms or a token that is missing."""
+    call = ["--project", str(project), "lock", "m", "--hub", REPOSITORY, "--endpoint", f"{server.url}/"]
+    assert main(call) == 0, capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "text",
     [

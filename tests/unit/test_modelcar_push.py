@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -142,7 +143,78 @@ def test_the_command_sends_layers_and_tells_the_digest(
         assert image.digest in capsys.readouterr().out
         assert len(registry.sent) == len(image.layers)
     assert main(arguments) == 1
-    assert "error: " in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"error: {registry.host}/models/tiny: cannot be reached" in told
+    assert "fix: check name and network" in told
+
+
+SIGNED = "X-Amz-Credential=AKIA-s3cret&X-Amz-Signature=s3cret"
+
+
+def leading(status: int) -> Callable[[str, str], Answer | None]:
+    """Return a registry that leads to a bucket, with credentials in the address, which answers so."""
+
+    def instead(_: str, path: str) -> Answer | None:
+        if path.startswith("/bucket/"):
+            return status, {}, b""
+        return (307, {"Location": f"/bucket/x?{SIGNED}"}, b"") if "/blobs/" in path else None
+
+    return instead
+
+
+@pytest.mark.parametrize("more", [[], ["--builder", "b"]])
+@pytest.mark.parametrize(
+    ("status", "fix"),
+    [(401, "docker login"), (403, "docker login"), (500, "check the name; try again later")],
+)
+def test_the_command_tells_a_refusal_with_the_fix_and_no_address_with_credentials(
+    project: Path, capsys: pytest.CaptureFixture[str], status: int, fix: str, more: list[str]
+) -> None:
+    with serve() as registry:
+        registry.instead = leading(status)
+        name = f"{registry.host}/models/tiny"
+        assert main(["--project", str(project), "push", "tiny", name, "--insecure", *more]) == 1
+    told = capsys.readouterr().err
+    assert f"error: {name}: the registry answers {status}" in told
+    assert f"fix: {fix}" in told
+    assert "s3cret" not in told
+
+
+@pytest.mark.parametrize("scheme", ["oci://", "docker://"])
+def test_the_name_of_a_repository_may_be_a_storage_uris(
+    project: Path, image: Image, capsys: pytest.CaptureFixture[str], scheme: str
+) -> None:
+    with serve() as registry:
+        name = f"{registry.host}/models/tiny"
+        at = ["--project", str(project)]
+        assert main([*at, "push", "tiny", f"{scheme}{name}", "--insecure", "--image"]) == 0
+        assert capsys.readouterr().out == f"{name}@{image.digest}\n"
+        assert main([*at, "options", "tiny", f"{scheme}{name}", "--insecure"]) == 0
+        assert f",name={name}:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["push", "options"])
+@pytest.mark.parametrize(
+    ("name", "found", "fix"),
+    [
+        ("https://registry.example/models/tiny", "has a scheme", "write registry.example/models/tiny"),
+        ("https://me:s3cret@registry.example/tiny", "has a scheme and credentials", "docker login"),
+        ("tiny", "not the name of a repository", "name the repository alone"),
+        ("registry.example/models/tiny:v1", "has a tag", "write registry.example/models/tiny"),
+        (f"registry.example/tiny@sha256:{'0' * 64}", "has a digest", "write registry.example/tiny"),
+        ("registry.example/Models/tiny", "not the name of a repository", "name the repository alone"),
+        ("registry.example:99999/tiny", "not the name of a repository", "name the repository alone"),
+        ("", "not the name of a repository", "name the repository alone"),
+    ],
+)
+def test_what_names_no_repository_is_refused_before_anything_is_asked(
+    project: Path, capsys: pytest.CaptureFixture[str], command: str, name: str, found: str, fix: str
+) -> None:
+    assert main(["--project", str(project), command, "tiny", name]) == 2
+    told = capsys.readouterr().err
+    assert f"REPOSITORY: {found}\n" in told
+    assert fix in told
+    assert "s3cret" not in told
 
 
 PAGE = (200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>Log in</html>")

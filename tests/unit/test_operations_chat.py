@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ PATH = f"{PODS}/tiny-1:8080/proxy/v1/chat/completions"
 
 
 class Server(FakeCluster):
-    """A model that says how many messages it got."""
+    """A model that says how many messages it got. instead: what it says once, in place of that."""
 
     def __init__(self, ready: bool = True) -> None:
         super().__init__()
@@ -31,6 +32,7 @@ class Server(FakeCluster):
         }
         self.lists[PODS] = [{"metadata": metadata, "status": {"conditions": conditions}, "spec": {}}]
         self.asked: list[Any] = []
+        self.instead: dict[str, Any] | None = None
 
     def request(
         self,
@@ -44,6 +46,9 @@ class Server(FakeCluster):
         assert (method, path) == ("POST", PATH)
         messages = [dict(one) for one in (body or {})["messages"]]
         self.asked.append(messages)
+        if choice := self.instead:
+            self.instead = None
+            return {"choices": [choice]}
         return {"choices": [{"message": {"content": f"{len(messages)} so far"}}]}
 
 
@@ -52,6 +57,21 @@ def test_each_question_goes_out_with_what_was_said_before() -> None:
     chat(server, stack(), ["What are you?", "", "And now?\n"], said.append)
     assert said == ["1 so far", "3 so far"]
     assert [one["content"] for one in server.asked[1]] == ["What are you?", "1 so far", "And now?"]
+
+
+@pytest.mark.parametrize("content", [None, ""])
+@pytest.mark.parametrize(
+    ("reason", "words"), [("length", 'ARGS="--tokens 400"'), ("stop", "the server sent no text")]
+)
+def test_an_answer_that_ended_within_its_reasoning_is_told_and_not_remembered(
+    content: str | None, reason: str, words: str
+) -> None:
+    server, said = Server(), list[str]()
+    server.instead = {"message": {"content": content, "reasoning": "Well, "}, "finish_reason": reason}
+    chat(server, stack(), ["What are you?", "And now?"], said.append, tokens=100)
+    assert words in said[0]
+    assert said[1] == "1 so far"
+    assert [one["content"] for one in server.asked[1]] == ["And now?"]
 
 
 def test_without_a_ready_pod_the_way_to_one_is_told() -> None:
@@ -64,3 +84,15 @@ def test_what_the_server_refuses_is_told() -> None:
     server.refusals[PATH] = ClusterError(404, "no chat template")
     with pytest.raises(ClusterError, match="no chat template"):
         chat(server, stack(), ["x"], print)
+
+
+def test_a_server_that_wants_its_key_is_asked_in_its_pod() -> None:
+    server, said = Server(), list[str]()
+    server.refusals[PATH] = ClusterError(401, "Unauthorized")
+    text = json.dumps({"choices": [{"message": {"content": "I am m"}}]})
+    server.said["tiny-1"] = f"ANSWER {json.dumps([200, text])}\n"
+    chat(server, stack(), ["What are you?"], said.append)
+    assert said == ["I am m"]
+    server.said["tiny-1"] = 'ANSWER [401, ""]\n'
+    with pytest.raises(ClusterError, match="the server wants its API key"):
+        chat(server, stack(), ["x"], said.append)

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from components.config.settings import Settings
+from components.config.stack import Stack
 from components.manifests.kernels import arguments_of
 from components.manifests.server_arguments import server_arguments
 from modelcar import kernel_store, locking
@@ -84,7 +85,14 @@ class PodsHere(FakeCluster):
         return home / "cache"
 
     def execute(
-        self, namespace: str, pod: str, container: str, command: Sequence[str], *, timeout: float = 0
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        command: Sequence[str],
+        *,
+        timeout: float = 0,
+        text: str = "",
     ) -> str:
         home = self.folder / pod
         roots = {
@@ -267,7 +275,10 @@ def test_a_secret_of_the_server_never_leaves_the_pod(
 
 OTHERWISE: dict[str, tuple[dict[str, Any], str]] = {
     "image": ({"image": "vllm@sha256:" + "9" * 64}, "runs vllm@sha256:9"),
-    "arguments": ({"args": ["--enforce-eager"]}, "runs with --enforce-eager"),
+    "arguments": (
+        {"args": ["--enforce-eager"]},
+        "other arguments than the stack says: --enforce-eager, ",
+    ),
 }
 
 
@@ -280,6 +291,26 @@ def test_a_pod_of_another_declaration_is_not_read(
     with pytest.raises(InputError, match=told) as raised:
         save(cluster, settings, project)
     assert "pulumi up first" in str(raised.value)
+
+
+@pytest.mark.parametrize("spelt", [["--api-key", "s3cret"], ["--api-key=s3cret"], ["--api-key", "-s3cret"]])
+def test_of_arguments_that_differ_the_names_are_told_and_no_value(
+    cluster: PodsHere, settings: Settings, project: Path, spelt: list[str]
+) -> None:
+    own = server_arguments(settings)
+    fill(cluster.add(settings, args=[*own, *spelt, "--max-num-seqs", "4"]), CACHES)
+    stack = settings.model_copy(update={"server_args": ("--api-key", "another", "--max-num-seqs", "4")})
+    with pytest.raises(InputError, match="than the stack says: --api-key\n") as raised:
+        save(cluster, stack, project)
+    assert "s3cret" not in str(raised.value)
+    assert "another" not in str(raised.value).replace("another declaration", "")
+
+
+def test_arguments_in_another_order_are_told(cluster: PodsHere, settings: Settings, project: Path) -> None:
+    own = server_arguments(settings)
+    fill(cluster.add(settings, args=[*own[2:], *own[:2]]), CACHES)
+    with pytest.raises(InputError, match="their order"):
+        save(cluster, settings, project)
 
 
 def test_a_pod_of_another_digest_or_none_at_all_is_told(
@@ -417,7 +448,7 @@ def test_an_image_that_was_built_elsewhere_has_no_lock_to_name_them(
     action: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = settings.model_copy(update={"image": f"ghcr.io/o/m@sha256:{'1' * 64}"})
-    monkeypatch.setattr("operations.__main__.settings_of", lambda *_: image)
+    monkeypatch.setattr("operations.__main__.stack_of", lambda *_: Stack((image,), listed=False))
     assert main(["kernels", action, "--stack", "dev"]) == 2
     told = capsys.readouterr().err
     assert "modelcar:image: ghcr.io/o/m@sha256" in told

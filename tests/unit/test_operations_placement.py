@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,16 @@ def test_the_first_up_tests(cluster: FakeCluster, tested: list[str]) -> None:
     assert found == Found("storageUriEnv", fingerprint(cluster, SETTINGS, ()))
     assert tested == ["run"]
     assert "placement to use: storageUriEnv" in said
+
+
+def test_up_says_what_the_test_waits_for(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: Any, notice: Callable[[str], None], **__: Any) -> Smoke:
+        notice("another smoke test runs")
+        return Smoke("", (Outcome("servingRuntime", "works"),), "servingRuntime")
+
+    monkeypatch.setattr("components.cluster.placement.smoke", run)
+    monkeypatch.setattr("components.cluster.placement.push_probe", lambda *_: "sha256:" + "0" * 64)
+    assert "another smoke test runs\n" in ask()[1]
 
 
 def test_what_was_found_out_is_taken(cluster: FakeCluster, tested: list[str]) -> None:
@@ -158,10 +169,10 @@ def test_what_was_assumed_is_tested_next_and_kept_where_it_works(
                 request=httpx.Request("POST", "https://x/v2/"),
                 response=httpx.Response(404),
             ),
-            f"cannot be pushed to {REGISTRY}/modelcar-smoke: Client error '404 Not Found' for url 'https://x/v2/'",
+            f"cannot be pushed to {REGISTRY}/modelcar-smoke: the registry answers 404",
         ),
-        (httpx.ConnectError("connection refused"), "connection refused"),
-        (httpx.ReadTimeout(""), "ReadTimeout"),
+        (httpx.ConnectError("connection refused"), "cannot be reached (connection refused)"),
+        (httpx.ReadTimeout(""), "cannot be reached (ReadTimeout)"),
         (OSError("no space left on device"), "no space left on device"),
     ],
 )

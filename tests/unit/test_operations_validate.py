@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import pytest
 
 from components.cluster.access import ClusterError
+from operations import validate_network
 from operations.gpu import SCRIPT, parse
 from operations.validate import validate
-from operations.validate_network import CLOSED, CONTROL, OPEN
+from operations.validate_network import CLOSED, OPEN
 from operations.validation_report import Line, document, report
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load
@@ -22,6 +25,8 @@ PODS = "/api/v1/namespaces/models/pods"
 PROXY = f"{PODS}/m-1:8080/proxy/v1/completions"
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/models/networkpolicies"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+#: The pod beside the model's, by the name that it has here.
+CONTROL = f"{validate_network.CONTROL}-1234abcd"
 READY = [{"type": "Ready", "status": "True"}]
 #: What the script of operations/gpu.py says in a pod whose server computes on its card.
 ON_GPU = """smi 0 /usr/local/nvidia/bin/nvidia-smi
@@ -92,9 +97,9 @@ def cluster() -> FakeCluster:
 
 
 @pytest.fixture(autouse=True)
-def no_leftover(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pod of the control is there as soon as it is made; none is left of a run before."""
-    monkeypatch.setattr("components.cluster.access.Cluster.remove", lambda self, path, _: self.delete(path))
+def named_control(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pod of the control has a name that tests know."""
+    monkeypatch.setattr("operations.validate_network.token_hex", lambda _: "1234abcd")
 
 
 def lines(cluster: FakeCluster, uri: str | None = f"oci://{IMAGE}") -> dict[str, Line]:
@@ -119,7 +124,7 @@ def test_a_model_as_it_should_be_passes_in_each_line(cluster: FakeCluster) -> No
     assert "192.0.2.1:6443 from the pod does not connect, from beside it connects" in (
         found["egress impossible"].evidence
     )
-    assert cluster.deleted.count(f"{PODS}/{CONTROL}") == 2, "before, and afterwards"
+    assert cluster.deleted == [f"{PODS}/{CONTROL}"]
     assert document(tuple(found.values()))["passed"] is True
 
 
@@ -302,6 +307,32 @@ def test_the_control_is_no_pod_that_the_policy_selects(cluster: FakeCluster) -> 
     assert box["securityContext"]["runAsNonRoot"] is True
 
 
+def test_two_runs_have_a_control_each(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another person's is running: it is neither removed nor used."""
+    monkeypatch.setattr("operations.validate_network.token_hex", token_hex)
+    found = cluster.get
+
+    def get(path: str, **query: str) -> Any:
+        return {"status": {"conditions": READY}} if validate_network.CONTROL in path else found(path, **query)
+
+    monkeypatch.setattr(cluster, "get", get)
+    monkeypatch.setattr(cluster, "execute", lambda *_, **__: CLOSED)
+    for _ in range(2):
+        lines(cluster)
+    names = [body["metadata"]["name"] for _, body in cluster.made]
+    assert len(set(names)) == 2
+    assert cluster.deleted == [f"{PODS}/{name}" for name in names]
+
+
+def test_what_killed_runs_have_left_is_removed_once_it_has_ended(cluster: FakeCluster) -> None:
+    for name, phase in (("-1", "Running"), ("-2", "Failed"), ("", "Succeeded"), ("-3", "Pending")):
+        metadata = {"name": f"{validate_network.CONTROL}{name}", "namespace": "models"}
+        cluster.lists[PODS].append({"metadata": metadata, "status": {"phase": phase}, "spec": {}})
+    lines(cluster)
+    ended = [f"{PODS}/{validate_network.CONTROL}{name}" for name in ("-2", "")]
+    assert cluster.deleted == [*ended, f"{PODS}/{CONTROL}"]
+
+
 def test_the_control_runs_where_the_image_is(cluster: FakeCluster) -> None:
     """Another node would pull all of the weights for it."""
     lines(cluster)
@@ -324,7 +355,7 @@ def test_a_control_that_does_not_start_leaves_the_rest_of_the_report(
     line = found["egress impossible"]
     assert line.passed is (False if inside == OPEN else None), "what connects from the pod needs no control"
     assert f"192.0.2.1:6443 from the pod {inside}; not tried from beside it: pod {CONTROL}" in line.evidence
-    assert cluster.deleted.count(f"{PODS}/{CONTROL}") == 2
+    assert cluster.deleted == [f"{PODS}/{CONTROL}"]
 
 
 def test_a_control_that_somebody_deletes_is_told(
@@ -399,8 +430,20 @@ def test_a_server_that_may_go_online_fails(cluster: FakeCluster) -> None:
     [
         "GET https://huggingface.co/api/models/x",
         "Downloading shards: 10%",
+        "Downloading model.safetensors: 100%",
         "Fetching 12 files: 0%",
         "HEAD https://cdn-lfs.hf.co/x",
+        "HTTPSConnectionPool(host='huggingface.co', port=443): Max retries exceeded with url: /api/models/x",
+        "NameResolutionError(\"HTTPSConnection(host='huggingface.co', port=443): Failed to resolve\")",
+        "OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them",
+        "'[Errno -3] Temporary failure in name resolution' thrown while requesting HEAD https://huggingface.co/x",
+        'INFO:httpx:HTTP Request: GET https://huggingface.co/api/models/x "HTTP/1.1 200 OK"',
+        "OfflineModeIsEnabled: Cannot reach https://huggingface.co/x/config.json: offline mode is enabled",
+        "requests.exceptions.HTTPError: 401 Client Error: Unauthorized for url: https://huggingface.co/api/x",
+        "aiohttp: Cannot connect to host huggingface.co:443 ssl:default [Name or service not known]",
+        "error sending request for url (https://cas-bridge.xethub.hf.co/x)",
+        "urllib3.connectionpool: Starting new HTTPS connection (1): huggingface.co:443",
+        'urllib3.connectionpool: https://huggingface.co:443 "HEAD /x/resolve/main/config.json" 200 0',
     ],
 )
 def test_a_log_that_tells_of_a_hub_fails(cluster: FakeCluster, line: str) -> None:
@@ -408,6 +451,25 @@ def test_a_log_that_tells_of_a_hub_fails(cluster: FakeCluster, line: str) -> Non
     found = lines(cluster)["log without a hub"]
     assert found.passed is False
     assert found.evidence == line
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        # Transformers, of weights in a folder (tokenization_utils_base.py)
+        "The tokenizer you are loading from '/mnt/models' with an incorrect regex pattern: "
+        "https://huggingface.co/mistralai/Mistral-Small-3.1-24B-Instruct-2503/discussions/84#6912. This will "
+        "lead to incorrect tokenization. You should set the `fix_mistral_regex=True` flag",
+        "See https://huggingface.co/docs/transformers/main_classes/quantization for details",
+        "You can get https://hf.co/papers as a reference",
+        "(base_model: https://huggingface.co/Qwen/Qwen2.5-7B)",
+        'INFO 10.0.0.1:4711 - "GET /v1/models HTTP/1.1" 200 OK',
+        "Cannot reach https://shelf.co/x",
+    ],
+)
+def test_an_address_of_a_hub_is_no_connection_to_it(cluster: FakeCluster, line: str) -> None:
+    cluster.texts["kserve-container"] += line
+    assert lines(cluster)["log without a hub"].passed is True
 
 
 def test_a_server_that_does_not_answer_fails(cluster: FakeCluster) -> None:
@@ -418,6 +480,18 @@ def test_a_server_that_does_not_answer_fails(cluster: FakeCluster) -> None:
     del cluster.refusals[PROXY]
     cluster.found[PROXY] = {"detail": "Not Found"}
     assert lines(cluster)["answers a prompt"].passed is False
+
+
+def test_a_server_that_wants_its_key_is_asked_in_its_pod(cluster: FakeCluster) -> None:
+    cluster.refusals[PROXY] = ClusterError(401, '{"error": "Unauthorized"}')
+    text = json.dumps({"choices": [{"text": " great"}]})
+    cluster.said_of["m-1", "ANSWER"] = f"ANSWER {json.dumps([200, text])}\n"
+    assert all(line.passed for line in lines(cluster).values())
+    cluster.said_of["m-1", "ANSWER"] = "exec: python3: not found"
+    found = lines(cluster)["answers a prompt"]
+    assert found.passed is None, "it may serve all the same"
+    assert "the server wants its API key" in found.evidence
+    assert "pods/exec in models" in found.fix
 
 
 def test_a_policy_for_other_pods_does_not_count(cluster: FakeCluster) -> None:

@@ -29,7 +29,7 @@ from modelcar.sbom import SBOM_TYPE
 from modelcar.signing import Trust
 from modelcar.tiny_model import make_tiny_model
 from tests import hub_server
-from tests.registry_server import ReadFault, serve
+from tests.registry_server import Answer, ReadFault, serve
 from tests.registry_server import Registry as Server
 from tests.unit.test_components_models import load
 from tests.unit.test_components_settings import load as load_one
@@ -218,9 +218,28 @@ def test_a_registry_that_refuses_layers_leaves_them_to_buildkit(
 ) -> None:
     registry.failures += [413] * 50
     image_delivery.bring(delivery)
-    assert any("the registry took not all layers of mirrors" in line for line in log)
+    told = [line for line in log if "the registry answers 413; check the name" in line]
+    assert "tiny: the registry took not all layers of mirrors" in told[0]
+    assert "tiny: layers were not sent ahead" in told[1]
+    assert "for url" not in str(log)
     assert the_hub.requests == []
     assert fetching.is_complete(image, delivery.project / LAYOUT, set(registry.blobs))
+
+
+def test_an_address_with_credentials_that_a_registry_leads_to_is_not_told(
+    delivery: Delivery, registry: Server, log: list[str]
+) -> None:
+    def instead(_: str, path: str) -> Answer | None:
+        if path.startswith("/bucket/"):
+            return 403, {}, b""
+        led = "/v2/prod/tiny/blobs/" in path
+        return (307, {"Location": "/bucket/x?X-Amz-Signature=s3cret"}, b"") if led else None
+
+    registry.instead = instead
+    image_delivery.bring(delivery)
+    [told] = [line for line in log if "layers cannot be sent ahead" in line]
+    assert "the registry answers 403; docker login" in told
+    assert "s3cret" not in str(log)
 
 
 def test_a_mirror_that_is_the_registrys_own_repository_is_told_and_left(

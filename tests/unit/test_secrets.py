@@ -10,6 +10,7 @@ import pulumi
 import pytest
 from pulumi.runtime import rpc
 
+from components.cluster.access import ClusterError
 from components.config.models import load_stack
 from components.config.secrets import KEPT, Secrets
 from components.config.stack import Stack
@@ -18,8 +19,10 @@ from components.engine.taken_over import telling
 from components.manifests import gitops
 from components.stack import configuration, delivery
 from components.stack.preflight import CheckedStack
-from modelcar.errors import InputError
+from modelcar.errors import InputError, refuse
+from operations import __main__ as operations
 from operations import stack as operations_stack
+from tests.unit.fake_cluster import FakeCluster
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_components_image_and_service import STORAGE_URI
 from tests.unit.test_components_settings import MINIMAL, as_text
@@ -198,3 +201,82 @@ def test_what_an_import_changes_is_told_without_secrets(monkeypatch: pytest.Monk
 def test_the_page_names_the_keys_that_may_be_secrets() -> None:
     page = (Path(__file__).parents[2] / "docs/security.md").read_text()
     assert [key for key in sorted(KEPT) if f"`{key}`" not in page and f"`modelcar:{key}`" not in page] == []
+
+
+# --- operations: what a server's log or a cluster's answer has in it
+
+
+QUOTED = 'ca"na"ry-7f2c91'  # JSON writes its quotes otherwise
+POD = {
+    "metadata": {
+        "name": "m-1",
+        "namespace": "models",
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+        "labels": {"serving.kserve.io/inferenceservice": "m"},
+    },
+    "spec": {"containers": [{"name": "kserve-container"}]},
+    "status": {"phase": "Running", "containerStatuses": []},
+}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    """A cluster whose server ended, and logged its arguments."""
+    secret = load("serverArgs", serverArgs=["--api-key", QUOTED], namespace="models", serviceName="m")
+    made = FakeCluster()
+    made.lists["/api/v1/namespaces/models/pods"] = [POD]
+    made.texts["kserve-container"] = f"INFO args: {{'api_key': {QUOTED}}}\nit ended\n"
+    monkeypatch.setattr(operations, "stack_of", lambda *_: secret)
+    monkeypatch.setattr(operations, "outputs_of", lambda *_: {})
+    monkeypatch.setattr(operations, "cluster_of", lambda *_: made)
+    return made
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_what_an_operation_prints_has_no_secret(
+    cluster: FakeCluster, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    assert operations.main(["validate", "--stack", "dev", *more]) == 1
+    told = capsys.readouterr()
+    assert "it ended" in told.out
+    assert "[secret]" in told.out
+    assert "7f2c91" not in told.out + told.err
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ClusterError(0, f"exec: {QUOTED}"), 1),
+        (refuse("pod m-1", f"runs with {QUOTED}", allowed="x", fix="y"), 2),
+    ],
+)
+def test_nor_have_its_errors(
+    cluster: FakeCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    status: int,
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(operations, "cluster_of", fails)
+    for command in ("validate", "chat", "kernels save", "coldstart"):
+        if command.startswith("kernels"):
+            monkeypatch.setattr(operations, "read_lock", lambda _: None)
+        assert operations.main([*command.split(), "--stack", "dev"]) == status
+        told = capsys.readouterr()
+        assert "[secret]" in told.err
+        assert "7f2c91" not in told.out + told.err
+
+
+def test_nor_has_what_it_tells_meanwhile(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*_: Any, say: Any, **__: Any) -> tuple[()]:
+        say(f"the server says {QUOTED}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("operations.validate.validate", told)
+    assert operations.main(["validate", "--stack", "dev"]) == 130
+    assert "the server says [secret]" in capsys.readouterr().err
