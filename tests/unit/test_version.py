@@ -33,11 +33,9 @@ def test_everything_tells_the_version_of_pyproject(monkeypatch: pytest.MonkeyPat
 def test_the_provider_tells_it_as_semver() -> None:
     tree = ast.parse((PROJECT / "packaging/modelcar_kserve/provider.py").read_text())
     [call] = [
-        node
-        for node in ast.walk(tree)
-        if "component_provider_host(" in ast.unparse(node).split("\n")[0] and isinstance(node, ast.Call)
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "serve"
     ]
-    assert {word.arg: ast.unparse(word.value) for word in call.keywords}["version"] == "semver()"
+    assert [ast.unparse(argument) for argument in call.args[1:]] == ["NAME", "semver()"]
     assert re.fullmatch(r"\d+\.\d+\.\d+(-[a-z]+\.\d+)?", told.semver())
 
 
