@@ -357,7 +357,9 @@ def test_a_builder_that_fetches_has_mirrors_of_the_registry_only(later: bool) ->
         return {"reference": ModelcarImage("chat", args).reference}
 
     assert Engine(preview=True).run(lambda: program(f"{place}/former"))
-    with pytest.raises((pulumi.RunError, InputError), match=r"(?s)mirrors: other\.example\.com/x, .*fix: remove fetch_on"):
+    with pytest.raises(
+        (pulumi.RunError, InputError), match=r"(?s)mirrors: other\.example\.com/x, .*fix: remove fetch_on"
+    ):
         Engine(preview=True).run(lambda: program("other.example.com/x"))
 
 
