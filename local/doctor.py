@@ -24,7 +24,7 @@ from components.cluster.kserve_config import CONFIG_MAP, configuration_problems,
 from components.config import deprecations
 from components.config.checks.secrets import not_kept
 from components.config.models import load_stack
-from components.config.problems import NAMESPACE
+from components.config.problems import NAMESPACE, top_of
 from components.config.secrets import KEPT, Secrets
 from components.config.settings import PLATFORM_FILE, Settings
 from components.config.stack import Stack
@@ -76,7 +76,7 @@ def doctor(instance: Instance, name: str, config: dict[str, Any]) -> list[Line]:
     if name == STACK and not config.get("registry"):  # else a cluster of the user's own serves
         direct.reach(instance)
         lines += _serving(instance, plain)
-    stack, told = _settings(name, config)
+    stack, told = _settings(name, plain, secret)
     lines += told
     if stack:
         if "models" not in secret:
@@ -169,13 +169,12 @@ def _pulumi() -> Line:
     return Line("pulumi", "note", "not on PATH: `make` builds it", "https://www.pulumi.com/docs/install/")
 
 
-def _settings(name: str, config: dict[str, Any]) -> tuple[Stack | None, list[Line]]:
-    plain, secret = without_secrets(config)
+def _settings(name: str, plain: dict[str, Any], secret: frozenset[str]) -> tuple[Stack | None, list[Line]]:
     texts = {
         f"{NAMESPACE}:{key}": value if isinstance(value, str) else json.dumps(value)
         for key, value in plain.items()
     }
-    tops = frozenset(place.partition(".")[0].partition("[")[0] for place in secret)
+    tops = frozenset(map(top_of, secret))
     wrong = list(not_kept(Secrets(tops)))
     stack: Stack | None = None
     try:

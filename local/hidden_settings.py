@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from components.config.problems import top_of
 from components.config.secrets import KEPT
 
 STAND_IN = "not-shown"
@@ -32,7 +33,7 @@ def without_secrets(config: Mapping[str, Any]) -> tuple[dict[str, Any], frozense
     """
     places: set[str] = set()
     found = {key: _plain(key, key, value, places) for key, value in config.items()}
-    refused = {place.partition(".")[0].partition("[")[0] for place in places} - KEPT
+    refused = {top_of(place) for place in places} - KEPT
     return {
         key: value for key, value in found.items() if value is not _LEFT_OUT and key not in refused
     }, frozenset(places)

@@ -18,9 +18,10 @@ from components.manifests.service import CONTAINER
 #: Seconds for an answer, and for all that is done in a pod: a large model answers 40 prompts in less.
 ANSWER, PATIENCE = 240, 300.0
 
-#: Defines `server_key()`: as vLLM has it, the argument goes before the variable.
-KEY = """
-import glob, os
+#: Defines `ask(port, path, data)`, which sends to the pod's own server, with its key: as vLLM has it, the
+#: argument goes before the variable.
+CLIENT = f"""
+import glob, json, os, urllib.request
 def server_key():
     for path in glob.glob("/proc/[0-9]*/cmdline"):
         try:
@@ -32,23 +33,24 @@ def server_key():
                 value = value if equals else "".join(words[place + 1:place + 2])
                 if value: return value
     return os.environ.get("VLLM_API_KEY")
+key = server_key()
+# The pod may have a proxy, for the server's own downloads: it leads not to this pod itself.
+web = urllib.request.build_opener(urllib.request.ProxyHandler({{}}))
+def ask(port, path, data=None):
+    head = {{"Content-Type": "application/json"}}
+    if key: head["Authorization"] = "Bearer " + key
+    request = urllib.request.Request("http://127.0.0.1:" + port + path, data, head)
+    return web.open(request, timeout={ANSWER}).read()
 """
 
 #: Sends what comes by stdin, one line, to a path of the server. No part of an exec's address: that is kept in
 #: the API server's audit log, and has to be short.
 _SEND = (
-    KEY
-    + f"""
-import json, sys, urllib.error, urllib.request
-port, path = sys.argv[1:3]
-head = {{"Content-Type": "application/json"}}
-key = server_key()
-if key: head["Authorization"] = "Bearer " + key
-request = urllib.request.Request("http://127.0.0.1:" + port + path, sys.stdin.readline().encode(), head)
-# The pod may have a proxy, for the server's own downloads: it leads not to this pod itself.
-web = urllib.request.build_opener(urllib.request.ProxyHandler({{}}))
+    CLIENT
+    + """
+import sys, urllib.error
 try:
-    status, text = 200, web.open(request, timeout={ANSWER}).read().decode(errors="replace")
+    status, text = 200, ask(*sys.argv[1:3], sys.stdin.readline().encode()).decode(errors="replace")
 except urllib.error.HTTPError as error:
     status, text = error.code, error.read().decode(errors="replace")
 except Exception as error:

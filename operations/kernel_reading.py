@@ -20,7 +20,7 @@ from components.config.settings import Settings
 from components.manifests.kernels import PLACE
 from components.manifests.service import CONTAINER
 from modelcar.kernels import MOST_UNPACKED
-from operations.asking import KEY, python
+from operations.asking import CLIENT, python
 
 #: Folders as the start script has them (`components/manifests/kernels.py`).
 _ROOTS = """
@@ -38,23 +38,16 @@ roots = {
 #: Answers a few prompts, so that what compiles at the first answer is there too: alone and together, short
 #: and long, to the end of the model's context.
 _ASK = (
-    KEY
+    CLIENT
     + """
-import json, sys, threading, urllib.request
+import sys, threading
 port, name = sys.argv[1:3]
-# The pod may have a proxy, for the server's own downloads: it leads not to this pod itself.
-web = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-key = server_key()
 def call(path, body=None):
-    head = {"Content-Type": "application/json"}
-    if key: head["Authorization"] = "Bearer " + key
-    data = json.dumps(body).encode() if body else None
-    request = urllib.request.Request("http://127.0.0.1:" + port + path, data, head)
-    return json.loads(web.open(request, timeout=240).read())
+    return json.loads(ask(port, path, json.dumps(body).encode() if body else None))
 try:
     served = call("/v1/models")["data"][0]
     room = int(served.get("max_model_len") or 512)
-    def ask(words, tokens):
+    def complete(words, tokens):
         words = max(1, min(words, (room - tokens) // 3))
         body = {"model": name, "prompt": "one " * words, "max_tokens": tokens, "temperature": 0}
         call("/v1/completions", body)
@@ -63,7 +56,7 @@ try:
         tokens = min(tokens, max(1, room // 4))
         faults = []
         def one():
-            try: ask(words, tokens)
+            try: complete(words, tokens)
             except Exception as error: faults.append(error)
         threads = [threading.Thread(target=one) for _ in range(count)]
         for thread in threads: thread.start()

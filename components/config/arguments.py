@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
+from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
-from components.config.explain import snake
+from components.config.explain import explained, snake
 from components.config.problems import NAMESPACE
-from modelcar.errors import Problem
+from components.config.section import Section
+from modelcar.errors import InputError, Problem
+
+S = TypeVar("S", bound=Section)
 
 _KEY = r"[A-Za-z_][\w.\[\]]*"
 _COMMAND = re.compile(rf"pulumi config set (?:--\S+ )*{NAMESPACE}:({_KEY}) (\S+)")
@@ -38,6 +43,23 @@ def as_arguments(problems: Iterable[Problem], names: Mapping[str, str]) -> Itera
         key = argument(one.key.removeprefix(f"{NAMESPACE}:"), names)
         fix = _SETTING.sub(renamed, _REMOVAL.sub(removed, _COMMAND.sub(assigned, one.fix)))
         yield Problem(key, one.value, _SETTING.sub(renamed, one.allowed), fix)
+
+
+def validated(section: type[S], values: Mapping[str, Any], names: Mapping[str, str]) -> S:
+    """Return settings whose fields are right each; what does not go together is not looked at.
+
+    Args:
+        section: which settings.
+        values: by field.
+        names: as of `as_arguments`.
+
+    Raises:
+        modelcar.errors.InputError: with everything that is wrong, by the arguments' names.
+    """
+    try:
+        return section.model_validate(values, by_name=True)
+    except ValidationError as error:
+        raise InputError(list(as_arguments(explained(error, section), names))) from None
 
 
 def argument(key: str, names: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ from components.config.checks.models import together
 from components.config.google import GoogleSettings
 from components.config.loading import KEYS, OF_ENTRIES, OF_STACK
 from components.config.pools import placed
-from components.config.problems import NAMESPACE, problem
+from components.config.problems import NAMESPACE, problem, top_of
 from components.config.secrets import Secrets
 from components.config.settings import Settings
 from components.config.stack import KEEP_REMOVED_DAYS, PARALLEL_BUILDS, Stack
@@ -186,7 +186,7 @@ def first_name(entry: Mapping[str, Any]) -> Any:
 def _in_entry(found: Problem, number: int, entry: Mapping[str, Any]) -> Problem:
     """Say where in the list a problem is; what the entry does not say is the stack's own."""
     key = found.key.removeprefix(f"{NAMESPACE}:")
-    top = key.partition(".")[0].partition("[")[0]
+    top = top_of(key)
     if top in entry or top in OF_ENTRIES or top in OF_ONE:
         own = f"models[{number}].{key}"
         fix = found.fix.replace(f"{NAMESPACE}:{key}", f"--path '{NAMESPACE}:{own}'")

@@ -7,13 +7,11 @@ from typing import Any, Literal
 
 import pulumi
 import pulumi_kubernetes as kubernetes
-from pydantic import ValidationError
 
 from components.cluster import webhooks
 from components.cluster.guard import ClusterAccess
-from components.config.arguments import as_arguments
+from components.config.arguments import validated
 from components.config.cluster import DestinationSettings
-from components.config.explain import explained
 from components.config.kserve import KServeSettings
 from components.engine.options import OWNED, child, unknown
 from components.engine.threads import in_thread
@@ -69,11 +67,7 @@ class KServePlatformArgs:
         Raises:
             modelcar.errors.InputError: with everything that is wrong.
         """
-        try:
-            DestinationSettings.model_validate({"deployment_mode": self.mode}, by_name=True)
-        except ValidationError as error:
-            problems = explained(error, DestinationSettings)
-            raise InputError(list(as_arguments(problems, {"deploymentMode": "mode"}))) from None
+        validated(DestinationSettings, {"deployment_mode": self.mode}, {"deploymentMode": "mode"})
         names = {field.name for field in fields(self)} & KServeSettings.model_fields.keys()
         return KServeSettings(install=True, **{name: getattr(self, name) for name in names})
 

@@ -90,10 +90,7 @@ def validated(values: Mapping[str, Any], names: Mapping[str, str] = _ARGUMENTS) 
     Raises:
         modelcar.errors.InputError: with everything that is wrong, by the arguments' names.
     """
-    try:
-        return ModelSpec.model_validate(values, by_name=True)
-    except ValidationError as error:
-        raise InputError(list(arguments.as_arguments(explained(error, ModelSpec), names))) from None
+    return arguments.validated(ModelSpec, values, names)
 
 
 def server_fields(server: VllmServer | CustomServer, resources: ServerResources) -> dict[str, Any]:

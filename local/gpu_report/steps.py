@@ -217,26 +217,20 @@ class _Report:
             site.up(name, f"{name}-up-to-save")
         return kernels.save(site, model)
 
-    def with_kernels(self, model: Model) -> Found:
-        """Start the model's pod as `pod` does, with the kernels of its image."""
-        found = self.pod(model, kernels="require")
+    def with_kernels(self, model: Model, **own: Any) -> Found:
+        """Start the model's pod as `pod` does, with the kernels of its image, which have to be used."""
+        found = self.pod(model, kernels="require", **own)
         kernels.require_hit(found)
         return found
 
     def ahead(self, model: Model) -> Found:
         """Start the model's pod with its kernels, while its weights are read during the server's imports."""
-        if not self.cards:
-            return self.pod(model, readAhead=True)
-        found = self.pod(model, kernels="require", readAhead=True)
-        kernels.require_hit(found)
-        return found
+        start = self.with_kernels if self.cards else self.pod
+        return start(model, readAhead=True)
 
     def with_all(self, model: Model) -> Found:
         """Start the model's pod with all that shortens a start: vLLM's imports are done once besides."""
-        one_import = self.site.server_env(*ONE_IMPORT)
-        found = self.pod(model, kernels="require", readAhead=True, serverEnv=one_import)
-        kernels.require_hit(found)
-        return found
+        return self.with_kernels(model, readAhead=True, serverEnv=self.site.server_env(*ONE_IMPORT))
 
     def pushed(self, model: Model) -> Found:
         """Make a model, lock and pack it, predict its digest, and send its layers to the registry."""
@@ -448,9 +442,7 @@ class _Report:
 
     def split_again(self, model: Model) -> Found:
         """Start it once more, each rank with what it has compiled before."""
-        found = self.pod(model, gpuCount=2, kernels="require")
-        kernels.require_hit(found)
-        return found
+        return self.with_kernels(model, gpuCount=2)
 
     # --- bad input --------------------------------------------------------------------------------
 

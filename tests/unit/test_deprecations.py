@@ -184,7 +184,7 @@ def test_the_program_warns_once_and_goes_on(warned: list[str], monkeypatch: pyte
 
 
 def test_the_doctor_says_it_too(warned: list[str]) -> None:
-    found = {line.part: line for line in doctor._settings("other", {**MINIMAL, "cpu": "4"})[1]}
+    found = {line.part: line for line in doctor._settings("other", {**MINIMAL, "cpu": "4"}, frozenset())[1]}
     assert found["settings"].state == "ok"
     line = found["settings: modelcar:cpu"]
     assert (line.state, line.fix) == ("note", CPU.instead)

@@ -13,6 +13,7 @@ from components.cluster.access import ClusterError
 from local import doctor
 from local.doctor import Line, next_command, report
 from local.downloads import web
+from local.hidden_settings import without_secrets
 from local.instance import PROJECT, load
 from tests.unit.test_components_settings import MINIMAL
 
@@ -271,8 +272,8 @@ def test_it_ends_with_the_next_command(lines: list[Line], name: str, running: bo
 
 def test_a_platform_that_was_not_started_yet_is_no_mistake() -> None:
     config = {"platformFile": "nowhere.json", "model": "tiny-qwen2", "namespace": "models"}
-    _, [line] = doctor._settings("local", config)
+    _, [line] = doctor._settings("local", *without_secrets(config))
     assert (line.state, line.fix) == ("note", "make up starts it")
     assert next_command([line], "local", running=False) == "make up"
-    _, [line] = doctor._settings("test", config)
+    _, [line] = doctor._settings("test", *without_secrets(config))
     assert line.state == "missing"
