@@ -365,6 +365,8 @@ def _others(document: Found) -> Iterator[str]:
             yield f"## `make {name}`"
             yield ""
             yield from _code([line for line in found[name]["said"] if line.startswith(_TELLING[name])])
+    if told := found.get("imports"):
+        yield from _imports(told)
     if two := found.get("two-gpus"):
         yield "## Two GPUs"
         yield ""
@@ -388,6 +390,25 @@ def _others(document: Found) -> Iterator[str]:
         yield f"{name}: `pulumi up` ended after {told['seconds']:.0f} s and said"
         yield ""
         yield from _code(told["said"])
+
+
+def _imports(told: Found) -> Iterator[str]:
+    yield "## A server's imports"
+    yield ""
+    files = f"{told['files']:,} files of {amount(told['bytes'])}"
+    yield f"`import {told['module']}` reads {files}. Three ways in turn: with an empty page cache"
+    yield f"(`cold`), with an empty one while those files were read, {told['lanes']} at a time, in"
+    yield f"{_each(told['read'])} s (`ahead`), and out of memory (`warm`)."
+    if lacking := _lacking([told], "pageCacheDropped"):
+        yield f"Not so: {lacking} (it takes root)."
+    yield ""
+    rows = [(kind, _each(each)) for kind, each in told["seconds"].items()]
+    yield from _table(("imports", "seconds"), rows)
+    yield ""
+
+
+def _each(seconds: Sequence[float]) -> str:
+    return ", ".join(f"{one:.1f}" for one in seconds)
 
 
 def _seen(evidence: Found) -> Iterator[str]:

@@ -22,6 +22,7 @@ from local.gpu_report import kernels
 from local.gpu_report.bare import bare
 from local.gpu_report.children import Failed, last_words
 from local.gpu_report.evidence import evidence
+from local.gpu_report.imports import imports
 from local.gpu_report.in_turn import in_turn
 from local.gpu_report.load import answers, first_token, rates
 from local.gpu_report.runner import EXPECTED, Found, Step
@@ -55,6 +56,9 @@ time.sleep(3600)
 """
 
 
+#: How often imports are timed in each way.
+IMPORTS = 2
+
 #: vLLM's engine goes on from what its API server has imported, and does not import it once more.
 ONE_IMPORT = ("VLLM_WORKER_MULTIPROC_METHOD=fork",)
 
@@ -81,6 +85,11 @@ class Scale:
 #: On a GPU, and without one, where only the way is tried.
 GPU = Scale((1, 64), 512, 5, 300.0, 64, 12)
 CPU = Scale((1, 4), 16, 1, 240.0, 2, 2)
+
+
+def scale_of(site: Site) -> Scale:
+    """Return how much is asked on a site's machine."""
+    return GPU if site.gpus else CPU
 
 
 def steps(
@@ -121,6 +130,7 @@ def steps(
     ]
     for model in models:
         found += report.of(model, pairs)
+    found.append(Step("imports", report.imports, scale_of(site).start, least=60))
     return [*found, *report.two_gpus(models), *report.bad_input(models)]
 
 
@@ -129,7 +139,7 @@ class _Report:
 
     def __init__(self, site: Site, kernels_from: Path | None, repeats: int | None) -> None:
         self.site, self.kernels = site, kernels_from
-        scale = GPU if site.gpus else CPU
+        scale = scale_of(site)
         self.scale = replace(scale, repeats=repeats or scale.repeats)
         self.cards = len(site.gpus.cards) if site.gpus else 0
 
@@ -399,6 +409,25 @@ class _Report:
         first = ready + first_token(self.site.server(name, now))
         return {"health": round(health or ready, 2), "ready": round(ready, 2), "firstToken": round(first, 2)}
 
+    def imports(self) -> Found:
+        """Time the imports of the pods' server: cold, with its files read ahead, and out of memory."""
+        self._make_room()
+        python, env = self._server()
+        scratch = self.site.folder / "scratch"
+        try:
+            found = imports(self.site.children, python, env, self.site.folder, scratch, IMPORTS)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        for kind, seconds in found["seconds"].items():
+            self.site.say(f"   {kind}: {', '.join(f'{one:.1f} s' for one in seconds)}")
+        return found
+
+    def _server(self) -> tuple[str, dict[str, str]]:
+        """Return the Python of the pods' server, and its variables on this machine."""
+        settings = json.loads(self.site.instance.settings_file.read_text())
+        env = dict(entry.split("=", 1) for entry in settings["serverEnv"]) | {"HOME": str(self.site.folder)}
+        return settings["serverCommand"][0], env
+
     # --- two GPUs ---------------------------------------------------------------------------------
 
     def two_gpus(self, models: Sequence[Model]) -> list[Step]:
@@ -472,9 +501,8 @@ class _Report:
         """Serve while another process holds the card's memory."""
         site = self.site
         self._make_room()
-        settings = json.loads(site.instance.settings_file.read_text())
-        env = dict(entry.split("=", 1) for entry in settings["serverEnv"]) | {"HOME": str(site.folder)}
-        command = [settings["serverCommand"][0], "-c", _FILL]
+        python, env = self._server()
+        command = [python, "-c", _FILL]
         with site.children.service("filler", command, folder=site.folder, env=env) as filler:
 
             def held() -> str | None:

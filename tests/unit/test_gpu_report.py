@@ -26,7 +26,7 @@ from components.manifests.server_arguments import server_arguments
 from components.manifests.service import start_script
 from local import gpu
 from local.gpu_report import __main__ as command
-from local.gpu_report import kernels, load
+from local.gpu_report import imports, kernels, load
 from local.gpu_report.bare import as_user, command_of, limit, moved
 from local.gpu_report.children import Children, Failed
 from local.gpu_report.evidence import evidence
@@ -787,6 +787,41 @@ def test_the_disk_is_asked_for_several_blocks_at_once(
     monkeypatch.setattr(os, "preadv", preadv)
     assert kernels.read_directly(tmp_path) > 0
     assert not together.broken
+
+
+def test_imports_are_timed_cold_read_ahead_and_warm(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[bool] = []
+
+    def settle() -> bool:
+        dropped.append(True)
+        return len(dropped) < 4  # the last time it could not
+
+    monkeypatch.setattr(imports, "settle", settle)
+    monkeypatch.setattr(imports, "_LIST", imports._LIST.replace(imports.MODULE, "xml.dom.minidom"))
+    monkeypatch.setattr(imports, "MODULE", "xml.dom.minidom")
+    found = imports.imports(
+        site.children, sys.executable, dict(os.environ), tmp_path, tmp_path / "scratch", 2
+    )
+    assert {kind: len(each) for kind, each in found["seconds"].items()} == {"cold": 2, "ahead": 2, "warm": 2}
+    assert len(dropped) == 4, "before each start that is not out of memory"
+    assert not found["pageCacheDropped"]
+    listed = (tmp_path / "imported-files").read_text().split("\0")[:-1]
+    assert any("minidom.cpython-" in name for name in listed), "what is read of a module is its compiled code"
+    assert any(".so" in name for name in listed)
+    assert (found["files"], found["bytes"]) == (len(listed), sum(Path(one).stat().st_size for one in listed))
+    text = page(with_goals(document(steps={"imports": {"state": "passed", "found": found}})))
+    assert f"`import xml.dom.minidom` reads {found['files']:,} files" in text
+    assert "the page cache was not dropped" in text
+
+
+def test_a_server_that_cannot_be_imported_is_told(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "_LIST", "import no_such_server")
+    with pytest.raises(Failed, match="No module named 'no_such_server'"):
+        imports.imports(site.children, sys.executable, dict(os.environ), tmp_path, tmp_path / "scratch", 1)
 
 
 def test_the_page_shows_how_much_starts_differ() -> None:
