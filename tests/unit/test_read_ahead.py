@@ -16,6 +16,7 @@ from components.config.known_model import KnownModel
 from components.config.model_path import MODEL_PATH
 from components.kserve.server import CustomServer
 from components.kserve.shared_runtime import SharedRuntimeArgs
+from components.manifests import kernels
 from components.manifests.read_ahead import LANES, SAID
 from components.manifests.service import revision, serving_runtime, start_script
 from tests.unit.test_components_kernels import SHELLS
@@ -100,6 +101,16 @@ def test_several_files_are_read_at_a_time(tmp_path: Path) -> None:
     script = start_script(load(readAhead=True, **CUSTOM)).replace(MODEL_PATH, str(model))
     variables = {**os.environ, "PATH": f"{tools}:/usr/bin:/bin"}
     subprocess.run(["sh", "-c", script, "server", "sh", "-c", wait], env=variables, timeout=90, check=True)
+
+
+@pytest.mark.parametrize("placement", ["servingRuntime", "imageVolume"])
+def test_kernels_are_copied_before_the_disk_is_busy(tmp_path: Path, placement: str) -> None:
+    (tmp_path / "config.json").touch()
+    script = start_script(load(readAhead=True, placement=placement)).replace(MODEL_PATH, str(tmp_path))
+    command = ["sh", "-c", script, "server", "echo", "serves"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+    order = [f"{kernels.SAID}{kernels.NONE}", SAID.format(folder=tmp_path), "serves"]
+    assert [line for line in said if line in order] == order
 
 
 def test_without_it_pods_are_declared_as_before() -> None:
