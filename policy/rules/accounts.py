@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from policy.grants import WIDE_SCOPES, finds_public, grants, scope
+from policy.grants import PUBLIC, WIDE_SCOPES, finds_public, grants, is_workload, scope
 from policy.nodes import nodes
 from policy.rule import Config, Finding, Resource, Rule
 from policy.values import UNKNOWN
@@ -36,17 +36,19 @@ def _find_basic_roles(resource: Resource, _config: Config) -> Iterator[Finding]:
     if scope(resource) not in WIDE_SCOPES:
         return
     for grant in grants(resource):
-        accounts = [member for member in grant.members if member.startswith("serviceAccount:")]
-        if grant.role in _BASIC_ROLES and accounts:
+        refused = [member for member in grant.members if member in PUBLIC or is_workload(member)]
+        if grant.role in _BASIC_ROLES and refused:
             yield Finding(
                 grant.role_path,
-                f"{grant.role} for {', '.join(accounts)}",
-                "grant the predefined roles that the account's work needs, each on the narrowest resource",
+                f"{grant.role} for {', '.join(refused)}",
+                "grant the predefined roles that the work needs, each on the narrowest resource, to a member "
+                "that does it",
             )
 
 
 _find_public = finds_public(
     "serviceaccount",
+    "roles/iam.",
     "name who may use the account, such as "
     "serviceAccount:PROJECT.svc.id.goog[NAMESPACE/NAME] for Workload Identity",
 )
@@ -72,7 +74,7 @@ NODE_ACCOUNT = Rule(
 )
 NARROW_ROLES = Rule(
     name="narrow-service-account-roles",
-    statement="no service account gets roles/owner or roles/editor",
+    statement="no service account, identity of a workload, or everybody gets roles/owner or roles/editor",
     reason="these basic roles hold thousands of permissions in every service: one stolen token of a pod or a "
     "node would be enough to change or delete everything",
     find=_find_basic_roles,

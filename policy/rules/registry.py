@@ -24,6 +24,7 @@ def _find_wide(resource: Resource, _config: Config) -> Iterator[Finding]:
 
 _find_public = finds_public(
     "artifactregistry",
+    "roles/artifactregistry.",
     "name who pulls, such as serviceAccount:NODES@PROJECT.iam.gserviceaccount.com",
 )
 

@@ -31,6 +31,10 @@ GPU_RESOURCES = {"requests": GPU, "limits": GPU}
 TOLERATIONS = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
 TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NO_SCHEDULE"}
 OFFLINE = [{"name": "HF_HUB_OFFLINE", "value": "1"}, {"name": "TRANSFORMERS_OFFLINE", "value": "1"}]
+POD = (
+    "principal://iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/my-project-1.svc.id.goog"
+    "/subject/ns/models/sa/default"
+)
 NODE_ACCOUNT = "nodes@my-project-1.iam.gserviceaccount.com"
 
 Json = dict[str, Any]
@@ -405,6 +409,14 @@ GOOGLE_CASES = [
         f"role: roles/editor for {NODES}",
         [grant("projects", "IAMMember", "roles/editor", project="my-project-1", member=NODES)],
         [grant("projects", "IAMMember", "roles/logging.logWriter", project="my-project-1", member=NODES)],
+        "account",
+    ),
+    Case(
+        "narrow-service-account-roles",
+        f"role: roles/owner for {POD}",
+        [grant("projects", "IAMMember", "roles/owner", project="my-project-1", member=POD)],
+        [grant("projects", "IAMMember", "roles/logging.logWriter", project="my-project-1", member=POD)],
+        "pod",
     ),
     Case(
         "private-service-account",

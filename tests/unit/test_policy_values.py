@@ -321,8 +321,45 @@ def test_roles_inside_of_a_policy_document_are_found() -> None:
     assert f"roles/owner for {NODES}" in owner
 
 
-def test_people_may_be_owners() -> None:
-    assert all_messages(grant("projects", "IAMMember", "roles/owner", member="user:a@example.org")) == []
+POOLS = "iam.googleapis.com/projects/1/locations/global/workloadIdentityPools"
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        f"principal://{POOLS}/p.svc.id.goog/subject/ns/models/sa/default",
+        f"principalSet://{POOLS}/github/attribute.repository/o/r",
+        f"principalSet://{POOLS}/github/*",
+        "principalSet://cloudresourcemanager.googleapis.com/projects/1/type/ServiceAccount",
+        "allUsers",
+        "allAuthenticatedUsers",
+    ],
+)
+@pytest.mark.parametrize("role", ["roles/owner", "roles/editor"])
+def test_pods_ci_and_everybody_get_no_basic_role_either(member: str, role: str) -> None:
+    (message,) = messages("narrow-service-account-roles", grant("projects", "IAMMember", role, member=member))
+    assert f"role: {role} for {member}" in message
+    assert all_messages(grant("projects", "IAMMember", "roles/logging.logWriter", member=member)) == []
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        "user:a@example.org",
+        "group:a@example.org",
+        "principal://iam.googleapis.com/locations/global/workforcePools/staff/subject/a@example.org",
+        "principalSet://iam.googleapis.com/locations/global/workforcePools/staff/group/admins",
+    ],
+)
+def test_people_may_be_owners(member: str) -> None:
+    assert all_messages(grant("projects", "IAMMember", "roles/owner", member=member)) == []
+
+
+def test_everybody_may_act_as_no_account_of_a_project() -> None:
+    role = "roles/iam.serviceAccountTokenCreator"
+    (message,) = messages("private-service-account", grant("projects", "IAMMember", role, member="allUsers"))
+    assert "member: allUsers" in message
+    assert all_messages(grant("projects", "IAMMember", role, member=NODES)) == []
 
 
 @pytest.mark.parametrize("module", ["folder", "organizations"])
