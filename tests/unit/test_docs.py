@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from components.cluster import existing
@@ -76,6 +77,14 @@ def test_workflows_are_told_with_the_variables_that_they_take() -> None:
     taken = set(re.findall(r"\$\{\{ (?:vars|secrets)\.(\w+)", "\n".join(workflows.values())))
     told = " ".join(row[0] for row in table(page, "| variable | what |"))
     assert taken == set(re.findall(r"`([A-Z_]+)`", told))
+
+
+def test_a_pre_release_is_not_deployed_to_prod() -> None:
+    workflow = yaml.safe_load((PROJECT / ".github/workflows/release.yml").read_text())
+    assert workflow[True] == {"release": {"types": ["published"]}}, "which a pre-release is too"
+    for job in workflow["jobs"].values():
+        assert job["environment"] == "prod"
+        assert job["if"] == "${{ !github.event.release.prerelease }}"
 
 
 def test_the_page_on_google_has_each_key_of_its_settings() -> None:
