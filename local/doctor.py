@@ -49,6 +49,10 @@ from operations.stack import at_cluster
 GIB = 2**30
 #: GiB. For tools, images and state of the embedded platform, vLLM's CPU build included (docs/local-stack.md).
 EMBEDDED_DISK, EMBEDDED_MEMORY = 17, 4
+#: For the program (application default credentials), and for gcloud itself.
+LOGIN = "gcloud auth login --update-adc"
+#: Somebody switches these on before the first `up`, which asks them.
+FIRST_APIS = ("cloudresourcemanager.googleapis.com", "serviceusage.googleapis.com")
 #: Seconds for a command of somebody else's.
 PATIENCE = 20
 
@@ -97,12 +101,12 @@ def doctor(instance: Instance, name: str, config: dict[str, Any]) -> list[Line]:
 
 
 def _said(*command: str) -> str | None:
-    """Return what a command says; None where it is not there, or fails."""
+    """Return what a command prints as its result; None where it is not there, or fails."""
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return (result.stdout or result.stderr).strip() if result.returncode == 0 else None
+    return result.stdout.strip() if result.returncode == 0 else None
 
 
 def _machine(*, embedded: bool) -> Iterator[Line]:
@@ -260,8 +264,7 @@ def _google(stack: Stack) -> Iterator[Line]:
         fix = "a key can leak: federation or impersonation needs none (docs/google-cloud.md)" if note else ""
         yield Line("Google credentials", "note" if note else "ok", f"{found} ({kind})", fix)
     else:
-        fix = "gcloud auth application-default login"
-        yield Line("Google credentials", "missing", "no application default credentials", fix)
+        yield Line("Google credentials", "missing", "no application default credentials", LOGIN)
     if shutil.which("gke-gcloud-auth-plugin") is None and not stack.shared.kubeconfig:
         fix = "gcloud components install gke-gcloud-auth-plugin"
         yield Line("gke-gcloud-auth-plugin", "missing", "not on PATH", fix)
@@ -269,10 +272,32 @@ def _google(stack: Stack) -> Iterator[Line]:
         fix = "https://cloud.google.com/sdk/docs/install"
         yield Line("gcloud", "note", "not on PATH, so the quota of GPUs is not looked at", fix)
         return
+    if account := _said("gcloud", "auth", "list", "--filter=status:ACTIVE", "--format=value(account)"):
+        yield Line("gcloud account", "ok", account)
+    else:
+        # docker's credential helper, for the push, and the cluster's plugin act as gcloud's own account.
+        state: Any = "note" if stack.shared.kubeconfig else "missing"
+        yield Line("gcloud account", state, "none is active: the push, and the cluster, ask for one", LOGIN)
+    if google.enable_apis or not google.nodes.service_account:
+        yield _first_apis(google.project)
     for pool in google.all_pools:
         yield _quota(
             google.project, google.region, pool.gpu, pool.gpus_per_node * pool.max_nodes, spot=pool.spot
         )
+
+
+def _first_apis(project: str) -> Line:
+    """Look at the APIs without which no other can be switched on, and no role of the project granted."""
+    part, fix = "Google APIs", f"gcloud services enable {' '.join(FIRST_APIS)} --project={project}"
+    text = _said(
+        "gcloud", "services", "list", "--enabled", f"--project={project}", "--format=value(config.name)"
+    )
+    if text is None:
+        return Line(part, "note", "cannot be asked; before the first `up` these have to be on", fix)
+    lacking = [name for name in FIRST_APIS if name not in text.split()]
+    if lacking:
+        return Line(part, "missing", f"off in {project}: {', '.join(lacking)}", fix)
+    return Line(part, "ok", f"on in {project}: {', '.join(FIRST_APIS)}")
 
 
 def _quota(project: str, region: str, gpu: str, wanted: int, *, spot: bool) -> Line:
@@ -283,9 +308,7 @@ def _quota(project: str, region: str, gpu: str, wanted: int, *, spot: bool) -> L
         "gcloud", "compute", "regions", "describe", region, f"--project={project}", "--format=json(quotas)"
     )
     if text is None:
-        return Line(
-            f"quota {metric}", "note", "cannot be asked", "gcloud auth login; or the project is another"
-        )
+        return Line(f"quota {metric}", "note", "cannot be asked", f"{LOGIN}; or the project is another")
     rows = {row["metric"]: row for row in json.loads(text).get("quotas", [])}
     row = rows.get(metric)
     if row is None:

@@ -174,6 +174,65 @@ def test_quota_is_compared_with_what_the_pool_may_take(
     assert f"{limit - usage} of {limit} free, and the pool may take 1" in line.found
 
 
+#: What runs the command, which no other test here does.
+SAID = doctor._said
+FIRST = "cloudresourcemanager.googleapis.com serviceusage.googleapis.com"
+NO_ACCOUNT = """
+case "$1 $2" in
+  "auth list") echo "No credentialed accounts." >&2 ;;
+  "services list") echo compute.googleapis.com ;;
+  *) exit 1 ;;
+esac
+"""
+READY = """
+case "$1 $2 $3" in
+  "auth list --filter=status:ACTIVE") echo me@example.org ;;
+  "services list --enabled") printf '%s\\n' cloudresourcemanager.googleapis.com serviceusage.googleapis.com ;;
+  *) exit 1 ;;
+esac
+"""
+
+
+def with_gcloud(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a gcloud that answers so on PATH, and nothing else that doctor looks for."""
+    (folder / "gcloud").write_text(f"#!/bin/sh\n{script}")
+    (folder / "gcloud").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setattr("shutil.which", lambda name: str(folder / name) if name == "gcloud" else None)
+    monkeypatch.setattr(doctor, "_said", SAID)
+
+
+@pytest.mark.parametrize(
+    ("script", "account", "apis"),
+    [(READY, "ok", "ok"), (NO_ACCOUNT, "missing", "missing"), ("exit 1", "missing", "note")],
+)
+def test_a_login_of_gcloud_and_the_first_apis_are_looked_for(
+    script: str, account: str, apis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_gcloud(script, tmp_path, monkeypatch)
+    found = lines_of("dev", config("dev"))
+    assert (found["gcloud account"].state, found["Google APIs"].state) == (account, apis)
+    if account == "ok":
+        assert found["gcloud account"].found == "me@example.org"
+    else:
+        assert found["gcloud account"].fix == "gcloud auth login --update-adc"
+    if apis != "ok":
+        project = config("dev")["google"]["project"]
+        assert found["Google APIs"].fix == f"gcloud services enable {FIRST} --project={project}"
+
+
+def test_one_login_gives_both_credentials_of_google() -> None:
+    assert lines_of("dev", config("dev"))["Google credentials"].fix == "gcloud auth login --update-adc"
+
+
+@pytest.mark.parametrize("page", ["docs/google-cloud.md", "templates/modelcar-gke/README.md"])
+def test_pages_begin_with_the_commands_that_it_names(page: str) -> None:
+    text = (PROJECT / page).read_text()
+    assert doctor.LOGIN in text
+    assert f"gcloud services enable {' '.join(doctor.FIRST_APIS)}" in text
+    assert "application-default login" not in text
+
+
 class Answers:
     """A cluster that answers what a test says."""
 

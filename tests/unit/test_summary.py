@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 from typing import Any
 
 import pulumi
 import pytest
 
 from components.config.disk import DiskNeed
+from components.config.google import NodeSettings
 from components.config.stack import Stack
 from components.google import replaced
 from components.stack import summary
@@ -20,6 +23,7 @@ from modelcar.lock import Lock
 from modelcar.tiny_model import make_tiny_model
 from tests.unit.test_components_models import A100, load, on_google
 
+PAGE = (Path(__file__).parents[2] / "docs/google-cloud.md").read_text()
 BEFORE = "sha256:" + "b" * 64
 
 
@@ -91,7 +95,26 @@ def test_pools_with_their_disks_and_the_class_of_their_cost(
     monkeypatch.setattr("modelcar.push.layers_there", lambda *_, **__: frozenset())
     *_, small, large = told(monkeypatch, stack, lock, {}, disks=disks)
     assert small == "pool gpu: 0 to 1 g2-standard-8, disk 200 GB for 110 GB, idle: none, a node $ (spot)"
+    assert small in PAGE.splitlines(), "as the page shows it"
     assert large == "pool large: 1 to 1 a2-ultragpu-2g, disk 560 GB for 470 GB, idle: 1 nodes, a node $$"
+
+
+def test_the_classes_of_cost_are_as_the_page_says() -> None:
+    [told] = re.findall(r"by the hour: (.*?)\. ", PAGE, re.DOTALL)
+    limits = {sign: int(usd) for sign, usd in re.findall(r"`(\$+)` below (\d+)", told)}
+    [above] = re.findall(r"`(\$+)` above", told)
+    seen = set()
+    for gpu, usd in summary.CLASSES.items():
+        for number in range(1, 17):
+            for way, share in (("on-demand", 1.0), ("spot", 0.4)):
+                hourly = usd * number * share
+                expected = next((sign for sign, limit in limits.items() if hourly < limit), above)
+                nodes = NodeSettings(
+                    gpu=gpu, gpus_per_node=number, machine_type="g2-standard-8", provisioning=way
+                )
+                assert summary.cost_class(nodes).removesuffix(" (spot)") == expected, (gpu, number, way)
+                seen.add(expected)
+    assert seen == {*limits, above} == {"$", "$$", "$$$", "$$$$"}
 
 
 def test_what_google_makes_anew_stands_first(monkeypatch: pytest.MonkeyPatch, lock: Lock) -> None:
