@@ -110,13 +110,14 @@ class RepositorySettings(Section):
     name: id of the repository.
     existing: adopt one that is there, instead of creating it.
     untagged_days: untagged images are deleted after so many days; tagged ones never are.
-    vulnerability_scanning: let Google scan what is pushed, as the project is set; it is billed.
+    vulnerability_scanning: as the project is set where not set; true also switches the scanning API on, which
+        bills each image that is pushed to any repository of the project; false scans nothing of this one.
     """
 
     name: RepositoryId = "modelcars"
     existing: bool = False
     untagged_days: int = Field(30, ge=1, le=3650)
-    vulnerability_scanning: bool = True
+    vulnerability_scanning: bool | None = None
 
 
 class ClusterSettings(Section):
@@ -160,7 +161,8 @@ class NodeSettings(Section):
     check_zones: refuse a zone that is not known to have the GPU; false where Google has a new one.
     disk_type: type of the boot disk; the first one that the machine takes where not set.
     driver: version of the GPU driver that GKE installs.
-    service_account: e-mail of the nodes' own; one with the least rights is made where not set.
+    service_account: e-mail of the nodes' own, of all pools; one with the least rights is made where not set.
+        One that is set gets no roles in the project.
     zones: where nodes may be; all zones of the cluster's region that have the GPU where empty.
     min_nodes: the fewest nodes of the whole pool, over all zones.
     max_nodes: the most nodes of the whole pool, over all zones.
@@ -255,6 +257,11 @@ class GoogleSettings(Section):
     def all_pools(self) -> tuple[NodeSettings, ...]:
         """The pools of GPU nodes."""
         return (self.nodes, *self.pools)
+
+    @property
+    def image_streaming(self) -> bool:
+        """Whether nodes of any pool stream images."""
+        return any(pool.image_streaming for pool in self.all_pools)
 
     def zones_of(self, nodes: NodeSettings) -> tuple[str, ...]:
         """Return the zones of a pool: the ones that are set, else all of the location that have its GPU."""

@@ -5,28 +5,41 @@ from __future__ import annotations
 import pulumi
 import pulumi_gcp as gcp
 
+from components.config.google import GoogleSettings
+
 #: https://cloud.google.com/kubernetes-engine/docs/how-to/creating-a-zonal-cluster#before_you_begin and
-#: https://cloud.google.com/artifact-registry/docs/enable-service
+#: https://cloud.google.com/artifact-registry/docs/enable-service; the provider asks Cloud Resource Manager
+#: for the project where it switches on an API, and where it grants a role on the project.
 APIS = (
     "artifactregistry.googleapis.com",
+    "cloudresourcemanager.googleapis.com",
     "compute.googleapis.com",
     "container.googleapis.com",
     "iam.googleapis.com",
 )
-#: Scans pushed images: https://cloud.google.com/artifact-analysis/docs/os-scanning-automatically
+#: Streams images: https://cloud.google.com/kubernetes-engine/docs/how-to/image-streaming#requirements
+STREAMING_API = "containerfilesystem.googleapis.com"
+#: Scans, and bills, each image that is pushed to any repository of the project:
+#: https://cloud.google.com/artifact-analysis/docs/os-scanning-automatically
 SCANNING_API = "containerscanning.googleapis.com"
 
 
-def enable(project: str, *, scanning: bool, parent: pulumi.Resource) -> list[pulumi.Resource]:
+def needed(google: GoogleSettings) -> tuple[str, ...]:
+    """Return the APIs that a stack needs."""
+    streaming = (STREAMING_API,) if google.image_streaming else ()
+    scanning = (SCANNING_API,) if google.repository.vulnerability_scanning else ()
+    return (*APIS, *streaming, *scanning)
+
+
+def enable(google: GoogleSettings, *, parent: pulumi.Resource) -> list[pulumi.Resource]:
     """Switch the APIs on; they stay on when the stack goes, since others in the project may use them."""
-    names = [*APIS, SCANNING_API] if scanning else [*APIS]
     return [
         gcp.projects.Service(
             name.partition(".")[0],
-            project=project,
+            project=google.project,
             service=name,
             disable_on_destroy=False,
             opts=pulumi.ResourceOptions(parent=parent),
         )
-        for name in names
+        for name in needed(google)
     ]

@@ -72,8 +72,7 @@ class GoogleCloud(pulumi.ComponentResource):
         google = args.settings
         stack = pulumi.get_stack()
         labels = {"managed-by": "pulumi", "app": label_value(name), "stack": label_value(stack)}
-        scanning = google.repository.vulnerability_scanning
-        enabled = apis.enable(google.project, scanning=scanning, parent=self) if google.enable_apis else []
+        enabled = apis.enable(google, parent=self) if google.enable_apis else []
         own = pulumi.ResourceOptions(parent=self, depends_on=enabled)
 
         reader: pulumi.Input[str]
@@ -84,7 +83,7 @@ class GoogleCloud(pulumi.ComponentResource):
             account = NodeServiceAccountArgs(
                 project=google.project,
                 purpose="-".join(dict.fromkeys((name, pulumi.get_project(), stack))),
-                image_streaming=google.nodes.image_streaming,
+                image_streaming=google.image_streaming,
             )
             reader = NodeServiceAccount(f"{name}-nodes", account, own).email
         self.node_account = pulumi.Output.from_input(reader)

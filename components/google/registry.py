@@ -129,7 +129,7 @@ def repository_inputs(args: ModelRegistryArgs) -> gcp.artifactregistry.Repositor
     registry = gcp.artifactregistry
     policy, condition = registry.RepositoryCleanupPolicyArgs, registry.RepositoryCleanupPolicyConditionArgs
     untagged = condition(tag_state="UNTAGGED", older_than=f"{args.repository.untagged_days * DAY}s")
-    scanning = "INHERITED" if args.repository.vulnerability_scanning else "DISABLED"
+    scanning = "DISABLED" if args.repository.vulnerability_scanning is False else "INHERITED"
     return registry.RepositoryArgs(
         project=args.project,
         location=args.region,

@@ -62,7 +62,7 @@ class RepositorySettings(TypedDict):
     untagged_days: NotRequired[int]
     """Untagged images are deleted after so many days; tagged ones never are. At least 1, at most 3650. Default: 30."""
     vulnerability_scanning: NotRequired[bool]
-    """Let Google scan what is pushed, as the project is set; it is billed. Default: true."""
+    """As the project is set where not set; true also switches the scanning API on, which bills each image that is pushed to any repository of the project; false scans nothing of this one."""
 
 
 class ModelRegistryArgs(TypedDict):
@@ -133,7 +133,7 @@ class NodeSettings(TypedDict):
     parallel_pulls: NotRequired[int]
     """Images that the kubelet pulls at the same time; GKE's own choice (2 or 3) where not set. At least 2, at most 5."""
     service_account: NotRequired[str]
-    """E-mail of the nodes' own; one with the least rights is made where not set."""
+    """E-mail of the nodes' own, of all pools; one with the least rights is made where not set. One that is set gets no roles in the project."""
 
 
 class DiskNeed(TypedDict):

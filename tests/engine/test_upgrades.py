@@ -33,6 +33,10 @@ NEW = {
     "modelcar:kserve:EgressPolicy",
     "kubernetes:networking.k8s.io/v1:NetworkPolicy",
 }
+REPOSITORY = "gcp:artifactregistry/repository:Repository"
+SERVICE = "gcp:projects/service:Service"
+#: APIs that versions had switched on unasked, or not at all: they leave the state and stay on, or are new.
+LEFT, SWITCHED_ON = {"containerscanning.googleapis.com"}, {"cloudresourcemanager.googleapis.com"}
 
 
 def of_the_machine(project: Project) -> dict[str, str]:
@@ -111,6 +115,13 @@ def test_nothing_of_a_former_version_is_replaced_or_lost(dev: Project, version: 
         kind = step["urn"].split("::")[2].split("$")[-1]
         if step["op"] == "discard" and step["urn"].endswith(f"::{READ}"):
             continue
+        if kind == SERVICE:
+            assert step["op"] in {"create", "delete"}
+            state = step["newState" if step["op"] == "create" else "oldState"]["inputs"]
+            assert state["service"] in (SWITCHED_ON if step["op"] == "create" else LEFT)
+            assert state["disableOnDestroy"] is False, "the API itself stays on"
+            continue
+        assert kind != REPOSITORY, "its scanning stays as the project has it"
         assert step["op"] in {"create", "update"}, f"{step['op']} of {step['urn']}"
         assert not kind.startswith("gcp:serviceaccount"), "nodes, and models on them, would be made anew"
         if step["op"] == "create":

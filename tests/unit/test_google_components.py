@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,16 +14,19 @@ import pytest
 
 from components.config import disk
 from components.config.google import ClusterSettings, GoogleSettings, NodeSettings
+from components.google.apis import APIS, SCANNING_API, STREAMING_API
 from components.google.cloud import GoogleCloud, GoogleCloudArgs
 from components.google.node_pool import GpuNodePoolArgs
 from components.manifests.scheduling import nodes
 from components.stack.stack_reader import read_stack
+from local.standins.gcp_provider.kinds import KINDS
 from modelcar.errors import InputError
 from tests.unit.mocked_engine import ANSWERS, Engine
 from tests.unit.mocked_engine import OUTPUTS as PROVIDED
 from tests.unit.test_google_settings import CLUSTER, NODES, dev, load
 from tests.unit.test_outputs import OUTPUTS
 
+PROJECT = Path(__file__).parents[2]
 ACCOUNT = "nodes@my-project.iam.gserviceaccount.com"
 
 
@@ -133,11 +137,60 @@ def test_labels_are_what_google_takes(up: Engine, stack: str) -> None:
             assert re.fullmatch(r"[a-z0-9_-]{1,63}", value), value
 
 
-def test_image_streaming_asks_for_one_more_role(up: Engine) -> None:
-    declare(up, {NODES + "imageStreaming": True})
+STREAMING_POOL = {
+    "name": "big",
+    "gpu": "nvidia-l4",
+    "machineType": "g2-standard-12",
+    "imageStreaming": True,
+}
+
+
+def services(engine: Engine) -> set[str]:
+    return {service["service"] for service in all_of(engine, "Service")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "streaming"),
+    [({}, None), ({NODES + "imageStreaming": True}, "gpu"), ({"google.pools": [STREAMING_POOL]}, "big")],
+    ids=["none", "the first pool", "another pool"],
+)
+def test_image_streaming_of_any_pool_asks_for_one_more_role_and_api(
+    up: Engine, changes: dict[str, Any], streaming: str | None
+) -> None:
+    declare(up, changes)
     roles = {member["role"] for member in all_of(up, "IAMMember")}
-    assert "roles/serviceusage.serviceUsageConsumer" in roles
-    assert gpu_pool(up)["nodeConfig"]["gcfsConfig"] == {"enabled": True}
+    assert ("roles/serviceusage.serviceUsageConsumer" in roles) == bool(streaming)
+    assert ("containerfilesystem.googleapis.com" in services(up)) == bool(streaming)
+    config = {pool["name"]: pool["nodeConfig"].get("gcfsConfig") for pool in all_of(up, "NodePool")}
+    streams = {name for name, found in config.items() if found == {"enabled": True}}
+    assert streams == ({streaming} if streaming else set())
+
+
+@pytest.mark.parametrize(
+    ("scanning", "config", "enabled"),
+    [(None, "INHERITED", False), (True, "INHERITED", True), (False, "DISABLED", False)],
+)
+def test_scanning_that_is_billed_for_the_whole_project_is_switched_on_by_hand_only(
+    up: Engine, scanning: bool | None, config: str, enabled: bool
+) -> None:
+    declare(up, {} if scanning is None else {"google.repository.vulnerabilityScanning": scanning})
+    assert up.the("Repository").inputs["vulnerabilityScanningConfig"] == {"enablementConfig": config}
+    assert ("containerscanning.googleapis.com" in services(up)) == enabled
+
+
+def test_all_that_a_stack_declares_has_its_api_switched_on(up: Engine) -> None:
+    declare(up)
+    kinds = {found.type for found in up.declared} & KINDS.keys()
+    assert "gcp:projects/iAMMember:IAMMember" in kinds, "which reads the project"
+    assert {KINDS[kind].api for kind in kinds} - {""} <= services(up)
+
+
+def test_the_page_on_google_names_the_apis_that_are_switched_on() -> None:
+    page = (PROJECT / "docs/google-cloud.md").read_text()
+    [told] = re.findall(r"^\| APIs \| (.*?) \|", page, re.MULTILINE)
+    assert set(re.findall(r"`([a-z]+)\.googleapis\.com`", told)) == {
+        name.partition(".")[0] for name in (*APIS, STREAMING_API, SCANNING_API)
+    }
 
 
 def test_an_account_that_is_there_gets_the_grant_and_no_roles(up: Engine) -> None:

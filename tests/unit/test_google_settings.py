@@ -159,6 +159,27 @@ WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "us-central1-a, outside",
         "europe-west4",
     ),
+    "scanning of somebody else's repository": (
+        {"google.repository.existing": True, "google.repository.vulnerabilityScanning": True},
+        "google.repository.vulnerabilityScanning",
+        "true, and google.repository.existing says that somebody else manages it",
+        "not set",
+    ),
+    "another account for another pool": (
+        {
+            "google.pools": [
+                {
+                    "name": "big",
+                    "gpu": "nvidia-l4",
+                    "machineType": "g2-standard-12",
+                    "serviceAccount": "nodes-own@my-project.iam.gserviceaccount.com",
+                }
+            ]
+        },
+        "google.pools[0].serviceAccount",
+        "nodes-own@my-project.iam.gserviceaccount.com, and the nodes of all pools run as",
+        "not set",
+    ),
     "disk too small for any model": ({NODES + "diskGb": 100}, NODES + "diskGb", "100", "at least 200"),
     "disk larger than Google has": ({NODES + "diskGb": 70000}, NODES + "diskGb", "70000", "65536"),
     "preloaded disk without streaming": (

@@ -38,7 +38,7 @@ ROUTER = "gcp:compute/router:Router"
 NAT = "gcp:compute/routerNat:RouterNat"
 CLUSTER = "gcp:container/cluster:Cluster"
 POOL = "gcp:container/nodePool:NodePool"
-APIS = ("artifactregistry", "compute", "container", "iam")
+APIS = ("artifactregistry", "cloudresourcemanager", "compute", "container", "iam")
 EMAIL = f"model-nodes@{P}.iam.gserviceaccount.com"
 # One valid resource of every type, in an order in which they can be created.
 STACK: list[tuple[str, dict[str, Any]]] = [

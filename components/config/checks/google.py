@@ -31,6 +31,8 @@ def of_google(google: GoogleSettings, needs: Mapping[str, disk.DiskNeed] | None 
         needs: what the disks of a pool's nodes have to hold, by the pool's name, where that is known.
     """
     yield from _cluster(google)
+    yield from _repository(google)
+    yield from _accounts(google)
     for key, nodes in pools(google):
         yield from of_pool(key, nodes, (needs or {}).get(nodes.name))
         if nodes.gpu not in gpus.NOT_OFFERED:
@@ -99,6 +101,24 @@ def _cluster(google: GoogleSettings) -> Iterator[Problem]:
             "a cluster that the stack creates",
             "change it where the cluster is managed",
         )
+
+
+def _repository(google: GoogleSettings) -> Iterator[Problem]:
+    scanning = google.repository.vulnerability_scanning
+    if google.repository.existing and scanning is not None:
+        value = f"{str(scanning).lower()}, and google.repository.existing says that somebody else manages it"
+        fix = "remove it, and set it where the repository is managed"
+        yield problem("google.repository.vulnerabilityScanning", value, "not set, beside existing", fix)
+
+
+def _accounts(google: GoogleSettings) -> Iterator[Problem]:
+    own = google.nodes.service_account
+    for number, nodes in enumerate(google.pools):
+        if nodes.service_account not in {None, own}:
+            value = f"{nodes.service_account}, and the nodes of all pools run as the account of google.nodes"
+            fix = "remove it, or set google.nodes.serviceAccount to it"
+            key = f"google.pools[{number}].serviceAccount"
+            yield problem(key, value, own or "not set", fix)
 
 
 def _machine(key: str, nodes: NodeSettings) -> Iterator[Problem]:

@@ -81,7 +81,7 @@ KINDS: Final = {
             "gcp:projects/iAMMember:IAMMember",
             "projects/iam_member",
             "grant",
-            "",
+            "cloudresourcemanager.googleapis.com",
             "projects/{project}/iam/{role}/{member}",
             "{project}/{role}/{member}",
             replacing=_GRANT,

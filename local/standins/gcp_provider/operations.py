@@ -14,6 +14,7 @@ from local.standins.gcp_provider.resources import Kind
 
 _API_TITLES: Final = {
     "artifactregistry.googleapis.com": "Artifact Registry API",
+    "cloudresourcemanager.googleapis.com": "Cloud Resource Manager API",
     "compute.googleapis.com": "Compute Engine API",
     "container.googleapis.com": "Kubernetes Engine API",
     "iam.googleapis.com": "Identity and Access Management (IAM) API",
