@@ -694,7 +694,7 @@ def test_two_processes_share_the_cloud(start: Start, capfd: pytest.CaptureFixtur
         for _ in range(2):
             stub.Configure(provider_pb2.ConfigureRequest(args=properties.encode({})))
     assert capfd.readouterr().err.count(NOTICE) == 2  # once for each process
-    service, repository = STACK[0], STACK[4]
+    service, repository = STACK[0], STACK[len(APIS)]
     first.Create(provider_pb2.CreateRequest(urn=urn(service[0]), properties=properties.encode(service[1])))
     made = second.Create(
         provider_pb2.CreateRequest(urn=urn(repository[0]), properties=properties.encode(repository[1]))
