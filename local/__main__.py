@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from local import (
     addons,
+    backend,
     direct,
     doctor,
     kind,
@@ -106,6 +107,12 @@ def _env(instance: Instance, _: argparse.Namespace) -> int:
     variables = stack.environment(instance, tools)
     if not own:
         variables |= {"KUBECONFIG": str(instance.kubeconfig), "KUBECACHEDIR": str(instance.kubectl_cache)}
+    if {**os.environ, **variables}.get(backend.URL) == backend.own_backend():
+        print(
+            f"These settings are for the stack {stack.STACK}. Plain `pulumi` on another stack would keep its "
+            f"state in {state_root() / 'pulumi'}, which `make clean` deletes: use `make`, or a new shell",
+            file=sys.stderr,
+        )
     for name, value in variables.items():
         up.say(f"export {name}={shlex.quote(value)}")
     return 0

@@ -45,7 +45,8 @@ def page() -> str:
         "## Not tested\n",
         "- Google Kubernetes Engine: its resources are previewed against a stand-in "
         "([Google Cloud](google-cloud.md)).",
-        "- GPUs in CI. Single runs: [GPU report](gpu-report.md), [kernels](gpu-kernels.md).",
+        "- GPUs in CI. Single runs: [GPU report](gpu-report.md), [kernels](gpu-kernels.md), "
+        "[medians](gpu-medians.md), [7B](gpu-7b.md), [read ahead](gpu-read-ahead.md).",
         "- Clusters of other providers, and other releases of Kubernetes.",
     ]
     return HEAD + "\n".join(lines) + "\n"
@@ -88,7 +89,7 @@ def _tools() -> Iterator[tuple[str, str, str]]:
     yield "BuildKit", tool_list.BUILDKIT_VERSION, "images"
     yield "kaniko", tool_list.KANIKO_VERSION, "[other builders](builders.md)"
     yield "cosign", tool_list.COSIGN_VERSION, "[signatures](supply-chain.md)"
-    yield "Kyverno", tool_list.KYVERNO_VERSION, "[admission](supply-chain.md)"
+    yield "Kyverno", tool_list.KYVERNO_VERSION, "[admission](security.md#admission-by-signature)"
     argocd = f"{tool_list.ARGOCD_VERSION}, and {tool_list.OLDER_ARGOCD_VERSION}"
     yield "Argo CD", argocd, "[GitOps](operations/gitops.md)"
     yield "KEDA", tool_list.KEDA_VERSION, "[autoscaling](operations/autoscaling.md)"

@@ -77,7 +77,9 @@ class Trigger(Section):
         share of the cache, 0.8 for 80 %; of prometheus what the query's value is divided by.
     activation_threshold: above which the first pod comes, where there is none; 0 where not set.
     query: PromQL that gives one number (prometheus).
-    timezone, start, end: when a cron trigger holds, as cron expressions in an IANA time zone.
+    timezone: of start and end (cron), as the IANA names it: Europe/Berlin.
+    start: when a cron trigger begins to hold, as a cron expression.
+    end: when it no longer holds, as a cron expression.
     desired_replicas: pods while a cron trigger holds.
     """
 

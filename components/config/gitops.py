@@ -20,7 +20,8 @@ class GitOpsSettings(Section):
         Application of this folder and server has already.
     path: of the folder in the repository; found out from the checkout where it is not set.
     revision: branch or tag that Argo CD follows.
-    project, namespace: of the Application, in Argo CD.
+    project: Argo CD's project that the Application belongs to.
+    namespace: that the Application lies in, which is Argo CD's own.
     server: API server that Argo CD deploys to, as Argo CD reaches it.
     """
 

@@ -155,7 +155,8 @@ class NodeSettings(Section):
     """The pool of GPU nodes.
 
     name: name of the pool in the cluster.
-    gpu: GPU, as GKE names it (`cloud.google.com/gke-accelerator`).
+    gpu: GPU, as GKE names it (`cloud.google.com/gke-accelerator`); `nvidia-gb200` is known and refused (its
+        machines are Arm ones).
     gpus_per_node: GPUs of one node: as many as the machine type has, or one of those that it can have.
     machine_type: machine type of Compute Engine, with that GPU.
     check_zones: refuse a zone that is not known to have the GPU; false where Google has a new one.

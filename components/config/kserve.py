@@ -26,9 +26,11 @@ class KServeSettings(Section):
         (`kserve/kserve-controller`, `jetstack/cert-manager-webhook`, `brancz/kube-rbac-proxy`), for a
         cluster that reaches no public registry.
     modelcar_uid: user that the pods' processes run as, so that the link to the weights can be followed.
-    modelcar_cpu, modelcar_memory: of the init container, and of the sidecar that keeps the weights mounted.
-        KServe's own 10m lets a container run 1 ms in each 100, the runtime's own work for its start too: the
-        server waits for its weights meanwhile, 2.5 s of it on a machine with a GPU.
+    modelcar_cpu: processor time of the init container, and of the sidecar that keeps the weights mounted:
+        request and limit. KServe's own 10m lets a container run 1 ms in each 100, the runtime's own work for
+        its start too: the server waits for its weights meanwhile, 2.5 s of it on a machine with a GPU.
+    modelcar_memory: memory of the init container, and of the sidecar that keeps the weights mounted: request
+        and limit.
     """
 
     install: bool = False

@@ -79,7 +79,7 @@ WITHOUT_DEFAULT = {
         "Compiled kernels in the model's image: use them where they fit, require that they do, or off "
         "(docs/operations/cold-start.md)"
     ),
-    "gpu": "GPU that the model needs, to choose a pool by",
+    "gpu": "GPU that the model needs, to choose a pool by; no pool can have `nvidia-gb200`",
     "nodePool": "Pool of GPU nodes; chosen by need where not set",
     "name": "Name of the model in the stack; an entry of models has to have it",
     "formerNames": "Names that the model had before, the oldest first",

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pulumi
 
-from components.config.checks.fit import unfit
-from components.config.checks.vllm import doubts
+from components.config.checks.fit import doubts, unfit
 from components.config.known_model import KnownModel
 from components.config.settings import Settings
 from modelcar.errors import InputError, refuse

@@ -16,9 +16,8 @@ from components.cluster.guard import ClusterAccess, guarded
 from components.cluster.rollout import await_rolled_out
 from components.cluster.workload import inference_service
 from components.config.autoscaling import AutoscalingSettings
-from components.config.checks.fit import unfit
+from components.config.checks.fit import doubts, unfit
 from components.config.checks.models import runtime_differences
-from components.config.checks.vllm import doubts
 from components.config.knative import KnativeSettings
 from components.config.known_model import KnownModel
 from components.config.model_spec import ModelSpec

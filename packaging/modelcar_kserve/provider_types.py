@@ -101,7 +101,7 @@ class NodeSettings(TypedDict):
     name: NotRequired[str]
     """Name of the pool in the cluster. Default: gpu."""
     gpu: str
-    """GPU, as GKE names it (`cloud.google.com/gke-accelerator`). One of: nvidia-l4, nvidia-rtx-pro-6000, nvidia-tesla-a100, nvidia-a100-80gb, nvidia-h100-80gb, nvidia-h100-mega-80gb, nvidia-h200-141gb, nvidia-b200, nvidia-gb200, nvidia-tesla-t4."""
+    """GPU, as GKE names it (`cloud.google.com/gke-accelerator`); `nvidia-gb200` is known and refused (its machines are Arm ones). One of: nvidia-l4, nvidia-rtx-pro-6000, nvidia-tesla-a100, nvidia-a100-80gb, nvidia-h100-80gb, nvidia-h100-mega-80gb, nvidia-h200-141gb, nvidia-b200, nvidia-gb200, nvidia-tesla-t4."""
     gpus_per_node: NotRequired[int]
     """GPUs of one node: as many as the machine type has, or one of those that it can have. At least 1, at most 16. Default: 1."""
     machine_type: str
@@ -482,11 +482,11 @@ class Trigger(TypedDict):
     query: NotRequired[str]
     """PromQL that gives one number (prometheus)."""
     timezone: NotRequired[str]
-    """When a cron trigger holds, as cron expressions in an IANA time zone."""
+    """Of start and end (cron), as the IANA names it: Europe/Berlin."""
     start: NotRequired[str]
-    """When a cron trigger holds, as cron expressions in an IANA time zone."""
+    """When a cron trigger begins to hold, as a cron expression."""
     end: NotRequired[str]
-    """When a cron trigger holds, as cron expressions in an IANA time zone."""
+    """When it no longer holds, as a cron expression."""
     desired_replicas: NotRequired[int]
     """Pods while a cron trigger holds. At least 1, at most 1000."""
 

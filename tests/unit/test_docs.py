@@ -14,10 +14,13 @@ import yaml
 from pydantic import BaseModel
 
 from components.cluster import existing
+from components.config.checks.fit import BESIDE_WEIGHTS
 from components.config.google import GoogleSettings
 from components.config.kserve import KServeSettings
 from components.config.loading import OF_STACK, TOP_LEVEL
 from components.config.reference import models_of
+from local.servers.environment import describe
+from local.tool_build import OLDEST_GO
 from modelcar.base import read_base
 from modelcar.command_help import commands_of
 from modelcar.demo_model import TEXT, pieces
@@ -25,6 +28,7 @@ from modelcar.image import modelcar_image
 from modelcar.lock_reader import read_lock
 from operations.__main__ import main
 from tests.unit.test_command_help import PARSERS
+from tests.unit.test_google_settings import dev, load, problems
 
 PROJECT = Path(__file__).parents[2]
 LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=PROJECT, capture_output=True, text=True, check=True)
@@ -40,6 +44,32 @@ def test_links_lead_to_files(page: Path) -> None:
     links = re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", text)
     broken = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert broken == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings by GitHub's rule, which drops dots and other signs."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    found: list[str] = []
+    for heading in re.findall(r"^#{1,6} (.+)$", text, re.MULTILINE):
+        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+        anchor = re.sub(r"[^\w -]", "", shown).replace(" ", "-")
+        times = sum(re.fullmatch(rf"{re.escape(anchor)}(-\d+)?", one) is not None for one in found)
+        found.append(f"{anchor}-{times}" if times else anchor)
+    return set(found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_links_lead_to_headings(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)\s#]*)#([^)\s]+)\)", text)
+    pages = [(page.parent / link if link else page, anchor) for link, anchor in links if "://" not in link]
+    assert [anchor for other, anchor in pages if other.suffix == ".md" and anchor not in anchors(other)] == []
+
+
+def test_dots_are_no_part_of_an_anchor(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# `a.b.c`, [D e](x.md)\n\n```\n# no heading\n```\n\n## Same\n\n## Same\n")
+    assert anchors(page) == {"abc-d-e", "same", "same-1"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
@@ -110,6 +140,60 @@ def test_samples_are_of_the_demo_model_that_is_locked() -> None:
     # `said` is the page of `make validate`, whose answers have eight tokens.
     assert f"→ {''.join(pieces()[:8])!r}" in said
     assert f"answer  {TEXT!r}" in (PROJECT / "README.md").read_text()
+
+
+def test_readme_says_what_a_machine_needs() -> None:
+    page = (PROJECT / "README.md").read_text()
+    needs = page.partition("## Two commands")[2].partition("```")[0]
+    oldest = re.search(r'requires-python = ">=([\d.]+)"', (PROJECT / "pyproject.toml").read_text())
+    assert oldest
+    for part in (
+        "Debian",  # local/debian.py: apt-get and dpkg-deb
+        f"Python {oldest[1]} or newer",
+        "python3-venv",  # Makefile: uv where it is not on PATH
+        f"Go {'.'.join(map(str, OLDEST_GO))} or newer",
+    ):
+        assert part in needs
+
+
+def test_memory_of_pods_on_the_cpu_is_told_with_a_model_of_ones_own(tmp_path: Path) -> None:
+    large, small = (
+        describe(kind, tmp_path).memory.replace("Gi", " GiB") for kind in ("vllm", "transformers")
+    )
+    for name in ("README.md", "docs/local-stack.md"):
+        page = (PROJECT / name).read_text()
+        assert f"a pod has {large}" in page, name
+        assert re.search(rf"{small}\b.{{0,40}}small server|small server {small}", page), name
+    assert f"parameter and {BESIDE_WEIGHTS} GiB more" in (PROJECT / "README.md").read_text().replace(
+        "\n", " "
+    )
+
+
+def test_the_sample_of_autoscaling_fits_dev_with_the_command_below_it() -> None:
+    page = (PROJECT / "docs/operations/autoscaling.md").read_text()
+    [sample] = re.findall(r"```yaml\n(modelcar:minReplicas.*?)```", page, re.DOTALL)
+    [nodes] = re.findall(r"^pulumi config set --stack dev --path modelcar:(\S+ \d+)$", page, re.MULTILINE)
+    key, number = nodes.split()
+    values = {name.removeprefix("modelcar:"): value for name, value in yaml.safe_load(sample).items()}
+    [refused] = problems(**values)
+    assert refused.key == "modelcar:maxReplicas"
+    assert load(dev(**values, **{key: int(number)})).max_replicas == values["maxReplicas"]
+
+
+def test_a_project_of_a_template_uses_its_own_environment() -> None:
+    page = (PROJECT / "docs/package.md").read_text()
+    [block] = re.findall(r"```\n([^`]*pulumi new [^`]*)```", page)
+    [template] = re.findall(r"pulumi new \S+/(templates/\S+)", block)
+    made = yaml.safe_load((PROJECT / template / "Pulumi.yaml").read_text())
+    bin_folder = f"{made['runtime']['options']['virtualenv']}/bin/"
+    assert [line for line in block.splitlines() if "modelcar-kserve lock" in line] == [
+        f"{bin_folder}modelcar-kserve lock my-model --hub OWNER/NAME"
+    ]
+
+
+def test_each_run_on_a_gpu_is_named_with_the_tested_versions() -> None:
+    page = (PROJECT / "docs/support.md").read_text()
+    assert [one.name for one in PROJECT.glob("docs/gpu-*.md") if f"({one.name})" not in page] == []
 
 
 def test_what_an_operation_is_for_is_told_with_the_operations() -> None:

@@ -16,6 +16,7 @@ from components.config import disk
 from components.config.google import ClusterSettings, GoogleSettings, NodeSettings
 from components.google.apis import APIS, SCANNING_API, STREAMING_API
 from components.google.cloud import GoogleCloud, GoogleCloudArgs
+from components.google.cluster import NewCluster
 from components.google.node_pool import GpuNodePoolArgs
 from components.manifests.scheduling import nodes
 from components.stack.stack_reader import read_stack
@@ -378,6 +379,15 @@ def test_a_stack_is_read_once_however_many_components_read_it(
         f"pulumi:pulumi:Stack${kind}::acme/models/dev",
         f"pulumi:pulumi:Stack${kind}::acme/models/prod",
     ]
+
+
+def test_the_nodes_beside_the_models_are_those_that_the_reference_tells(up: Engine) -> None:
+    declare(up)
+    [pool] = [pool for pool in all_of(up, "NodePool") if pool["name"] == "system"]
+    assert pool["autoscaling"] == {"totalMinNodeCount": 1, "totalMaxNodeCount": 3}
+    assert pool["initialNodeCount"] == 1, "in each zone"
+    told = " ".join((NewCluster.__doc__ or "").split())
+    assert f"One to three small nodes ({pool['nodeConfig']['machineType']}) run what is not a model" in told
 
 
 def test_a_new_cluster_is_closed_by_default(up: Engine) -> None:

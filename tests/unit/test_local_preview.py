@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable
@@ -127,6 +128,33 @@ def test_a_stack_of_the_users_goes_to_his_backend(
     # The local stack stays where it is.
     found = stack.process_environment(instance, tools)
     assert (found[URL], found[PASSPHRASE]) == (own(machine), "")
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["first", "in that shell"])
+def test_a_shell_of_the_local_stack_is_no_place_for_plain_pulumi_on_others(
+    again: bool,
+    machine: Path,
+    tools: Toolbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if again:
+        monkeypatch.setenv(URL, own(machine))
+    monkeypatch.setattr(command, "collect", lambda *_, **__: tools)
+    assert command._env(Instance("local", 0, machine / "state/local"), argparse.Namespace()) == 0
+    said = capsys.readouterr()
+    assert all(line.startswith("export ") for line in said.out.splitlines())
+    assert str(machine / "state/pulumi") in said.err
+    assert "`make clean` deletes" in said.err
+
+
+def test_a_shell_with_a_backend_of_the_users_hears_nothing(
+    machine: Path, tools: Toolbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(URL, "gs://bucket")
+    monkeypatch.setattr(command, "collect", lambda *_, **__: tools)
+    assert command._env(Instance("local", 0, machine / "state/local"), argparse.Namespace()) == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -487,6 +488,14 @@ def test_the_violation_is_refused_with_rule_resource_reason_and_fix(case: Case) 
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_what_was_put_right_passes_every_rule(case: Case) -> None:
     assert all_messages(*case.good) == []
+
+
+def test_other_roles_on_a_project_pass_as_the_security_page_says() -> None:
+    """A reviewer has to look at them: the pack does not."""
+    for role in ("roles/container.admin", "roles/resourcemanager.projectIamAdmin"):
+        assert all_messages(grant("projects", "IAMMember", role, project="my-project-1", member=NODES)) == []
+    page = (Path(__file__).parents[2] / "docs/security.md").read_text()
+    assert "Other roles on the project pass" in page
 
 
 #: Judges what is imported, of which no program says anything: test_policy_live.py.

@@ -7,6 +7,7 @@ import typing
 from typing import Any
 
 from components.config import reference
+from components.config.gpus import NOT_OFFERED
 from components.config.loading import KEYS
 from components.config.reference import SETTINGS, WITHOUT_DEFAULT, descriptions, pages
 from tests.unit.test_components_settings import declared
@@ -22,6 +23,20 @@ def test_every_setting_is_described() -> None:
     assert empty == [], "say in the class's docstring what it is for"
     assert set(WITHOUT_DEFAULT) | set(declared()) >= set(KEYS)
     assert not set(WITHOUT_DEFAULT) & set(declared()), "Pulumi.yaml says it"
+
+
+def test_settings_of_a_section_are_told_apart() -> None:
+    for section in SETTINGS.read_text().split("\n## ")[1:]:
+        texts = re.findall(r"^\| `\w+` \|.*\| ([^|]+) \|$", section, re.MULTILINE)
+        assert len(texts) == len(set(texts)), section.partition("\n")[0]
+
+
+def test_gpus_that_are_refused_are_told_as_such() -> None:
+    rows = re.findall(r"^\| `gpu` \|.*$", SETTINGS.read_text(), re.MULTILINE)
+    assert len(rows) == 2
+    for row in rows:
+        for name in NOT_OFFERED:
+            assert f"`{name}`" in row.split(" | ")[-1]
 
 
 def choices(annotation: Any) -> set[str]:
