@@ -1,7 +1,9 @@
 """How large the disk of a GPU node has to be, so that pulling a model never ends in eviction.
 
 The whole image lands on the node's boot disk, twice: containerd keeps the compressed blobs it pulled and the
-unpacked layers; weights do not compress, and are pushed uncompressed, so both are as large as the model.
+unpacked layers; weights do not compress, and are pushed uncompressed, so both are as large as the model. On a
+node with local SSDs it lands on those; the boot disk has the same size there, as another one would make the
+nodes of deployed pools anew.
 While a new version rolls out, the old one is still there. Where pods of several models fit on one node, their
 images are on it together; those of models that have left it can be deleted, and are not counted.
 

@@ -128,7 +128,8 @@ class ClusterSettings(Section):
     create: make it; else it has to be there.
     stack_reference: ORG/PROJECT/STACK whose outputs `clusterName` and `clusterLocation` name the cluster.
     authorized_networks: who may reach a created cluster's control plane by address; where empty, it is
-        reached by its DNS name only, which asks for IAM rights before anything else.
+        reached by its DNS name only, which asks for IAM rights before anything else. A cluster that is
+        deployed keeps having some, or none.
     release_channel: release channel of a created cluster.
     """
 
@@ -173,7 +174,8 @@ class NodeSettings(Section):
     disk_gb: size of the boot disk; computed from the model's size where not set.
     image_streaming: start pods before their image is pulled whole; a modelcar reads all of it anyway.
     secondary_boot_disk: disk image with preloaded container images (gke-disk-image-builder); takes streaming.
-    local_ssds: local SSDs of 375 GB each, for images and all else that pods write, in place of the boot disk.
+    local_ssds: local SSDs of 375 GB each, for images and all else that pods write, in place of the boot disk;
+        A3 and A4 machines always have theirs, and need no number here.
     parallel_pulls: images that the kubelet pulls at the same time; GKE's own choice (2 or 3) where not set.
     """
 
@@ -218,6 +220,12 @@ class NodeSettings(Section):
         """Type of the boot disk: as set, else what the machine takes."""
         machine = gpus.MACHINES.get(self.machine_type)
         return str(self.disk_type) if self.disk_type else (machine.disks if machine else gpus.PERSISTENT)[0]
+
+    @property
+    def ssds_per_node(self) -> int:
+        """Local SSDs of a node: as set, else those that the machine always has."""
+        machine = gpus.MACHINES.get(self.machine_type)
+        return int(self.local_ssds or (machine.own_ssds if machine else 0))
 
 
 class GoogleSettings(Section):

@@ -31,6 +31,7 @@ class Machine:
 
     gpu: as GKE names it. gpus: how many may be attached; memory: GiB (Google writes GB).
     ssds: how many local SSDs of 375 GB it may have.
+    with_ssds: whether it always has them. GKE attaches them unasked and reports their number.
     disks: types that its boot disk may have, the default first. provisioning: ways to get one.
     """
 
@@ -41,6 +42,12 @@ class Machine:
     ssds: tuple[int, ...]
     disks: tuple[str, ...] = PERSISTENT
     provisioning: tuple[str, ...] = PROVISIONING
+    with_ssds: bool = False
+
+    @property
+    def own_ssds(self) -> int:
+        """How many local SSDs it has without being asked for any."""
+        return self.ssds[0] if self.with_ssds else 0
 
 
 def _machines(
@@ -48,10 +55,11 @@ def _machines(
     *rows: tuple[str, int, int, int, tuple[int, ...]],
     disks: tuple[str, ...] = PERSISTENT,
     provisioning: tuple[str, ...] = PROVISIONING,
+    with_ssds: bool = False,
 ) -> dict[str, Machine]:
     """Return machines of one series. rows: name, GPUs, processors, memory, local SSDs."""
     return {
-        name: Machine(gpu, (gpus,), cpus, memory, ssds, disks, provisioning)
+        name: Machine(gpu, (gpus,), cpus, memory, ssds, disks, provisioning, with_ssds)
         for name, gpus, cpus, memory, ssds in rows
     }
 
@@ -89,7 +97,7 @@ GPU_MEMORY = {
     RTX_PRO_6000: 96,
 }
 
-_N1_SSDS = (*range(1, 9), 16)
+_N1_SSDS = (*range(1, 9), 16, 24)
 
 MACHINES: dict[str, Machine] = {
     **_machines(
@@ -134,20 +142,23 @@ MACHINES: dict[str, Machine] = {
         ("a3-highgpu-4g", 4, 104, 936, (8,)),
         disks=DISK_TYPES,
         provisioning=("spot",),
+        with_ssds=True,
     ),
-    **_machines(H100, ("a3-highgpu-8g", 8, 208, 1872, (16,)), disks=DISK_TYPES),
-    **_machines(H100_MEGA, ("a3-megagpu-8g", 8, 208, 1872, (16,)), disks=DISK_TYPES),
+    **_machines(H100, ("a3-highgpu-8g", 8, 208, 1872, (16,)), disks=DISK_TYPES, with_ssds=True),
+    **_machines(H100_MEGA, ("a3-megagpu-8g", 8, 208, 1872, (16,)), disks=DISK_TYPES, with_ssds=True),
     **_machines(
         H200,
         ("a3-ultragpu-8g", 8, 224, 2952, (32,)),
         disks=HYPERDISK,
         provisioning=("spot", "reservation"),
+        with_ssds=True,
     ),
     **_machines(
         B200,
         ("a4-highgpu-8g", 8, 224, 3968, (32,)),
         disks=HYPERDISK,
         provisioning=("spot", "reservation"),
+        with_ssds=True,
     ),
     **_machines(
         GB200,
@@ -155,11 +166,11 @@ MACHINES: dict[str, Machine] = {
         disks=HYPERDISK,
         provisioning=("reservation",),
     ),
-    # T4s are attached to N1 machines, one, two or four of them, whatever the machine's size up to these.
+    # T4s are attached to N1 machines: one or two of them up to 48 processors, four up to 96.
     "n1-standard-4": Machine(T4, (1, 2, 4), 4, 15, _N1_SSDS),
     "n1-standard-8": Machine(T4, (1, 2, 4), 8, 30, _N1_SSDS),
     "n1-standard-16": Machine(T4, (1, 2, 4), 16, 60, _N1_SSDS),
-    "n1-standard-32": Machine(T4, (2, 4), 32, 120, _N1_SSDS),
+    "n1-standard-32": Machine(T4, (1, 2, 4), 32, 120, _N1_SSDS),
 }
 
 #: What Google sells and this program does not set up, with the reason.

@@ -45,7 +45,9 @@ class NewClusterArgs:
     project, region: where its network is. location: of the cluster, that region or a zone of it.
     name: of the cluster. service_account: e-mail that its nodes run as.
     release_channel: that keeps it up to date.
-    authorized_networks: who may reach its control plane by address; by its DNS name where empty.
+    authorized_networks: who may reach its control plane by address; by its DNS name where empty. The first
+        one that is added to a cluster that is there, or the last one that goes, makes all anew that its
+        Kubernetes provider declares.
     protect: refuse to delete it. labels: for costs.
     """
 
@@ -122,7 +124,8 @@ class NewCluster(pulumi.ComponentResource):
             endpoint, host = "dns", created.control_plane_endpoints_config.apply(_dns_name)
             authority = pulumi.Output.from_input("")  # a public one vouches for the name
         found = kubeconfig(ready, host, authority)
-        self.cluster = Cluster(ready, created.location, found, pulumi.Output.from_input(endpoint))
+        # Told together with the name: the next run compares both.
+        self.cluster = Cluster(ready, created.location, found, ready.apply(lambda _: endpoint))
         self.register_outputs({"name": ready, "location": created.location})
 
     def _network(
@@ -178,7 +181,12 @@ def cluster_inputs(args: NewClusterArgs) -> dict[str, Any]:
             "cluster_secondary_range_name": "pods",
             "services_secondary_range_name": "services",
         },
-        "private_cluster_config": {"enable_private_nodes": True},
+        # Without an address GKE reports `enable_private_endpoint`, whatever it is told, and providers of
+        # pulumi-gcp 9 see a difference in each run where it is not said.
+        "private_cluster_config": {
+            "enable_private_nodes": True,
+            **({} if networks else {"enable_private_endpoint": True}),
+        },
         "workload_identity_config": {"workload_pool": pulumi.Output.concat(args.project, ".svc.id.goog")},
         "release_channel": {"channel": args.release_channel},
         "enable_shielded_nodes": True,

@@ -117,9 +117,13 @@ def _faster_starts(nodes: NodeSettings) -> dict[str, Any]:
             disk_image=nodes.secondary_boot_disk, mode="CONTAINER_IMAGE_CACHE"
         )
         found["secondary_boot_disks"] = [preloaded]
-    if nodes.local_ssds:
+    if nodes.ssds_per_node:
+        # Also those that the machine always has: GKE reports them, and Google's provider would replace a pool
+        # that has them and does not say so.
         found["ephemeral_storage_local_ssd_config"] = (
-            container.NodePoolNodeConfigEphemeralStorageLocalSsdConfigArgs(local_ssd_count=nodes.local_ssds)
+            container.NodePoolNodeConfigEphemeralStorageLocalSsdConfigArgs(
+                local_ssd_count=nodes.ssds_per_node
+            )
         )
     if nodes.parallel_pulls:
         found["kubelet_config"] = container.NodePoolNodeConfigKubeletConfigArgs(

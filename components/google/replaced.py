@@ -14,6 +14,7 @@ from typing import Any
 
 import pulumi
 
+from components.config import gpus
 from components.config.google import GoogleSettings, NodeSettings
 
 #: Settings of a pool (`google.nodes`) that a pool keeps for life, beside its place.
@@ -56,6 +57,7 @@ def made_with(google: GoogleSettings, disks: Mapping[str, int]) -> MadeWith:
         values["service_account"] = google.nodes.service_account
         values["provisioning"] = "spot" if nodes.spot else "not spot"
         values |= {"disk_type": nodes.boot_disk_type, "disk_gb": disks.get(nodes.name, nodes.disk_gb)}
+        values["local_ssds"] = nodes.ssds_per_node
         own = {_alias(name): _shown(value) for name, value in values.items()}
         # A cluster of the stack's own that is made anew takes its pools with it.
         place = found.get("cluster", cluster)
@@ -89,6 +91,7 @@ def told(
         if wanted is None:
             yield _gone(key, made)
             continue
+        made = _with_own_ssds(made)
         changed = {
             name: (before, wanted[name])
             for name, before in made.items()
@@ -104,6 +107,17 @@ def told(
                 f"pool {made['name']}: its nodes are made anew one after another ({_changes(changed)}), and "
                 f"{stops} on each meanwhile"
             )
+
+
+def _with_own_ssds(made: Mapping[str, str]) -> Mapping[str, str]:
+    """Return what a pool was made with, with the local SSDs that its machine always has.
+
+    Versions before 0.4.0 told only those that the stack set.
+    """
+    ssds, machine = _alias("local_ssds"), gpus.MACHINES.get(made.get(_alias("machine_type"), ""))
+    if machine is None or made.get(ssds):
+        return made
+    return {**made, ssds: _shown(machine.own_ssds)}
 
 
 def _anew(

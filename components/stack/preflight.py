@@ -23,7 +23,7 @@ from components.image.former_image import Former
 from components.image.model_lock import model_doubts, model_lock
 from components.kserve import cluster_provider
 from components.manifests import gitops
-from components.stack import charts, kernel_fit, reachability, renamed
+from components.stack import charts, kept_endpoint, kernel_fit, reachability, renamed
 from modelcar.errors import InputError, Problem
 from modelcar.lock import Lock
 
@@ -60,7 +60,7 @@ class CheckedStack:
 def needs_outputs(stack: Stack) -> bool:
     """Tell whether `check` has to know what the last run told.
 
-    A service keeps its name, an adopted cluster its endpoint, and a registry of the stack's own may not be
+    A service keeps its name, a cluster its endpoint, and a registry of the stack's own may not be
     there yet. Of an image that is there it stands in for a registry that is out of reach.
     """
     images = any(model.image for model in stack.models)
@@ -84,7 +84,7 @@ def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> 
     preview, shared = pulumi.runtime.is_dry_run(), stack.shared
     locks: dict[str, Lock | None] = {}
     former: dict[str, Former | None] = {}
-    problems = list(renamed.problems(stack, outputs or {}))
+    problems = [*renamed.problems(stack, outputs or {}), *kept_endpoint.problems(stack, outputs or {})]
     for settings in stack.models:
         try:
             locks[settings.key] = None if settings.image else model_lock(settings, project)

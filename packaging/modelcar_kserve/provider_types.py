@@ -129,7 +129,7 @@ class NodeSettings(TypedDict):
     secondary_boot_disk: NotRequired[str]
     """Disk image with preloaded container images (gke-disk-image-builder); takes streaming."""
     local_ssds: NotRequired[int]
-    """Local SSDs of 375 GB each, for images and all else that pods write, in place of the boot disk. At least 0, at most 32. Default: 0."""
+    """Local SSDs of 375 GB each, for images and all else that pods write, in place of the boot disk; A3 and A4 machines always have theirs, and need no number here. At least 0, at most 32. Default: 0."""
     parallel_pulls: NotRequired[int]
     """Images that the kubelet pulls at the same time; GKE's own choice (2 or 3) where not set. At least 2, at most 5."""
     service_account: NotRequired[str]
@@ -182,7 +182,7 @@ class ClusterSettings(TypedDict):
     release_channel: NotRequired[str]
     """Release channel of a created cluster. One of: RAPID, REGULAR, STABLE, EXTENDED. Default: REGULAR."""
     authorized_networks: NotRequired[list[str]]
-    """Who may reach a created cluster's control plane by address; where empty, it is reached by its DNS name only, which asks for IAM rights before anything else."""
+    """Who may reach a created cluster's control plane by address; where empty, it is reached by its DNS name only, which asks for IAM rights before anything else. A cluster that is deployed keeps having some, or none."""
 
 
 class GoogleSettings(TypedDict):

@@ -393,7 +393,8 @@ def test_the_nodes_beside_the_models_are_those_that_the_reference_tells(up: Engi
 def test_a_new_cluster_is_closed_by_default(up: Engine) -> None:
     outputs = declare(up)
     [cluster] = all_of(up, "Cluster")
-    assert cluster["privateClusterConfig"] == {"enablePrivateNodes": True}
+    # Without an address GKE reports both: said so, no run of any provider sees a difference.
+    assert cluster["privateClusterConfig"] == {"enablePrivateNodes": True, "enablePrivateEndpoint": True}
     endpoints = cluster["controlPlaneEndpointsConfig"]
     assert endpoints["ipEndpointsConfig"] == {"enabled": False}
     assert endpoints["dnsEndpointConfig"] == {"allowExternalTraffic": True}
@@ -412,9 +413,27 @@ def test_named_networks_reach_the_control_plane_by_address(up: Engine) -> None:
     [cluster] = all_of(up, "Cluster")
     blocks = cluster["masterAuthorizedNetworksConfig"]["cidrBlocks"]
     assert [block["cidrBlock"] for block in blocks] == ["192.0.2.0/24"]
+    assert cluster["privateClusterConfig"] == {"enablePrivateNodes": True}, "its address is a public one"
     shown = json.loads(outputs["kubeconfig"])["clusters"][0]["cluster"]
     assert shown == {"server": "https://192.0.2.1", "certificate-authority-data": "Q0E="}
     assert outputs["endpoint"] == "ip"
+
+
+def test_the_endpoint_is_told_once_the_cluster_is_there(up: Engine) -> None:
+    """The next run compares both: an endpoint alone would be taken for that of the cluster before."""
+    google = load(dev()).google
+    assert google
+
+    async def waits_for(output: pulumi.Output[str]) -> list[str]:
+        return sorted(resource.pulumi_resource_name for resource in await output.resources())
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        cluster = GoogleCloud("modelcar", GoogleCloudArgs(settings=google)).cluster
+        names = {"name": waits_for(cluster.name), "endpoint": waits_for(cluster.endpoint)}
+        return {key: pulumi.Output.from_input(found) for key, found in names.items()}
+
+    found = up.run(program)
+    assert found["endpoint"] == found["name"] == ["models-dev", "models-dev-system"]
 
 
 @pytest.mark.parametrize("protect", [True, False])

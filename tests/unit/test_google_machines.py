@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -10,7 +11,9 @@ import pytest
 
 from components.config import disk, gpus
 from components.google.node_pool import GpuNodePool, GpuNodePoolArgs
-from local.standins.gcp_provider.accelerators import GPUS
+from local.standins.gcp_provider import outputs
+from local.standins.gcp_provider.accelerators import GPUS, attached_ssds
+from local.standins.gcp_provider.changes import changes as changes_of
 from local.standins.gcp_provider.kinds import KINDS
 from local.standins.gcp_provider.rules import check_inputs
 from local.standins.gcp_provider.settings import Settings
@@ -121,15 +124,42 @@ def test_what_google_would_refuse_the_program_refuses_first(
         ("diskType", type_) for type_ in gpus.DISK_TYPES if type_ not in row.disks
     ]
     wrong += [("provisioning", way) for way in gpus.PROVISIONING if way not in row.provisioning]
-    wrong += [("gpusPerNode", count) for count in (1, 2, 3, 4, 8, 16) if count not in row.gpus]
-    wrong += [("localSsds", count) for count in (1, 3, 4, 8, 16, 32) if count not in row.ssds]
+    wrong += [("gpusPerNode", count) for count in range(1, 17) if count not in row.gpus]
+    wrong += [("localSsds", count) for count in range(1, 33) if count not in row.ssds]
     stacks = [stack(name, **{key: value}) for key, value in wrong]
     assert [refused(changes) for changes in stacks] == [[NODES + key] for key, _ in wrong]
     monkeypatch.setattr("components.config.checks.together.google.problems", lambda *_: iter(()))
     monkeypatch.setattr("components.google.node_pool.of_pool", lambda *_: iter(()))
-    if not name.startswith("n1-"):  # of T4s Google takes more than the program needs
-        for (key, value), pool in zip(wrong, declared(*stacks), strict=True):
-            assert google_says(pool), f"{key} {value}"
+    for (key, value), pool in zip(wrong, declared(*stacks), strict=True):
+        assert google_says(pool), f"Google takes {key} {value}, and the program refuses it"
+
+
+def test_both_know_which_machines_have_local_ssds_unasked() -> None:
+    assert {name: row.own_ssds for name, row in gpus.MACHINES.items() if row.with_ssds} == {
+        **{"a3-highgpu-1g": 2, "a3-highgpu-2g": 4, "a3-highgpu-4g": 8, "a3-highgpu-8g": 16},
+        **{"a3-megagpu-8g": 16, "a3-ultragpu-8g": 32, "a4-highgpu-8g": 32},
+    }
+    page = (Path(__file__).resolve().parents[2] / "docs" / "google-cloud.md").read_text()
+    rows = re.findall(r"^\| (`a[34]-.+`) \| (\d+) \|$", page, re.MULTILINE)
+    told = {name: int(count) for names, count in rows for name in re.findall(r"`(\S+)`", names)}
+    assert told == {name: row.own_ssds for name, row in gpus.MACHINES.items() if row.with_ssds}
+    for name, row in gpus.MACHINES.items():
+        if row.gpu not in gpus.NOT_OFFERED:
+            assert row.own_ssds == attached_ssds(name), name
+
+
+@pytest.mark.parametrize("name", OFFERED)
+def test_a_second_up_changes_nothing_of_a_pool(name: str) -> None:
+    """Google reports local SSDs that come with a machine, and the provider makes a pool without them anew."""
+    kind, settings = KINDS[POOL], Settings(project="my-project")
+    [inputs] = declared(stack(name))
+    made = outputs.created(kind, "projects/my-project/pool", kind.resolve(inputs, settings), settings)
+    assert changes_of(kind, inputs, made, inputs, settings, []) == {}
+    # What a version deployed that did not say them.
+    config = {key: value for key, value in inputs["nodeConfig"].items() if "LocalSsd" not in key}
+    former = {**inputs, "nodeConfig": config}
+    made = outputs.created(kind, "projects/my-project/pool", kind.resolve(former, settings), settings)
+    assert changes_of(kind, former, made, inputs, settings, []) == {}
 
 
 def test_both_know_the_same_gpus() -> None:

@@ -107,6 +107,22 @@ def test_a_pool_that_is_made_anew_is_told_and_no_other(name: str) -> None:
         assert lines == []
 
 
+A3 = {"gpu": "nvidia-h100-80gb", "machineType": "a3-highgpu-8g", "gpusPerNode": 8}
+
+
+def test_local_ssds_that_a_machine_always_has_are_no_change() -> None:
+    """Versions before 0.4.0 told only those that the stack set."""
+    settings = google(**{NODES + key: value for key, value in A3.items()}, **{"cpu": "2", "memory": "8Gi"})
+    now = made(settings)
+    assert now["nodes"]["localSsds"] == "16"
+    silent = {**now["nodes"], "localSsds": ""}
+    absent = {key: value for key, value in silent.items() if key != "localSsds"}
+    for former in (silent, absent, now["nodes"]):
+        assert list(told({"nodes": former}, now, {"nodes": ["chat"]})) == []
+    said_16 = google(**{NODES + key: value for key, value in {**A3, "localSsds": 16}.items()})
+    assert said(said_16, settings) == said(settings, said_16) == []
+
+
 def test_a_driver_is_told_with_both_its_values() -> None:
     [line] = said(google(), google(**{NODES + "driver": "LATEST"}))
     assert line == (

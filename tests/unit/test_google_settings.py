@@ -494,6 +494,22 @@ def test_local_ssds_hold_what_is_pulled() -> None:
     assert found.allowed.startswith("at least 2 (")
 
 
+def test_images_lie_on_the_local_ssds_that_a_machine_always_has() -> None:
+    a3: dict[str, Any] = {NODES + "gpu": "nvidia-h100-80gb", NODES + "machineType": "a3-highgpu-1g"}
+    a3 |= {NODES + "provisioning": "spot", NODES + "zones": ["europe-west4-b"]}
+    google = load(dev(**a3)).google
+    assert google
+    assert google.nodes.ssds_per_node == 2
+    assert not list(small_ssds("google.nodes", google.nodes, need(80e9)))
+    [found] = small_ssds("google.nodes", google.nodes, need(150e9))
+    assert found.key == "modelcar:google.nodes.localSsds"
+    assert found.value.startswith("2, 750 GB: ")
+    assert found.fix == "take a machine with 3 or more, or serve fewer models on this pool"
+    [refused] = problems(**a3, **{NODES + "localSsds": 1})
+    assert (refused.value, refused.allowed) == ("1 on a3-highgpu-1g", "2")
+    assert refused.fix == "remove it: the machine always has them"
+
+
 def test_an_unknown_key_of_a_pool_in_a_list_is_told_with_the_pools_own_keys() -> None:
     google = stack_config("dev")["modelcar:google"]
     config = {

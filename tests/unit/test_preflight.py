@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import pytest
 
 from components.cluster.placement import Found
 from components.config.models import load_stack
-from components.stack import preflight
+from components.stack import kept_endpoint, preflight
 from modelcar import locking
-from modelcar.errors import InputError
+from modelcar.errors import InputError, Problem
 from modelcar.tiny_model import make_tiny_model
 from tests.unit.test_components_settings import MINIMAL, as_text
-from tests.unit.test_google_settings import CLUSTER, as_texts, dev
+from tests.unit.test_google_settings import CLUSTER, PROJECT, as_texts, dev
 
 
 @pytest.fixture
@@ -73,6 +74,70 @@ def test_a_service_is_renamed_where_the_stack_says_so(
     project: Path, outputs: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     assert check(project, outputs, **settings).stack.shared.service_name == "tiny"
+
+
+NETWORKS = {CLUSTER + "authorizedNetworks": ["192.0.2.0/24"]}
+DEPLOYED = {"clusterName": "models-dev", "clusterLocation": "europe-west4-b"}
+BY_NAME, BY_ADDRESS = ({**DEPLOYED, "clusterEndpoint": endpoint} for endpoint in ("dns", "ip"))
+
+
+def endpoint_problems(outputs: dict[str, Any], **changes: Any) -> list[Problem]:
+    return list(kept_endpoint.problems(load_stack(as_texts(dev(**changes)), PROJECT), outputs))
+
+
+def test_the_endpoint_of_a_created_cluster_is_looked_at_before_anything_is_declared(project: Path) -> None:
+    with pytest.raises(InputError, match=r"authorizedNetworks: 192\.0\.2\.0/24; models-dev was"):
+        preflight.check(load_stack(as_texts(dev(**NETWORKS)), PROJECT), project, BY_NAME)
+
+
+def test_a_created_cluster_is_not_reached_otherwise_than_it_was_made() -> None:
+    """The Kubernetes provider takes another host for another cluster, and would delete all that is in it."""
+    [first] = endpoint_problems(BY_NAME, **NETWORKS)
+    assert first.key == "modelcar:google.cluster.authorizedNetworks"
+    assert first.value == (
+        "192.0.2.0/24; models-dev was made without, and is reached by its DNS name. By its address Pulumi "
+        "would delete and make anew all that is in it, models and KServe too"
+    )
+    assert first.allowed == "no network, as it was made with"
+    assert first.fix.startswith("pulumi config rm --path modelcar:google.cluster.authorizedNetworks; for a")
+    [last] = endpoint_problems(BY_ADDRESS)
+    assert last.value.startswith("not set; models-dev was made with some, and is reached by its address. By")
+    assert last.allowed == "one network or more, as it was made with; which ones may change"
+    assert last.fix.startswith("set the networks again; for a cluster without, deploy a new stack")
+    heading = re.findall(r"docs/google-cloud\.md, '(.+?)'", last.fix)
+    assert f"### {heading[0]}\n" in (PROJECT / "docs" / "google-cloud.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "changes"),
+    [
+        ({}, NETWORKS),
+        (BY_NAME, {}),
+        (BY_ADDRESS, NETWORKS),
+        (BY_ADDRESS, {CLUSTER + "authorizedNetworks": ["198.51.100.0/24", "192.0.2.0/24"]}),
+        (DEPLOYED, NETWORKS),
+        ({**BY_NAME, "clusterName": "other"}, NETWORKS),
+        ({**BY_NAME, "googleMadeWith": {"cluster": {"project": "other-project"}}}, NETWORKS),
+        (BY_NAME, {**NETWORKS, "kubeContext": "mine"}),
+        (
+            BY_NAME,
+            {**NETWORKS, "delivery": "gitops", "gitops": {"folder": "../apps"}, "kserve": {"install": False}},
+        ),
+    ],
+    ids=[
+        *("new", "as before", "networks as before", "other networks", "an earlier version's"),
+        *(
+            "another cluster",
+            "another project",
+            "a context of one's own",
+            "nothing of Pulumi's in the cluster",
+        ),
+    ],
+)
+def test_networks_are_changed_where_nothing_is_made_anew(
+    outputs: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    assert endpoint_problems(outputs, **changes) == []
 
 
 def test_a_placement_is_not_tested_before_the_registry_of_this_stack_is_there(

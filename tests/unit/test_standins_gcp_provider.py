@@ -282,6 +282,36 @@ def test_a_stack_of_every_type_lives_from_preview_to_delete(world: World) -> Non
     assert world.document()["resources"] == {}
 
 
+def test_a_pool_that_does_not_say_the_ssds_of_its_machine_is_made_anew_by_each_up(world: World) -> None:
+    world.stack(until=POOL)
+    config = {
+        "machineType": "a3-highgpu-8g",
+        "guestAccelerators": [{"type": "nvidia-h100-80gb", "count": 8}],
+        "serviceAccount": EMAIL,
+    }
+    silent = inputs_of(POOL, nodeConfig=config)
+    _, state = world.create(POOL, silent)
+    assert state["nodeConfig"]["ephemeralStorageLocalSsdConfig"] == {"localSsdCount": 16}
+    again = world.diff(POOL, state, silent, silent)
+    assert list(again.replaces) == ["nodeConfig.ephemeralStorageLocalSsdConfig.localSsdCount"]
+    said = {**config, "ephemeralStorageLocalSsdConfig": {"localSsdCount": 16}}
+    assert not world.diff(POOL, state, silent, inputs_of(POOL, nodeConfig=said)).detailedDiff
+
+
+def test_of_a_cluster_without_an_address_google_chooses_the_private_endpoint(world: World) -> None:
+    world.stack(until=CLUSTER)
+    by_name = {"ipEndpointsConfig": {"enabled": False}}
+    nodes = {"enablePrivateNodes": True}
+    silent = inputs_of(CLUSTER, controlPlaneEndpointsConfig=by_name, privateClusterConfig=nodes)
+    _, state = world.create(CLUSTER, silent)
+    assert state["privateClusterConfig"] == {**nodes, "enablePrivateEndpoint": True}
+    said = {**silent, "privateClusterConfig": {**nodes, "enablePrivateEndpoint": True}}
+    assert world.check(CLUSTER, said) == (said, [])
+    assert not world.diff(CLUSTER, state, silent, said).detailedDiff
+    by_address = {**said, "controlPlaneEndpointsConfig": {"ipEndpointsConfig": {"enabled": True}}}
+    assert "privateClusterConfig.enablePrivateEndpoint" in str(world.check(CLUSTER, by_address)[1])
+
+
 def test_ids_and_outputs_have_the_form_of_the_official_provider(world: World) -> None:
     made = world.stack()
     assert made[SERVICE][0] == f"{P}/iam.googleapis.com"

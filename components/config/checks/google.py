@@ -216,19 +216,24 @@ def _faster_starts(key: str, nodes: NodeSettings) -> Iterator[Problem]:
     if nodes.local_ssds and machine and nodes.local_ssds not in machine.ssds:
         counts = " or ".join(map(str, machine.ssds))
         value = f"{nodes.local_ssds} on {nodes.machine_type}"
-        yield problem(f"{key}.localSsds", value, counts, f"set it to {counts}")
+        fix = "remove it: the machine always has them" if machine.with_ssds else f"set it to {counts}"
+        yield problem(f"{key}.localSsds", value, counts, fix)
 
 
 def small_ssds(key: str, nodes: NodeSettings, needed: disk.DiskNeed) -> Iterator[Problem]:
     """Yield the problem of local SSDs that are smaller than what they have to hold."""
-    size = nodes.local_ssds * disk.LOCAL_SSD
+    machine = gpus.MACHINES.get(nodes.machine_type)
+    size = nodes.ssds_per_node * disk.LOCAL_SSD
     if size and size < needed.used / disk.HIGH_THRESHOLD:
         count = math.ceil(needed.used / disk.HIGH_THRESHOLD / disk.LOCAL_SSD)
+        fix = f"set it to {count} on a machine that has so many, or to 0: the boot disk is large enough"
+        if machine and machine.with_ssds:
+            fix = f"take a machine with {count} or more, or serve fewer models on this pool"
         yield problem(
             f"{key}.localSsds",
-            f"{nodes.local_ssds}, {size} GB: pulling the model would end in ImageGCFailed or eviction",
+            f"{nodes.ssds_per_node}, {size} GB: pulling the model would end in ImageGCFailed or eviction",
             f"at least {count} ({needed})",
-            f"set it to {count} on a machine that has so many, or to 0: the boot disk is large enough",
+            fix,
         )
 
 

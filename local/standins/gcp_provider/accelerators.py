@@ -78,6 +78,10 @@ _LOCAL_SSDS: Final = {
     **{"a3-megagpu-8g": (16,), "a3-edgegpu-8g": (16,), "a3-ultragpu-8g": (32,)},
     **{"a4-highgpu-8g": (32,), "a4x-highgpu-4g": (4,)},
 }
+# N1 machines may have these numbers, whatever their size.
+_N1_LOCAL_SSDS: Final = (*range(1, 9), 16, 24)
+# Machines that always have their local SSDs.
+_WITH_LOCAL_SSDS = re.compile(r"a3-.+|a4-.+")
 # Most vCPUs of an N1 machine by its number of T4s.
 _T4_CPUS: Final = {1: 48, 2: 48, 4: 96}
 _GPU_FAMILIES = re.compile(r"(g2|g4|a2|a3|a4|a4x)-.+")
@@ -184,10 +188,20 @@ def check_local_ssds(inputs: Any, block: Path) -> Iterator[Finding]:
     machine = text_at(inputs, *block, "machineType") or ""
     where = (*block, "ephemeralStorageLocalSsdConfig", "localSsdCount")
     count = number_at(inputs, *where)
-    counts = _LOCAL_SSDS.get(machine)
+    counts = _N1_LOCAL_SSDS if machine.startswith("n1-") else _LOCAL_SSDS.get(machine)
     if count and counts and count not in counts:
         listed = ", ".join(map(str, counts))
         yield Finding(where, f"{listed} local SSDs on {machine}", "give one of these numbers")
+
+
+def attached_ssds(machine: str) -> int:
+    """Return how many local SSDs GKE attaches to a machine without being asked.
+
+    https://cloud.google.com/kubernetes-engine/docs/reference/rest/v1/NodeConfig: localSsdCount of zero, or
+    unset, means the number that goes with the machine type.
+    """
+    [count] = _LOCAL_SSDS.get(machine, (0,)) if _WITH_LOCAL_SSDS.fullmatch(machine) else (0,)
+    return count
 
 
 def has_gpus(inputs: Any, block: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pulumi.runtime.proto import provider_pb2
 
 from local.standins.differences import matches, property_path
-from local.standins.gcp_provider.findings import Path
+from local.standins.gcp_provider.findings import Path, at
 from local.standins.gcp_provider.resources import Kind
 from local.standins.gcp_provider.settings import Settings
 from local.standins.properties import UNKNOWN, plain
@@ -42,21 +42,34 @@ def changes(
     """Return the changes by property path.
 
     Project and place count as they are in effect, so that another `gcp:project` replaces the resource and
-    writing down what was in effect before does not.
+    writing down what was in effect before does not. The kind says what counts as Google reports it.
     """
     old, new = plain(dict(old_inputs)), kind.resolve(plain(dict(new_inputs)), settings)
     for name in ("project", kind.place):
         if name and old_state.get(name) is not None:
             old[name] = plain(old_state[name])
+    for dotted in kind.read_back:
+        reported = at(old_state, *dotted.split("."))
+        if reported is not None:
+            old = _put(old, tuple(dotted.split(".")), plain(reported))
     found: dict[str, Change] = {}
     for key in sorted({*old, *new}):
         if not key.startswith("__"):
             _compare(kind, (key,), old.get(key), new.get(key), found)
+    chosen = [path for path, by in kind.forced.items() if at(new, *by.split(".")) is False]
     return {
         path: change
         for path, change in found.items()
-        if not any(matches(pattern, path) for pattern in ignored)
+        if path not in chosen and not any(matches(pattern, path) for pattern in ignored)
     }
+
+
+def _put(block: Any, path: Path, value: Any) -> Any:
+    """Return a block with a value at a path of names in it."""
+    if not path:
+        return value
+    inner = block or {}
+    return {**inner, path[0]: _put(inner.get(path[0]), path[1:], value)}
 
 
 def _compare(kind: Kind, path: Path, old: Any, new: Any, found: dict[str, Change]) -> None:

@@ -181,6 +181,12 @@ KINDS: Final = {
                 "nodeConfig",
             ),
             in_place=_NODES_IN_PLACE,
+            # https://github.com/hashicorp/terraform-provider-google/issues/27901
+            forced={
+                "privateClusterConfig.enablePrivateEndpoint": (
+                    "controlPlaneEndpointsConfig.ipEndpointsConfig.enabled"
+                )
+            },
             parents={
                 "network": _NETWORK,
                 "subnetwork": "projects/{project}/regions/{region}/subnetworks/{subnetwork}",
@@ -220,6 +226,7 @@ KINDS: Final = {
                 "nodeConfig.containerdConfig",
                 "networkConfig.enablePrivateNodes",
             ),
+            read_back=("nodeConfig.ephemeralStorageLocalSsdConfig",),
             parents={"cluster": _CLUSTER},
         ),
     )

@@ -15,7 +15,9 @@ from typing import Any, Final
 
 import yaml
 
+from local.standins.gcp_provider.accelerators import attached_ssds
 from local.standins.gcp_provider.cloud import digits
+from local.standins.gcp_provider.findings import at, text_at
 from local.standins.gcp_provider.resources import Kind
 
 KUBECONFIG: Final = "MODELCAR_GCP_STANDIN_KUBECONFIG"
@@ -173,6 +175,9 @@ def _cluster(name: str, resolved: Mapping[str, Any], now: str) -> State:
         },
         **live_cluster(resolved),
     }
+    if at(resolved, "controlPlaneEndpointsConfig", "ipEndpointsConfig", "enabled") is False:
+        # Without an address GKE says so, whatever it was told.
+        made["privateClusterConfig"] = {"enablePrivateEndpoint": True}
     if resolved.get("enableAutopilot"):
         made["workloadIdentityConfig"] = {"workloadPool": f"{project}.svc.id.goog"}
     return made
@@ -203,8 +208,13 @@ def _node_pool(name: str, resolved: Mapping[str, Any], now: str) -> State:
         "operation": "",
         "management": {"autoRepair": True, "autoUpgrade": True},
         "upgradeSettings": {"strategy": "SURGE", "maxSurge": 1, "maxUnavailable": 0},
-        "nodeConfig": _node_config(),
+        "nodeConfig": {**_node_config(), **_attached_ssds(resolved)},
     }
+
+
+def _attached_ssds(resolved: Mapping[str, Any]) -> State:
+    count = attached_ssds(text_at(resolved, "nodeConfig", "machineType") or "")
+    return {"ephemeralStorageLocalSsdConfig": {"localSsdCount": count}} if count else {}
 
 
 _COMPUTED: Final[dict[str, Callable[[str, Mapping[str, Any], str], State]]] = {

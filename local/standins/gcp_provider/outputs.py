@@ -14,7 +14,7 @@ from local.standins.properties import UNKNOWN, Secret, plain
 _LABELS: Final = {"Repository": "labels", "Cluster": "resourceLabels"}
 _SECRET: Final = ("pulumiLabels", "effectiveLabels")
 # Blocks of which a program gives a part and Google fills in the rest.
-_COMPLETED: Final = ("nodeConfig", "management", "controlPlaneEndpointsConfig")
+_COMPLETED: Final = ("nodeConfig", "management", "controlPlaneEndpointsConfig", "privateClusterConfig")
 # Of those, where what Google fills in is waited for: a preview does not know it.
 _WAITED_FOR: Final = ("controlPlaneEndpointsConfig",)
 _DEFAULTS: Final[dict[str, State]] = {

@@ -27,6 +27,10 @@ class Kind:
     name_property: the property that names it; autoname: the longest name made up for it, 0 where none is.
     replacing: properties (dotted, without list indexes) under which a change needs a new resource.
     in_place: exceptions from replacing.
+    read_back: blocks (dotted) that the provider compares as Google reports them, though no program gave them:
+        in its schema they are optional and not computed.
+    forced: properties (dotted) with the setting (dotted) that makes Google choose their value where it is
+        false: the provider then compares nothing.
     parents: properties that name another resource, with the template of that resource's name.
     shareable: creating what is there already is no error (grants and services, which are only added).
     """
@@ -42,6 +46,8 @@ class Kind:
     autoname: int = 0
     replacing: tuple[str, ...] = ()
     in_place: tuple[str, ...] = ()
+    read_back: tuple[str, ...] = ()
+    forced: Mapping[str, str] = field(default_factory=dict)
     parents: Mapping[str, str] = field(default_factory=dict)
     shareable: bool = False
 

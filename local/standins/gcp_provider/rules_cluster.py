@@ -97,10 +97,10 @@ def _check_network(inputs: Any) -> Iterator[Finding]:
     text = text_at(inputs, *master)
     if text is not None and is_cidr(text) and not text.endswith("/28"):
         yield Finding(master, "a range of size /28", "give a range such as 172.16.0.0/28")
-    if true_at(inputs, "privateClusterConfig", "enablePrivateEndpoint") and not given(
-        inputs, "masterAuthorizedNetworksConfig"
-    ):
-        allowed = "true only together with masterAuthorizedNetworksConfig"
+    has_address = at(inputs, "controlPlaneEndpointsConfig", "ipEndpointsConfig", "enabled") is not False
+    private = true_at(inputs, "privateClusterConfig", "enablePrivateEndpoint")
+    if private and has_address and not given(inputs, "masterAuthorizedNetworksConfig"):
+        allowed = "true only with masterAuthorizedNetworksConfig, or without ipEndpointsConfig"
         yield Finding(("privateClusterConfig", "enablePrivateEndpoint"), allowed, "give who may reach it")
     for path, _ in items_at(inputs, "masterAuthorizedNetworksConfig", "cidrBlocks"):
         yield from check_cidr(inputs, (*path, "cidrBlock"))
