@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
 from typing import NoReturn
 
 from local import (
@@ -26,6 +27,7 @@ from local import (
     runbook,
     setting,
     stack,
+    state_folder,
     up,
 )
 from local.alone import unless_held
@@ -54,7 +56,9 @@ def _tools(instance: Instance, _: argparse.Namespace) -> int:
 
 
 def _platform(instance: Instance, arguments: argparse.Namespace) -> int:
-    up.prepare(instance, up.Phases())
+    phases = up.Phases()
+    up.start_kind(instance, phases)
+    up.prepare(instance, phases)
     for names, work in ((arguments.without, addons.remove), (arguments.addons, addons.install)):
         if names:
             work(instance, collect(up.indented), names.split(","), up.indented)
@@ -74,17 +78,32 @@ def _down(instance: Instance, _: argparse.Namespace) -> int:
                 left = load(name)
                 stack.stop_orphans(left)
                 platform.down(left, up.say)
-                shutil.rmtree(left.state)
+                _remove(left.state)
     return 0
 
 
 def _clean(instance: Instance, arguments: argparse.Namespace) -> int:
     kind.remove(instance, up.say)
     _down(instance, arguments)
-    shutil.rmtree(instance.state, ignore_errors=True)
-    shutil.rmtree(state_root() / "pulumi", ignore_errors=True)
-    up.say(f"removed {instance.state} and the stack's state; tools stay in the cache")
+    with platform.alone_with(instance, up.say):
+        if _runs(instance):
+            up.say("another command has started the platform meanwhile: its data stay")
+            return 1
+        removed = _remove(instance.state)
+        backend = state_root() / "pulumi"
+        if (backend / ".pulumi").is_dir():  # else the user's, who may have a folder of this name
+            shutil.rmtree(backend, ignore_errors=True)
+    if removed:
+        up.say(f"removed {instance.state} and the stack's state; tools stay in the cache")
     return 0
+
+
+def _remove(state: Path) -> bool:
+    """Remove a platform's folder, and say where it is none."""
+    if state_folder.remove(state):
+        return True
+    up.say(f"left {state} alone: it holds files that no platform wrote")
+    return False
 
 
 def _status(instance: Instance, _: argparse.Namespace) -> int:
@@ -95,7 +114,7 @@ def _status(instance: Instance, _: argparse.Namespace) -> int:
     up.say(f"{'process':<26}{'state':<10}{'pid':>8}{'MiB':>7}{'starts':>8}  last exit")
     for name, service in services.items():
         pid, memory = service["pid"] or "-", service["memoryMiB"] or "-"
-        starts = service["restarts"] + 1
+        starts = platform.starts(service)
         up.say(f"{name:<26}{service['state']:<10}{pid:>8}{memory:>7}{starts:>8}  {service['lastExit']}")
     up.say(f"registry {instance.registry}, API server {instance.api_server}, logs {instance.logs}")
     return 0 if all(service["state"] == "ready" for service in services.values()) else 1

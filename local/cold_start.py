@@ -20,7 +20,7 @@ from components.config import loading as stack_settings
 from components.config.settings import Settings
 from components.manifests.gitops import manifests
 from components.manifests.service import CONTAINER
-from local import platform, up
+from local import platform, state_folder, up
 from local.ask import PROMPT, is_healthy
 from local.cold_start_report import Run
 from local.forecast import GB
@@ -97,7 +97,7 @@ def _measure(
 ) -> list[Run]:
     instance = load(COLD_START)
     remove(instance, progress)
-    instance.state.mkdir(parents=True)
+    state_folder.make(instance.state)
     try:
         require_space(
             instance.state, round(max(sizes) * GB) * COPIES, f"{COPIES} copies of the largest model"
@@ -117,7 +117,7 @@ def _measure(
 def remove(instance: Instance, progress: Progress) -> None:
     """Stop the platform of a measurement, and remove all of it."""
     platform.down(instance, progress)
-    shutil.rmtree(instance.state, ignore_errors=True)
+    state_folder.remove(instance.state)
 
 
 class _Bench:

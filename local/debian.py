@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from local.alone import alone
 from modelcar.errors import InputError, refuse
-from modelcar.progress import working
+from modelcar.progress import say, working
 
 Progress = Callable[[str], None]
 
@@ -46,7 +47,7 @@ def debian_parts(root: Path, progress: Progress) -> dict[str, Path]:
     missing = sorted({part.package for part in DEBIAN_PARTS if found[part.program] is None})
     if missing:
         started = time.monotonic()
-        unpack_debian(missing, root)
+        unpack_debian(missing, root, progress)
         found = {part.program: find_debian(part.program, root) for part in DEBIAN_PARTS}
         progress(f"Debian parts ({', '.join(missing)}) unpacked in {time.monotonic() - started:.0f} s")
     still_missing = sorted({part.package for part in DEBIAN_PARTS if found[part.program] is None})
@@ -66,15 +67,17 @@ def find_debian(program: str, root: Path) -> Path | None:
     """
     folders = ["usr/bin", "usr/sbin", "bin", "sbin", "usr/lib/cni"]
     if program == "bridge":  # a CNI plug-in; iproute2 has a program of the same name
-        candidates = [Path("/usr/lib/cni/bridge"), Path("/opt/cni/bin/bridge"), root / "usr/lib/cni/bridge"]
+        candidates = [Path("/usr/lib/cni/bridge"), Path("/opt/cni/bin/bridge")]
+        candidates += [root / "usr/lib/cni/bridge"] if is_whole(root) else []
         return next((path for path in candidates if path.exists()), None)
     if program == "busybox":
-        candidates = [root / "bin/busybox", root / "usr/bin/busybox", Path("/bin/busybox")]
+        candidates = [root / "bin/busybox", root / "usr/bin/busybox"] if is_whole(root) else []
+        candidates += [Path("/bin/busybox")]
         return next((path for path in candidates if path.exists() and _is_static(path)), None)
     on_path = shutil.which(program)
     if on_path:
         return Path(on_path)
-    local = [root / folder / program for folder in folders]
+    local = [root / folder / program for folder in folders] if is_whole(root) else []
     system = [Path("/") / folder / program for folder in folders]
     return next((path for path in [*local, *system] if path.exists()), None)
 
@@ -85,8 +88,24 @@ def _is_static(path: Path) -> bool:
         return b"/ld-linux" not in file.read(4096) and b"/ld-musl" not in path.read_bytes()[:4096]
 
 
-def unpack_debian(packages: list[str], root: Path) -> None:
-    """Download packages and unpack them into a folder; nothing is installed.
+def is_whole(root: Path) -> bool:
+    """Tell whether packages were unpacked to a folder to the end.
+
+    It comes to its place when it is whole. Versions before 0.4.0 unpacked in place, and removed the packages
+    last: where these are there still, the rest may not be.
+    """
+    return root.is_dir() and not (root / "packages").exists()
+
+
+def unpack_debian(packages: list[str], root: Path, progress: Progress = say) -> None:
+    """Download packages and unpack them into a folder, beside what was unpacked there before.
+
+    Nothing is installed. Several checkouts may share the folder: one at a time works on it.
+
+    Args:
+        packages: their names.
+        root: the folder.
+        progress: takes a line where another process is waited for.
 
     Raises:
         InputError: this is no Debian, or they cannot be downloaded.
@@ -95,15 +114,25 @@ def unpack_debian(packages: list[str], root: Path) -> None:
         raise _cannot_install(packages, "MODELCAR_NO_INSTALL is set")
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         raise _cannot_install(packages, "this machine has no apt-get")
-    root.mkdir(parents=True, exist_ok=True)
-    downloads = root / "packages"
-    downloads.mkdir(exist_ok=True)
-    _own_by_sandbox_user(downloads)
-    with working(f"   downloading and unpacking {len(packages)} Debian packages"):
-        _fetch(packages, downloads)
-        for archive in sorted(downloads.glob("*.deb")):
-            subprocess.run(["dpkg-deb", "-x", str(archive), str(root)], check=True)
-    shutil.rmtree(downloads)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    part, downloads, former = (root.with_name(f"{root.name}.{end}") for end in ("part", "packages", "former"))
+    with alone(root.with_name(f"{root.name}.lock"), progress):
+        for folder in (part, downloads, former):  # of a run that was killed
+            shutil.rmtree(folder, ignore_errors=True)
+        downloads.mkdir()
+        _own_by_sandbox_user(downloads)
+        with working(f"   downloading and unpacking {len(packages)} Debian packages"):
+            _fetch(packages, downloads)
+            if is_whole(root):
+                shutil.copytree(root, part, symlinks=True)
+            part.mkdir(exist_ok=True)
+            for archive in sorted(downloads.glob("*.deb")):
+                subprocess.run(["dpkg-deb", "-x", str(archive), str(part)], check=True)
+        if root.exists():
+            root.rename(former)
+        part.rename(root)
+        for folder in (downloads, former):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fetch(packages: list[str], folder: Path) -> None:
@@ -132,9 +161,9 @@ def debian_script(program: str, packages: list[str], folder: Path) -> Path:
     """
     root = folder / "debian"
     own, on_path = root / "usr/bin" / program, system_program(program, folder)
-    if not own.exists() and on_path is None:
+    if not (is_whole(root) and own.exists()) and on_path is None:
         unpack_debian(packages, root)
-    if own.exists() or on_path is None:
+    if (is_whole(root) and own.exists()) or on_path is None:
         libraries = ":".join(str(path) for path in root.glob("**/*-linux-gnu"))
         return write_script(folder / program, ["env", f"LD_LIBRARY_PATH={libraries}", str(own)])
     return write_script(folder / program, [on_path])

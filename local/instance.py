@@ -122,13 +122,30 @@ class Instance:
 
 
 def state_root() -> Path:
-    """Return the folder of all platforms' state (`.local`, or MODELCAR_STATE)."""
-    return Path(os.environ.get("MODELCAR_STATE", PROJECT / ".local")).resolve()
+    """Return the folder of all platforms' state (`.local`, or MODELCAR_STATE).
+
+    Raises:
+        InputError: it is the project, or holds it: the state of the platform `local` would be its source.
+    """
+    root = _folder("MODELCAR_STATE", ".local")
+    if root == PROJECT or root in PROJECT.parents:
+        raise refuse(
+            "MODELCAR_STATE",
+            f"{root}, which {'is' if root == PROJECT else 'holds'} this project",
+            allowed="a folder of its own",
+            fix=f"unset MODELCAR_STATE (the default is {PROJECT / '.local'}), or name another folder",
+        )
+    return root
 
 
 def cache_root() -> Path:
     """Return the folder of built tools and environments (`.cache`, or MODELCAR_CACHE)."""
-    return Path(os.environ.get("MODELCAR_CACHE", PROJECT / ".cache")).resolve()
+    return _folder("MODELCAR_CACHE", ".cache")
+
+
+def _folder(variable: str, default: str) -> Path:
+    """Return the folder that a variable names; the project's own where it is unset or empty."""
+    return Path(os.environ.get(variable) or PROJECT / default).resolve()
 
 
 def link_owner(link: str) -> str | None:

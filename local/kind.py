@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from local import state_folder
 from local.instance import Instance
 from local.processor import architecture
 from local.tool_list import Progress, tools_folder
@@ -49,7 +50,7 @@ class Kind:
 
     def write(self) -> None:
         """Write it down."""
-        Path(self.state).mkdir(parents=True, exist_ok=True)
+        state_folder.make(Path(self.state))
         Path(self.state, "kind.json").write_text(json.dumps(asdict(self)) + "\n")
 
 
@@ -70,8 +71,15 @@ def settings(state: Path) -> dict[str, Any]:
     return {**cluster, **registry, "architecture": architecture()}
 
 
-def up(instance: Instance, word: str, own: dict[str, Any], progress: Progress) -> None:
+def beside(own: dict[str, Any]) -> str | None:
+    """Return the setting of the stack's own file that names another place to serve, None where none does."""
+    return next((key for key in ("kubeContext", "kubeconfig", "registry") if own.get(key)), None)
+
+
+def up(instance: Instance, word: str, own: dict[str, Any], progress: Progress) -> bool:
     """Make cluster and registry, or what of them is missing, and start what is stopped.
+
+    Returns whether one of the two was made: what the stack had there is gone.
 
     Args:
         instance: the platform whose place they take.
@@ -86,7 +94,7 @@ def up(instance: Instance, word: str, own: dict[str, Any], progress: Progress) -
     made, name = read(instance.state), NAME if word == "1" else word
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,40}", name):
         raise refuse("KIND", name, allowed="1, or a name of a-z, 0-9, . and -", fix="make up KIND=1")
-    if named := next((key for key in ("kubeContext", "kubeconfig", "registry") if own.get(key)), None):
+    if named := beside(own):
         fix = f"make up, without KIND; or: pulumi config rm --stack local modelcar:{named}"
         raise refuse("KIND", f"beside modelcar:{named}", allowed="one place to serve", fix=fix)
     if made is None and (instance.state / "plan.json").exists():
@@ -95,7 +103,7 @@ def up(instance: Instance, word: str, own: dict[str, Any], progress: Progress) -
         raise refuse("KIND", name, allowed=f"{made.name}, which is there", fix="make clean, or name that one")
     _require_programs()
     if made is None:
-        state, port = str(instance.state), os.environ.get(PORT_VARIABLE, PORT)
+        state, port = str(instance.state), os.environ.get(PORT_VARIABLE) or PORT
         made = Kind(state, name, port, f"{state}/kind.kubeconfig", f"{name}-registry", f"{name}-kind")
         taken = removes = ""
         if name in _run("kind", "get", "clusters").split():
@@ -106,9 +114,13 @@ def up(instance: Instance, word: str, own: dict[str, Any], progress: Progress) -
             fix = f"make up KIND=OTHER-NAME; or, if nobody needs it: {removes}"
             raise refuse(taken, "this checkout did not make it", allowed="a name that is free", fix=fix)
         made.write()
-    _registry(made, progress)
-    _cluster(made, progress)
+    new_registry = _registry(made, progress)
+    new_cluster = _cluster(made, progress)
+    networks = _run("docker", "inspect", "--format", "{{json .NetworkSettings.Networks}}", made.registry)
+    if "kind" not in json.loads(networks):
+        _run("docker", "network", "connect", "kind", made.registry)
     replace(made, ready=True).write()
+    return new_registry or new_cluster
 
 
 def stop(instance: Instance, progress: Progress) -> None:
@@ -149,10 +161,11 @@ def _require_programs() -> None:
         raise refuse("docker", error.problems[0].value, allowed=allowed, fix=fix) from None
 
 
-def _registry(made: Kind, progress: Progress) -> None:
+def _registry(made: Kind, progress: Progress) -> bool:
+    """Start the registry; return whether it had to be made."""
     if _ours(made):
         _run("docker", "start", made.registry)  # does nothing where it runs
-        return
+        return False
     named = ("--label", f"{LABEL}={made.state}", "--name", made.registry, "--restart", "unless-stopped")
     try:
         with working("   starting the registry"):
@@ -168,15 +181,18 @@ def _registry(made: Kind, progress: Progress) -> None:
         fix = f"{PORT_VARIABLE}=5002 make up KIND={made.name}"
         raise refuse(PORT_VARIABLE, f"{made.port} is in use", allowed="a free port", fix=fix) from None
     progress(f"registry localhost:{made.port} runs in container {made.registry}")
+    return True
 
 
-def _cluster(made: Kind, progress: Progress) -> None:
-    if made.ready:
+def _cluster(made: Kind, progress: Progress) -> bool:
+    """Start the cluster's nodes; return whether it had to be made."""
+    known = ("--name", made.name, "--kubeconfig", made.kubeconfig)
+    there = made.name in _run("kind", "get", "clusters").split()
+    if made.ready and there:
         for node in _nodes(made):
             _run("docker", "start", node)
-        return
-    known = ("--name", made.name, "--kubeconfig", made.kubeconfig)
-    if made.name in _run("kind", "get", "clusters").split():  # an interrupted run's
+        return False
+    if there:  # an interrupted run's
         _run("kind", "delete", "cluster", *known)
     with working(f"   making cluster {made.name} with kind"):
         _run("kind", "create", "cluster", *known, "--wait", "300s")
@@ -185,10 +201,8 @@ def _cluster(made: Kind, progress: Progress) -> None:
         _run("docker", "exec", node, "mkdir", "-p", folder)
         hosts = f'[host."http://{made.registry}:5000"]\n'
         _run("docker", "exec", "--interactive", node, "cp", "/dev/stdin", f"{folder}/hosts.toml", text=hosts)
-    networks = _run("docker", "inspect", "--format", "{{json .NetworkSettings.Networks}}", made.registry)
-    if "kind" not in json.loads(networks):
-        _run("docker", "network", "connect", "kind", made.registry)
     progress(f"cluster {made.name} made by kind; its kubeconfig: {made.kubeconfig}")
+    return True
 
 
 def _nodes(made: Kind) -> list[str]:

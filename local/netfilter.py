@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from local.debian import Progress, system_program, unpack_debian, write_script
+from local.debian import Progress, is_whole, system_program, unpack_debian, write_script
 
 PACKAGES = [
     *("iptables", "libxtables12", "libip4tc2", "libip6tc2", "libnftnl11", "libmnl0"),
@@ -69,7 +69,7 @@ def netfilter(folder: Path, progress: Progress) -> Path | None:
     Raises:
         InputError: they are neither on PATH nor to be unpacked.
     """
-    _write(folder)
+    _write(folder, progress)
     path = os.pathsep.join([str(folder), os.environ.get("PATH", "")])
     trial = subprocess.run(
         ["unshare", "--net", "sh", "-c", _TRIAL],
@@ -80,20 +80,26 @@ def netfilter(folder: Path, progress: Progress) -> Path | None:
     )
     if trial.returncode == 0:
         return folder
-    reason = (trial.stderr.strip().splitlines() or ["no reason given"])[-1]
-    progress(f"NOTE: NetworkPolicies are not enforced here: this kernel lacks what they need ({reason})")
+    lines = trial.stderr.strip().splitlines() or ["no reason given"]
+    unloaded = next((line for line in lines if "error while loading shared libraries" in line), "")
+    if unloaded:
+        why = f"a program does not start ({unloaded}). fix: sudo apt-get install -y iptables ipset"
+    else:
+        why = f"this kernel lacks what they need ({lines[-1]})"
+    progress(f"NOTE: NetworkPolicies are not enforced here: {why}")
     return None
 
 
-def _write(folder: Path) -> None:
+def _write(folder: Path, progress: Progress) -> None:
     root = folder / "debian"
     libraries = root / "usr/lib"
-    unpacked = all((root / "usr/sbin" / program).exists() for program in PROGRAMS.values())
+    unpacked = is_whole(root) and all((root / "usr/sbin" / name).exists() for name in PROGRAMS.values())
     if not unpacked and not all(system_program(name, folder) for name in PROGRAMS):
-        unpack_debian(PACKAGES, root)
+        unpack_debian(PACKAGES, root, progress)
+        unpacked = True
     for name, program in PROGRAMS.items():
         own = root / "usr/sbin" / program
-        if own.exists():
+        if unpacked and own.exists():
             found = ":".join(str(path) for path in libraries.glob("*-linux-gnu"))
             variables = (f"LD_LIBRARY_PATH={found}", f"XTABLES_LIBDIR={found}/xtables")
             write_script(folder / name, ["env", *variables, str(own)])

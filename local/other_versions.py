@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from local.debian import unpack_debian
+from local.debian import is_whole, unpack_debian
 from local.instance import KSERVE_VERSION
 from local.tool_build import kserve_folder
 from local.tool_list import (
@@ -62,8 +62,8 @@ def with_containerd(tools: Toolbox, short: str, progress: Progress) -> Toolbox:
     folder = tools_folder() / f"containerd-{short}"
     names = CONTAINERD_PROGRAMS
     if short == DEBIAN:
-        if not (folder / "usr/bin/containerd").exists():
-            unpack_debian(["containerd"], folder)
+        if not (is_whole(folder) and (folder / "usr/bin/containerd").exists()):
+            unpack_debian(["containerd"], folder, progress)
         found = {name: folder / "usr/bin" / name for name in names}
     else:
         # containerd looks for its shim by its name.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from local import kind, processor, stack
+from local import kind, processor, stack, state_folder
 from local.ask import ServedPod
 from local.instance import Instance
 from local.tool_list import Progress
@@ -56,7 +56,7 @@ def write_settings(instance: Instance, tools: Toolbox, settings: dict[str, Any],
     if "builder" not in settings:
         made = kind.read(instance.state)
         defaults["builder"] = _builder(made.builder if made else instance.builder, tools)
-    instance.state.mkdir(parents=True, exist_ok=True)
+    state_folder.make(instance.state)
     instance.settings_file.write_text(json.dumps(defaults, indent=1) + "\n")
     progress(
         f"cluster {settings.get('kubeContext') or settings['kubeconfig']}, registry {settings['registry']}"

@@ -58,6 +58,17 @@ OPTIONAL_NODES = ("/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
 #: Folders that are written to by fixed paths, below the platform's state.
 COVERED = {"/var/log": "var-log", "/var/lib/cni": "var-lib-cni", str(KUBELET_FOLDER): "kubelet"}
 
+#: What the kubelet wants of the kernel, by path below /proc/sys (pkg/kubelet/cm, setupKernelTunables). It
+#: would set them for the whole machine, which reboots 10 s after an oops then (`panic`, `panic_on_oops`).
+KERNEL_SETTINGS = {
+    "vm/overcommit_memory": "1",
+    "vm/panic_on_oom": "0",
+    "kernel/panic": "10",
+    "kernel/panic_on_oops": "1",
+    "kernel/keys/root_maxkeys": "1000000",
+    "kernel/keys/root_maxbytes": "25000000",
+}
+
 #: Steps done from the host, which processes on the platform wait for.
 CRDS_READY = "crds-established"
 TOOL_IMAGE_READY = "tool-image-pushed"
@@ -86,6 +97,7 @@ def write_plan(instance: Instance, tools: Toolbox, sandbox_image: str, gpus: Gpu
         "logs": str(instance.logs),
         "pids": str(instance.pids),
         "covered": {hidden: str(folder) for hidden, folder in covered.items()},
+        "kernel": KERNEL_SETTINGS,
         "network": _network(instance, tools),
         "services": [
             *_registry(instance, tools),

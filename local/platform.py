@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import httpx
 import psutil
 import yaml
 
-from local import direct, kserve, netfilter
+from local import direct, kserve, netfilter, state_folder
+from local.alone import alone
 from local.cgroups import make_room
 from local.debian import find_debian
 from local.gpu import Gpus
@@ -35,6 +36,7 @@ from local.plan import (
 )
 from local.routes import require_free_networks
 from local.slots import release
+from local.supervisor import NOTES
 from local.tool_list import Progress, tools_folder
 from local.tools import Toolbox
 from modelcar.base import write_base_layout
@@ -64,9 +66,12 @@ def up(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | None
         InputError: the link's addresses are in use on this machine, or the driver's libraries are not found.
     """
     direct.reach(instance)
-    if supervisor(instance) is None:
-        clean_leftovers(instance, tools)
-        _start(instance, tools, progress, gpus)
+    anew = False
+    with alone_with(instance, progress):
+        if supervisor(instance) is None:
+            clean_leftovers(instance, tools)
+            _start(instance, tools, progress, gpus)
+            anew = True
     phases: list[tuple[str, Callable[[], None]]] = [
         ("registry", lambda: _push_tool_image(instance)),
         ("buildkitd", lambda: _register_builder(instance, tools)),
@@ -86,16 +91,31 @@ def up(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | None
         seconds = time.monotonic() - started
         if seconds >= 0.5:
             progress(f"{service} ready in {seconds:.1f} s")
+    notes = instance.state / NOTES
+    if anew and notes.exists():
+        progress(notes.read_text().strip())
+
+
+def alone_with(instance: Instance, progress: Progress) -> AbstractContextManager[int]:
+    """Keep other commands from starting, stopping or removing the platform; wait for one that does.
+
+    Two that start it at once would each see none, and one of the two would be lost sight of.
+    """
+    instance.state.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the folder, which `make clean` removes; not `run_lock`, which a command holds all the time.
+    return alone(instance.state.with_name(f"{instance.name}.start.lock"), progress)
 
 
 def supervisor(instance: Instance) -> psutil.Process | None:
     """Return the platform's first process, if it runs. A reused pid is told apart by its command line."""
-    try:
-        process = psutil.Process(int((instance.pids / "supervisor.pid").read_text()))
-        ours = str(instance.state / "plan.json") in process.cmdline()
-        return process if ours and process.status() != psutil.STATUS_ZOMBIE else None
-    except (OSError, ValueError, psutil.Error):
-        return None
+    # The second is what it holds all its life: it is found also where its pid file was lost.
+    for file in (instance.pids / "supervisor.pid", instance.state / "supervisor.lock"):
+        with suppress(OSError, ValueError, psutil.Error):
+            process = psutil.Process(int(file.read_text()))
+            ours = str(instance.state / "plan.json") in process.cmdline()
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
+                return process
+    return None
 
 
 def status(instance: Instance) -> dict[str, dict[str, Any]]:
@@ -122,6 +142,11 @@ def hands_out(instance: Instance) -> set[str]:
 
 def down(instance: Instance, progress: Progress) -> None:
     """Stop the platform. Its data stay (images, cluster state), as after a reboot of a machine."""
+    with alone_with(instance, progress):
+        _stop(instance, progress)
+
+
+def _stop(instance: Instance, progress: Progress) -> None:
     process = supervisor(instance)
     if process is not None:
         process.send_signal(signal.SIGTERM)
@@ -134,6 +159,7 @@ def down(instance: Instance, progress: Progress) -> None:
             process.wait(STOP_SECONDS)
         progress("platform stopped")
     clean_leftovers(instance, None)
+    release(instance.slot, instance.state)
 
 
 def restart(instance: Instance, name: str) -> None:
@@ -142,15 +168,20 @@ def restart(instance: Instance, name: str) -> None:
     Raises:
         PlatformError: it does not become ready.
     """
-    former = status(instance)[name]["restarts"]
+    former = starts(status(instance)[name])
     with suppress(OSError, ValueError, psutil.Error):
         psutil.Process(int((instance.pids / f"{name}.pid").read_text())).terminate()
     _wait(
-        lambda: status(instance)[name]["restarts"] > former,
+        lambda: starts(status(instance)[name]) > former,
         STOP_SECONDS,
         lambda: f"{name} does not end\n{_log_tail(instance, name)}",
     )
     _wait_ready(instance, name)
+
+
+def starts(service: dict[str, Any]) -> int:
+    """Return how often a process was started, of its status; a supervisor before 0.4.0 counts otherwise."""
+    return int(service.get("starts", service["restarts"] + 1))
 
 
 def clean_leftovers(instance: Instance, tools: Toolbox | None) -> None:
@@ -159,7 +190,6 @@ def clean_leftovers(instance: Instance, tools: Toolbox | None) -> None:
     if ip and link_owner(instance.link) == str(instance.state):  # never another checkout's
         # The kernel removes it a moment after the last process; deleting it at once is not an error.
         subprocess.run([str(ip), "link", "delete", instance.link], capture_output=True, check=False)
-    release(instance.slot, instance.state)
     for hierarchy in Path("/sys/fs/cgroup").glob("**/k8s.io"):
         _remove_empty_cgroups(hierarchy)
     for pid_file in instance.pids.glob("*.pid"):
@@ -186,7 +216,7 @@ def _remove_empty_cgroups(root: Path) -> None:
 def _start(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | None) -> None:
     _require_free_addresses(instance, tools, progress)
     require_hosts_file()
-    instance.state.mkdir(parents=True, exist_ok=True)
+    state_folder.make(instance.state)
     instance.state.chmod(0o700)
     (instance.state / "slot").write_text(str(instance.slot))
     write_pki(instance)
@@ -224,7 +254,7 @@ def _link(instance: Instance, tools: Toolbox, pid: int) -> None:
     for command in commands:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
-            down(instance, lambda _: None)
+            _stop(instance, lambda _: None)
             raise PlatformError(f"{' '.join(command)}: {result.stderr.strip()}")
 
 
@@ -277,10 +307,11 @@ def _wait_ready(instance: Instance, service: str) -> None:
             raise PlatformError(f"the supervisor is gone:\n{_log_tail(instance, 'supervisor')}")
         with suppress(OSError, ValueError, KeyError):
             found = json.loads(instance.status_file.read_text())[service]
+            if found["state"] == "ready":  # however often it crashed before
+                return True
             if found["restarts"] >= 4:
                 ended = f"{service} ended {found['restarts']} times ({found['lastExit']})"
                 raise PlatformError(f"{ended}:\n{_log_tail(instance, service)}")
-            return bool(found["state"] == "ready")
         return False
 
     _wait(ready, READY_SECONDS, lambda: f"{service}\n{_log_tail(instance, service)}")
@@ -324,7 +355,8 @@ def _register_builder(instance: Instance, tools: Toolbox) -> None:
         return
     command = [tools["buildx"], "create", "--name", instance.builder, "--driver", "remote", endpoint]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if result.returncode:
+    # Another `make up`, which waits for the platform too, may have been faster.
+    if result.returncode and not (builder.exists() and endpoint in builder.read_text()):
         raise PlatformError(f"buildx create: {result.stderr.strip()}")
 
 

@@ -120,20 +120,21 @@ def _install(name: str, pulumi: Path) -> bool:
 def plugin_folder(standins: Iterable[str], built: Mapping[str, Path] | None = None) -> Path:
     """Return a folder of this checkout's that holds only those programs of ours that are needed.
 
+    Each choice of them has its own: a command that runs goes on finding what it was given.
+
     Args:
         standins: names of stand-ins.
         built: plugins that were built here, by name.
     """
-    folder = state_root() / "standins"
-    folder.mkdir(parents=True, exist_ok=True)
     wanted = {name: PROJECT / "local" / "standins" / "bin" / name for name in standins} | dict(built or {})
-    for link in folder.iterdir():
-        if link.name not in wanted:
-            link.unlink()
+    folder = state_root() / "standins" / ("+".join(sorted(wanted)) or "none")
+    folder.mkdir(parents=True, exist_ok=True)
     for name, source in wanted.items():
         link = folder / name
         if link.is_symlink() and link.readlink() == source:
             continue
-        link.unlink(missing_ok=True)
-        link.symlink_to(source)
+        part = folder.with_name(f".{name}.{os.getpid()}.part")  # a command may be about to run it
+        part.unlink(missing_ok=True)
+        part.symlink_to(source)
+        part.replace(link)
     return folder

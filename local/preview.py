@@ -115,6 +115,13 @@ DRIFT = ("preview", "--refresh", "--diff", "--expect-no-changes")
 def scratch_project(name: str) -> Path:
     """Make a folder with links to the program and an empty backend (`.state`), anew; return it."""
     folder = state_root() / name
+    if folder.exists() and not (folder / ".state").is_dir():
+        raise refuse(
+            "MODELCAR_STATE",
+            f"{folder} holds files of somebody else's",
+            allowed="a folder in which this one is new",
+            fix="set MODELCAR_STATE to another folder, or move these files away",
+        )
     shutil.rmtree(folder, ignore_errors=True)
     (folder / ".state").mkdir(parents=True)
     for part in PARTS:

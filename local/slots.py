@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-#: Whose a slot is until its link is there, a file each: the state folder of its platform. For all checkouts.
+#: Whose a slot is until its link is there, a file each for all checkouts: the state folder of its platform,
+#: then the pids of the commands that have claimed it, a line each.
 CLAIMS = Path("/run/modelcar/slots")
-#: Seconds that a claim counts: as long as a platform takes from here to its link. Tools are there by then.
+#: Seconds that a claim counts at least. It counts as long as one of its commands runs: the tools that a first
+#: `make up` builds before its link is there take longer.
 FRESH = 120
 
 
@@ -32,8 +35,9 @@ def claim(slots: Iterable[int], state: Path) -> int | None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for slot in slots:
             path = CLAIMS / str(slot)
-            if _owner(path) in {None, str(state)}:
-                path.write_text(str(state))
+            owner, pids = _owner(path)
+            if owner in {None, str(state)}:
+                path.write_text("\n".join([str(state), *pids, str(os.getpid())]))
                 return slot
     return None
 
@@ -42,14 +46,18 @@ def release(slot: int, state: Path) -> None:
     """Forget a claim of a platform's, as it stops."""
     path = CLAIMS / str(slot)
     with suppress(OSError):
-        if path.read_text() == str(state):
+        if _owner(path)[0] == str(state):
             path.unlink()
 
 
-def _owner(path: Path) -> str | None:
-    """Return whose a claim is; None where there is none that counts."""
+def _owner(path: Path) -> tuple[str | None, list[str]]:
+    """Return whose a claim is and its commands that run; None where there is none that counts."""
     try:
         age = time.time() - path.stat().st_mtime
+        state, *pids = path.read_text().split("\n")
     except FileNotFoundError:
-        return None
-    return path.read_text() if age < FRESH else None
+        return None, []
+    running = [pid for pid in pids if Path("/proc", pid).exists() and pid != str(os.getpid())]
+    if age < FRESH or running:
+        return state, running
+    return None, []

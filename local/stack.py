@@ -24,6 +24,12 @@ STACK = "local"
 RUN_MARK = "MODELCAR_RUN"
 
 
+#: How the programs of plugins and language hosts are called.
+PLUGINS = ("pulumi-resource-", "pulumi-language-")
+#: Patience for a plugin that is told to end.
+PLUGIN_SECONDS = 3.0
+
+
 class PulumiError(Exception):
     """Pulumi ended with an error; it has already printed why."""
 
@@ -125,16 +131,32 @@ def stop_orphans(instance: Instance) -> list[str]:
     An engine that ends in any other way ends its plugins itself. A plugin that works has an engine with the
     same mark as its parent.
     """
-    stopped = []
+    orphans, names = [], []
     for process in processes(instance):
         with suppress(psutil.Error):
-            command = " ".join(process.cmdline()[:3])
-            plugin = next((part for part in ("pulumi-resource-", "standins") if part in command), None)
             parent = process.parent()
-            if plugin and (parent is None or not _is_marked(parent, instance)):
-                process.kill()
-                stopped.append(f"{process.name()} (pid {process.pid})")
-    return stopped
+            if is_plugin(process.cmdline()) and (parent is None or not _is_marked(parent, instance)):
+                names.append(f"{process.name()} (pid {process.pid})")
+                process.terminate()
+                orphans.append(process)
+    _, left = psutil.wait_procs(orphans, timeout=PLUGIN_SECONDS)
+    for process in left:
+        with suppress(psutil.Error):
+            process.kill()
+    return names
+
+
+def is_plugin(command: list[str]) -> bool:
+    """Tell whether a command is one of Pulumi's plugins or language hosts, official or ours.
+
+    By the program, and not by a word: an editor may have a file of the plugins' open.
+    """
+    if Path(command[0] if command else "").name.startswith(PLUGINS):
+        return True
+    # As the launchers in local/standins/bin start ours: PYTHON FOLDER NAME.
+    folder, name = (*command[1:3], "", "")[:2]
+    ours = PROJECT / "local" / "standins"
+    return folder == str(ours) and (ours / "bin" / f"pulumi-{name}").exists()
 
 
 def processes(instance: Instance) -> Iterator[psutil.Process]:

@@ -8,6 +8,7 @@ left behind. The host writes `plan.json` and reads `status.json`, the logs and t
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 #: How often readiness is looked at while something starts, and at rest, in seconds.
 STARTING_INTERVAL = 0.1
@@ -33,6 +34,9 @@ LONGEST_BACKOFF_SECONDS = 30.0
 
 #: A log that is longer, in bytes, gives its older part to `NAME.log.1`, in place of the part before.
 LONGEST_LOG = 16 * 2**20
+
+#: In the platform's folder: what the user has to know of this start, a line each.
+NOTES = "notes"
 
 _MS_BIND, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 4096, 2, 4, 8
 
@@ -52,7 +56,8 @@ class Service:
 
     state: str = "waiting"  # waiting, starting, ready, backoff, stopped
     process: subprocess.Popen[bytes] | None = None
-    restarts: int = 0
+    restarts: int = 0  # in a row; what the back-off goes by
+    starts: int = 0  # in all
     retry_at: float = 0.0
     started_at: float = 0.0
     ready_seconds: float = 0.0
@@ -136,6 +141,7 @@ class Supervisor:
         return next(service for service in self.services if service.name == name).state == "ready"
 
     def _start(self, service: Service) -> None:
+        service.starts += 1
         pid_file = self.pids / f"{service.name}.pid"
 
         def record_pid() -> None:
@@ -214,6 +220,7 @@ class Supervisor:
             service.name: {
                 "state": service.state,
                 "restarts": service.restarts,
+                "starts": service.starts,
                 "lastExit": service.last_exit,
                 "readySeconds": round(service.ready_seconds, 2),
             }
@@ -246,6 +253,7 @@ def enter(plan: dict[str, Any]) -> int:
     (Path(plan["pids"]) / "supervisor.pid").write_text(os.readlink("self", dir_fd=host_proc))
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     _mount("tmpfs", "/run", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755")
+    cover_kernel_settings(plan["kernel"], Path(plan["state"]))
     for hidden, folder in plan["covered"].items():
         Path(hidden).mkdir(parents=True, exist_ok=True)
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -254,6 +262,61 @@ def enter(plan: dict[str, Any]) -> int:
     for command in plan["network"]:
         subprocess.run(command, check=True)
     return host_proc
+
+
+def cover_kernel_settings(wanted: dict[str, str], state: Path) -> None:
+    """Let the kubelet read the kernel settings that it wants, and write none of them.
+
+    They are the whole machine's, in no namespace, and nothing would put them back. Each is covered by a file
+    with the value; with another one in it the kubelet would write, to that file.
+
+    Args:
+        wanted: by path below /proc/sys.
+        state: folder of the platform, for these files and for NOTES, which says what could not be covered.
+    """
+    notes = state / NOTES
+    notes.unlink(missing_ok=True)
+    # The kernel lets a pod with users of its own mount /proc only where one is wholly visible.
+    whole = Path("/run/proc")
+    whole.mkdir()
+    _mount("proc", str(whole), "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    files = state / "kernel"
+    files.mkdir(exist_ok=True)
+    for name, value in wanted.items():
+        setting = Path("/proc/sys") / name
+        if not setting.exists():
+            continue
+        file = files / name.replace("/", ".")
+        file.write_text(f"{value}\n")
+        try:
+            _mount(str(file), str(setting), "none", _MS_BIND)
+        except OSError as error:
+            with notes.open("a") as lines:
+                lines.write(
+                    f"NOTE: the kubelet sets {setting} to {value} for the whole machine, until it is started "
+                    f"again: it cannot be covered ({error})\n"
+                )
+
+
+def hold(state: Path) -> TextIO:
+    """Take the platform's folder for this process alone, until it ends; return the file that it holds.
+
+    Two supervisors would run two etcds on the same data.
+
+    Raises:
+        SystemExit: another supervisor has it.
+    """
+    lock = (state / "supervisor.lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        sys.exit(f"another supervisor (pid {lock.read().strip()}) runs this platform; `make down` stops it")
+    lock.truncate(0)
+    # /proc is the host's still, and so the pid is as the host counts it.
+    lock.write(str(Path("/proc/self").readlink()))
+    lock.flush()
+    return lock
 
 
 def _wait_for_link() -> None:
@@ -268,8 +331,9 @@ def _wait_for_link() -> None:
 def main() -> None:
     """Entry point: `python -m local.supervisor PLAN`."""
     plan = json.loads(Path(sys.argv[1]).read_text())
-    host_proc = enter(plan)
-    Supervisor(plan, host_proc).run()
+    with hold(Path(plan["state"])):  # what it starts does not get the file
+        host_proc = enter(plan)
+        Supervisor(plan, host_proc).run()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from local import expected, kubernetes_provider
+from local.alone import alone
 from local.downloads import go_module, obtain, web
 from local.downloads.choice import Mode, mode
 from local.downloads.web import DownloadError
@@ -77,9 +78,14 @@ def provide(tool: Tool, progress: Progress) -> Path:
         InputError: a download has a wrong checksum; Go is missing, the disk is too full or the build failed;
             or nothing may be built (MODELCAR_TOOLS=release).
     """
-    if is_ready(tool) or obtain.attempt(tool, stamp_of(tool), progress):
+    if is_ready(tool):
         return tool.target
-    return _build(tool, progress)
+    locks = tools_folder() / "locks"  # several checkouts may share the folder
+    locks.mkdir(parents=True, exist_ok=True)
+    with alone(locks / tool.name, progress):
+        if is_ready(tool) or obtain.attempt(tool, stamp_of(tool), progress):
+            return tool.target
+        return _build(tool, progress)
 
 
 def _build(tool: Tool, progress: Progress) -> Path:

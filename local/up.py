@@ -97,6 +97,26 @@ def file_settings(name: str = stack.STACK) -> dict[str, Any]:
     return {key.removeprefix("modelcar:"): value for key, value in config.items()}
 
 
+def start_kind(instance: Instance, phases: Phases, in_kind: str = "") -> bool:
+    """Start what `make up KIND=1` made, also for later commands, which need not say it again.
+
+    Returns whether the cluster or its registry was made.
+
+    Args:
+        instance: the platform.
+        phases: takes the time.
+        in_kind: 1, or a name, where the command says it.
+
+    Raises:
+        InputError: see `kind.up`.
+    """
+    made = kind.read(instance.state)
+    if not in_kind and (made is None or kind.beside(file_settings())):
+        return False
+    with phases.time("kind"):
+        return kind.up(instance, in_kind or (made.name if made else ""), file_settings(), indented)
+
+
 def prepare(instance: Instance, phases: Phases) -> tuple[Toolbox, bool]:
     """Make ready all that `pulumi up` needs: tools, platform, model server and model."""
     settings = stack_settings()
@@ -255,7 +275,7 @@ def model_server(gpus: Gpus | None = None) -> servers.ServerEnvironment:
     """
     if gpus:
         return servers.ensure("vllm-cuda", cache_root(), uv_program(), indented, gpus)
-    wanted = os.environ.get("MODELCAR_SERVER", "auto")
+    wanted = os.environ.get("MODELCAR_SERVER") or "auto"
     free_memory, free_disk = psutil.virtual_memory().available, shutil.disk_usage(cache_root()).free
     kind, reason = servers.choose(wanted, free_memory, free_disk, cache=cache_root())
     indented(f"model server: {kind} ({reason})")
@@ -281,15 +301,14 @@ def up(instance: Instance, in_kind: str = "") -> None:
         InputError, PlatformError, PulumiError: with a message that is meant for the user.
     """
     phases = Phases()
-    if in_kind:
-        with phases.time("kind"):
-            kind.up(instance, in_kind, file_settings(), indented)
+    anew = start_kind(instance, phases, in_kind)
     tools, own = prepare(instance, phases)
     with phases.time("pulumi up"):
         stack.select(instance, tools)
         for line in stack.recover(instance, tools):
             indented(line)
-        stack.deploy(instance, tools)
+        # What a cluster or a registry had that is no more is still in the stack's state.
+        stack.deploy(instance, tools, *(["--refresh"] if anew else []))
     outputs = stack.outputs(instance, tools)
     settings = stack_settings()
     kubeconfig, context = settings.get("kubeconfig"), settings.get("kubeContext")

@@ -119,7 +119,7 @@ def copied(folder: Path) -> Checkout:
 
 
 def _checkout(folder: Path) -> Checkout:
-    cache = os.environ.get("MODELCAR_CACHE", str(PROJECT / ".cache"))
+    cache = os.environ.get("MODELCAR_CACHE") or str(PROJECT / ".cache")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PULUMI_")}
     environment |= {"MODELCAR_CACHE": cache, "MODELCAR_STATE": str(folder / ".local")}
     return Checkout(folder, environment)

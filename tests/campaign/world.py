@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import yaml
 
-from local import platform, stack
+from local import platform, stack, state_folder
 from local.instance import CAMPAIGN, PROJECT, Instance, load, state_root
 from local.oci_push import digest_of
 from local.plan import TOOL_IMAGE
@@ -61,6 +61,7 @@ class World:
     def start(self) -> None:
         """Bring up the platform, an empty subject, and the bystander with its model served."""
         end_runs(self.instance)
+        state_folder.make(self.instance.state)
         self.rules.path.parent.mkdir(parents=True, exist_ok=True)
         self.rules.set()
         platform.up(self.instance, self.tools, self.say)
@@ -79,7 +80,7 @@ class World:
         """Stop everything and remove the platform's data; the journal stays."""
         end_runs(self.instance)
         platform.down(self.instance, self.say)
-        shutil.rmtree(self.instance.state, ignore_errors=True)
+        state_folder.remove(self.instance.state)
 
     def reset_subject(self) -> None:
         """Remove the subject in whatever way, and let it be a stack that never had an `up`."""

@@ -86,7 +86,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert changes == 1
     (folder / "requirements.lock").write_text(lock)
-    cache = Path(os.environ.get("MODELCAR_CACHE", PROJECT / ".cache"))
+    cache = Path(os.environ.get("MODELCAR_CACHE") or PROJECT / ".cache")
     uv = os.environ.get("UV") or shutil.which("uv") or str(cache / "uv/bin/uv")
     made = str(folder / "venv")
     for command in (

@@ -787,7 +787,7 @@ def test_iptables_that_was_brought_is_used_without_debian(
     monkeypatch.setenv("PATH", "/nowhere")
     for program in netfilter.PROGRAMS.values():
         written(tmp_path / "debian/usr/sbin" / program, f"#!/bin/sh\necho {program}\n", 0o755)
-    netfilter._write(tmp_path)
+    netfilter._write(tmp_path, print)
     said = subprocess.run(
         ["/bin/sh", tmp_path / "iptables"], env={"PATH": "/usr/bin:/bin"}, capture_output=True
     )

@@ -289,7 +289,7 @@ def test_an_unfit_archive_is_not_used(makers: Makers, tools_bin: Path, case: str
     assert path.read_text() == "built\n"
     assert reason in lines[0]
     assert left_over(tools_bin) == ["helm"]
-    assert {path.name for path in tools_bin.parent.iterdir()} == {"bin", "stamps"}
+    assert {path.name for path in tools_bin.parent.iterdir()} == {"bin", "locks", "stamps"}
 
 
 def test_a_length_that_is_not_told_is_bounded_too(

@@ -205,3 +205,44 @@ def test_one_place_to_serve(docker: Docker, instance: Instance) -> None:
         made(instance)
     shutil.rmtree(instance.state)
     made(instance)
+
+
+def test_a_cluster_that_was_deleted_by_hand_is_made_anew(docker: Docker, instance: Instance) -> None:
+    assert kind.up(instance, "1", {}, print)
+    assert not kind.up(instance, "1", {}, print)
+    containers = {
+        name: one for name, one in docker.world["containers"].items() if "control-plane" not in name
+    }
+    docker.change(clusters={"theirs": []}, containers=containers, files={})
+    assert kind.up(instance, "1", {}, print), "what the stack had there is gone"
+    assert "modelcar" in docker.world["clusters"]
+    assert docker.world["files"], "its node finds the registry"
+
+
+def test_a_registry_that_was_removed_by_hand_is_reached_by_the_nodes_again(
+    docker: Docker, instance: Instance
+) -> None:
+    made(instance)
+    containers = docker.world["containers"]
+    del containers["modelcar-registry"]
+    docker.change(containers=containers)
+    assert kind.up(instance, "1", {}, print)
+    assert "kind" in docker.world["containers"]["modelcar-registry"]["networks"]
+
+
+def test_later_commands_need_no_kind(
+    docker: Docker, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own: dict[str, Any] = {}
+    monkeypatch.setattr(up, "file_settings", lambda: own)
+    assert not up.start_kind(instance, up.Phases()), "nothing was made"
+    assert kind.read(instance.state) is None
+    made(instance, "mine")
+    kind.stop(instance, print)
+    own["registry"] = "registry.example.com/models"
+    assert not up.start_kind(instance, up.Phases()), "the stack serves elsewhere"
+    assert docker.world["containers"]["mine-registry"]["state"] == "exited"
+    own.clear()
+    assert not up.start_kind(instance, up.Phases())
+    states = {one["state"] for name, one in docker.world["containers"].items() if name.startswith("mine")}
+    assert states == {"running"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -56,6 +57,24 @@ def test_two_checkouts_that_look_at_the_same_moment_take_two_slots(
     for path in slots.CLAIMS.iterdir():
         os.utime(path, (0, 0))
     assert look("another") == 0
+
+
+def test_a_claim_counts_as_long_as_its_command_runs(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tools of a first `make up` take longer than two minutes."""
+
+    def look(checkout: str) -> int | None:
+        return slots.claim(range(20), state / checkout)
+
+    with subprocess.Popen(["sleep", "60"]) as command:
+        with monkeypatch.context() as there:
+            there.setattr("local.slots.os.getpid", lambda: command.pid)
+            assert look("a") == 0
+        assert look("a") == 0, "`make status` meanwhile"
+        os.utime(slots.CLAIMS / "0", (0, 0))
+        assert look("b") == 1
+        command.kill()
+    os.utime(slots.CLAIMS / "0", (0, 0))
+    assert look("c") == 0
 
 
 def test_who_may_not_write_claims_takes_the_first(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +189,7 @@ def test_the_plan_orders_every_process(state: Path) -> None:
     ]
     tools = Toolbox({name: Path("/bin") / name for name in names}, "", Path("/kserve"))
     written = json.loads(plan.write_plan(made, tools, "198.18.5.2:5000/b@sha256:0").read_text())
+    assert written["kernel"] == plan.KERNEL_SETTINGS
     services = {service["name"]: service["after"] for service in written["services"]}
     for after in services.values():
         assert all(name in services or name.startswith("file:") for name in after)

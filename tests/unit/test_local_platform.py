@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -11,6 +15,7 @@ from unittest import mock
 import httpx
 import pytest
 
+from local import __main__ as command
 from local import platform
 from local.instance import Instance
 from modelcar.errors import InputError
@@ -132,3 +137,140 @@ def test_the_node_is_labelled_once_it_advertises_cards(
     assert asked[0][0] == "get"
     assert asked[-1][0] == "label"
     assert asked[-1][-1] == "nvidia.com/gpu.present=true", "prePull finds the node by it"
+
+
+class Platform:
+    """A platform of which the test says what its supervisor wrote, and whether it runs."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.instance = Instance("x", 0, folder / "x")
+        self.instance.pids.mkdir(parents=True)
+        monkeypatch.setattr(platform, "supervisor", lambda _: object())
+        monkeypatch.setattr("local.platform.time.sleep", lambda _: None)
+
+    def write(self, **service: Any) -> None:
+        known = {"state": "ready", "restarts": 0, "lastExit": "", "readySeconds": 1.0}
+        self.instance.status_file.write_text(json.dumps({"kserve": known | service}))
+
+
+@pytest.fixture
+def of_a_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Platform:
+    return Platform(tmp_path, monkeypatch)
+
+
+def test_a_process_that_crashed_often_and_is_ready_is_ready(of_a_test: Platform) -> None:
+    of_a_test.write(restarts=7, starts=8)
+    platform._wait_ready(of_a_test.instance, "kserve")
+    of_a_test.write(restarts=7, starts=8, state="backoff", lastExit="exit status 1")
+    with pytest.raises(platform.PlatformError, match=r"ended 7 times \(exit status 1\)"):
+        platform._wait_ready(of_a_test.instance, "kserve")
+
+
+def test_a_process_that_ran_long_is_seen_to_start_again(
+    of_a_test: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor begins to count anew what it backs off by: 1 before, 1 after."""
+    monkeypatch.setattr(platform, "STOP_SECONDS", 0.0)
+    of_a_test.write(restarts=1, starts=2)
+    with pytest.raises(platform.PlatformError, match="kserve does not end"):
+        platform.restart(of_a_test.instance, "kserve")
+    read, seen = platform.status, iter([2, 3])
+
+    def status(instance: Instance) -> dict[str, dict[str, Any]]:
+        of_a_test.write(restarts=1, starts=next(seen))
+        return read(instance)
+
+    monkeypatch.setattr(platform, "status", status)
+    platform.restart(of_a_test.instance, "kserve")
+
+
+@pytest.mark.parametrize(("told", "starts"), [({"restarts": 1, "starts": 5}, 5), ({"restarts": 1}, 2)])
+def test_status_tells_all_starts(
+    told: dict[str, int],
+    starts: int,
+    of_a_test: Platform,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    of_a_test.write(**told)
+    assert command._status(of_a_test.instance, argparse.Namespace()) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("kserve")]
+    assert line.split() == ["kserve", "ready", "-", "-", str(starts)]
+
+
+def test_two_that_start_one_platform_at_once_start_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: list[object] = []
+    started = []
+
+    def start(*_: Any) -> None:
+        time.sleep(0.3)  # the other one looks meanwhile
+        started.append(1)
+        running.append(object())
+
+    monkeypatch.setattr(platform, "supervisor", lambda _: running[0] if running else None)
+    monkeypatch.setattr(platform, "_start", start)
+    for name in ("_wait_ready", "_wait_for_node", "_push_tool_image", "_register_builder"):
+        monkeypatch.setattr(platform, name, lambda *_: None)
+    for name in ("_install_definitions", "clean_leftovers"):
+        monkeypatch.setattr(platform, name, lambda *_: None)
+    monkeypatch.setattr("local.platform.direct.reach", lambda _: None)
+    said: list[str] = []
+    tools = mock.Mock(runs_kserve=False, netfilter=None)
+    instance = Instance("x", 0, tmp_path / "x")
+    with ThreadPoolExecutor(2) as both:
+        for done in [both.submit(platform.up, instance, tools, said.append) for _ in range(2)]:
+            done.result()
+    assert started == [1]
+    assert any("waiting for another process that holds" in line for line in said)
+
+
+def test_a_stop_waits_for_who_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    instance, said = Instance("x", 0, tmp_path / "x"), []
+    monkeypatch.setattr(platform, "_stop", lambda *_: said.append("stopped"))
+    with ThreadPoolExecutor(1) as other:
+        with platform.alone_with(instance, said.append):
+            stopping = other.submit(platform.down, instance, said.append)
+            while not said:
+                time.sleep(0.01)
+            assert "waiting for another process" in said[0]
+        stopping.result()
+    assert said[1:] == ["stopped"]
+
+
+def test_a_supervisor_is_found_without_its_pid_file(tmp_path: Path) -> None:
+    instance = Instance("x", 0, tmp_path)
+    runs = [sys.executable, "-c", "import time; time.sleep(60)", str(tmp_path / "plan.json")]
+    with subprocess.Popen(runs) as process:
+        try:
+            (tmp_path / "supervisor.lock").write_text(str(process.pid))
+            found = platform.supervisor(instance)
+            assert found
+            assert found.pid == process.pid
+        finally:
+            process.kill()
+    assert platform.supervisor(instance) is None
+
+
+def test_a_builder_that_another_command_made_meanwhile_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = Instance("x", 0, tmp_path)
+    file = instance.buildx_config / "instances" / instance.builder
+
+    def create(*_: Any, **__: Any) -> subprocess.CompletedProcess[str]:
+        file.parent.mkdir(parents=True)
+        file.write_text(f"unix://{instance.buildkit_socket}")
+        return subprocess.CompletedProcess([], 1, "", "existing instance for modelcar-x")
+
+    monkeypatch.setattr("local.platform.subprocess.run", create)
+    tools: Any = {"buildx": "buildx"}
+    platform._register_builder(instance, tools)
+    file.unlink()
+    file.parent.rmdir()
+    monkeypatch.setattr(
+        "local.platform.subprocess.run", lambda *_, **__: subprocess.CompletedProcess([], 1, "", "full")
+    )
+    with pytest.raises(platform.PlatformError, match="full"):
+        platform._register_builder(instance, tools)

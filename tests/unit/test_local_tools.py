@@ -8,6 +8,8 @@ import os
 import shutil
 import stat
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,26 @@ def test_a_failed_build_shows_what_go_said(
         tool_build.find_or_build(KUBELET, print)
 
 
+def test_two_checkouts_that_share_the_cache_build_a_tool_once(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+
+    def build(tool: tool_list.Tool, _: object) -> Path:
+        time.sleep(0.2)  # the other one looks meanwhile
+        built.append(tool.name)
+        for path, text in ((tool.target, ""), (tool_build.stamp_of(tool), tool_build.fingerprint(tool))):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tool.target
+
+    monkeypatch.setattr(tool_build, "_build", build)
+    with ThreadPoolExecutor(2) as both:
+        found = [both.submit(tool_build.provide, KUBELET, lambda _: None) for _ in range(2)]
+        assert {each.result() for each in found} == {KUBELET.target}
+    assert built == ["kubelet"]
+
+
 def test_missing_debian_parts_are_named_with_the_command(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,8 +163,13 @@ def test_only_what_is_needed_of_ours_is_on_the_path(cache: Path, tmp_path: Path)
     assert {link.name for link in folder.iterdir()} == {"pulumi-language-python", provider.name}
     assert all(os.access(link, os.X_OK) for link in folder.iterdir())
     assert (folder / provider.name).resolve() == provider
-    plugins.plugin_folder(["pulumi-language-python"])
-    assert {link.name for link in folder.iterdir()} == {"pulumi-language-python"}
+    other = plugins.plugin_folder(["pulumi-language-python"])
+    assert {link.name for link in other.iterdir()} == {"pulumi-language-python"}
+    assert (folder / provider.name).exists(), "a command that runs may have yet to start it"
+    newer = program(tmp_path / "newer", provider.name, "exit 0")
+    plugins.plugin_folder(["pulumi-language-python"], {provider.name: newer})
+    assert (folder / provider.name).resolve() == newer
+    assert list(plugins.plugin_folder([]).iterdir()) == []
 
 
 @pytest.fixture

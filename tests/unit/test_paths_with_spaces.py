@@ -80,7 +80,7 @@ def test_scripts_of_unpacked_packages_name_their_folders_whole(
         without.setenv("PATH", "/nowhere")
         script = debian.debian_script("patchelf", ["patchelf"], cache)
     assert _said(script) == f"{libraries}||a b"
-    netfilter._write(cache)
+    netfilter._write(cache, print)
     for name in netfilter.PROGRAMS:
         assert _said(cache / name) == f"{libraries}|{libraries}/xtables|a b"
 
@@ -161,5 +161,5 @@ def test_scripts_of_programs_on_path_name_their_folders_whole(
         _program(programs / name)
     monkeypatch.setenv("PATH", os.pathsep.join([str(programs), "/usr/bin", "/bin"]))
     assert _said(debian.debian_script("patchelf", [], tmp_path / "cache")).endswith("|a b")
-    netfilter._write(tmp_path / "cache")
+    netfilter._write(tmp_path / "cache", print)
     assert _said(tmp_path / "cache" / "ipset").endswith("|a b")
