@@ -11,6 +11,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import psutil
 
 from modelcar.errors import refuse
 
+#: Seconds by which the system's start of a process may be off; a clock that was set shifts it.
+CLOCK_ERROR = 2.0
 #: Runs of a stack that can be looked at, and gone back to, on the local stack.
 KEPT_RUNS = 50
 
@@ -66,7 +69,7 @@ def forget_old(backend: Path, stack: str, kept: int = KEPT_RUNS) -> None:
 
 
 def _released(pulumi: Callable[..., str], backend: Path, stack: str) -> list[str]:
-    """Release locks whose process is gone."""
+    """Release locks whose run is gone."""
     done = []
     for path in backend.glob(f".pulumi/locks/organization/*/{stack}/*.json"):
         with suppress(FileNotFoundError):  # released a moment ago
@@ -74,10 +77,24 @@ def _released(pulumi: Callable[..., str], backend: Path, stack: str) -> list[str
             if lock is None:  # the disk was full
                 path.unlink()
                 done.append(f"removed a lock that says nothing: {path.name}")
-            elif lock["hostname"] == socket.gethostname() and not psutil.pid_exists(lock["pid"]):
+            elif lock["hostname"] == socket.gethostname() and not _holds(lock):
                 pulumi("cancel", "--yes", "--stack", stack)
                 done.append(f"released the lock of a run that was killed (pid {lock['pid']}): pulumi cancel")
     return done
+
+
+def _holds(lock: dict[str, Any]) -> bool:
+    """Tell whether the run that made a lock goes on: after a power loss, its pid may be another process's."""
+    try:
+        process = psutil.Process(lock["pid"])
+        if "pulumi" not in process.name() or process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        made = datetime.fromisoformat(str(lock.get("timestamp"))).timestamp()
+    except psutil.NoSuchProcess:
+        return False
+    except ValueError:  # no moment in it
+        return True
+    return process.create_time() <= made + CLOCK_ERROR
 
 
 def _restored(backend: Path, stack: str) -> list[str]:
