@@ -78,11 +78,21 @@ def _down(instance: Instance, _: argparse.Namespace) -> int:
 
 
 def _clean(instance: Instance, arguments: argparse.Namespace) -> int:
+    stack.require_nothing_deployed(up.file_settings())
     kind.remove(instance, up.say)
     _down(instance, arguments)
-    shutil.rmtree(instance.state, ignore_errors=True)
-    shutil.rmtree(state_root() / "pulumi", ignore_errors=True)
-    up.say(f"removed {instance.state} and the stack's state; tools stay in the cache")
+    folders = (instance.state, state_root() / "pulumi")
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    if left := [str(folder) for folder in folders if folder.exists()]:
+        fix = "run it as the user who owns the files (sudo make clean)"
+        raise refuse(", ".join(left), "cannot be removed", allowed="folders of yours", fix=fix)
+    if elsewhere := stack.other_backend():
+        up.say(f"removed {instance.state}; tools stay in the cache")
+        remove = f"pulumi stack rm --stack {stack.STACK}"
+        up.say(f"the stack's state stays in {elsewhere}: {remove} (with --force where its cluster is gone)")
+    else:
+        up.say(f"removed {instance.state} and the stack's state; tools stay in the cache")
     return 0
 
 

@@ -39,6 +39,7 @@ from local.tool_list import Progress, tools_folder
 from local.tools import Toolbox
 from modelcar.base import write_base_layout
 from modelcar.errors import refuse
+from modelcar.oci_layout import replace_file
 from modelcar.progress import working
 
 #: Patience for one process of the platform on a busy two-core machine, in seconds.
@@ -188,7 +189,7 @@ def _start(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | 
     require_hosts_file()
     instance.state.mkdir(parents=True, exist_ok=True)
     instance.state.chmod(0o700)
-    (instance.state / "slot").write_text(str(instance.slot))
+    replace_file(instance.state / "slot", str(instance.slot).encode())
     write_pki(instance)
     base = write_base_layout(tools.programs["busybox"], instance.state / "base")
     plan = write_plan(instance, tools, f"{instance.registry}/{TOOL_IMAGE}@{base.image.digest}", gpus)

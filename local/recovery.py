@@ -68,6 +68,16 @@ def forget_old(backend: Path, stack: str, kept: int = KEPT_RUNS) -> None:
                     part.unlink()
 
 
+def resources(backend: Path, stack: str) -> int:
+    """Return how many resources a stack's state has, but for the stack itself and its providers."""
+    found = 0
+    for path in backend.glob(f".pulumi/stacks/*/{stack}.json"):
+        latest = ((_parsed(path) or {}).get("checkpoint") or {}).get("latest") or {}
+        types = [str(one.get("type")) for one in latest.get("resources") or [] if isinstance(one, dict)]
+        found += sum(not kind.startswith(("pulumi:pulumi:", "pulumi:providers:")) for kind in types)
+    return found
+
+
 def _released(pulumi: Callable[..., str], backend: Path, stack: str) -> list[str]:
     """Release locks whose run is gone."""
     done = []
@@ -117,7 +127,9 @@ def _restored(backend: Path, stack: str) -> list[str]:
             )
         kept = path.with_name(f"{path.name}.unreadable")
         path.rename(kept)
-        shutil.copy(good, path)
+        whole = path.with_name(f"{path.name}.part")  # a disk that is still full leaves no half of it
+        shutil.copy(good, whole)
+        whole.replace(path)
         done.append(
             f"the state could not be read (kept as {kept.name}); its older copy {good.name} is in its place"
         )
