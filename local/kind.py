@@ -70,8 +70,8 @@ def read(state: Path) -> Kind | None:
             str(file),
             f"cannot be read ({error})",
             allowed="what `make up KIND=…` wrote: which cluster and registry it made",
-            fix="make clean, which leaves them in Docker; then, with the NAME that `kind get clusters` tells, "
-            "kind delete cluster --name NAME and docker rm --force --volumes NAME-registry",
+            fix="make clean, which leaves them in Docker; then, with the NAME that `kind get clusters` "
+            "tells, kind delete cluster --name NAME and docker rm --force --volumes NAME-registry",
         ) from None
 
 

@@ -87,7 +87,7 @@ def write_plan(instance: Instance, tools: Toolbox, sandbox_image: str, gpus: Gpu
         "logs": str(instance.logs),
         "pids": str(instance.pids),
         "covered": {hidden: str(folder) for hidden, folder in covered.items()},
-        "network": _network(instance, tools),
+        "network": platform_network(instance, tools["ip"]),
         "services": [
             *_registry(instance, tools),
             _buildkit(instance, tools),
@@ -107,8 +107,8 @@ def write_plan(instance: Instance, tools: Toolbox, sandbox_image: str, gpus: Gpu
     return target
 
 
-def _network(instance: Instance, tools: Toolbox) -> list[list[str]]:
-    ip = tools["ip"]
+def platform_network(instance: Instance, ip: str) -> list[list[str]]:
+    """Return what gives the platform's end of the link its address, inside of its namespace."""
     return [
         [ip, "link", "set", "lo", "up"],
         [ip, "address", "replace", f"{instance.address}/30", "dev", "eth0"],

@@ -31,6 +31,7 @@ from local.plan import (
     TOOL_IMAGE,
     TOOL_IMAGE_READY,
     device_plugin_file,
+    platform_network,
     write_plan,
 )
 from local.routes import require_free_networks
@@ -65,9 +66,12 @@ def up(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | None
         InputError: the link's addresses are in use on this machine, or the driver's libraries are not found.
     """
     direct.reach(instance)
-    if supervisor(instance) is None:
+    running = supervisor(instance)
+    if running is None:
         clean_leftovers(instance, tools)
         _start(instance, tools, progress, gpus)
+    else:
+        _link(instance, tools, running.pid)  # a program that manages the network may have taken parts of it
     phases: list[tuple[str, Callable[[], None]]] = [
         ("registry", lambda: _push_tool_image(instance)),
         ("buildkitd", lambda: _register_builder(instance, tools)),
@@ -208,24 +212,34 @@ def _start(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | 
     running = supervisor(instance)
     if running is None:
         raise PlatformError(f"the supervisor ended at once:\n{_log_tail(instance, 'supervisor')}")
-    _link(instance, tools, running.pid)
+    try:
+        _link(instance, tools, running.pid)
+    except PlatformError:
+        down(instance, lambda _: None)
+        raise
 
 
 def _link(instance: Instance, tools: Toolbox, pid: int) -> None:
-    """Join the host and the platform's network namespace by a veth pair. No route leads further out."""
-    ip = tools["ip"]
+    """Join the host and the platform's network namespace by a veth pair, or put right what of it is missing.
+
+    No route leads further out.
+    """
+    ip, owner = tools["ip"], link_owner(instance.link)
+    if owner not in {None, "", str(instance.state)}:
+        raise PlatformError(f"{instance.link} is the platform's of {owner}: run `make down` here and there")
     pair = [ip, "link", "add", instance.link, "type", "veth", "peer", "name", "eth0", "netns", str(pid)]
+    inside = [str(Path(tools["unshare"]).with_name("nsenter")), f"--net=/proc/{pid}/ns/net"]
     commands = [
-        pair,
+        *([pair] if owner is None else []),
         [ip, "link", "set", instance.link, "alias", str(instance.state)],
-        [ip, "address", "add", f"{instance.host_address}/30", "dev", instance.link],
+        [ip, "address", "replace", f"{instance.host_address}/30", "dev", instance.link],
         [ip, "link", "set", instance.link, "up"],
-        [ip, "route", "add", instance.pod_cidr, "via", instance.address, "dev", instance.link],
+        *([*inside, *command] for command in platform_network(instance, ip)),
+        [ip, "route", "replace", instance.pod_cidr, "via", instance.address, "dev", instance.link],
     ]
     for command in commands:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
-            down(instance, lambda _: None)
             raise PlatformError(f"{' '.join(command)}: {result.stderr.strip()}")
 
 
@@ -321,8 +335,10 @@ def _register_builder(instance: Instance, tools: Toolbox) -> None:
     environment = {**os.environ, "BUILDX_CONFIG": str(instance.buildx_config)}
     endpoint = f"unix://{instance.buildkit_socket}"
     builder = instance.buildx_config / "instances" / instance.builder
-    if builder.exists() and endpoint in builder.read_text():
-        return
+    if builder.exists():
+        if f'"{endpoint}"' in builder.read_text():
+            return
+        builder.unlink()  # of a checkout that was moved: buildx changes no builder's address
     command = [tools["buildx"], "create", "--name", instance.builder, "--driver", "remote", endpoint]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:
