@@ -53,8 +53,15 @@ $(CACHE)/uv/bin/uv:
 	@$(PYTHON3) -m venv $(CACHE)/uv
 	@$(CACHE)/uv/bin/python -m pip install $(QUIET) --disable-pip-version-check uv==$(UV_VERSION)
 
+# The environment is made again where its Python went, as with an upgrade of the system: its link leads nowhere then.
+ifeq ($(realpath .venv/bin/python),)
+.PHONY: .venv/.locked
+endif
+
 ifneq ($(BUNDLED),)
 .venv/.locked: requirements.lock
+	@$(PYTHON) -V > /dev/null 2>&1 || { echo "error: $(PYTHON) does not run: the Python that it was made with is gone" \
+	  "(fix: make up BUNDLE='$(BUNDLED)', which makes it again)" >&2; exit 1; }
 	@$(PYTHON) -m local.bundle check
 else
 # The lock holds hashes and no index addresses, so it installs from any mirror.
@@ -147,7 +154,7 @@ doctor: env ## look whether machine, credentials, registry and cluster are ready
 	@$(LOCAL) doctor $(STACK) $(ARGS)
 
 .PHONY: prune
-prune: env ## tell which images of removed models can go: make prune STACK=dev ARGS=--delete
+prune: env ## tell which images of removed models can go: make prune STACK=dev (ARGS=--delete deletes them)
 	@$(LOCAL) operate prune $(STACK) $(ARGS)
 
 .PHONY: coldstart

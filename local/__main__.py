@@ -83,17 +83,26 @@ def _down(instance: Instance, _: argparse.Namespace) -> int:
 
 
 def _clean(instance: Instance, arguments: argparse.Namespace) -> int:
+    stack.require_nothing_deployed(up.file_settings())
     kind.remove(instance, up.say)
     _down(instance, arguments)
+    backend = state_root() / "pulumi"
     with platform.alone_with(instance, up.say):
         if _runs(instance):
             up.say("another command has started the platform meanwhile: its data stay")
             return 1
-        removed = _remove(instance.state)
-        backend = state_root() / "pulumi"
+        removed = [instance.state] if _remove(instance.state) else []
         if (backend / ".pulumi").is_dir():  # else the user's, who may have a folder of this name
             shutil.rmtree(backend, ignore_errors=True)
-    if removed:
+            removed.append(backend)
+    if left := [str(folder) for folder in removed if folder.exists()]:
+        fix = "run it as the user who owns the files (sudo make clean)"
+        raise refuse(", ".join(left), "cannot be removed", allowed="folders of yours", fix=fix)
+    if elsewhere := stack.other_backend():
+        up.say(f"removed {instance.state}; tools stay in the cache")
+        remove = f"pulumi stack rm --stack {stack.STACK}"
+        up.say(f"the stack's state stays in {elsewhere}: {remove} (with --force where its cluster is gone)")
+    elif removed:
         up.say(f"removed {instance.state} and the stack's state; tools stay in the cache")
     return 0
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -26,29 +25,32 @@ from components.config.checks.secrets import not_kept
 from components.config.models import load_stack
 from components.config.problems import NAMESPACE, top_of
 from components.config.secrets import KEPT, Secrets
-from components.config.settings import PLATFORM_FILE, Settings
+from components.config.settings import PLACEHOLDERS, PLATFORM_FILE, Settings
 from components.config.stack import Stack
 from components.image import existing_image
 from components.manifests import autoscaling
 from components.stack import reachability
-from local import direct, gpu
+from local import direct, gpu, room
 from local import platform as embedded_platform
 from local.backend import chosen_backend
+from local.downloads.choice import Mode, mode
 from local.downloads.obtain import may_download
 from local.hidden_settings import is_below, without_secrets
-from local.instance import PROJECT, Instance, cache_root
+from local.instance import PROJECT, Instance, cache_root, state_root
+from local.room import GIB, Need
+from local.servers.choice import RELEASES, is_installed
 from local.serving import decide, full_cards
 from local.stack import STACK
-from local.tool_build import OLDEST_GO
+from local.tool_build import build_needs, go_environment, go_problem, left_to_take
+from local.tools import unbuilt
 from modelcar.buildx import builder_problem
 from modelcar.errors import InputError, Problem
 from modelcar.lock_reader import read_lock
 from modelcar.version import version
 from operations.stack import at_cluster
 
-GIB = 2**30
-#: GiB. For tools, images and state of the embedded platform, vLLM's CPU build included (docs/local-stack.md).
-EMBEDDED_DISK, EMBEDDED_MEMORY = 17, 4
+#: Of the embedded platform with vLLM, and with the small server; and its state (docs/local-stack.md).
+MEMORY, LEAST_MEMORY, STATE_DISK = 4 * GIB, 2 * GIB, GIB // 2
 #: For the program (application default credentials), and for gcloud itself.
 LOGIN = "gcloud auth login --update-adc"
 #: Somebody switches these on before the first `up`, which asks them.
@@ -76,24 +78,36 @@ def doctor(instance: Instance, name: str, config: dict[str, Any]) -> list[Line]:
         config: its settings as its file has them.
     """
     plain, secret = without_secrets(config)
-    lines = [Line("modelcar", "ok", version()), *_machine(embedded=name == STACK)]
-    if name == STACK and not config.get("registry"):  # else a cluster of the user's own serves
+    embedded = name == STACK and not config.get("registry")  # else a cluster of the user's own serves
+    running = False
+    lines = [Line("modelcar", "ok", version()), *_machine(embedded=embedded)]
+    if embedded:
         direct.reach(instance)
+        running = embedded_platform.supervisor(instance) is not None
+        lines += _embedded(running=running)
         lines += _serving(instance, plain)
-    stack, told = _settings(name, plain, secret)
+    completed = plain if embedded or name != STACK else _completed(plain)
+    stack, told = _settings(name, completed, secret)
     lines += told
+    if embedded and (config.get("kubeContext") or config.get("kubeconfig")):
+        fix = f"pulumi config set modelcar:registry …   (stack {STACK})"
+        found = "not set, while modelcar:kubeContext or modelcar:kubeconfig is"
+        lines.append(Line("settings: modelcar:registry", "missing", found, fix))
     if stack:
         if "models" not in secret:
             lines += _locks(stack)
         if stack.shared.google:
             lines += _google(stack)
-        lines += _reached(stack, known="kubeconfig" not in secret)
-        if "kubeconfig" in secret:
+        if not embedded or running:
+            lines += _reached(stack, known="kubeconfig" not in secret)
+        if embedded and not running:
+            lines.append(Line("platform", "note", "it does not run", "make up starts it"))
+        elif "kubeconfig" in secret:
             fix = f"make preview STACK={name}, which opens it"
             lines.append(Line("cluster", "note", "modelcar:kubeconfig is a secret, not opened here", fix))
-        elif name != STACK or instance.kubeconfig.exists():
+        else:
             lines += _cluster(stack)
-        if name != STACK:  # the embedded platform has a builder of its own
+        if not embedded and (completed is plain or plain.get("builder")):  # else `make up` makes it
             lines += _builders(stack)
     if name != STACK:
         lines += _backend()
@@ -122,26 +136,58 @@ def _machine(*, embedded: bool) -> Iterator[Line]:
         found = shutil.which(tool)
         yield Line(tool, "ok" if found else "missing", found or "not on PATH", "" if found else fix)
     yield _pulumi()
-    if embedded:
-        version = _said("go", "version")
-        number = re.search(r"go(\d+)\.(\d+)(?:\.(\d+))?", version or "")
-        fits = number is not None and tuple(int(part or 0) for part in number.groups()) >= OLDEST_GO
-        built = (cache_root() / "tools/bin").is_dir()
-        oldest = ".".join(map(str, OLDEST_GO))
-        fix = f"install Go {oldest} or newer: https://go.dev/doc/install"
-        downloads = not fits and not built and may_download()
-        state: Any = "ok" if fits else "note" if built or downloads else "missing"
-        without = "; needed only for what has no release" if downloads else ""
-        yield Line("go", state, f"{version or 'not on PATH'}{without}", "" if fits else fix)
-        yield _room("memory", psutil.virtual_memory().available / GIB, EMBEDDED_MEMORY)
-        yield _room("disk", shutil.disk_usage(PROJECT).free / GIB, 5 if built else EMBEDDED_DISK)
 
 
-def _room(part: str, free: float, wanted: float) -> Line:
-    found = f"{free:.0f} GiB free; the embedded platform takes about {wanted:.0f}"
-    return Line(
-        part, "ok" if free >= wanted else "missing", found, "" if free >= wanted else f"free some {part}"
-    )
+def _embedded(*, running: bool) -> Iterator[Line]:
+    """Yield what the embedded platform needs of this machine."""
+    go = go_environment()
+    problem, fix = go_problem(go)
+    built = not unbuilt()
+    downloads = bool(problem) and not built and may_download()
+    without = "; needed only for what has no release" if downloads else ""
+    state: Any = "ok" if not problem else "note" if built or downloads else "missing"
+    yield Line("go", state, f"{problem or go.get('GOVERSION') or 'on PATH'}{without}", fix)
+    if not running:  # it takes its memory already
+        free = psutil.virtual_memory().available
+        yield _room("memory", free, MEMORY, LEAST_MEMORY, "free some memory")
+    builds = not problem and not built and mode() is not Mode.RELEASE
+    server = Need("MODELCAR_CACHE", cache_root(), _server_disk("vllm"))
+    kept = [Need("MODELCAR_STATE", state_root(), STATE_DISK), server]
+    built_here = build_needs(go) if builds else []
+    if any(disk.free < disk.wanted for disk in room.disks([*built_here, *kept])):
+        built_here = [left_to_take(need) for need in built_here]
+    found = room.disks([*built_here, *kept])
+    smaller = server.size - min(server.size, _server_disk("transformers"))
+    for disk in found:
+        names = ", ".join(dict.fromkeys(need.name for need in disk.needs))
+        least = disk.wanted - (smaller if server in disk.needs else 0)
+        part = "disk" if len(found) == 1 else f"disk of {names}"
+        fix = f"free some disk, or name folders on a larger one ({names})"
+        yield _room(part, disk.free, disk.wanted, least, fix)
+
+
+def _server_disk(kind: str) -> int:
+    """Return the bytes that a model server's environment is still to take."""
+    there = any(is_installed(one, cache_root()) for one in (kind, "vllm-cuda"))
+    return 0 if there else RELEASES[kind].disk
+
+
+def _room(part: str, free: int, wanted: int, least: int, fix: str) -> Line:
+    found = f"{free / GIB:.1f} GiB free; the embedded platform takes about {wanted / GIB:.1f}"
+    if free >= wanted:
+        return Line(part, "ok", found)
+    if free >= least:
+        return Line(part, "note", f"{found}, and {least / GIB:.1f} with the small model server", fix)
+    return Line(part, "missing", found, fix)
+
+
+def _completed(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return the local stack's settings for a cluster of the user's own as `make up` will complete them."""
+    file = plain.get(PLATFORM_FILE)
+    if not file or (PROJECT / str(file)).exists():
+        return plain
+    defaults = {"gpuCount": 0, "serverImage": PLACEHOLDERS["serverImage"]}
+    return {**defaults, **{key: value for key, value in plain.items() if key != PLATFORM_FILE}}
 
 
 def _serving(instance: Instance, config: dict[str, Any]) -> Iterator[Line]:

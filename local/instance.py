@@ -7,6 +7,7 @@ collide with a port of the host. Two checkouts can each run a platform: they tak
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -191,8 +192,9 @@ def load(name: str) -> Instance:
         InputError: all slots are taken, or the state folder's path is too long for a Unix socket.
     """
     state = state_root() / name
-    recorded = state / "slot"
-    slot = int(recorded.read_text()) if recorded.exists() else claim(filter(slot_is_free, SLOTS), state)
+    slot = _recorded_slot(state)
+    if slot is None:
+        slot = claim(filter(slot_is_free, SLOTS), state)
     if slot is None:
         raise refuse(
             "network links modelcar0…modelcar63",
@@ -210,3 +212,23 @@ def load(name: str) -> Instance:
             fix="set MODELCAR_STATE to a shorter folder, for example /tmp/modelcar",
         )
     return instance
+
+
+def _recorded_slot(state: Path) -> int | None:
+    """Return the slot that a platform has; None where it has none. What its file has to say may be cut."""
+    recorded = state / "slot"
+    try:
+        slot = int(recorded.read_text())
+        if slot in SLOTS:
+            return slot
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        pass
+    # A platform that runs says it by its link.
+    print(
+        f"NOTE: {recorded} holds no number from 0 to {SLOTS[-1]}: the platform takes its link's slot, or "
+        f"a free one. To choose one: echo NUMBER > {recorded}",
+        file=sys.stderr,
+    )
+    return next((slot for slot in SLOTS if link_owner(f"modelcar{slot}") == str(state)), None)

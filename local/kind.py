@@ -21,6 +21,7 @@ from local.instance import Instance
 from local.processor import architecture
 from local.tool_list import Progress, tools_folder
 from modelcar.errors import InputError, refuse
+from modelcar.oci_layout import replace_file
 from modelcar.progress import working
 
 #: Of the cluster where KIND is 1; registry and builder are called after it.
@@ -51,13 +52,28 @@ class Kind:
     def write(self) -> None:
         """Write it down."""
         state_folder.make(Path(self.state))
-        Path(self.state, "kind.json").write_text(json.dumps(asdict(self)) + "\n")
+        replace_file(Path(self.state, "kind.json"), (json.dumps(asdict(self)) + "\n").encode())
 
 
 def read(state: Path) -> Kind | None:
-    """Return what was made for a state folder, None where nothing was."""
+    """Return what was made for a state folder, None where nothing was.
+
+    Raises:
+        InputError: what is written down cannot be read.
+    """
     file = state / "kind.json"
-    return Kind(**json.loads(file.read_text())) if file.exists() else None
+    try:
+        return Kind(**json.loads(file.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise refuse(
+            str(file),
+            f"cannot be read ({error})",
+            allowed="what `make up KIND=…` wrote: which cluster and registry it made",
+            fix="make clean, which leaves them in Docker; then, with the NAME that `kind get clusters` "
+            "tells, kind delete cluster --name NAME and docker rm --force --volumes NAME-registry",
+        ) from None
 
 
 def settings(state: Path) -> dict[str, Any]:
@@ -125,7 +141,7 @@ def up(instance: Instance, word: str, own: dict[str, Any], progress: Progress) -
 
 def stop(instance: Instance, progress: Progress) -> None:
     """Stop the containers, if there are any; their data stay."""
-    if made := read(instance.state):
+    if made := _readable(instance, progress):
         _require_programs()
         for container in [*_nodes(made), *([made.registry] if _ours(made) else [])]:
             _run("docker", "stop", container)
@@ -134,7 +150,7 @@ def stop(instance: Instance, progress: Progress) -> None:
 
 def remove(instance: Instance, progress: Progress) -> None:
     """Remove the cluster, the registry with its images, and the builder, if they were made here."""
-    if made := read(instance.state):
+    if made := _readable(instance, progress):
         _require_programs()
         _run("kind", "delete", "cluster", "--name", made.name, "--kubeconfig", made.kubeconfig)
         if _ours(made):
@@ -145,6 +161,15 @@ def remove(instance: Instance, progress: Progress) -> None:
             _run(str(buildx), "rm", made.builder)
         Path(made.state, "kind.json").unlink()
         progress(f"cluster {made.name} and its registry removed")
+
+
+def _readable(instance: Instance, progress: Progress) -> Kind | None:
+    """Return what was made; where that cannot be read, say so, as the platform is to go all the same."""
+    try:
+        return read(instance.state)
+    except InputError as error:
+        progress(f"NOTE: {error}")
+        return None
 
 
 def _require_programs() -> None:

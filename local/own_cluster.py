@@ -16,6 +16,7 @@ from local.tool_list import Progress
 from local.tools import Toolbox
 from modelcar.base import LOCKED_ARCHITECTURES
 from modelcar.errors import refuse
+from modelcar.oci_layout import replace_file
 
 #: The runbook's engine in its official CPU image; its tag is resolved to a digest before anything is served.
 SERVER_TAG = "docker.io/vllm/vllm-openai-cpu:v0.23.0"
@@ -57,7 +58,7 @@ def write_settings(instance: Instance, tools: Toolbox, settings: dict[str, Any],
         made = kind.read(instance.state)
         defaults["builder"] = _builder(made.builder if made else instance.builder, tools)
     state_folder.make(instance.state)
-    instance.settings_file.write_text(json.dumps(defaults, indent=1) + "\n")
+    replace_file(instance.settings_file, (json.dumps(defaults, indent=1) + "\n").encode())
     progress(
         f"cluster {settings.get('kubeContext') or settings['kubeconfig']}, registry {settings['registry']}"
     )

@@ -17,6 +17,7 @@ from local.pki import CLIENTS, NODE
 from local.processor import architecture
 from local.tool_list import DEVICE_PLUGIN
 from local.tools import Toolbox
+from modelcar.oci_layout import replace_file
 
 SERVICE_CIDR = "10.96.0.0/16"
 
@@ -98,7 +99,7 @@ def write_plan(instance: Instance, tools: Toolbox, sandbox_image: str, gpus: Gpu
         "pids": str(instance.pids),
         "covered": {hidden: str(folder) for hidden, folder in covered.items()},
         "kernel": KERNEL_SETTINGS,
-        "network": _network(instance, tools),
+        "network": platform_network(instance, tools["ip"]),
         "services": [
             *_registry(instance, tools),
             _buildkit(instance, tools),
@@ -114,12 +115,12 @@ def write_plan(instance: Instance, tools: Toolbox, sandbox_image: str, gpus: Gpu
         ],
     }
     target = instance.state / "plan.json"
-    target.write_text(json.dumps(plan, indent=1))
+    replace_file(target, json.dumps(plan, indent=1).encode())
     return target
 
 
-def _network(instance: Instance, tools: Toolbox) -> list[list[str]]:
-    ip = tools["ip"]
+def platform_network(instance: Instance, ip: str) -> list[list[str]]:
+    """Return what gives the platform's end of the link its address, inside of its namespace."""
     return [
         [ip, "link", "set", "lo", "up"],
         [ip, "address", "replace", f"{instance.address}/30", "dev", "eth0"],
@@ -325,7 +326,7 @@ def device_plugin_config(gpus: Gpus, driver: Path) -> dict[str, Any]:
 def _device_plugin(instance: Instance, tools: Toolbox, gpus: Gpus) -> dict[str, Any]:
     driver = driver_folder(gpus, instance.state / "driver")
     config = device_plugin_file(instance)
-    config.write_text(json.dumps(device_plugin_config(gpus, driver), indent=1) + "\n")
+    replace_file(config, (json.dumps(device_plugin_config(gpus, driver), indent=1) + "\n").encode())
     argv = [tools[DEVICE_PLUGIN], f"--config={config}", f"--folder={DEVICE_PLUGINS}"]
     # Beside the kubelet, not after it: that refuses pods with GPUs which it finds on its node until a plugin
     # has registered. The folder is there already when the plugin starts.

@@ -32,6 +32,7 @@ from local.plan import (
     TOOL_IMAGE,
     TOOL_IMAGE_READY,
     device_plugin_file,
+    platform_network,
     write_plan,
 )
 from local.routes import require_free_networks
@@ -41,6 +42,7 @@ from local.tool_list import Progress, tools_folder
 from local.tools import Toolbox
 from modelcar.base import write_base_layout
 from modelcar.errors import refuse
+from modelcar.oci_layout import replace_file
 from modelcar.progress import working
 
 #: Patience for one process of the platform on a busy two-core machine, in seconds.
@@ -68,10 +70,14 @@ def up(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | None
     direct.reach(instance)
     anew = False
     with alone_with(instance, progress):
-        if supervisor(instance) is None:
+        running = supervisor(instance)
+        if running is None:
             clean_leftovers(instance, tools)
             _start(instance, tools, progress, gpus)
             anew = True
+        else:
+            # A program that manages the network may have taken parts of it.
+            _link(instance, tools, running.pid)
     phases: list[tuple[str, Callable[[], None]]] = [
         ("registry", lambda: _push_tool_image(instance)),
         ("buildkitd", lambda: _register_builder(instance, tools)),
@@ -218,7 +224,7 @@ def _start(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | 
     require_hosts_file()
     state_folder.make(instance.state)
     instance.state.chmod(0o700)
-    (instance.state / "slot").write_text(str(instance.slot))
+    replace_file(instance.state / "slot", str(instance.slot).encode())
     write_pki(instance)
     base = write_base_layout(tools.programs["busybox"], instance.state / "base")
     plan = write_plan(instance, tools, f"{instance.registry}/{TOOL_IMAGE}@{base.image.digest}", gpus)
@@ -237,24 +243,34 @@ def _start(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | 
     running = supervisor(instance)
     if running is None:
         raise PlatformError(f"the supervisor ended at once:\n{_log_tail(instance, 'supervisor')}")
-    _link(instance, tools, running.pid)
+    try:
+        _link(instance, tools, running.pid)
+    except PlatformError:
+        _stop(instance, lambda _: None)
+        raise
 
 
 def _link(instance: Instance, tools: Toolbox, pid: int) -> None:
-    """Join the host and the platform's network namespace by a veth pair. No route leads further out."""
-    ip = tools["ip"]
+    """Join the host and the platform's network namespace by a veth pair, or put right what of it is missing.
+
+    No route leads further out.
+    """
+    ip, owner = tools["ip"], link_owner(instance.link)
+    if owner not in {None, "", str(instance.state)}:
+        raise PlatformError(f"{instance.link} is the platform's of {owner}: run `make down` here and there")
     pair = [ip, "link", "add", instance.link, "type", "veth", "peer", "name", "eth0", "netns", str(pid)]
+    inside = [str(Path(tools["unshare"]).with_name("nsenter")), f"--net=/proc/{pid}/ns/net"]
     commands = [
-        pair,
+        *([pair] if owner is None else []),
         [ip, "link", "set", instance.link, "alias", str(instance.state)],
-        [ip, "address", "add", f"{instance.host_address}/30", "dev", instance.link],
+        [ip, "address", "replace", f"{instance.host_address}/30", "dev", instance.link],
         [ip, "link", "set", instance.link, "up"],
-        [ip, "route", "add", instance.pod_cidr, "via", instance.address, "dev", instance.link],
+        *([*inside, *command] for command in platform_network(instance, ip)),
+        [ip, "route", "replace", instance.pod_cidr, "via", instance.address, "dev", instance.link],
     ]
     for command in commands:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
-            _stop(instance, lambda _: None)
             raise PlatformError(f"{' '.join(command)}: {result.stderr.strip()}")
 
 
@@ -351,8 +367,10 @@ def _register_builder(instance: Instance, tools: Toolbox) -> None:
     environment = {**os.environ, "BUILDX_CONFIG": str(instance.buildx_config)}
     endpoint = f"unix://{instance.buildkit_socket}"
     builder = instance.buildx_config / "instances" / instance.builder
-    if builder.exists() and endpoint in builder.read_text():
-        return
+    if builder.exists():
+        if f'"{endpoint}"' in builder.read_text():
+            return
+        builder.unlink()  # of a checkout that was moved: buildx changes no builder's address
     command = [tools["buildx"], "create", "--name", instance.builder, "--driver", "remote", endpoint]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     # Another `make up`, which waits for the platform too, may have been faster.

@@ -11,6 +11,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import psutil
 
 from modelcar.errors import refuse
 
+#: Seconds by which the system's start of a process may be off; a clock that was set shifts it.
+CLOCK_ERROR = 2.0
 #: Runs of a stack that can be looked at, and gone back to, on the local stack.
 KEPT_RUNS = 50
 
@@ -65,8 +68,18 @@ def forget_old(backend: Path, stack: str, kept: int = KEPT_RUNS) -> None:
                     part.unlink()
 
 
+def resources(backend: Path, stack: str) -> int:
+    """Return how many resources a stack's state has, but for the stack itself and its providers."""
+    found = 0
+    for path in backend.glob(f".pulumi/stacks/*/{stack}.json"):
+        latest = ((_parsed(path) or {}).get("checkpoint") or {}).get("latest") or {}
+        types = [str(one.get("type")) for one in latest.get("resources") or [] if isinstance(one, dict)]
+        found += sum(not kind.startswith(("pulumi:pulumi:", "pulumi:providers:")) for kind in types)
+    return found
+
+
 def _released(pulumi: Callable[..., str], backend: Path, stack: str) -> list[str]:
-    """Release locks whose process is gone."""
+    """Release locks whose run is gone."""
     done = []
     for path in backend.glob(f".pulumi/locks/organization/*/{stack}/*.json"):
         with suppress(FileNotFoundError):  # released a moment ago
@@ -74,10 +87,24 @@ def _released(pulumi: Callable[..., str], backend: Path, stack: str) -> list[str
             if lock is None:  # the disk was full
                 path.unlink()
                 done.append(f"removed a lock that says nothing: {path.name}")
-            elif lock["hostname"] == socket.gethostname() and not psutil.pid_exists(lock["pid"]):
+            elif lock["hostname"] == socket.gethostname() and not _holds(lock):
                 pulumi("cancel", "--yes", "--stack", stack)
                 done.append(f"released the lock of a run that was killed (pid {lock['pid']}): pulumi cancel")
     return done
+
+
+def _holds(lock: dict[str, Any]) -> bool:
+    """Tell whether the run that made a lock goes on: after a power loss, its pid may be another process's."""
+    try:
+        process = psutil.Process(lock["pid"])
+        if "pulumi" not in process.name() or process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        made = datetime.fromisoformat(str(lock.get("timestamp"))).timestamp()
+    except psutil.NoSuchProcess:
+        return False
+    except ValueError:  # no moment in it
+        return True
+    return process.create_time() <= made + CLOCK_ERROR
 
 
 def _restored(backend: Path, stack: str) -> list[str]:
@@ -100,7 +127,9 @@ def _restored(backend: Path, stack: str) -> list[str]:
             )
         kept = path.with_name(f"{path.name}.unreadable")
         path.rename(kept)
-        shutil.copy(good, path)
+        whole = path.with_name(f"{path.name}.part")  # a disk that is still full leaves no half of it
+        shutil.copy(good, whole)
+        whole.replace(path)
         done.append(
             f"the state could not be read (kept as {kept.name}); its older copy {good.name} is in its place"
         )

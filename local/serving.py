@@ -14,6 +14,7 @@ import psutil
 from local import gpu, servers
 from local.gpu import Finding, Gpus
 from local.instance import cache_root
+from local.room import existing
 from modelcar.errors import refuse
 
 GIB = 2**30
@@ -73,7 +74,7 @@ def decide(settings: Mapping[str, Any], environment: Mapping[str, str] = os.envi
         why = f"{len(wanted.counts)} models take a GPU each, and this machine has {_cards(cards)}"
     if why:
         usable = Finding(None, why)
-    memory, disk = psutil.virtual_memory().available, shutil.disk_usage(_existing_cache()).free
+    memory, disk = psutil.virtual_memory().available, shutil.disk_usage(existing(cache_root())).free
     kind, reason = servers.choose(asked, memory, disk, cache=cache_root(), found=usable)
     if kind == "vllm-cuda" and found.gpus:
         _require_enough(wanted, found.gpus)
@@ -87,12 +88,6 @@ def decide(settings: Mapping[str, Any], environment: Mapping[str, str] = os.envi
             fix=found.fix or "remove modelcar:gpuCount: the machine's own number is its default",
         )
     return Serving(found, None, kind, reason)
-
-
-def _existing_cache() -> str:
-    """Return the cache's folder, or where it will be made."""
-    root = cache_root()
-    return str(next(path for path in (root, *root.parents) if path.exists()))
 
 
 def _require_enough(wanted: Wanted, gpus: Gpus) -> None:

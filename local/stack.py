@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from local import backend, direct, recovery
 from local.foreground import run_to_end
 from local.instance import PROJECT, Instance, cache_root, state_root
 from local.tools import Toolbox
+from modelcar.errors import refuse
 
 STACK = "local"
 
@@ -58,6 +59,33 @@ def environment(instance: Instance, tools: Toolbox, name: str = STACK) -> dict[s
         (state_root() / "pulumi").mkdir(parents=True, exist_ok=True)
         variables |= {backend.URL: backend.own_backend(), backend.PASSPHRASE: ""}
     return variables
+
+
+def other_backend() -> str:
+    """Return the backend that PULUMI_BACKEND_URL gives the local stack; empty where it is our own."""
+    url = os.environ.get(backend.URL, "")
+    return "" if url == backend.own_backend() else url
+
+
+def require_nothing_deployed(settings: Mapping[str, Any]) -> None:
+    """Refuse to remove the local stack's state while it says what is deployed on a cluster of the user's own.
+
+    Args:
+        settings: of the stack, as its own file has them.
+
+    Raises:
+        InputError: something is deployed there.
+    """
+    if not settings.get("registry"):
+        return  # what is deployed goes with its cluster
+    left = recovery.resources(state_root() / "pulumi", STACK)
+    if left:
+        raise refuse(
+            f"state of stack {STACK}",
+            f"has {left} resources on the cluster of modelcar:kubeContext, which `make clean` leaves there",
+            allowed="a stack whose resources are gone: the state alone knows them",
+            fix=f'make pulumi ARGS="destroy --stack {STACK}", then make clean',
+        )
 
 
 def process_environment(instance: Instance, tools: Toolbox, name: str = STACK) -> dict[str, str]:

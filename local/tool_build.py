@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from local import expected, kubernetes_provider
+from local import expected, kubernetes_provider, room
 from local.alone import alone
 from local.downloads import go_module, obtain, web
 from local.downloads.choice import Mode, mode
 from local.downloads.web import DownloadError
-from local.instance import PROJECT, cache_root
+from local.instance import PROJECT
 from local.plugins import KUBERNETES_PLUGIN
+from local.room import GIB, Need
 from local.tool_list import TOOLS, Plugin, Progress, Tool, tools_folder
 from modelcar.errors import refuse
 from modelcar.progress import working
@@ -33,8 +36,13 @@ COMPILER_FLAGS = "-gcflags=all=-dwarf=false"
 #: The compiler collects its garbage less often, where there is the memory for it: a tenth less to compute.
 GOGC, MEMORY_FOR_IT = "400", 8 * 2**30
 
-#: What the Go module cache and build cache grow to on a first build, measured: 5.5 GiB and 4 GiB.
-BUILD_DISK_BYTES = 10 * 2**30
+#: From this one on Go gets a newer Go by itself, where GOTOOLCHAIN lets it (go.dev/doc/toolchain).
+GETS_NEWER = (1, 21)
+
+#: What grows on a first build, and to how many bytes, measured: Go's caches, and what is kept.
+BUILD_DISK = {"GOMODCACHE": int(5.5 * GIB), "GOCACHE": 4 * GIB, "MODELCAR_CACHE": int(1.6 * GIB)}
+#: That a later build may take at most.
+LEAST_BUILD_DISK = GIB
 
 
 def find_or_build(tool: Tool, progress: Progress) -> Path:
@@ -92,7 +100,7 @@ def _build(tool: Tool, progress: Progress) -> Path:
     """Build a program from its pinned Go module."""
     target, stamp, wanted = tool.target, stamp_of(tool), fingerprint(tool)
     require_go(tool)
-    _require_disk()
+    require_disk()
     progress(f"building {tool.name} {tool.version} from its Go module …")
     started = time.monotonic()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +119,7 @@ def build_with_symbols(tool: Tool, folder: Path) -> Path:
         InputError: Go is missing, the disk is too full or the build failed.
     """
     require_go(tool)
-    _require_disk()
+    require_disk()
     target = folder / tool.name
     _compile(tool, target, tool.ldflags)
     return target
@@ -137,8 +145,15 @@ def _compile(tool: Tool, target: Path, ldflags: str) -> None:
             f"go build {tool.package}",
             f"exit status {result.returncode}\n{tail}",
             allowed="a build from the pinned modules",
-            fix="check that a Go module proxy is reachable (`go env GOPROXY`), then run the command again",
+            fix=_fix(result.stdout),
         )
+
+
+def _fix(said: str) -> str:
+    """Return what helps where Go fails."""
+    if "no space left on device" in said:
+        return "free some disk (`go env GOCACHE GOMODCACHE`, $TMPDIR), then run the command again"
+    return "check that a Go module proxy is reachable (`go env GOPROXY`), then run the command again"
 
 
 def _collecting_less() -> dict[str, str]:
@@ -187,33 +202,103 @@ def fingerprint(tool: Tool) -> str:
     return digest.hexdigest()
 
 
+def go_environment() -> dict[str, str]:
+    """Return what Go says of itself, whatever modules are around; nothing where it is not there, or fails."""
+    names = ("GOVERSION", "GOTOOLCHAIN", "GOMODCACHE", "GOCACHE")
+    if not shutil.which("go"):
+        return {}
+    try:
+        said = subprocess.run(
+            ["go", "env", "-json", *names], cwd="/", capture_output=True, text=True, check=False
+        )
+        found = json.loads(said.stdout)
+    except (OSError, ValueError):
+        return {}
+    known = isinstance(found, dict) and "GOVERSION" in found
+    return {name: found.get(name) or "" for name in names} if known else {}
+
+
+def go_problem(go: Mapping[str, str]) -> tuple[str, str]:
+    """Return why Go builds no tool here, and the fix; both are empty where it does, or does not tell.
+
+    Args:
+        go: what it says of itself.
+    """
+    oldest = _words(OLDEST_GO)
+    install = f"install Go {oldest} or newer from https://go.dev/dl/, before others on PATH"
+    if not shutil.which("go"):
+        return "not on PATH", install
+    if not go:
+        return "", ""
+    number = re.search(r"go(\d+)\.(\d+)(?:\.(\d+))?", go["GOVERSION"])
+    version = tuple(int(part or 0) for part in number.groups()) if number else (0,)
+    gets_newer = version >= GETS_NEWER
+    if version >= OLDEST_GO or (gets_newer and re.search("auto|path", go["GOTOOLCHAIN"])):
+        return "", ""
+    found = f"{go['GOVERSION'] or 'of a version before 1.16'}, too old"
+    if gets_newer:
+        return (
+            f"{found}, and GOTOOLCHAIN={go['GOTOOLCHAIN']} keeps it from getting a newer one",
+            f"export GOTOOLCHAIN=auto, or {install}",
+        )
+    return found, install
+
+
+def _words(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
 def require_go(tool: Tool) -> None:
-    """Check that there is a Go compiler.
+    """Check that there is a Go compiler that builds the tools.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it is too old.
     """
-    if shutil.which("go"):
-        return
-    raise refuse(
-        "go",
-        f"not on PATH, needed to build {tool.name} {tool.version}",
-        allowed=f"Go {'.'.join(map(str, OLDEST_GO))} or newer",
-        fix="install Go from https://go.dev/dl/ (or your distribution), then run the command again",
-    )
-
-
-def _require_disk() -> None:
-    folder = cache_root()
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < BUILD_DISK_BYTES:
+    found, fix = go_problem(go_environment())
+    if found:
         raise refuse(
-            f"free disk at {folder}",
-            f"{free / 2**30:.1f} GiB",
-            allowed=f"{BUILD_DISK_BYTES / 2**30:.0f} GiB for the first build of the tools",
-            fix="free some disk, or set MODELCAR_CACHE to a folder on a larger one",
+            "go",
+            f"{found}, needed to build {tool.name} {tool.version}",
+            allowed=f"Go {_words(OLDEST_GO)} or newer, or {_words(GETS_NEWER)} with GOTOOLCHAIN=auto",
+            fix=f"{fix}; then run the command again",
         )
+
+
+def build_needs(go: Mapping[str, str]) -> list[Need]:
+    """Return what a first build of the tools takes of disk.
+
+    Args:
+        go: what Go says of itself.
+    """
+    places = {**go, "MODELCAR_CACHE": str(tools_folder())}
+    named = {name: Path(places.get(name) or "off") for name in BUILD_DISK}
+    return [Need(name, place, BUILD_DISK[name]) for name, place in named.items() if place.is_absolute()]
+
+
+def left_to_take(need: Need) -> Need:
+    """Return what is left of a need, as its folder is there in part."""
+    return replace(need, size=max(0, need.size - room.size_of(need.folder)))
+
+
+def require_disk() -> None:
+    """Check that Go's caches and what is kept have room to grow.
+
+    Raises:
+        InputError: a disk is too full.
+    """
+    for disk in room.disks(build_needs(go_environment())):
+        if disk.free >= disk.wanted:
+            continue
+        wanted = max(LEAST_BUILD_DISK, sum(left_to_take(need).size for need in disk.needs))
+        if disk.free < wanted:
+            folders = ", ".join(str(need.folder) for need in disk.needs)
+            named = " ".join(f"{need.name}=FOLDER" for need in disk.needs)
+            raise refuse(
+                f"free disk at {folders}",
+                f"{disk.free / GIB:.1f} GiB",
+                allowed=f"{wanted / GIB:.1f} GiB to build the tools",
+                fix=f"free some disk, or name folders on a larger one: export {named}",
+            )
 
 
 #: What is kept of KServe's module: its manifests, and its Helm charts.
@@ -250,7 +335,7 @@ def _kserve_module(version: str, progress: Progress) -> Iterator[Path]:
     name, found = "github.com/kserve/kserve", None
     tools_folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".kserve-", dir=tools_folder()) as scratch:
-        if not shutil.which("go") and obtain.may_download():
+        if go_problem(go_environment())[0] and obtain.may_download():
             pins = _module_folder(tool.module) / "go.sum"
             try:
                 found = go_module.fetch(name, f"v{version}", pins, KSERVE_PARTS, Path(scratch), web.WEB)
@@ -285,7 +370,7 @@ def download_module(pins: str, module: str) -> dict[str, Any]:
             f"Go module {module}",
             result.stderr.strip() or result.stdout.strip(),
             allowed="a download from a Go module proxy",
-            fix="check that a Go module proxy is reachable (`go env GOPROXY`), then run the command again",
+            fix=_fix(result.stderr),
         )
     found: dict[str, Any] = json.loads(result.stdout)
     return found

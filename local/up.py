@@ -35,7 +35,7 @@ from modelcar.errors import refuse
 from modelcar.lock import lock_path
 from modelcar.lock_reader import read_lock
 from modelcar.locking import layout_path
-from modelcar.oci_layout import require_space
+from modelcar.oci_layout import replace_file, require_space
 from modelcar.progress import say as say_above
 from modelcar.progress import working
 
@@ -234,7 +234,7 @@ def write_platform_settings(instance: Instance, gpus: Gpus | None = None) -> Non
     """
     base = digest_of(instance.state / "base")
     settings = platform_settings(instance, model_server(gpus), base, psutil.cpu_count() or 1)
-    instance.settings_file.write_text(json.dumps(settings, indent=1) + "\n")
+    replace_file(instance.settings_file, (json.dumps(settings, indent=1) + "\n").encode())
 
 
 def platform_settings(
@@ -344,7 +344,7 @@ def up(instance: Instance, in_kind: str = "") -> None:
         print_served(told, pod, answer, endpoint)
     print_times(phases)
     evidence = {"outputs": outputs, "models": served, "seconds": phases.seconds}
-    (instance.state / "summary.json").write_text(json.dumps(evidence, indent=1) + "\n")
+    replace_file(instance.state / "summary.json", (json.dumps(evidence, indent=1) + "\n").encode())
 
 
 def _is_idle(settings: dict[str, Any], name: str) -> bool:

@@ -38,6 +38,7 @@ from local.tools import Toolbox, collect
 from modelcar.lock import Lock, lock_path
 from modelcar.lock_reader import read_lock
 from modelcar.made_up import size_of
+from modelcar.oci_layout import replace_file
 
 T = TypeVar("T")
 
@@ -93,7 +94,7 @@ class Site:
                 "up": platform.supervisor(self.instance) is not None,
                 "data": self.instance.state.exists() or (state_root() / "pulumi").exists(),
             }
-            self._before.write_text(json.dumps(before))
+            replace_file(self._before, json.dumps(before).encode())
 
     @property
     def _before(self) -> Path:

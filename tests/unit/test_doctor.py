@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
 from components.cluster.access import ClusterError
-from local import doctor
+from local import doctor, room
 from local.doctor import Line, next_command, report
 from local.downloads import web
 from local.hidden_settings import without_secrets
@@ -48,11 +50,84 @@ def test_go_can_be_missing_where_tools_are_downloaded(
 ) -> None:
     monkeypatch.setenv("MODELCAR_CACHE", str(tmp_path))
     monkeypatch.setenv("MODELCAR_TOOLS", mode)
+    (tmp_path / "tools/bin").mkdir(parents=True)  # of a build that was interrupted
     monkeypatch.setattr(web.WEB, "unreachable", lambda: unreachable)
-    line = next(line for line in doctor._machine(embedded=True) if line.part == "go")
+    line = next(line for line in doctor._embedded(running=False) if line.part == "go")
     assert line.state == state
     assert ("needed only for what has no release" in line.found) == (state == "note")
     assert "install Go" in line.fix
+
+
+OWN = {"platformFile": "nowhere.json", "model": "tiny-qwen2", "namespace": "models", "serviceName": "a"}
+OWN |= {"registry": "localhost:5001/models", "registryInsecure": "true", "kubeContext": "mine"}
+
+
+@pytest.mark.parametrize("started", [False, True], ids=["before make up", "after it"])
+def test_the_local_stack_on_a_cluster_of_ones_own_is_asked_of_that_one(
+    started: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.cluster.access.Cluster.of", lambda _: Answers())
+    monkeypatch.setattr("components.stack.reachability.refusal", lambda *_: None)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    own = OWN
+    if started:
+        written = {"serverImage": f"vllm@sha256:{'0' * 64}", "gpuCount": 0, "builder": "theirs"}
+        (tmp_path / "platform.json").write_text(json.dumps(written))
+        own = {**OWN, "platformFile": str(tmp_path / "platform.json")}
+    found = lines_of("local", own)
+    assert not {"memory", "disk", "go", "GPU", "platform"} & set(found)
+    assert [found[part].state for part in ("machine", "settings", "registry", "cluster")] == ["ok"] * 4
+    assert found["KServe"].state == "ok"
+    assert ("builder theirs" in found) == started
+
+
+def test_a_cluster_without_a_registry_is_told_as_make_up_does() -> None:
+    found = lines_of("local", {**config("local"), "kubeContext": "mine"})
+    assert found["settings: modelcar:registry"].state == "missing"
+
+
+@pytest.mark.parametrize(
+    ("free", "running", "state"),
+    [(5, False, "ok"), (3, False, "note"), (1, False, "missing"), (1, True, None)],
+)
+def test_less_memory_takes_the_small_server_and_a_platform_that_runs_has_its_own(
+    free: int, running: bool, state: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = SimpleNamespace(available=free * 2**30)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    found = {line.part: line for line in doctor._embedded(running=running)}
+    assert (found["memory"].state if "memory" in found else None) == state
+
+
+def test_disk_is_that_of_the_folders_that_are_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def on(*, cache: float, state: float) -> dict[str, str]:
+        free = {"MODELCAR_STATE": state, "MODELCAR_CACHE": cache}
+
+        def disks(given: Iterable[room.Need]) -> list[room.Disk]:
+            assert {need.name: need.folder for need in given} == folders
+            return [room.Disk(int(free[need.name] * 2**30), (need,)) for need in given]
+
+        monkeypatch.setattr(room, "disks", disks)
+        found = doctor._embedded(running=True)
+        return {line.part: line.state for line in found if line.part.startswith("disk")}
+
+    folders = {"MODELCAR_STATE": tmp_path / "state", "MODELCAR_CACHE": tmp_path / "cache"}
+    for name, folder in folders.items():
+        monkeypatch.setenv(name, str(folder))
+    parts = ("disk of MODELCAR_STATE", "disk of MODELCAR_CACHE")
+    assert on(cache=6, state=1) == dict.fromkeys(parts, "ok")
+    assert on(cache=5, state=0.1) == dict(zip(parts, ("missing", "note"), strict=True))
+    assert on(cache=1, state=1) == dict(zip(parts, ("ok", "missing"), strict=True))
+
+
+def test_a_platform_that_was_stopped_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = {"serverImage": f"vllm@sha256:{'0' * 64}", "gpuCount": 0, "registry": "198.18.0.2:5000/models"}
+    (tmp_path / "platform.json").write_text(json.dumps(written))
+    own = {**config("local"), "platformFile": str(tmp_path / "platform.json")}
+    monkeypatch.setattr("local.platform.supervisor", lambda _: None)
+    found = lines_of("local", own)
+    assert found["platform"] == Line("platform", "note", "it does not run", "make up starts it")
+    assert not {"registry", "cluster"} & set(found)
 
 
 def test_a_bare_machine_is_told_all_that_it_lacks_with_the_fix() -> None:

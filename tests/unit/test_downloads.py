@@ -47,7 +47,6 @@ def tools_bin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     go.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done; echo built > "$2"\n')
     go.chmod(0o755)
     monkeypatch.setenv("PATH", f"{go.parent}:/usr/bin:/bin")
-    monkeypatch.setattr(tool_build, "BUILD_DISK_BYTES", 0)
     return tmp_path / "cache" / "tools" / "bin"
 
 

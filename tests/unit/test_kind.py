@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,42 @@ def test_what_is_made_goes_and_nothing_else(docker: Docker, instance: Instance) 
     kind.remove(instance, print)
     kind.stop(instance, print)
     assert kind.settings(instance.state) == {}
+
+
+@pytest.mark.parametrize("cut", ["", "{", "[]", '{"state": "x"}'])
+def test_what_a_full_disk_cut_is_named_and_down_and_clean_go_on(
+    cut: str, docker: Docker, instance: Instance
+) -> None:
+    made(instance)
+    file = instance.state / "kind.json"
+    file.write_text(cut)
+    named = rf"(?s){file}: cannot be read.*fix: make clean.*kind delete cluster --name NAME"
+    with pytest.raises(InputError, match=named):
+        up.stack_settings()
+    for work in (kind.stop, kind.remove):
+        said: list[str] = []
+        work(instance, said.append)
+        [line] = said
+        assert str(file) in line
+
+
+def test_a_full_disk_leaves_what_is_written_down(
+    docker: Docker, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(instance)
+    before = kind.read(instance.state)
+    assert before
+
+    def full(path: Path, _: bytes) -> int:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space"):
+            replace(before, ready=False).write()
+    assert kind.read(instance.state) == before
+    assert not [path for path in instance.state.iterdir() if path.name.startswith(".kind")]
 
 
 def test_without_kind_down_and_clean_ask_docker_nothing(

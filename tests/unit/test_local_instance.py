@@ -38,6 +38,21 @@ def test_a_platform_keeps_its_slot(state: Path, monkeypatch: pytest.MonkeyPatch)
     assert instance.load("local") == first, "a restart must not move the registry's address"
 
 
+@pytest.mark.parametrize("cut", ["", "\n", "5x", "64", "-1"])
+def test_a_slot_that_a_full_disk_cut_is_that_of_the_platforms_link_or_a_free_one(
+    cut: str, state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = state / "local"
+    folder.mkdir(parents=True)
+    (folder / "slot").write_text(cut)
+    monkeypatch.setattr(instance, "slot_is_free", lambda slot: slot > 2)
+    monkeypatch.setattr(instance, "link_owner", lambda link: None)
+    assert instance.load("local").slot == 3
+    assert f"{folder / 'slot'} holds no number from 0 to 63" in capsys.readouterr().err
+    monkeypatch.setattr(instance, "link_owner", lambda link: str(folder) if link == "modelcar1" else "/other")
+    assert instance.load("local").slot == 1, "a platform that runs keeps its addresses"
+
+
 def test_two_checkouts_that_look_at_the_same_moment_take_two_slots(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -274,3 +274,77 @@ def test_a_builder_that_another_command_made_meanwhile_is_taken(
     )
     with pytest.raises(platform.PlatformError, match="full"):
         platform._register_builder(instance, tools)
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> dict[str, str]:
+    """An `ip` that writes down what it is told, and an `nsenter` that runs it as if inside."""
+    told = tmp_path / "told"
+    scripts = {"ip": f'echo "$*" >> {told}', "nsenter": f'shift; printf "inside: " >> {told}; exec "$@"'}
+    for name, script in scripts.items():
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+    return {name: str(tmp_path / "bin" / name) for name in ("ip", "unshare")} | {"told": str(told)}
+
+
+class Running:
+    """A supervisor that runs."""
+
+    pid = 4711
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["a pair", "no pair"])
+def test_make_up_puts_the_link_of_a_running_platform_right(
+    whole: bool, programs: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """NetworkManager, or a VPN that came up, may take its address, its routes or all of it."""
+    instance = Instance("local", 3, tmp_path / "state")
+    monkeypatch.setattr(platform, "supervisor", lambda _: Running())
+    monkeypatch.setattr(platform, "link_owner", lambda _: str(instance.state) if whole else None)
+    monkeypatch.setattr(platform, "_wait_ready", lambda *_: None)
+    for name in ("_push_tool_image", "_register_builder", "_install_definitions", "_wait_for_node"):
+        monkeypatch.setattr(platform, name, lambda *_: None)
+    tools: Any = mock.MagicMock(netfilter=None, runs_kserve=False)
+    tools.__getitem__.side_effect = programs.__getitem__
+    platform.up(instance, tools, lambda _: None)
+    told = Path(programs["told"]).read_text().splitlines()
+    assert ("link add modelcar3 type veth peer name eth0 netns 4711" in told) is not whole
+    assert [line for line in told if "replace" in line] == [
+        "address replace 198.18.3.1/30 dev modelcar3",
+        "inside: address replace 198.18.3.2/30 dev eth0",
+        "route replace 10.244.3.0/24 via 198.18.3.2 dev modelcar3",
+    ]
+
+
+def test_another_platforms_link_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(platform, "link_owner", lambda _: "/other/.local/local")
+    tools: Any = {"ip": "/nonexistent", "unshare": "/nonexistent"}
+    with pytest.raises(platform.PlatformError, match=r"modelcar3 is the platform's of /other.*make down"):
+        platform._link(Instance("local", 3, tmp_path), tools, 1)
+
+
+#: `buildx create` of a name that is there with another address.
+BUILDX = r"""#!/bin/sh
+name=$3; file=$BUILDX_CONFIG/instances/$name; shift 5
+if [ -e "$file" ]; then echo "ERROR: existing instance for \"$name\" but no append mode" >&2; exit 1; fi
+mkdir -p "$BUILDX_CONFIG/instances"
+echo "{\"Name\":\"$name\",\"Nodes\":[{\"Endpoint\":\"$1\"}]}" > "$file"
+"""
+
+
+def test_a_checkout_that_was_moved_has_its_builder(tmp_path: Path) -> None:
+    program = tmp_path / "buildx"
+    program.write_text(BUILDX)
+    program.chmod(0o755)
+    tools: Any = {"buildx": str(program)}
+    for folder in ("a", "a/b"):  # the former address begins as the new one
+        (tmp_path / folder).mkdir()
+    platform._register_builder(Instance("local", 0, tmp_path / "a"), tools)
+    (tmp_path / "a" / "buildx").rename(tmp_path / "a/b" / "buildx")
+    moved = Instance("local", 0, tmp_path / "a/b")
+    for _ in range(2):
+        platform._register_builder(moved, tools)
+        known = json.loads((moved.buildx_config / "instances" / moved.builder).read_text())
+        assert known["Nodes"] == [{"Endpoint": f"unix://{moved.buildkit_socket}"}]

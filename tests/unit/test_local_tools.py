@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from local import debian, kubernetes_provider, plugins, tool_build, tool_list, tools, up
+from local import debian, kubernetes_provider, plugins, room, tool_build, tool_list, tools, up
 from local.instance import KSERVE_VERSION, PROJECT, Instance
 from local.stack import environment
 from modelcar.errors import InputError
@@ -36,6 +36,8 @@ def program(folder: Path, name: str, script: str) -> Path:
     return path
 
 
+#: A `go` that tells nothing of itself.
+NO_ANSWER = '[ "$1" != env ] || exit 1'
 PULUMI = next(tool for tool in tool_list.TOOLS if tool.name == "pulumi")
 KUBELET = next(tool for tool in tool_list.TOOLS if tool.name == "kubelet")
 
@@ -52,10 +54,9 @@ def test_a_tool_is_built_once_and_again_when_its_pins_change(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = tmp_path / "count"
-    script = f'echo x >> {count}; while [ "$1" != -o ]; do shift; done; echo built > "$2"'
+    script = f'{NO_ANSWER}; echo x >> {count}; while [ "$1" != -o ]; do shift; done; echo built > "$2"'
     program(tmp_path / "bin", "go", script)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setattr(tool_build, "BUILD_DISK_BYTES", 0)
     lines: list[str] = []
     first = tool_build.find_or_build(KUBELET, lines.append)
     assert tool_build.find_or_build(KUBELET, lines.append) == first
@@ -84,10 +85,15 @@ def test_a_build_tells_how_long_it_has_taken_and_may_take(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = tmp_path / "told"
-    wait = f"n=0; until [ -e {told} ]; do sleep 0.01; n=$((n+1)); [ $n -lt 3000 ] || exit 1; done"
-    program(tmp_path / "bin", "go", f'{wait}; while [ "$1" != -o ]; do shift; done; echo built > "$2"')
+    wait = (
+        f"{NO_ANSWER}; n=0; until [ -e {told} ]; do sleep 0.01; n=$((n+1)); [ $n -lt 3000 ] || exit 1; done"
+    )
+    program(
+        tmp_path / "bin",
+        "go",
+        f'{wait}; while [ "$1" != -o ]; do shift; done; echo built > "$2"',
+    )
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setattr(tool_build, "BUILD_DISK_BYTES", 0)
     monkeypatch.setattr("modelcar.progress.EVERY", 0.01)
     monkeypatch.setattr("modelcar.progress.TICK", 0.01)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
@@ -105,13 +111,85 @@ def test_without_go_the_error_names_what_to_install(
         tool_build.find_or_build(KUBELET, print)
 
 
-def test_a_full_disk_is_refused_with_both_figures(
+def go_that_says(folder: Path, monkeypatch: pytest.MonkeyPatch, **said: str) -> None:
+    """Put a `go` alone on PATH that says this of itself, and fails as an old one does."""
+    env = json.dumps({"GOVERSION": "go1.26.6", "GOTOOLCHAIN": "auto", **said})
+    build = "echo \"invalid go version '1.26.6': must match format 1.23\"; exit 1"
+    program(folder / "bin", "go", f"if [ \"$1\" = env ]; then echo '{env}'; else {build}; fi")
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}")
+
+
+@pytest.mark.parametrize(
+    ("version", "toolchain", "told"),
+    [
+        ("", "", "of a version before 1.16, too old.*fix: install Go 1.26.6"),
+        ("go1.19.8", "", "go: go1.19.8, too old.*allowed: Go 1.26.6 or newer.*fix: install Go 1.26.6"),
+        ("go1.24.4", "local", "GOTOOLCHAIN=local.*fix: export GOTOOLCHAIN=auto"),
+        ("go1.26.5", "go1.26.5", "GOTOOLCHAIN=go1.26.5 .*fix: export GOTOOLCHAIN=auto"),
+        ("go1.21.0", "auto", "exit status 1"),
+        ("go1.26.6", "local", "exit status 1"),
+    ],
+)
+def test_a_go_that_is_too_old_is_told_before_a_build(
+    version: str, toolchain: str, told: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_that_says(tmp_path, monkeypatch, GOVERSION=version, GOTOOLCHAIN=toolchain)
+    with pytest.raises(InputError, match=f"(?s){told}") as refused:
+        tool_build.find_or_build(KUBELET, print)
+    assert ("proxy" in str(refused.value)) == (told == "exit status 1")
+
+
+@pytest.fixture
+def disks(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Bytes that are free on the disk of each folder, by its name."""
+    free: dict[str, int] = {}
+    monkeypatch.setattr(room, "existing", lambda folder: Disk(folder, free))
+    monkeypatch.setattr("local.room.shutil.disk_usage", lambda disk: disk)
+    return free
+
+
+class Disk:
+    """A folder on a disk of its own."""
+
+    def __init__(self, folder: Path, free: dict[str, int]) -> None:
+        self.st_dev, self.free = folder.name, free[folder.name]
+
+    def stat(self) -> Disk:
+        return self
+
+
+def test_a_full_disk_of_gos_caches_is_refused_with_both_figures(
+    cache: Path, tmp_path: Path, disks: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_that_says(tmp_path, monkeypatch, GOCACHE=f"{tmp_path}/build", GOMODCACHE=f"{tmp_path}/mod")
+    disks |= {"build": 100 * 2**30, "mod": 5 * 2**30, "tools": 100 * 2**30}
+    told = r"(?s)free disk at \S*/mod: 5\.0 GiB.*allowed: 5\.5 GiB.*export GOMODCACHE=FOLDER$"
+    with pytest.raises(InputError, match=told):
+        tool_build.find_or_build(KUBELET, print)
+    disks |= {"mod": 6 * 2**30, "tools": 2**30}
+    with pytest.raises(InputError, match=r"(?s)free disk at \S*/tools.*export MODELCAR_CACHE=FOLDER"):
+        tool_build.find_or_build(KUBELET, print)
+
+
+def test_what_gos_caches_hold_already_is_not_asked_for_again(
+    cache: Path, tmp_path: Path, disks: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_that_says(tmp_path, monkeypatch, GOCACHE=f"{tmp_path}/build", GOMODCACHE=f"{tmp_path}/mod")
+    disks |= {"build": 100 * 2**30, "mod": 2 * 2**30, "tools": 100 * 2**30}
+    monkeypatch.setattr(room, "size_of", lambda folder: 4 * 2**30)
+    with pytest.raises(InputError, match="exit status 1"):
+        tool_build.find_or_build(KUBELET, print)
+    disks["mod"] = 2**29
+    with pytest.raises(InputError, match=r"free disk at \S*/mod: 0\.5 GiB"):
+        tool_build.find_or_build(KUBELET, print)
+
+
+def test_a_build_that_fills_the_disk_says_so(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program(tmp_path / "bin", "go", "exit 0")
+    program(tmp_path / "bin", "go", "echo 'write /tmp/x: no space left on device'; exit 1")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(tool_build, "BUILD_DISK_BYTES", 2**60)
-    with pytest.raises(InputError, match=r"(?s)free disk at .*GiB.*allowed: 1073741824 GiB.*MODELCAR_CACHE"):
+    with pytest.raises(InputError, match="fix: free some disk"):
         tool_build.find_or_build(KUBELET, print)
 
 
@@ -120,7 +198,6 @@ def test_a_failed_build_shows_what_go_said(
 ) -> None:
     program(tmp_path / "bin", "go", "echo 'proxy: no such module' >&2; exit 1")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setattr(tool_build, "BUILD_DISK_BYTES", 0)
     with pytest.raises(InputError, match="no such module"):
         tool_build.find_or_build(KUBELET, print)
 
@@ -275,7 +352,6 @@ def test_the_real_kubernetes_provider_serves_where_the_official_plugin_cannot_be
         program(tmp_path / "bin", name, "exit 0")
     monkeypatch.setenv("PULUMI_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", f"{go(tmp_path)}:{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setattr(tool_build, "BUILD_DISK_BYTES", 0)
     found = tools.collect(print, embedded=False)
     assert (found.built_plugins, found.standins) == ((PROVIDER.name,), ())
     assert shutil.which(PROVIDER.name, path=found.path)
@@ -290,7 +366,6 @@ def test_the_provider_embeds_its_modules_files_with_its_version(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", f"{go(tmp_path)}:/usr/bin:/bin")
-    monkeypatch.setattr(tool_build, "BUILD_DISK_BYTES", 0)
     built = tool_build.find_or_build(PROVIDER, print)
     assert json.loads(built.read_text()) == {
         "main.go": True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -120,3 +121,68 @@ def test_a_lock_is_free_again_when_its_block_ends(state: Path) -> None:
     with unless_held(run_lock(COLD_START)) as mine:
         assert mine
     assert load(COLD_START).state == state / COLD_START
+
+
+def deployed(state: Path, *types: str) -> Path:
+    """Write the local stack's state with resources of these types."""
+    file = state / "pulumi/.pulumi/stacks/modelcar/local.json"
+    file.parent.mkdir(parents=True)
+    resources = [{"type": one} for one in ("pulumi:pulumi:Stack", "pulumi:providers:kubernetes", *types)]
+    file.write_text(json.dumps({"version": 3, "checkpoint": {"latest": {"resources": resources}}}))
+    return file
+
+
+OWN = {"registry": "localhost:5001/models", "kubeContext": "mine"}
+SERVICE = "kubernetes:serving.kserve.io/v1beta1:InferenceService"
+
+
+@pytest.mark.parametrize("elsewhere", ["", "s3://states"])
+@pytest.mark.usefixtures("downed")
+def test_clean_leaves_a_state_that_alone_knows_what_is_on_the_users_cluster(
+    elsewhere: str, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PULUMI_BACKEND_URL", elsewhere)
+    monkeypatch.setattr("local.up.file_settings", lambda: OWN)
+    file = deployed(state, SERVICE)
+    told = '(?s)has 1 resources.*fix: make pulumi ARGS="destroy --stack local"'
+    with pytest.raises(InputError, match=told):
+        command._clean(load("local"), argparse.Namespace())
+    assert file.exists()
+
+
+@pytest.mark.parametrize(("own", "types"), [(OWN, []), ({}, [SERVICE])], ids=["destroyed", "embedded"])
+@pytest.mark.usefixtures("downed")
+def test_clean_removes_a_state_that_nobody_needs(
+    own: dict[str, str],
+    types: list[str],
+    state: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+    monkeypatch.setattr("local.up.file_settings", lambda: own)
+    file = deployed(state, *types)
+    assert command._clean(load("local"), argparse.Namespace()) == 0
+    assert not file.exists()
+    assert "and the stack's state" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("downed", "state")
+def test_clean_says_which_backend_keeps_the_state(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://states")
+    assert command._clean(load("local"), argparse.Namespace()) == 0
+    said = capsys.readouterr().out
+    assert "the stack's state stays in s3://states: pulumi stack rm --stack local" in said
+    assert "and the stack's state;" not in said
+
+
+@pytest.mark.usefixtures("downed")
+def test_clean_does_not_say_that_it_removed_what_is_still_there(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed(state)
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+    with pytest.raises(InputError, match=r"(?s)pulumi: cannot be removed.*sudo make clean"):
+        command._clean(load("local"), argparse.Namespace())

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 
 from local.recovery import forget_old, recover
@@ -108,13 +113,57 @@ def test_other_stacks_are_left_alone(pulumi: Pulumi, tmp_path: Path) -> None:
     assert other.read_text() == "{"
 
 
-@pytest.mark.parametrize("alive", [True, False])
-def test_only_a_dead_runs_lock_is_released(pulumi: Pulumi, tmp_path: Path, alive: bool) -> None:
-    pid = os.getpid() if alive else gone()
-    lock(tmp_path, json.dumps({"pid": pid, "hostname": socket.gethostname()}))
-    done = recover(pulumi, tmp_path, "local")
-    assert (("cancel", "--yes", "--stack", "local") in pulumi.asked) is not alive
-    assert len(done) == (0 if alive else 1)
+@pytest.fixture
+def other_run(tmp_path: Path) -> Iterator[psutil.Process]:
+    """A process that is called as Pulumi's command is."""
+    program = shutil.copy(str(shutil.which("sleep")), tmp_path / "pulumi")
+    with subprocess.Popen([program, "60"]) as process:
+        yield psutil.Process(process.pid)
+        process.kill()
+
+
+def lock_of(pid: int, moment: float) -> str:
+    """A lock as Pulumi writes it, to the nanosecond."""
+    timestamp = f"{datetime.fromtimestamp(moment, UTC).isoformat(timespec='microseconds')[:-6]}123Z"
+    return json.dumps({"pid": pid, "hostname": socket.gethostname(), "timestamp": timestamp})
+
+
+def released(pulumi: Pulumi) -> bool:
+    return ("cancel", "--yes", "--stack", "local") in pulumi.asked
+
+
+def test_a_running_pulumis_lock_is_left(pulumi: Pulumi, tmp_path: Path, other_run: psutil.Process) -> None:
+    path = lock(tmp_path, lock_of(other_run.pid, other_run.create_time() + 0.5))
+    assert recover(pulumi, tmp_path, "local") == []
+    without = {key: value for key, value in json.loads(path.read_text()).items() if key != "timestamp"}
+    path.write_text(json.dumps(without))
+    assert recover(pulumi, tmp_path, "local") == []
+    assert not released(pulumi)
+
+
+def test_a_dead_runs_lock_is_released(pulumi: Pulumi, tmp_path: Path) -> None:
+    pid = gone()
+    lock(tmp_path, lock_of(pid, time.time()))
+    assert recover(pulumi, tmp_path, "local") == [
+        f"released the lock of a run that was killed (pid {pid}): pulumi cancel"
+    ]
+    assert released(pulumi)
+
+
+def test_after_a_power_loss_another_program_with_the_old_pid_holds_nothing(
+    pulumi: Pulumi, tmp_path: Path
+) -> None:
+    lock(tmp_path, lock_of(os.getpid(), time.time()))
+    assert len(recover(pulumi, tmp_path, "local")) == 1
+    assert released(pulumi)
+
+
+def test_after_a_power_loss_a_later_pulumi_with_the_old_pid_holds_nothing(
+    pulumi: Pulumi, tmp_path: Path, other_run: psutil.Process
+) -> None:
+    lock(tmp_path, lock_of(other_run.pid, other_run.create_time() - 3600))
+    assert len(recover(pulumi, tmp_path, "local")) == 1
+    assert released(pulumi)
 
 
 def test_another_machines_lock_is_left(pulumi: Pulumi, tmp_path: Path) -> None:
