@@ -201,19 +201,19 @@ def test_status_tells_all_starts(
 def test_two_that_start_one_platform_at_once_start_it_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running: list[object] = []
+    running: list[Running] = []
     started = []
 
     def start(*_: Any) -> None:
         time.sleep(0.3)  # the other one looks meanwhile
         started.append(1)
-        running.append(object())
+        running.append(Running())
 
     monkeypatch.setattr(platform, "supervisor", lambda _: running[0] if running else None)
     monkeypatch.setattr(platform, "_start", start)
     for name in ("_wait_ready", "_wait_for_node", "_push_tool_image", "_register_builder"):
         monkeypatch.setattr(platform, name, lambda *_: None)
-    for name in ("_install_definitions", "clean_leftovers"):
+    for name in ("_install_definitions", "clean_leftovers", "_link"):
         monkeypatch.setattr(platform, name, lambda *_: None)
     monkeypatch.setattr("local.platform.direct.reach", lambda _: None)
     said: list[str] = []
