@@ -482,11 +482,11 @@ class Trigger(TypedDict):
     query: NotRequired[str]
     """PromQL that gives one number (prometheus)."""
     timezone: NotRequired[str]
-    """When a cron trigger holds, as cron expressions in an IANA time zone."""
+    """When a cron trigger holds, as cron expressions in an IANA time zone: five fields, with Sunday as 0; start and end differ."""
     start: NotRequired[str]
-    """When a cron trigger holds, as cron expressions in an IANA time zone."""
+    """When a cron trigger holds, as cron expressions in an IANA time zone: five fields, with Sunday as 0; start and end differ."""
     end: NotRequired[str]
-    """When a cron trigger holds, as cron expressions in an IANA time zone."""
+    """When a cron trigger holds, as cron expressions in an IANA time zone: five fields, with Sunday as 0; start and end differ."""
     desired_replicas: NotRequired[int]
     """Pods while a cron trigger holds. At least 1, at most 1000."""
 
@@ -503,7 +503,7 @@ class AutoscalingSettings(TypedDict):
     cooldown_period: NotRequired[int]
     """Seconds from the last trigger that held until the last pod goes (minReplicas 0). At least 0, at most 86400. Default: 300."""
     fallback_replicas: NotRequired[int]
-    """Pods while Prometheus does not answer; where not set there are as many as before. At least 1, at most 1000."""
+    """Pods while Prometheus does not answer; where not set there are as many as before. Triggers of type cron need none. At least 1, at most 1000."""
 
 
 class ModelServiceArgs(TypedDict):
@@ -588,7 +588,7 @@ class EgressRule(TypedDict):
     """A network that the pods may connect to."""
 
     cidr: str
-    """The network, as 10.0.0.0/8."""
+    """The network, as 10.0.0.0/8; a single address as 10.0.0.5/32."""
     ports: NotRequired[list[int]]
     """TCP ports; all where empty."""
 
