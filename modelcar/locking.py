@@ -121,6 +121,9 @@ def read_description(path: Path) -> Description:
         if document.get(key, choices[0]) not in choices:
             allowed = " or ".join(choices)
             problems.append(Problem(f"{path}: {key}", str(document[key]), allowed, "correct it"))
+    if "folder" in document and "revision" in document:
+        value = repr(document["revision"])[:200]
+        problems.append(Problem(f"{path}: revision", value, "with a hub's repository", "take it out"))
     if problems:
         raise InputError(problems)
     return Description(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from modelcar import oci_names
+
 _HOST = r"[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]{1,5})?"
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 #: HOST[:PORT]/PATH (OCI distribution specification 1.1, `<name>`).
@@ -39,7 +41,6 @@ def _fault(text: object, unpinned: str) -> tuple[str, str] | None:
     if "/" in text and ":" in last:
         fix = f"write {text[: -len(last)]}{last.partition(':')[0]}"
         return f"has a tag{unpinned}", fix
-    port = text.partition("/")[0].partition(":")[2] or "1"
-    if not _MIRROR.fullmatch(text) or not 0 < int(port) < 2**16:
+    if not _MIRROR.fullmatch(text):
         return "not the name of a repository", _EXAMPLE
-    return None
+    return oci_names.fault_of_host(text)

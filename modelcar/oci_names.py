@@ -21,8 +21,36 @@ PINNED = re.compile(
     rf"(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::[\w][\w.-]{{0,127}})?@sha256:[0-9a-f]{{64}}"
 )
 
+_HOST_AND_PORT = re.compile(r"(?P<name>[^:]*)(?::(?P<port>[0-9]{1,5}))?")
+
 #: Longest repository name that registries accept, in characters.
 LONGEST_NAME = 255
+
+
+def fault_of_host(reference: str) -> tuple[str, str] | None:
+    """Return why the first part of a reference is no registry's host, and the fix; None where it is one.
+
+    Docker and Kubernetes read a first part without a dot, a port or `localhost` as an account on Docker Hub.
+    """
+    host, _, path = reference.partition("/")
+    found = _HOST_AND_PORT.fullmatch(host)
+    if found is None or (found["port"] and not 0 < int(found["port"]) < 2**16):
+        return "has a port that does not exist", "use a port from 1 to 65535"
+    if not found["port"] and "." not in host and host != "localhost":
+        fix = f"for Docker Hub write docker.io/{reference}; for a registry of this name {host}:443/{path}"
+        return "names no registry", fix
+    return None
+
+
+def fault_of_registry(text: object) -> tuple[str, str, str] | None:
+    """Return why a text names no place in a registry, what is allowed, and the fix; None where it does."""
+    allowed = "HOST[:PORT]/PATH, in lower case, without scheme and tag"
+    if not isinstance(text, str) or not REGISTRY.fullmatch(text):
+        why = "has a scheme" if isinstance(text, str) and "://" in text else "not a place in a registry"
+        return why, allowed, "for example europe-docker.pkg.dev/PROJECT/REPO"
+    if fault := fault_of_host(text):
+        return fault[0], allowed, fault[1]
+    return None
 
 
 def is_digest(text: str) -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 from components.cluster import smoke as smoke_test
+from components.config.fields import LABEL_NAME, SECRET_NAME
 from modelcar.command_help import add_examples
 from operations import admission, admission_builtin
 from operations import chat as chatting
@@ -37,6 +40,17 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 }
 
 
+def _named(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
+    """Return a type of options that takes names which Kubernetes takes."""
+
+    def name(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return text
+
+    return name
+
+
 def parser(project: Path) -> argparse.ArgumentParser:
     """Return the parser of the command line; `command` of what it parses is the operation's name.
 
@@ -49,7 +63,9 @@ def parser(project: Path) -> argparse.ArgumentParser:
 
     smoke = commands.add_parser("smoke", help="find out which placements this cluster's KServe honours")
     smoke.add_argument(
-        "--namespace", help="to work in, made and removed (default: the stack's modelcar:smokeNamespace)"
+        "--namespace",
+        type=_named(LABEL_NAME, "a namespace: lower-case letters, digits and '-', at most 63"),
+        help="to work in, made and removed (default: the stack's modelcar:smokeNamespace)",
     )
     smoke.add_argument(
         "--patience", type=float, default=smoke_test.PATIENCE, metavar="SECONDS", help="for a pod"
@@ -109,6 +125,7 @@ def parser(project: Path) -> argparse.ArgumentParser:
     admit.add_argument(
         "--secret",
         action="append",
+        type=_named(SECRET_NAME, "a secret's name: lower-case letters, digits, '-' and '.'"),
         default=[],
         metavar="NAME",
         help="pull secret in Kyverno's namespace that it reads the registry with; may be repeated",

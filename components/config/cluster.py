@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import re
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr
 
-from components.config.fields import Label, SecretName
+from components.config.fields import Label, SecretName, matches
 from components.config.gitops import GitOpsSettings
 from components.config.knative import KnativeSettings
 from components.config.kserve import KServeSettings
@@ -16,11 +17,22 @@ from components.config.section import Section
 #: Stands for the namespace where a component's is another resource's output; a stack always says its own.
 NOT_KNOWN = "not-known"
 
+#: Empty: as if it were not set.
+KubeconfigText = Annotated[
+    str,
+    matches(
+        re.compile(r"(?s)|.*\S.*"),
+        "blank",
+        "the path of a kubeconfig, or its text",
+        "set it, or remove it: kubectl's own is taken then",
+    ),
+]
+
 
 class DestinationSettings(Section):
     """Keys of a stack that say where in which cluster a model is, and in which of KServe's modes."""
 
-    kubeconfig: str | None = None
+    kubeconfig: KubeconfigText | None = None
     kube_context: str | None = None
     namespace: Label = NOT_KNOWN
     deployment_mode: Literal["Standard", "Knative"] = "Standard"

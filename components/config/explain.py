@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,8 +14,34 @@ from components.config.fields import SERVICE, Refused
 from components.config.problems import NAMESPACE, problem
 from modelcar.errors import Problem
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 #: Keys whose values may hold secrets; they are never shown.
 _HIDDEN = frozenset({"serverEnv", "registryPassword"})
+
+#: What is said of a key that there is not.
+UNKNOWN = "unknown key"
+
+#: What is allowed, by pydantic's name of what it found.
+_ALLOWED = {
+    **dict.fromkeys(("tuple_type", "list_type"), "a list, as […]"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "keys with values, as {{KEY: …}}"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "true or false"),
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float", "int_parsing_size"), "a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "a number"),
+    **dict.fromkeys(("string_type", "string_unicode"), "a text"),
+    "finite_number": "a finite number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "string_too_short": "at least {min_length} character(s)",
+    "string_too_long": "at most {max_length} characters",
+    "too_short": "at least {min_length} in the list",
+    "string_pattern_mismatch": "a match of {pattern}",
+    "value_error": "another value: {error}",
+}
 
 #: What is allowed for a setting that has to be there, and what it is set to.
 _REQUIRED = {
@@ -53,9 +79,9 @@ def explained(error: ValidationError, model: type[BaseModel], owner: str = "") -
             yield told(f"{shown}: {cause.why}", cause.allowed, cause.fix)
         elif found["type"] == "extra_forbidden":
             names = _names(model, found["loc"], by_name=bool(owner))
-            close = difflib.get_close_matches(str(found["loc"][-1]), names, n=1, cutoff=0.6)
-            fix = f"did you mean {close[0]}?" if close else "remove it"
-            yield told("unknown key", ", ".join(names), fix)
+            close = likely(str(found["loc"][-1]), names)
+            fix = f"did you mean {close}?" if close else "remove it"
+            yield told(UNKNOWN, ", ".join(names), fix)
         elif found["type"] == "missing":
             path = "--path " if "." in key else ""
             allowed, meant = _REQUIRED.get(key, ("a value: it has no default", "…"))
@@ -64,11 +90,22 @@ def explained(error: ValidationError, model: type[BaseModel], owner: str = "") -
         elif found["type"] == "literal_error":
             allowed = str(found["ctx"]["expected"])
             choices = re.findall(r"'([^']+)'", allowed)
-            close = difflib.get_close_matches(str(found["input"]), choices, n=1, cutoff=0.4)
-            fix = f"did you mean {close[0]}?" if close else "choose one of these"
+            like = difflib.get_close_matches(str(found["input"]), choices, n=1, cutoff=0.4)
+            fix = f"did you mean {like[0]}?" if like else "choose one of these"
             yield told(shown, allowed, fix)
         else:
-            yield told(shown, found["msg"], f"correct {owner or NAMESPACE}{'.' if owner else ':'}{key}")
+            yield told(shown, _allowed(found), f"correct {owner or NAMESPACE}{'.' if owner else ':'}{key}")
+
+
+def likely(key: str, names: Collection[str]) -> str | None:
+    """Return the name that was probably meant; None where none is like it."""
+    return next(iter(difflib.get_close_matches(key, names, n=1, cutoff=0.6)), None)
+
+
+def _allowed(found: ErrorDetails) -> str:
+    """Return what is allowed, in this project's words."""
+    known = _ALLOWED.get(found["type"])
+    return known.format(**found.get("ctx", {})) if known else found["msg"]
 
 
 def _told(key: str, owner: str, value: str, allowed: str, fix: str) -> Problem:

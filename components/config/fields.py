@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from ipaddress import ip_network
 from typing import Annotated, Any
@@ -35,6 +36,9 @@ def matches(pattern: re.Pattern[str], why: str, allowed: str, fix: str) -> Befor
 
 def _pinned(value: Any) -> Any:
     if isinstance(value, str) and oci_names.PINNED.fullmatch(value):
+        host, slash, _ = value.partition("@")[0].partition("/")
+        if slash and ":" in host and (fault := oci_names.fault_of_host(value)):
+            raise Refused(fault[0], "HOST[:PORT]/PATH@sha256:<64 hexadecimal digits>", fault[1])
         return value
     if isinstance(value, str) and "@" not in value:
         why = "names an image by tag, which somebody else's push can change"
@@ -67,13 +71,8 @@ def _endpoint(value: Any) -> Any:
 
 
 def _registry(value: Any) -> Any:
-    allowed, fix = (
-        "HOST[:PORT]/PATH, in lower case, without scheme and tag",
-        "for example europe-docker.pkg.dev/PROJECT/REPO",
-    )
-    if not isinstance(value, str) or not oci_names.REGISTRY.fullmatch(value):
-        why = "has a scheme" if isinstance(value, str) and "://" in value else "not a place in a registry"
-        raise Refused(why, allowed, fix)
+    if fault := oci_names.fault_of_registry(value):
+        raise Refused(*fault)
     return value
 
 
@@ -83,15 +82,38 @@ def _mirror(value: Any) -> Any:
     return value
 
 
-def quantity_field(example: str) -> BeforeValidator:
-    """Return a validator of Kubernetes quantities above zero."""
+def _quantity(value: Any, allowed: str, fix: str) -> re.Match[str]:
+    """Return a Kubernetes quantity above zero, taken apart."""
+    text = str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    found = QUANTITY.fullmatch(text) if isinstance(text, str) else None
+    if not found or not 0 < quantity(found[0]) < math.inf:
+        raise Refused("not a Kubernetes quantity above zero", allowed, fix)
+    return found
+
+
+def _processors(value: Any) -> str:
+    allowed = f"1m to {_MOST_CPUS}, for example 4 or 500m"
+    found = _quantity(value, allowed, "use a number, or thousandths with m")
+    text = found[0]
+    if found["unit"] not in {None, "m"} or not 0.001 <= quantity(text) <= _MOST_CPUS:
+        likely = found["number"] if quantity(found["number"]) <= _MOST_CPUS else ""
+        fix = f"did you mean {likely}?" if likely and likely != text else "correct it"
+        raise Refused("not a number of processors", allowed, fix)
+    return text
+
+
+def memory_field(example: str) -> BeforeValidator:
+    """Return a validator of sizes of memory, as Kubernetes writes them."""
 
     def check(value: Any) -> Any:
-        text = str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-        if not isinstance(text, str) or not QUANTITY.fullmatch(text) or quantity(text) <= 0:
-            raise Refused(
-                "not a Kubernetes quantity above zero", f"for example {example}", "use Ki, Mi, Gi or m"
-            )
+        allowed = f"1Mi or more, for example {example}"
+        found = _quantity(value, allowed, "use Ki, Mi or Gi")
+        text = found[0]
+        if found["unit"] == "m" or quantity(text) < _LEAST_MEMORY:
+            why = "counts thousandths of a byte" if found["unit"] == "m" else "a size in bytes, below 1Mi"
+            unit = {"m": "Mi", None: "Gi"}.get(found["unit"])
+            fix = f"did you mean {found['number']}{unit}?" if unit else "use Ki, Mi or Gi"
+            raise Refused(why, allowed, fix)
         return text
 
     return BeforeValidator(check)
@@ -101,10 +123,15 @@ def network_field(example: str, everything: Refused) -> AfterValidator:
     """Return a validator of networks in CIDR notation; the one of all addresses is refused as told."""
 
     def check(text: str) -> str:
+        allowed = f"a network such as {example}"
         try:
             network = ip_network(text)
         except ValueError as error:
-            raise Refused(str(error), f"a network such as {example}", "write ADDRESS/BITS") from None
+            raise Refused(str(error), allowed, "write ADDRESS/BITS") from None
+        # Python knows more ways to write one than Kubernetes and GKE do.
+        if not _CIDR.fullmatch(text):
+            fix = "take the zone off" if "%" in text else f"write {network}"
+            raise Refused("not in CIDR notation", allowed, fix)
         if network.prefixlen == 0:
             raise Refused(everything.why, everything.allowed, everything.fix)
         return text
@@ -112,11 +139,19 @@ def network_field(example: str, everything: Refused) -> AfterValidator:
     return AfterValidator(check)
 
 
+_CIDR = re.compile(r"[0-9A-Fa-f.:]+/[0-9]+")
+#: Processors that no machine has more of, and bytes that no container runs in less than.
+_MOST_CPUS, _LEAST_MEMORY = 1000, 2**20
+#: https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
+LONGEST_LABEL, LONGEST_SUBDOMAIN = 63, 253
+
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 #: KServe's validating webhook: IsvcNameFmt.
 SERVICE = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 #: A DNS subdomain, as most of Kubernetes' objects are called by.
 SUBDOMAIN = rf"{_LABEL.pattern}(\.{_LABEL.pattern})*"
+LABEL_NAME = re.compile(rf"(?=.{{1,{LONGEST_LABEL}}}$){_LABEL.pattern}")
+SECRET_NAME = re.compile(rf"(?=.{{1,{LONGEST_SUBDOMAIN}}}$){SUBDOMAIN}")
 _LABEL_FIX = "use lower-case letters, digits and '-', starting and ending with a letter or digit"
 
 ImageName = Annotated[
@@ -125,19 +160,27 @@ ImageName = Annotated[
         oci_names.NAME, "not a repository name", "lower case, digits, and single . _ - between", _LABEL_FIX
     ),
 ]
-ServiceName = Annotated[
-    str,
-    matches(
-        SERVICE, "KServe refuses this name", f"a match of {SERVICE.pattern}", "start with a letter; no dots"
-    ),
-]
-Label = Annotated[
-    str, matches(_LABEL, "Kubernetes refuses this name", f"a match of {_LABEL.pattern}", _LABEL_FIX)
-]
+
+
+def _name(pattern: re.Pattern[str], longest: int | None, who: str, fix: str) -> BeforeValidator:
+    """Return a validator of names of at most so many characters."""
+    limited = re.compile(rf"(?=.{{1,{longest}}}$){pattern.pattern}") if longest else pattern
+    allowed = f"a match of {pattern.pattern}" + (f", at most {longest} characters" if longest else "")
+    return matches(limited, f"{who} refuses this name", allowed, fix)
+
+
+ServiceName = Annotated[str, _name(SERVICE, LONGEST_LABEL, "KServe", "start with a letter; no dots")]
+RuntimeName = Annotated[str, _name(SERVICE, LONGEST_SUBDOMAIN, "KServe", "start with a letter; no dots")]
+Label = Annotated[str, _name(_LABEL, LONGEST_LABEL, "Kubernetes", _LABEL_FIX)]
+#: A name of the stack's own, which no object in a cluster has.
+ModelKey = Annotated[str, _name(_LABEL, None, "this program", _LABEL_FIX)]
+#: Also a file's name: APPLICATION.yaml.
+ApplicationName = Annotated[str, _name(_LABEL, 250, "Kubernetes", _LABEL_FIX)]
+Processors = Annotated[str, BeforeValidator(_processors)]
 SecretName = Annotated[
     str,
     matches(
-        re.compile(rf"(?=.{{1,253}}$){SUBDOMAIN}"),
+        SECRET_NAME,
         "Kubernetes refuses this name",
         "lower-case letters, digits, '-' and '.', at most 253; a letter or digit at both ends of each part",
         "take it from `kubectl get secrets`",

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from components.config.fields import Label
+from components.config.fields import ApplicationName, Label
 from components.config.section import Section
 
 
@@ -27,7 +27,7 @@ class GitOpsSettings(Section):
 
     folder: Annotated[str, Field(min_length=1)]
     repository: Annotated[str, Field(min_length=1)] | None = None
-    application: Label | None = None
+    application: ApplicationName | None = None
     path: Annotated[str, Field(min_length=1)] | None = None
     revision: Annotated[str, Field(min_length=1)] = "main"
     project: Annotated[str, Field(min_length=1)] = "default"

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from components.config.fields import Endpoint, ImageName, Mirror, ModelName, Registry, StackName
+from components.config.fields import Endpoint, ImageName, Mirror, ModelName, Registry, StackName, matches
 from components.config.image_place import ImagePlace, ImageReference
 from components.config.section import Section
 from components.config.signature import SignatureSettings
 from modelcar.lock import lock_path
+
+BuilderName = Annotated[
+    str,
+    matches(
+        re.compile(r"|[^\s-]\S*"),
+        "not a builder's name",
+        "a name without spaces that does not begin with -",
+        "take it from `docker buildx ls`, or remove it for the default builder",
+    ),
+]
 
 
 class ImageSettings(Section):
@@ -30,7 +41,7 @@ class ImageSettings(Section):
     mirrors: tuple[Mirror, ...] = ()
     mirrors_insecure: bool = False
     promote_from: StackName | None = None
-    builder: str | None = None
+    builder: BuilderName | None = None
     sbom: bool = True
     signature: SignatureSettings | None = None
     check_reachable: bool = True

@@ -48,13 +48,12 @@ class ImagePlace:
 
 def _reference(value: Any) -> Any:
     text = value.removeprefix("oci://") if isinstance(value, str) else ""
-    host = text.partition("/")[0]
     if not _REFERENCE.fullmatch(text):
         hub = oci_names.PINNED.fullmatch(text) and "/" not in text.partition("@")[0]
         fix = f"write docker.io/library/{text}" if hub else "copy it as the registry shows it"
         raise Refused("not an image by digest", ALLOWED, fix)
-    if not ({".", ":"} & set(host) or host == "localhost"):
-        raise Refused("names no registry", ALLOWED, f"for Docker Hub write docker.io/{text}")
+    if fault := oci_names.fault_of_host(text):
+        raise Refused(fault[0], ALLOWED, fault[1])
     return text
 
 

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from components.config.fields import Label, quantity_field
+from components.config.fields import Label, Processors, matches, memory_field
 from components.config.section import Section
+
+Version = Annotated[
+    str,
+    matches(
+        re.compile(r"v[0-9]+\.[0-9]+\.[0-9]+"),
+        "not a release",
+        "a release such as v0.19.0",
+        "write v, and three numbers with dots between",
+    ),
+]
+
+
+def _charts(pattern: str, allowed: str) -> BeforeValidator:
+    """Return a validator of where charts are."""
+    return matches(re.compile(pattern), "not a place of charts", allowed, "write the whole address, or path")
 
 
 class KServeSettings(Section):
@@ -37,16 +53,29 @@ class KServeSettings(Section):
     install_cert_manager: bool = True
     verify: bool = True
     namespace: Label = "kserve"
-    version: str = Field("v0.19.0", pattern=r"^v\d+\.\d+\.\d+$")
-    chart_repository: str = Field("oci://ghcr.io/kserve/charts", pattern=r"^(oci://\S+|/\S+|\./\S+)$")
-    cert_manager_version: str = Field("v1.21.2", pattern=r"^v\d+\.\d+\.\d+$")
-    cert_manager_repository: str = Field(
-        "https://charts.jetstack.io", pattern=r"^(https://\S+|oci://\S+|/\S+|\./\S+)$"
+    version: Version = "v0.19.0"
+    chart_repository: Annotated[str, _charts(r"oci://\S+|\.?/\S+", "oci://…, or a folder (/… or ./…)")] = (
+        "oci://ghcr.io/kserve/charts"
     )
-    image_registry: str | None = Field(None, pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)*$")
+    cert_manager_version: Version = "v1.21.2"
+    cert_manager_repository: Annotated[
+        str, _charts(r"(https|oci)://\S+|\.?/\S+", "https://…, oci://…, or a folder (/… or ./…)")
+    ] = "https://charts.jetstack.io"
+    image_registry: (
+        Annotated[
+            str,
+            matches(
+                re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*"),
+                "not a place in a registry",
+                "HOST[:PORT][/PATH], in lower case, without scheme",
+                "for example europe-docker.pkg.dev/PROJECT/REPO",
+            ),
+        ]
+        | None
+    ) = None
     modelcar_uid: int = Field(1010, ge=1, le=65535)
-    modelcar_cpu: Annotated[str, quantity_field("100m")] = "100m"
-    modelcar_memory: Annotated[str, quantity_field("15Mi")] = "15Mi"
+    modelcar_cpu: Processors = "100m"
+    modelcar_memory: Annotated[str, memory_field("15Mi")] = "15Mi"
 
 
 #: What KServe makes the modelcar and the server run as (uidModelcar), so that the link through /proc can be

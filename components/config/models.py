@@ -13,6 +13,7 @@ from typing import Any
 
 from components.config import loading
 from components.config.checks.models import together
+from components.config.explain import UNKNOWN, likely
 from components.config.google import GoogleSettings
 from components.config.loading import KEYS, OF_ENTRIES, OF_STACK
 from components.config.pools import placed
@@ -183,10 +184,23 @@ def first_name(entry: Mapping[str, Any]) -> Any:
     return former[0] if isinstance(former, list) and former else entry.get("name")
 
 
+def _unknown(found: Problem, number: int, entry: Mapping[str, Any]) -> Problem:
+    """Say of an unknown key what an entry can say, and where a key belongs that only a stack has."""
+    key = found.key.removeprefix(f"{NAMESPACE}:")
+    names = sorted(OF_MODEL)
+    fix = f"did you mean {close}?" if (close := likely(key, names)) else "remove it"
+    if not close and (shared := likely(key, SHARED)):
+        fix = f"did you mean {NAMESPACE}:{shared}, which belongs to the whole stack? Set it there"
+    own = f"{NAMESPACE}:models[{number}].{key}"
+    return Problem(own, f"{found.value} (model {entry['name']})", ", ".join(names), fix)
+
+
 def _in_entry(found: Problem, number: int, entry: Mapping[str, Any]) -> Problem:
     """Say where in the list a problem is; what the entry does not say is the stack's own."""
     key = found.key.removeprefix(f"{NAMESPACE}:")
     top = top_of(key)
+    if top == key and found.value == UNKNOWN:
+        return _unknown(found, number, entry)
     if top in entry or top in OF_ENTRIES or top in OF_ONE:
         own = f"models[{number}].{key}"
         fix = found.fix.replace(f"{NAMESPACE}:{key}", f"--path '{NAMESPACE}:{own}'")

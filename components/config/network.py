@@ -23,7 +23,7 @@ _DESTINATION = network_field(
 class EgressRule(Section):
     """A network that the pods may connect to.
 
-    cidr: the network, as 10.0.0.0/8.
+    cidr: the network, as 10.0.0.0/8; a single address as 10.0.0.5/32.
     ports: TCP ports; all where empty.
     """
 

@@ -42,6 +42,10 @@ def misfits(settings: Settings, nodes: NodeSettings) -> Iterator[Problem]:
             yield problem(
                 "memory", value, f"at most {memory:.0f}Gi", "lower memory, or take a larger machineType"
             )
+    # An image that is there already may hold both.
+    if settings.architecture != "amd64" and not settings.image:
+        value = f"{settings.architecture}, and {nodes.machine_type} is x86: no container would start"
+        yield problem("architecture", value, "amd64 there", "remove it")
     if settings.gpu and settings.gpu != nodes.gpu:
         value = f"{settings.gpu}, and the pool {nodes.name} has {nodes.gpu}"
         yield problem("gpu", value, nodes.gpu, "change it, or add a pool to modelcar:google.pools")

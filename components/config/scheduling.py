@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from components.config.fields import SUBDOMAIN, matches
+from components.config.fields import LONGEST_SUBDOMAIN, SUBDOMAIN, matches
 from components.config.section import Section
 
 #: GKE's own label: https://cloud.google.com/kubernetes-engine/docs/concepts/node-pools
@@ -23,9 +23,9 @@ _FIX = "write it as `kubectl get nodes --show-labels` and `kubectl describe node
 LabelKey = Annotated[
     str,
     matches(
-        re.compile(rf"(?=.{{1,317}}$)({SUBDOMAIN}/)?{_NAME}"),
+        re.compile(rf"((?=[^/]{{1,{LONGEST_SUBDOMAIN}}}/){SUBDOMAIN}/)?{_NAME}"),
         "not the key of a label",
-        "[DOMAIN/]NAME, with letters, digits and - _ . in the name, at most 63",
+        "[DOMAIN/]NAME, with letters, digits and - _ . in the name, at most 63; DOMAIN at most 253",
         _FIX,
     ),
 ]
@@ -41,16 +41,16 @@ LabelValue = Annotated[
 AnnotationValue = Annotated[
     str,
     matches(
-        re.compile(r"(?s).{0,10000}"),
+        re.compile(r"[^\0]{0,10000}"),
         "not a text",
-        "a text; quoted, where it looks like a number",
-        "quote it",
+        "a text without NUL characters, at most 10000; quoted, where it looks like a number",
+        "quote it, or shorten it",
     ),
 ]
 ClassName = Annotated[
     str,
     matches(
-        re.compile(rf"(?=.{{1,253}}$){SUBDOMAIN}"),
+        re.compile(rf"(?=.{{1,{LONGEST_SUBDOMAIN}}}$){SUBDOMAIN}"),
         "Kubernetes refuses this name",
         "lower-case letters, digits, - and .",
         "take it from `kubectl get runtimeclasses` or `kubectl get priorityclasses`",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from components.config.fields import HttpPath, Label, PinnedImage, ServiceName, quantity_field
+from components.config.fields import HttpPath, Label, PinnedImage, Processors, RuntimeName, memory_field
 from components.config.gpus import GPUS
 from components.config.probes import ProbesSettings
 from components.config.scheduling import SchedulingSettings
@@ -39,7 +39,7 @@ class ServerSettings(Section):
     vllm: VllmSettings | None = None
     kernels: Literal["use", "require", "off"] = "use"
     read_ahead: bool = False
-    shared_runtime: ServiceName | None = None
+    shared_runtime: RuntimeName | None = None
     server_image: PinnedImage
     server_command: tuple[str, ...] = Field(
         ("python3", "-m", "vllm.entrypoints.openai.api_server"), min_length=1
@@ -52,10 +52,10 @@ class ServerSettings(Section):
     health_path: HttpPath = "/health"
     gpu: Literal[GPUS] | None = None  # type: ignore[valid-type]
     node_pool: Label | None = None
-    cpu: Annotated[str, quantity_field("4 or 500m")] = "4"
-    cpu_limit: Annotated[str, quantity_field("4 or 500m")] | None = None
-    memory: Annotated[str, quantity_field("16Gi")] = "16Gi"
-    shared_memory: Annotated[str, quantity_field("2Gi")] = "2Gi"
+    cpu: Processors = "4"
+    cpu_limit: Processors | None = None
+    memory: Annotated[str, memory_field("16Gi")] = "16Gi"
+    shared_memory: Annotated[str, memory_field("2Gi")] = "2Gi"
     gpu_count: int = Field(1, ge=0, le=16)
 
 

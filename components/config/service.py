@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from components.config.autoscaling import AutoscalingSettings
-from components.config.fields import Digest, Label, ServiceName
+from components.config.fields import Digest, Label, ServiceName, matches
 from components.config.section import Section
+
+#: Empty: as the model is called. A name that begins with - would be an option to the server.
+ServedModelName = Annotated[
+    str,
+    matches(
+        re.compile(r"|(?!-)(?=.*\S)[^\x00-\x1f\x7f]{1,1000}"),
+        "not a name to ask the server for",
+        "a text of at most 1000 characters that does not begin with -, without line breaks",
+        "for example qwen, or OWNER/NAME",
+    ),
+]
 
 
 class ServiceSettings(Section):
     """Keys of a stack that are about the InferenceService."""
 
     service_name: ServiceName
-    served_model_name: str = ""
+    served_model_name: ServedModelName = ""
     placement: Literal["servingRuntime", "storageUriEnv", "storageUris", "imageVolume", "auto"] = (
         "servingRuntime"
     )

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import ValidationError, model_validator
 
 from components.config.cluster import TargetSettings
-from components.config.fields import SERVICE, Label, is_model
+from components.config.fields import SERVICE, Label, ModelKey, is_model
 from components.config.google import GoogleSettings
 from components.config.image import ImageSettings
 from components.config.image_place import name_of, registry_of
@@ -46,8 +46,8 @@ class Settings(ModelSpec, TargetSettings, ImageSettings):
     """
 
     namespace: Label
-    name: Label | None = None
-    former_names: tuple[Label, ...] = ()
+    name: ModelKey | None = None
+    former_names: tuple[ModelKey, ...] = ()
     import_existing: tuple[Literal["Repository", "RepositoryIamMember", "Namespace"], ...] = ()
     import_objects: tuple[Literal["InferenceService", "ServingRuntime", "NetworkPolicy"], ...] = ()
     google: GoogleSettings | None = None

@@ -109,12 +109,9 @@ class ModelcarImageArgs:
         Raises:
             modelcar.errors.InputError: that.
         """
-        if not oci_names.REGISTRY.fullmatch(registry):
-            allowed, fix = (
-                "HOST[:PORT]/PATH, in lower case, without scheme and tag",
-                "take the scheme or tag off",
-            )
-            raise InputError([Problem("registry", repr(registry), allowed, fix)])
+        if fault := oci_names.fault_of_registry(registry):
+            why, allowed, fix = fault
+            raise InputError([Problem("registry", f"{registry!r}: {why}", allowed, fix)])
         if found := foreign_mirrors(registry, self.mirrors, self.fetch_on):
             raise InputError(list(as_arguments([found], {})))
 
@@ -123,7 +120,7 @@ class ModelcarImageArgs:
         values = {name: getattr(self, name) for name in _CHECKED}
         try:
             # Model and registry are looked at elsewhere.
-            ImageSettings.model_validate({**values, "model": "m", "registry": "r/m"}, by_name=True)
+            ImageSettings.model_validate({**values, "model": "m", "registry": "r.invalid/m"}, by_name=True)
         except ValidationError as error:
             yield from explained(error, ImageSettings)
         if found := fetching(self.fetch_on, self.builder):

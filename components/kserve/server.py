@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from components.config.fields import HttpPath, PinnedImage, quantity_field
+from components.config.fields import HttpPath, PinnedImage, Processors, memory_field
 from components.config.section import Section
 from components.config.server import ServerSettings
 from components.config.vllm import VllmSettings
@@ -68,10 +68,10 @@ class ServerResources(Section):
     """
 
     gpus: int = Field(_FIELDS["gpu_count"].default, ge=0, le=16)
-    cpu: Annotated[str, quantity_field("4 or 500m")] = _FIELDS["cpu"].default
-    cpu_limit: Annotated[str, quantity_field("4 or 500m")] | None = None
-    memory: Annotated[str, quantity_field("16Gi")] = _FIELDS["memory"].default
-    shared_memory: Annotated[str, quantity_field("2Gi")] = _FIELDS["shared_memory"].default
+    cpu: Processors = _FIELDS["cpu"].default
+    cpu_limit: Processors | None = None
+    memory: Annotated[str, memory_field("16Gi")] = _FIELDS["memory"].default
+    shared_memory: Annotated[str, memory_field("2Gi")] = _FIELDS["shared_memory"].default
 
 
 class Replicas(Section):

@@ -11,7 +11,7 @@ import pulumi
 
 from components.cluster import mode, placement, webhooks
 from components.config import disk
-from components.config.checks import drivers, termination
+from components.config.checks import drivers, termination, without_effect
 from components.config.checks.google import small_disk, small_ssds
 from components.config.pool_room import pools
 from components.config.settings import Settings
@@ -108,6 +108,8 @@ def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> 
     doubts = node_doubts(stack, known, require_adopted(shared.google, endpoint)) if shared.google else ()
     doubts += tuple(doubt for one in existing.values() for doubt in one.doubts) + adapter_doubts
     doubts += tuple(doubt for settings in stack.models for doubt in termination.doubts(settings))
+    # What all models inherit is told once.
+    doubts += tuple(dict.fromkeys(doubt for one in stack.models for doubt in without_effect.doubts(one)))
     doubts += tuple(cluster_provider.doubts())
     for settings in stack.models:
         doubts += model_doubts(settings, locks[settings.key], project)

@@ -111,6 +111,10 @@ def _say_left_out(skipped: Sequence[tuple[str, str]], doubts: Sequence[str]) -> 
 def _description(options: argparse.Namespace) -> locking.Description:
     """Return what is to be locked: as it is kept, and as the command line says otherwise."""
     path = locking.description_path(options.project, options.name)
+    for option, value in (("--hub", options.hub), ("--folder", options.folder)):
+        if value is not None and not value.strip():
+            fix = f"set the shell variable that you gave, or leave {option} out to lock what model.yaml says"
+            raise refuse(option, "empty", allowed="OWNER/NAME" if option == "--hub" else "a folder", fix=fix)
     if options.hub:
         description = locking.Description(hub=options.hub)
     elif options.folder:

@@ -484,9 +484,9 @@ class Trigger(TypedDict):
     timezone: NotRequired[str]
     """Of start and end (cron), as the IANA names it: Europe/Berlin."""
     start: NotRequired[str]
-    """When a cron trigger begins to hold, as a cron expression."""
+    """When a cron trigger begins to hold, as a cron expression: five fields, with Sunday as 0."""
     end: NotRequired[str]
-    """When it no longer holds, as a cron expression."""
+    """When it no longer holds, as a cron expression that differs from start."""
     desired_replicas: NotRequired[int]
     """Pods while a cron trigger holds. At least 1, at most 1000."""
 
@@ -503,7 +503,7 @@ class AutoscalingSettings(TypedDict):
     cooldown_period: NotRequired[int]
     """Seconds from the last trigger that held until the last pod goes (minReplicas 0). At least 0, at most 86400. Default: 300."""
     fallback_replicas: NotRequired[int]
-    """Pods while Prometheus does not answer; where not set there are as many as before. At least 1, at most 1000."""
+    """Pods while Prometheus does not answer; where not set there are as many as before. Triggers of type cron need none. At least 1, at most 1000."""
 
 
 class ModelServiceArgs(TypedDict):
@@ -588,7 +588,7 @@ class EgressRule(TypedDict):
     """A network that the pods may connect to."""
 
     cidr: str
-    """The network, as 10.0.0.0/8."""
+    """The network, as 10.0.0.0/8; a single address as 10.0.0.5/32."""
     ports: NotRequired[list[int]]
     """TCP ports; all where empty."""
 

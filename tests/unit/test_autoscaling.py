@@ -69,6 +69,23 @@ def test_a_model_may_have_no_pod_where_something_asks_for_one() -> None:
         ),
         (scaled({**BY_DAY, "threshold": 8}), "autoscaling.triggers[0].threshold", "remove it"),
         (scaled({**BY_DAY, "start": "8 o'clock"}), "autoscaling.triggers[0].start", "five fields"),
+        (scaled({**BY_DAY, "start": "99 9 * * *"}), "autoscaling.triggers[0].start", "minute: use 0 to 59"),
+        (scaled({**BY_DAY, "start": "0 24 * * *"}), "autoscaling.triggers[0].start", "hour: use 0 to 23"),
+        (scaled({**BY_DAY, "start": "0 9 0 * *"}), "autoscaling.triggers[0].start", "month: use 1 to 31"),
+        (scaled({**BY_DAY, "start": "0 9 * mai *"}), "autoscaling.triggers[0].start", "jan to dec"),
+        (scaled({**BY_DAY, "end": "0 9 * * 7"}), "autoscaling.triggers[0].end", "0 to 6, or sun to sat"),
+        (scaled({**BY_DAY, "end": "*/0 * * * *"}), "autoscaling.triggers[0].end", "minute: use 0 to 59"),
+        (scaled({**BY_DAY, "end": "0 9-8 * * *"}), "autoscaling.triggers[0].end", "hour: use 0 to 23"),
+        (scaled({**BY_DAY, "end": BY_DAY["start"]}), "autoscaling.triggers[0].end", "set the end"),
+        (scaled({**BY_DAY, "timezone": "localtime"}), "autoscaling.triggers[0].timezone", "tz_database"),
+        (scaled({**BY_DAY, "timezone": "Factory"}), "autoscaling.triggers[0].timezone", "tz_database"),
+        (scaled({**GATEWAY, "threshold": float("inf")}), "autoscaling.triggers[0].threshold", ""),
+        (scaled({**GATEWAY, "query": "  "}), "autoscaling.triggers[0].query", "as the Prometheus takes it"),
+        (scaled(GATEWAY, serverAddress="http://p:99999"), "autoscaling.serverAddress", "http://"),
+        (scaled(GATEWAY, serverAddress="http://p:abc"), "autoscaling.serverAddress", "http://"),
+        (scaled(GATEWAY, serverAddress="http://a b:9"), "autoscaling.serverAddress", "http://"),
+        (scaled(GATEWAY, serverAddress="http://p\n:9"), "autoscaling.serverAddress", "http://"),
+        (scaled(GATEWAY, serverAddress="http://[::1"), "autoscaling.serverAddress", "http://"),
         (scaled({**BY_DAY, "timezone": "Berlin"}), "autoscaling.triggers[0].timezone", "tz_database"),
         (scaled({**BY_DAY, "desiredReplicas": 5}), "autoscaling.triggers[0].desiredReplicas", "maxReplicas"),
         (
@@ -97,6 +114,13 @@ def test_what_cannot_work_is_told_with_the_fix(changes: dict[str, Any], key: str
     [found] = problems(**changes)
     assert found.key == f"modelcar:{key}"
     assert fix in found.fix
+
+
+@pytest.mark.parametrize(
+    "start", ["*/15 0-6,22 1,15 JAN-mar,12 Mon-Fri", "5/10 ? ? * 0", "0 8 * * sat,sun", "00 08 31 12 6"]
+)
+def test_times_are_written_as_keda_reads_them(start: str) -> None:
+    assert load(**scaled({**BY_DAY, "start": start}, serverAddress=None)).autoscaling
 
 
 # --- what it makes

@@ -50,6 +50,17 @@ def test_an_example_that_has_rotted_is_found(example: str) -> None:
         parsed(parser, line)
 
 
+@pytest.mark.parametrize(
+    "line", ["smoke --stack dev --namespace Bad_Name", "admission --stack dev --secret 'A B'"]
+)
+def test_a_name_that_kubernetes_refuses_is_refused_as_it_is_typed(
+    line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parsed(PARSERS["python -m operations"], f"python -m operations {line}")
+    assert "lower-case letters" in capsys.readouterr().err
+
+
 def test_the_help_of_operate_names_every_operation() -> None:
     assert set(local_arguments.OPERATIONS) == commands_of(PARSERS["python -m operations"]).keys()
     assert ", ".join(local_arguments.OPERATIONS) in " ".join(

@@ -151,7 +151,7 @@ def test_a_disk_holds_the_models_that_one_node_can_have_together() -> None:
     [
         ([], {}, "models", "[]", "pulumi destroy"),
         ([{"model": "x"}], {}, "models[0]", "has no name", "docs/models.md"),
-        ([{"name": "Chat"}], {}, "models[0].name", "Kubernetes refuses this name", "lower-case"),
+        ([{"name": "Chat"}], {}, "models[0].name", "refuses this name", "lower-case"),
         ([CHAT, CHAT], {}, "models[1].name", "chat, which models[0] (chat) has already", "rename"),
         (
             [CHAT, {**CODE, "serviceName": "chat"}],
@@ -161,7 +161,21 @@ def test_a_disk_holds_the_models_that_one_node_can_have_together() -> None:
             "rename",
         ),
         ([CHAT, {**CODE, "model": "chat"}], {}, "models[1].imageName", "chat, which models[0]", "imageName"),
-        ([CHAT, {**CODE, "cpu": "much"}], {}, "models[1].cpu", "'much': not a", "Ki, Mi, Gi or m"),
+        (
+            [{"name": "chat", "modle": "x"}],
+            {},
+            "models[0].modle",
+            "unknown key (model chat)",
+            "did you mean model?",
+        ),
+        (
+            [{"name": "chat", "namespaces": "x"}],
+            {},
+            "models[0].namespaces",
+            "unknown key (model chat)",
+            "did you mean modelcar:namespace, which belongs to the whole stack?",
+        ),
+        ([CHAT, {**CODE, "cpu": "much"}], {}, "models[1].cpu", "'much': not a", "thousandths with m"),
         ([CHAT, {**CODE, "cpus": 1}], {}, "models[1].cpus", "unknown key", "did you mean cpu"),
         (
             [{**CHAT, "registry": "r.example/x"}],

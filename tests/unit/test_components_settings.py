@@ -143,7 +143,7 @@ def test_strings_that_look_like_json_stay_strings() -> None:
         ({"model": "tiny-qwen2"}, "tiny-qwen2"),
         ({"model": "qwen2.5-0.5b"}, "qwen2-5-0-5b"),
         ({"model": "a__b"}, "a--b"),
-        ({"model": "/srv/models/My Model/model.lock"}, "my-model"),
+        ({"model": "/srv/models/my_model/model.lock"}, "my-model"),
         ({"model": "7b", "imageName": "seven_b"}, "seven-b"),
         ({"image": f"ghcr.io/acme/granite-3.1@{DIGEST}"}, "granite-3-1"),
         ({"image": f"oci://ghcr.io/acme/granite-3.1:v2@{DIGEST}"}, "granite-3-1"),
@@ -200,6 +200,18 @@ def test_keys_of_other_namespaces_are_not_looked_at() -> None:
         {"registry": "europe-docker.pkg.dev/project/repo"},
         {"serviceName": "a" * 40},  # and "-predictor-kserve-demo": 62 characters
         {"serverArgs": ["{a}", '{"x": {"y": 1}}']},
+        {"model": "models/Qwen/model.lock", "imageName": "qwen"},
+        {"registry": "myorg:443/models"},
+        {"registry": "localhost/models"},
+        {"serverImage": f"vllm/vllm-openai@{DIGEST}"},
+        {"egress": {"restrict": True, "dns": True, "allow": [{"cidr": "10.0.0.5/32", "ports": []}]}},
+        {"serverHostPaths": ["/opt", "/opt/venv", "/mnt/data", "/dev"], "gpuCount": 0},
+        {"servedModelName": "org/Name 1.5:latest"},
+        {"memory": "1e9", "sharedMemory": "64Mi"},
+        {"serverPort": 8012},
+        {"deploymentMode": "Knative", "serverPort": 8081},
+        {"sharedRuntime": "a" * 100},
+        {"builder": ""},
     ],
     ids=str,
 )
@@ -286,7 +298,11 @@ WRONG = {
         f"{NOT_SET}serviceName NAME",
     ),
     "no name in a path": Wrong(
-        {"model": "/model.lock", "serviceName": None}, "serviceName", "not set", "[a-z]", "serviceName NAME"
+        {"model": "/7b/model.lock", "serviceName": None},
+        "serviceName",
+        "not set",
+        "[a-z]",
+        "serviceName NAME",
     ),
     "no name of the image": Wrong(
         {"image": f"ghcr.io/acme/7b@{DIGEST}", "serviceName": None}, "serviceName", "not set", "", "NAME"
@@ -321,33 +337,33 @@ WRONG = {
         {"serverImage": None}, "serverImage", "not set", "image, by digest", f"{NOT_SET}serverImage …"
     ),
     # types
-    "word for int": Wrong({"gpuCount": "one"}, "gpuCount", "'one'", "integer", "correct modelcar:gpuCount"),
-    "fraction": Wrong({"minReplicas": 1.5}, "minReplicas", "1.5", "integer", "modelcar:minReplicas"),
-    "empty int": Wrong({"serverPort": ""}, "serverPort", "''", "integer", "modelcar:serverPort"),
+    "word for int": Wrong(
+        {"gpuCount": "one"}, "gpuCount", "'one'", "a whole number", "correct modelcar:gpuCount"
+    ),
+    "fraction": Wrong({"minReplicas": 1.5}, "minReplicas", "1.5", "a whole number", "modelcar:minReplicas"),
+    "empty int": Wrong({"serverPort": ""}, "serverPort", "''", "a whole number", "modelcar:serverPort"),
     "word for bool": Wrong(
-        {"awaitReady": "maybe"}, "awaitReady", "'maybe'", "boolean", "correct modelcar:awaitReady"
+        {"awaitReady": "maybe"}, "awaitReady", "'maybe'", "true or false", "correct modelcar:awaitReady"
     ),
     "number for bool": Wrong(
-        {"registryInsecure": 2}, "registryInsecure", "2", "boolean", "modelcar:registryInsecure"
+        {"registryInsecure": 2}, "registryInsecure", "2", "true or false", "modelcar:registryInsecure"
     ),
     "word for list": Wrong(
-        {"serverArgs": "--x"}, "serverArgs", "'--x'", "tuple", "correct modelcar:serverArgs"
+        {"serverArgs": "--x"}, "serverArgs", "'--x'", "a list", "correct modelcar:serverArgs"
     ),
     "object for list": Wrong(
-        {"serverHostPaths": {"a": 1}}, "serverHostPaths", "{'a': 1}", "tuple", "modelcar:serverHostPaths"
+        {"serverHostPaths": {"a": 1}}, "serverHostPaths", "{'a': 1}", "a list", "modelcar:serverHostPaths"
     ),
-    "number in list": Wrong({"serverArgs": ["a", 1]}, "serverArgs[1]", "1", "string", "modelcar:serverArgs"),
+    "number in list": Wrong({"serverArgs": ["a", 1]}, "serverArgs[1]", "1", "a text", "modelcar:serverArgs"),
     "no command": Wrong({"serverCommand": []}, "serverCommand", "[]", "at least 1", "modelcar:serverCommand"),
     # ranges
-    "negative": Wrong({"gpuCount": -1}, "gpuCount", "-1", "greater than or equal to 0", "modelcar:gpuCount"),
-    "many GPUs": Wrong({"gpuCount": 17}, "gpuCount", "17", "less than or equal to 16", "modelcar:gpuCount"),
-    "no replica": Wrong(
-        {"maxReplicas": 0}, "maxReplicas", "0", "greater than or equal to 1", "modelcar:maxReplicas"
-    ),
-    "root's port": Wrong({"serverPort": 80}, "serverPort", "80", "equal to 1024", "modelcar:serverPort"),
-    "high port": Wrong({"serverPort": 65536}, "serverPort", "65536", "to 65535", "modelcar:serverPort"),
+    "negative": Wrong({"gpuCount": -1}, "gpuCount", "-1", "at least 0", "modelcar:gpuCount"),
+    "many GPUs": Wrong({"gpuCount": 17}, "gpuCount", "17", "at most 16", "modelcar:gpuCount"),
+    "no replica": Wrong({"maxReplicas": 0}, "maxReplicas", "0", "at least 1", "modelcar:maxReplicas"),
+    "root's port": Wrong({"serverPort": 80}, "serverPort", "80", "at least 1024", "modelcar:serverPort"),
+    "high port": Wrong({"serverPort": 65536}, "serverPort", "65536", "at most 65535", "modelcar:serverPort"),
     "no time": Wrong(
-        {"startTimeoutSeconds": 9}, "startTimeoutSeconds", "9", "equal to 10", "modelcar:startTimeoutSeconds"
+        {"startTimeoutSeconds": 9}, "startTimeoutSeconds", "9", "at least 10", "modelcar:startTimeoutSeconds"
     ),
     # images
     "server by tag": Wrong(
@@ -469,7 +485,7 @@ WRONG = {
         {"canaryTrafficPercent": 101, "deploymentMode": "Knative"},
         "canaryTrafficPercent",
         "101",
-        "less than or equal to 100",
+        "at most 100",
         "correct modelcar:canaryTrafficPercent",
     ),
     "Git without a folder": Wrong(
@@ -535,7 +551,7 @@ WRONG = {
         "use servingRuntime",
     ),
     # quantities
-    "comma": Wrong({"cpu": "1,5"}, "cpu", "'1,5': not a Kubernetes quantity", "4 or 500m", "use Ki, Mi"),
+    "comma": Wrong({"cpu": "1,5"}, "cpu", "'1,5': not a Kubernetes quantity", "4 or 500m", "use a number"),
     "byte": Wrong({"memory": "16GB"}, "memory", "'16GB': not a Kubernetes quantity", "16Gi", "use Ki, Mi"),
     "small unit": Wrong(
         {"sharedMemory": "2gi"}, "sharedMemory", "'2gi': not a Kubernetes quantity", "2Gi", "use Ki"
@@ -678,6 +694,205 @@ WRONG = {
         "nothing with delivery gitops",
         "Argo CD takes over",
     ),
+    # names that follow, and places of images
+    "folder in upper case": Wrong(
+        {"model": "models/Qwen/model.lock"}, "imageName", "'Qwen'", "lower-case", "rename the folder"
+    ),
+    "folder with a space": Wrong(
+        {"model": "My Model/model.lock"}, "imageName", "'My Model'", "lower-case", "set imageName"
+    ),
+    "lock without a folder": Wrong(
+        {"model": "./model.lock"}, "imageName", "no repository name: ''", "lower-case", "set imageName"
+    ),
+    "registry without a host": Wrong(
+        {"registry": "myorg/models"},
+        "registry",
+        "names no registry",
+        PLACE,
+        "for Docker Hub write docker.io/myorg/models; for a registry of this name myorg:443/models",
+    ),
+    "registry's port": Wrong(
+        {"registry": "localhost:99999/models"}, "registry", "a port that does not exist", PLACE, "1 to 65535"
+    ),
+    "port zero": Wrong({"registry": "h.io:0/m"}, "registry", "a port that", PLACE, "1 to 65535"),
+    "server's port": Wrong(
+        {"serverImage": f"localhost:99999/v@{DIGEST}"}, "serverImage", "a port that", "PORT", "1 to 65535"
+    ),
+    "image's port": Wrong(
+        {"image": f"h.io:99999/m/x@{DIGEST}"}, "image", "a port that does not exist", "PORT", "1 to 65535"
+    ),
+    "mirror without a host": Wrong(
+        {"mirrors": ["myorg/x"]}, "mirrors[0]", "names no registry", "HOST[:PORT]/PATH", "docker.io/myorg/x"
+    ),
+    # networks
+    "address alone": Wrong(
+        {"egress": {"allow": [{"cidr": "10.0.0.5"}]}},
+        "egress.allow[0].cidr",
+        "'10.0.0.5': not in CIDR notation",
+        "10.0.0.0/8",
+        "write 10.0.0.5/32",
+    ),
+    "netmask": Wrong(
+        {"ingress": {"networks": ["10.0.0.0/255.0.0.0"]}},
+        "ingress.networks[0]",
+        "not in CIDR notation",
+        "10.0.0.0/8",
+        "write 10.0.0.0/8",
+    ),
+    "zone of an address": Wrong(
+        {"egress": {"allow": [{"cidr": "fe80::1%eth0/128"}]}},
+        "egress.allow[0].cidr",
+        "not in CIDR notation",
+        "10.0.0.0/8",
+        "take the zone off",
+    ),
+    # folders
+    "folder twice": Wrong(
+        {"serverHostPaths": ["/a/./b", "/a/b"], "gpuCount": 0},
+        "serverHostPaths",
+        "/a/b, twice",
+        "each folder once",
+        "take it out",
+    ),
+    "folder of the pod's own": Wrong(
+        {"serverHostPaths": ["/dev/shm"], "gpuCount": 0},
+        "serverHostPaths",
+        "/dev/shm, which each pod has already",
+        "none of /dev/shm, /mnt, /mnt/models, /tmp",
+        "take it out",
+    ),
+    "colon in a folder": Wrong(
+        {"serverHostPaths": ["/a:b"], "gpuCount": 0}, "serverHostPaths", "/a:b", "without ':'", "full path"
+    ),
+    "line break in a folder": Wrong(
+        {"serverWritablePaths": ["/a\nb"]}, "serverWritablePaths", "'/a\\nb'", "control", "full path"
+    ),
+    "two slashes": Wrong(
+        {"serverWritablePaths": ["//tmp"]},
+        "serverWritablePaths",
+        "//tmp, beside /tmp",
+        "apart",
+        "take one",
+    ),
+    # names that a server is asked by
+    "option as a name": Wrong(
+        {"servedModelName": "--model"}, "servedModelName", "'--model'", "not begin with -", "OWNER/NAME"
+    ),
+    "lines as a name": Wrong(
+        {"servedModelName": "a\nb"}, "servedModelName", "'a\\nb'", "line breaks", "qwen"
+    ),
+    "blank name": Wrong({"servedModelName": " "}, "servedModelName", "' '", "at most 1000", "qwen"),
+    "endless name": Wrong({"servedModelName": "x" * 1001}, "servedModelName", "'xxx", "at most 1000", "qwen"),
+    "adapter like the model": Wrong(
+        {"vllm": {"loraModules": [{"name": "qwen2.5-0.5b", "path": "a"}]}},
+        "vllm.loraModules[0].name",
+        "qwen2.5-0.5b, which the model itself has",
+        "a name of its own",
+        "modelcar:servedModelName",
+    ),
+    "adapter like the model, among arguments": Wrong(
+        {
+            "servedModelName": "chat",
+            "serverArgs": ["--lora-modules", "x=/mnt/models/x", "chat=/mnt/models/a"],
+        },
+        "serverArgs",
+        "--lora-modules with the name chat, which the model itself has",
+        "a name of its own",
+        "rename the adapter",
+    ),
+    # sizes
+    "memory without a unit": Wrong(
+        {"memory": 16}, "memory", "'16': a size in bytes, below 1Mi", "1Mi or more", "did you mean 16Gi?"
+    ),
+    "memory in thousandths": Wrong(
+        {"memory": "500m"}, "memory", "thousandths of a byte", "1Mi or more", "did you mean 500Mi?"
+    ),
+    "shared memory without a unit": Wrong(
+        {"sharedMemory": "1"}, "sharedMemory", "below 1Mi", "1Mi or more", "did you mean 1Gi?"
+    ),
+    "endless memory": Wrong({"memory": "9" * 400 + "Gi"}, "memory", "'999", "16Gi", "Gi"),
+    "processors in bytes": Wrong(
+        {"cpu": "16Gi"}, "cpu", "not a number of processors", "1m to 1000", "did you mean 16?"
+    ),
+    "less than Kubernetes counts": Wrong({"cpu": "0.0001"}, "cpu", "not a number", "1m to 1000", "correct"),
+    "modelcar's memory": Wrong(
+        {"kserve": {"modelcarMemory": "15"}},
+        "kserve.modelcarMemory",
+        "below 1Mi",
+        "1Mi",
+        "did you mean 15Gi?",
+    ),
+    "modelcar's processors": Wrong(
+        {"kserve": {"modelcarCpu": "1Mi"}}, "kserve.modelcarCpu", "processors", "1m to", "did you mean 1?"
+    ),
+    # Kubernetes' limits
+    "long namespace of the smoke test": Wrong(
+        {"smokeNamespace": "a" * 64}, "smokeNamespace", "Kubernetes refuses", "at most 63", "lower-case"
+    ),
+    "long namespace of KServe": Wrong(
+        {"kserve": {"namespace": "a" * 64}}, "kserve.namespace", "refuses", "at most 63", "lower-case"
+    ),
+    "long namespace that may connect": Wrong(
+        {"ingress": {"namespaces": ["a" * 64]}}, "ingress.namespaces[0]", "refuses", "at most 63", "lower"
+    ),
+    "long runtime": Wrong({"sharedRuntime": "a" * 254}, "sharedRuntime", "'aaa", "at most 253", "a letter"),
+    "long domain of a label": Wrong(
+        {"scheduling": {"nodeSelector": {f"{'x' * 254}/a": "b"}}},
+        f"scheduling.nodeSelector.{'x' * 254}/a.[key]",
+        "'xxx",
+        "DOMAIN at most 253",
+        "--show-labels",
+    ),
+    "port of Knative's proxy": Wrong(
+        {"serverPort": 8012, "deploymentMode": "Knative"},
+        "serverPort",
+        "8012, in deployment mode Knative",
+        "none of 8008, 8012, 8013, 8022, 8112, 9090, 9091",
+        "8080",
+    ),
+    # what would be lost
+    "variable twice": Wrong(
+        {"serverEnv": ["A=s3cret", "A=2"]},
+        "serverEnv",
+        "A is set twice, and only entry 2 would reach the server",
+        "each name once",
+        "remove entry 1 or 2",
+    ),
+    "NUL in a variable": Wrong(
+        {"serverEnv": ["A=x\0y"]}, "serverEnv[0]", "holds a NUL", "NUL", "take it out"
+    ),
+    "NUL in an argument": Wrong({"serverArgs": ["--x\0"]}, "serverArgs[0]", "NUL", "NUL", "take it out"),
+    "NUL in an annotation": Wrong(
+        {"scheduling": {"podAnnotations": {"a": "\0"}}},
+        "scheduling.podAnnotations.a",
+        "not a text",
+        "without NUL",
+        "quote it",
+    ),
+    "no program": Wrong(
+        {"serverCommand": [""]}, "serverCommand", "''", "a program", "write the program's name first"
+    ),
+    "builder as an option": Wrong(
+        {"builder": "--x"}, "builder", "'--x': not a builder's name", "begin with -", "docker buildx ls"
+    ),
+    "blank kubeconfig": Wrong(
+        {"kubeconfig": " "}, "kubeconfig", "blank", "path of a kubeconfig", "remove it"
+    ),
+    # types of sections
+    "list for a section": Wrong({"vllm": []}, "vllm", "[]", "keys with values, as {KEY: …}", "modelcar:vllm"),
+    "text for a map": Wrong(
+        {"scheduling": {"nodeSelector": "a=b"}},
+        "scheduling.nodeSelector",
+        "'a=b'",
+        "keys with values",
+        "modelcar:scheduling",
+    ),
+    "release without its v": Wrong(
+        {"kserve": {"version": "0.19.0"}}, "kserve.version", "'0.19.0'", "such as v0.19.0", "write v"
+    ),
+    "charts elsewhere": Wrong(
+        {"kserve": {"chartRepository": "../x"}}, "kserve.chartRepository", "'../x'", "oci://…", "address"
+    ),
     # templates
     "template": Wrong(
         {"serverArgs": ["--a", "x{{.Name}}"]},
@@ -818,12 +1033,17 @@ def write_platform(project: Path, values: Any) -> Path:
 
 
 def test_platforms_values_are_defaults_that_the_stack_wins_over(tmp_path: Path) -> None:
-    values = {"registry": "platform/models", "registryInsecure": True, "serverArgs": ["--p"], "cpu": "100m"}
+    values = {
+        "registry": "platform.invalid/models",
+        "registryInsecure": True,
+        "serverArgs": ["--p"],
+        "cpu": "100m",
+    }
     write_platform(tmp_path, {**values, "cpuLimit": "2"})
     found = load(
         tmp_path, platformFile="platform.json", registry=None, serverArgs=["--own"], registryInsecure=False
     )
-    assert (found.registry, found.cpu, found.cpu_limit) == ("platform/models", "100m", "2")
+    assert (found.registry, found.cpu, found.cpu_limit) == ("platform.invalid/models", "100m", "2")
     assert found.server_args == ("--own",)
     assert found.registry_insecure is False
 

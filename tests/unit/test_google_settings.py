@@ -219,6 +219,18 @@ WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "2 on g2-standard-8",
         "1",
     ),
+    "image for other processors": (
+        {"architecture": "arm64"},
+        "architecture",
+        "arm64, and g2-standard-8 is x86",
+        "amd64",
+    ),
+    "address in place of a network": (
+        {"google.cluster.authorizedNetworks": ["203.0.113.7"]},
+        "google.cluster.authorizedNetworks[0]",
+        "'203.0.113.7': not in CIDR notation",
+        "203.0.113.0/24",
+    ),
     "no such GPU": ({NODES + "gpu": "nvidia-l5"}, NODES + "gpu", "nvidia-l5", "nvidia-l4"),
     "min above max": ({NODES + "minNodes": 3}, NODES + "minNodes", "3, above maxNodes 1", "at most"),
     "negative": ({NODES + "minNodes": -1}, NODES + "minNodes", "-1", ""),
@@ -334,7 +346,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
     ),
     "driver misspelt": ({NODES + "driver": "NEWEST"}, NODES + "driver", "NEWEST", "LATEST"),
     "unknown key": ({NODES + "machinType": "x"}, NODES + "machinType", "unknown key", "machineType"),
-    "wrong type": ({"google.protect": "maybe"}, "google.protect", "maybe", "boolean"),
+    "wrong type": ({"google.protect": "maybe"}, "google.protect", "maybe", "true or false"),
     "retention of nothing": (
         {"google.repository.untaggedDays": 0},
         "google.repository.untaggedDays",

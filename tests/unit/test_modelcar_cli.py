@@ -232,6 +232,19 @@ def test_bad_input_and_machine_errors_have_their_own_exit_codes(
     assert caught.value.code == 2
 
 
+@pytest.mark.parametrize("option", ["--hub", "--folder"])
+@pytest.mark.parametrize("value", ["", " "])
+def test_a_source_from_an_unset_shell_variable_is_refused(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "modelcar/models/m").mkdir(parents=True)
+    (tmp_path / "modelcar/models/m/model.yaml").write_text("folder: weights\n")
+    assert run(tmp_path, "lock", "m", option, value) == 2
+    told = capsys.readouterr().err
+    assert f"{option}: empty" in told
+    assert "shell variable" in told
+
+
 COMMANDS = [["lock", "m"], ["fetch", "m"], ["push", "m", "h.io/m"]]
 
 

@@ -362,6 +362,7 @@ def test_changed_files_are_told_by_name_and_size(tmp_path: Path) -> None:
     "text",
     [
         "hub: a/b\nfolder: c\n",
+        "folder: c\nrevision: v1\n",
         "revision: main\n",
         "hub: 3\n",
         "hub: a/b\nallow: '*.json'\n",

@@ -415,7 +415,8 @@ def test_a_mirror_that_is_the_target_is_left_out() -> None:
         ("h.io/dev/tiny@sha256:" + "0" * 64, "has a digest", "write h.io/dev/tiny"),
         ("h.io", "not the name of a repository", "for example"),
         ("h.io/Dev", "not the name of a repository", "for example"),
-        ("h.io:70000/dev", "not the name of a repository", "for example"),
+        ("h.io:70000/dev", "has a port that does not exist", "1 to 65535"),
+        ("myorg/dev", "names no registry", "docker.io/myorg/dev"),
         ("", "not the name of a repository", "for example"),
     ],
 )

@@ -10,12 +10,13 @@ import pulumi
 import pytest
 
 from components.cluster.placement import Found
+from components.config.checks import without_effect
 from components.config.models import load_stack
 from components.stack import kept_endpoint, preflight
 from modelcar import locking
 from modelcar.errors import InputError, Problem
 from modelcar.tiny_model import make_tiny_model
-from tests.unit.test_components_settings import MINIMAL, as_text
+from tests.unit.test_components_settings import MINIMAL, as_text, load
 from tests.unit.test_google_settings import CLUSTER, PROJECT, as_texts, dev
 
 
@@ -34,6 +35,47 @@ def check(project: Path, outputs: dict[str, Any] | None = None, **settings: Any)
     config = {**MINIMAL, "model": "tiny", "checkReachable": "false", **settings}
     told = {f"modelcar:{key}": as_text(value) for key, value in config.items() if value is not None}
     return preflight.check(load_stack(told, project), project, outputs)
+
+
+BY_DAY = {"type": "cron", "timezone": "UTC", "start": "0 8 * * *", "end": "0 9 * * *", "desiredReplicas": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"egress": {"restrict": False, "allow": [{"cidr": "10.0.0.0/8"}]}}, "egress.allow"),
+        ({"gpu": "nvidia-l4"}, "gpu"),
+        ({"mirrorsInsecure": True}, "mirrorsInsecure"),
+        ({"kserve": {"modelcarCpu": "1"}}, "kserve.modelcarCpu"),
+        (
+            {
+                "minReplicas": 0,
+                "maxReplicas": 2,
+                "autoscaling": {"fallbackReplicas": 1, "triggers": [BY_DAY]},
+            },
+            "autoscaling.fallbackReplicas",
+        ),
+    ],
+)
+def test_a_setting_without_effect_is_told(project: Path, settings: dict[str, Any], key: str) -> None:
+    [doubt] = check(project, **settings).doubts
+    assert doubt.startswith(f"modelcar:{key} has no effect w")
+
+
+def test_settings_of_google_without_effect_are_told() -> None:
+    google: dict[str, Any] = {
+        "project": "my-project",
+        "region": "europe-west4",
+        "repository": {"name": "m", "existing": True, "untaggedDays": 7, "vulnerabilityScanning": False},
+        "cluster": {"name": "c", "releaseChannel": "RAPID"},
+        "nodes": {"gpu": "nvidia-l4", "machineType": "g2-standard-8"},
+    }
+    told = [doubt.split()[0] for doubt in without_effect.doubts(load(google=google, registry=None))]
+    assert told == [
+        "modelcar:google.cluster.releaseChannel",
+        "modelcar:google.repository.untaggedDays",
+        "modelcar:google.repository.vulnerabilityScanning",
+    ]
 
 
 def test_a_length_beyond_the_models_is_refused_or_told(project: Path) -> None:

@@ -59,6 +59,19 @@ def paths_in_arguments(arguments: tuple[str, ...]) -> Iterator[tuple[str, str]]:
             yield from ((name, str(path)) for path in found.values())
 
 
+def names_in_arguments(arguments: tuple[str, ...]) -> Iterator[str]:
+    """Yield the names that `--lora-modules` gives adapters."""
+    for name, values in options(arguments):
+        for value in values if name == "--lora-modules" else ():
+            if "=" in value and "," not in value:  # as vLLM tells NAME=PATH from JSON
+                yield value.partition("=")[0]
+                continue
+            found = _json(value)
+            for entry in found if isinstance(found, list) else [found]:
+                if isinstance(entry, dict):
+                    yield str(entry.get("name"))
+
+
 def _json(text: str) -> Any:
     try:
         return json.loads(text)

@@ -37,6 +37,10 @@ def _of_trigger(number: int, trigger: Trigger) -> Iterator[Problem]:
             yield problem(key, "not set", f"a value, for type {trigger.type}", fix)
         elif said and not needed and name not in _POSSIBLE[trigger.type]:
             yield problem(key, getattr(trigger, name), f"nothing, for type {trigger.type}", "remove it")
+    if trigger.type == "cron" and trigger.start is not None and trigger.start == trigger.end:
+        key = f"autoscaling.triggers[{number}].end"
+        fix = "set the end of the time in which there are pods"
+        yield problem(key, f"{trigger.end}, as start", "another time than start: KEDA refuses it", fix)
     if trigger.type == "kvCacheUse" and trigger.threshold is not None and trigger.threshold > 1:
         key = f"autoscaling.triggers[{number}].threshold"
         fix = f"did you mean {trigger.threshold / 100:g}?"

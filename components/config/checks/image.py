@@ -68,9 +68,15 @@ def digest_now(registry: str, name: str, tag: str, insecure: bool) -> str:
 
 
 def _repository(settings: Settings) -> Problem | None:
+    if settings.image:
+        return None
+    if not oci_names.NAME.fullmatch(settings.repository):
+        value = f"not set, and the lock's folder gives no repository name: {settings.repository!r}"
+        allowed = "lower-case letters and digits, with single . _ or - between them"
+        return problem("imageName", value, allowed, "set imageName, or rename the folder of model.lock")
     # A registry counts everything below its host.
     path = f"{settings.registry.partition('/')[2]}/{settings.repository}"
-    if len(path) <= oci_names.LONGEST_NAME or settings.image:
+    if len(path) <= oci_names.LONGEST_NAME:
         return None
     value = f"{settings.repository[:40]}… gives a repository name of {len(path)} characters"
     return problem(

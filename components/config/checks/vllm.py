@@ -60,7 +60,10 @@ def problems(settings: ModelSpec) -> Iterator[Problem]:
         for name in sorted(own.keys() & set_too):
             value = f"{name}, which modelcar:vllm sets too"
             yield problem("serverArgs", value, "each argument once", "remove one of the two")
-        yield from _adapters(typed, settings.placement)
+        yield from _adapters(typed, settings.placement, settings.model_name)
+    for name in adapters.names_in_arguments(settings.server_args):
+        if name == settings.model_name:
+            yield _like_the_model("serverArgs", f"--lora-modules with the name {name}")
     yield from context_length.problems(settings)
     yield from adapters.problems(settings)
     yield from hub_names.problems(settings)
@@ -105,7 +108,12 @@ def _split(settings: ModelSpec) -> Iterator[Problem]:
         )
 
 
-def _adapters(typed: VllmSettings, placement: str) -> Iterator[Problem]:
+def _like_the_model(key: str, value: str) -> Problem:
+    why = f"{value}, which the model itself has: its answers would come without the adapter"
+    return problem(key, why, "a name of its own", "rename the adapter, or set modelcar:servedModelName")
+
+
+def _adapters(typed: VllmSettings, placement: str, served: str) -> Iterator[Problem]:
     names = [module.name for module in typed.lora_modules]
     for number, module in enumerate(typed.lora_modules):
         key = f"vllm.loraModules[{number}]"
@@ -125,6 +133,8 @@ def _adapters(typed: VllmSettings, placement: str) -> Iterator[Problem]:
         elif not module.path and not module.image:
             fix = "name its folder in the model's image (path), or its own image (image)"
             yield problem(f"{key}.path", "not set", "a folder of the model, as adapters/french", fix)
+        if module.name == served:
+            yield _like_the_model(f"{key}.name", module.name)
         if names.index(module.name) != number:
             yield problem(f"{key}.name", f"{module.name}, twice", "a name of its own", "rename one")
     if typed.max_lora_rank and not typed.lora_modules:

@@ -1,0 +1,56 @@
+"""Settings that another one leaves without effect: nothing is refused, and a preview tells of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from components.config.autoscaling import OF_PROMETHEUS
+from components.config.section import Section
+from components.config.settings import Settings
+
+#: What of `modelcar:kserve` is about an installation by this program.
+_OF_INSTALLATION = (
+    "install_cert_manager",
+    "chart_repository",
+    "cert_manager_version",
+    "cert_manager_repository",
+    "image_registry",
+    "modelcar_uid",
+    "modelcar_cpu",
+    "modelcar_memory",
+)
+
+
+def doubts(settings: Settings) -> Iterator[str]:
+    """Yield what a stack sets and nothing reads."""
+    for key, why in _found(settings):
+        yield f"modelcar:{key} has no effect {why}: remove it, or change the other"
+
+
+def _found(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield the keys, and beside what they have no effect."""
+    if not settings.egress.restrict:
+        yield from _said("egress", settings.egress, ("dns", "allow"), "while egress.restrict is false")
+    if settings.gpu and not settings.google:
+        yield "gpu", "without modelcar:google, whose pools it chooses from"
+    if settings.mirrors_insecure and not settings.mirrors:
+        yield "mirrorsInsecure", "without modelcar:mirrors"
+    if not settings.kserve.install:
+        yield from _said("kserve", settings.kserve, _OF_INSTALLATION, "while kserve.install is false")
+    own = settings.autoscaling
+    if own and own.fallback_replicas and not any(one.type in OF_PROMETHEUS for one in own.triggers):
+        yield "autoscaling.fallbackReplicas", "where all triggers are of type cron, which never fail"
+    google = settings.google
+    if google and not google.cluster.create:
+        why = "while google.cluster.create is false"
+        yield from _said("google.cluster", google.cluster, ("release_channel",), why)
+    if google and google.repository.existing:
+        kept = ("untagged_days", "vulnerability_scanning")
+        why = "while google.repository.existing is true"
+        yield from _said("google.repository", google.repository, kept, why)
+
+
+def _said(key: str, section: Section, names: tuple[str, ...], why: str) -> Iterator[tuple[str, str]]:
+    for name in names:
+        if name in section.model_fields_set:
+            yield f"{key}.{type(section).model_fields[name].alias}", why
