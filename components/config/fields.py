@@ -83,6 +83,21 @@ def _mirror(value: Any) -> Any:
     return value
 
 
+_USER = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<user>[^/?#\s]*)@", re.IGNORECASE)
+
+
+def without_credentials(fix: str) -> AfterValidator:
+    """Return a validator of addresses that are written where others read them. A user of SSH is no secret."""
+
+    def check(text: str) -> str:
+        found = _USER.match(text)
+        if found and (":" in found["user"] or "ssh" not in found["scheme"].lower()):
+            raise Refused("holds credentials", "an address without user and password", fix)
+        return text
+
+    return AfterValidator(check)
+
+
 def quantity_field(example: str) -> BeforeValidator:
     """Return a validator of Kubernetes quantities above zero."""
 

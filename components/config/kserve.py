@@ -6,8 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from components.config.fields import Label, quantity_field
+from components.config.fields import Label, quantity_field, without_credentials
 from components.config.section import Section
+
+#: Written into the state in the clear.
+_NO_CREDENTIALS = without_credentials("remove them, and log in with `helm registry login`; or name a mirror")
 
 
 class KServeSettings(Section):
@@ -36,9 +39,11 @@ class KServeSettings(Section):
     verify: bool = True
     namespace: Label = "kserve"
     version: str = Field("v0.19.0", pattern=r"^v\d+\.\d+\.\d+$")
-    chart_repository: str = Field("oci://ghcr.io/kserve/charts", pattern=r"^(oci://\S+|/\S+|\./\S+)$")
+    chart_repository: Annotated[str, _NO_CREDENTIALS] = Field(
+        "oci://ghcr.io/kserve/charts", pattern=r"^(oci://\S+|/\S+|\./\S+)$"
+    )
     cert_manager_version: str = Field("v1.21.2", pattern=r"^v\d+\.\d+\.\d+$")
-    cert_manager_repository: str = Field(
+    cert_manager_repository: Annotated[str, _NO_CREDENTIALS] = Field(
         "https://charts.jetstack.io", pattern=r"^(https://\S+|oci://\S+|/\S+|\./\S+)$"
     )
     image_registry: str | None = Field(None, pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)*$")

@@ -62,7 +62,7 @@ def paths_in_arguments(arguments: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
