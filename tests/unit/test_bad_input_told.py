@@ -371,6 +371,6 @@ def test_an_odd_answer_of_pulumi_is_told(
     answer: str, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     done = subprocess.CompletedProcess([], 0, answer, "")
-    monkeypatch.setattr(operations_stack.subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: done)
     with pytest.raises(InputError, match=says):
         operations_stack.outputs_of("dev", tmp_path)

@@ -331,13 +331,17 @@ WRONG = {
         {"registryInsecure": 2}, "registryInsecure", "2", "boolean", "modelcar:registryInsecure"
     ),
     "word for list": Wrong(
-        {"serverArgs": "--x"}, "serverArgs", "'--x'", "tuple", "correct modelcar:serverArgs"
+        {"serverArgs": "--x"}, "serverArgs", "not shown", "tuple", "correct modelcar:serverArgs"
     ),
     "object for list": Wrong(
         {"serverHostPaths": {"a": 1}}, "serverHostPaths", "{'a': 1}", "tuple", "modelcar:serverHostPaths"
     ),
-    "number in list": Wrong({"serverArgs": ["a", 1]}, "serverArgs[1]", "1", "string", "modelcar:serverArgs"),
-    "no command": Wrong({"serverCommand": []}, "serverCommand", "[]", "at least 1", "modelcar:serverCommand"),
+    "number in list": Wrong(
+        {"serverArgs": ["a", 1]}, "serverArgs[1]", "not shown", "string", "modelcar:serverArgs"
+    ),
+    "no command": Wrong(
+        {"serverCommand": []}, "serverCommand", "not shown", "at least 1", "modelcar:serverCommand"
+    ),
     # ranges
     "negative": Wrong({"gpuCount": -1}, "gpuCount", "-1", "greater than or equal to 0", "modelcar:gpuCount"),
     "many GPUs": Wrong({"gpuCount": 17}, "gpuCount", "17", "less than or equal to 16", "modelcar:gpuCount"),

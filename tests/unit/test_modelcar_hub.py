@@ -329,7 +329,9 @@ UNFIT = [
 def test_an_unfit_endpoint_is_told_and_not_asked(
     address: str, expected: str, by_variable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub.constants, "ENDPOINT", address if by_variable else "https://hub.example")
+    monkeypatch.setattr(
+        "huggingface_hub.constants.ENDPOINT", address if by_variable else "https://hub.example"
+    )
     endpoint, key = (None, "HF_ENDPOINT") if by_variable else (address, "endpoint")
     with pytest.raises(InputError, match=f"{key}: not shown: {expected}") as caught:
         hub.resolve(REPOSITORY, endpoint=endpoint)
