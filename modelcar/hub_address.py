@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 #: A name, or an address of IPv6.
-_HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+")
+_HOST = re.compile(r"[\w-]{1,63}(\.[\w-]{1,63})*\.?|[0-9a-f.]*:[0-9a-f:.]*")
 #: What no path holds.
 _ODD = re.compile(r"[\s\x00-\x1f\x7f]")
 

@@ -92,7 +92,15 @@ def test_addresses_of_git_without_a_password_stay(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["https://h:99999", "https://h:abc/x", "https://a b", "https://h/?x=1#f", "https://h/a b"]
+    "address",
+    [
+        "https://h:99999",
+        "https://h:abc/x",
+        "https://a b",
+        "https://h/?x=1#f",
+        "https://h/a b",
+        "https://a..b",
+    ],
 )
 def test_what_is_no_address_of_a_hub_is_refused(address: str) -> None:
     assert hub_address.fault_of_address(address)
