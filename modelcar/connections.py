@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import threading
 from typing import Any
 
 import httpx
 
+from modelcar.errors import refuse
 from modelcar.proxies import proxy_for
 
 
@@ -15,9 +17,20 @@ def trusted() -> ssl.SSLContext:
     """Return whom to trust: the system's authorities, as docker and cosign do, and Mozilla's.
 
     httpx by itself takes Mozilla's alone (certifi), or those of SSL_CERT_FILE or SSL_CERT_DIR.
+
+    Raises:
+        InputError: the file that SSL_CERT_FILE names holds none.
     """
-    context = httpx.create_ssl_context()
-    context.load_default_certs()
+    try:
+        context = httpx.create_ssl_context()
+        context.load_default_certs()
+    except OSError as error:  # of TLS, too; it names no file
+        raise refuse(
+            "SSL_CERT_FILE",
+            f"{os.environ.get('SSL_CERT_FILE')}: {error.strerror or error}",
+            allowed="a file of authorities' certificates, in PEM",
+            fix="correct the variable, or unset it",
+        ) from None
     return context
 
 
@@ -31,7 +44,13 @@ class Ways(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, as httpx does; also one that a redirect leads to another host."""
-        proxy = proxy_for(str(request.url))
+        try:
+            return self._by(proxy_for(str(request.url)), request)
+        except ValueError as error:  # a host or a port that no name server could be asked for
+            told = f"{request.url.host or 'no host'} is no address: {error}"
+            raise httpx.ConnectError(told, request=request) from None
+
+    def _by(self, proxy: str | None, request: httpx.Request) -> httpx.Response:
         with self._lock:
             if proxy not in self._made:
                 try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from docker import auth
 from docker.errors import DockerException
+from docker.utils.config import find_config_file
 
 #: Seconds for a helper, which may ask a cloud.
 TIMEOUT = 60
@@ -32,10 +33,18 @@ def login_of(host: str) -> dict[str, Any]:
         LoginError: the credential helper or the configuration is at fault.
     """
     try:
-        config = auth.load_config()
-    except (DockerException, ValueError) as error:
-        fix = "mend ~/.docker/config.json, or the one in DOCKER_CONFIG; `docker login` writes it anew"
-        raise LoginError(f"docker's configuration cannot be read: {error}", fix) from None
+        return _login_of(host)
+    except (DockerException, ValueError, LookupError, TypeError, AttributeError) as error:
+        path = str(find_config_file() or "config.json")
+        # The library trips over what is of another kind; its words on that would help nobody.
+        known = isinstance(error, DockerException | ValueError)
+        why = f"{error}" if known else "it is not as docker writes it"
+        fix = f"correct {path}; `docker login` writes it anew"
+        raise LoginError(f"docker's configuration {path} cannot be read: {why}", fix) from None
+
+
+def _login_of(host: str) -> dict[str, Any]:
+    config = auth.load_config()
     hub = host in {"docker.io", "index.docker.io"}
     server = auth.INDEX_URL if hub else host
     known = _from_helper(helper, server) if (helper := config.get_credential_store(server)) else None

@@ -159,13 +159,13 @@ def attached_sbom(registry: Registry, digest: str) -> dict[str, Any] | None:
     statement about the lock's files.
     """
     for entry in registry.referrers(digest):
-        manifest = registry.manifest(str(entry["digest"])) if _is_sbom(entry) else None
+        manifest = registry.manifest(str(entry.get("digest"))) if _is_sbom(entry) else None
         layers = (manifest.document.get("layers") or []) if manifest else []
         if len(layers) != 1 or layers[0].get("size", 0) > MAX_BLOB:
             continue
         try:
             found = json.loads(registry.blob(str(layers[0]["digest"])))
-        except ValueError:  # CycloneDX may be XML, and somebody's may be anything
+        except (ValueError, RecursionError):  # CycloneDX may be XML, and somebody's may be anything
             continue
         if is_own(found):
             return dict(found)

@@ -101,7 +101,7 @@ class ExistingImage:
             return None
         try:
             found = json.loads(self.files.config)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
 
@@ -141,7 +141,7 @@ def look(registry: Registry, digest: str, architecture: str) -> ExistingImage | 
         manifest, config = _of_platform(registry, found, architecture)
         fault = not_an_image(manifest, config) or other_platform(config, architecture)
         layers = image_layers(manifest)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         what = f"no manifest of an image ({type(error).__name__}: {error})"
         raise UnfitError(Fault(what, "as the OCI image specification has it", "push it again")) from None
     if fault:

@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import httpx2
+
+from modelcar.hub_environment import NO_NUMBERS
+
+# isort: split
 from huggingface_hub import HfApi, constants, hf_hub_url
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -27,8 +31,9 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 from huggingface_hub.utils import logging as hub_logging
 
-from modelcar import layouts
+from modelcar import hub_address, layouts
 from modelcar.choosing import PICKLE_SUFFIXES, left_out, unnamed
+from modelcar.connections import trusted
 from modelcar.errors import InputError, Problem, refuse
 from modelcar.paths import fault_of_name, printable, same_but_for_case
 from modelcar.weights import MAX_JSON, needs_content
@@ -103,6 +108,7 @@ def resolve(
         InputError: there is no such model or revision, it may not be read, the hub cannot be reached, or its
             files are unfit.
     """
+    _check_way(endpoint)
     with _Words(repository, revision, endpoint):
         if repository.count("/") != 1:  # the hub has some without owner; a lock cannot name them
             raise HFValidationError
@@ -146,6 +152,18 @@ def resolve(
         tuple(skipped),
         layouts.doubts([*extra, *(file.path for file in chosen)], layout),
     )
+
+
+def _check_way(endpoint: str | None) -> None:
+    """Refuse what the hub's client would fail by, or send the user's token in the clear to."""
+    if NO_NUMBERS:
+        [(name, value), *_] = NO_NUMBERS.items()
+        raise refuse(name, repr(value), allowed="seconds, a whole number", fix="correct it, or unset it")
+    if fault := hub_address.fault_of_address(endpoint or constants.ENDPOINT):
+        why, allowed, fix = fault
+        key = "endpoint" if endpoint else "HF_ENDPOINT"
+        raise refuse(key, f"not shown: {why}", allowed=allowed, fix=f"correct {key}, or {fix}")
+    trusted()  # which refuses by the variable's name what the client would not name
 
 
 def _look_up(repository: str, revision: str, endpoint: str | None) -> ModelInfo:
@@ -210,6 +228,7 @@ def download(
     Raises:
         InputError: the hub refuses it, has another size, or cannot be reached after several tries.
     """
+    _check_way(endpoint)
     disable_progress_bars("huggingface_hub.http_get")
     constants.DOWNLOAD_CHUNK_SIZE = PIECE
     hub_logging.set_verbosity(logging.ERROR)  # what is wrong is said by the error below
@@ -405,7 +424,7 @@ def _check_index(
     content = bytearray()
     download(repository, revision, index.path, content.extend, size=index.size, endpoint=endpoint)
     try:
-        named = set(map(str, set(json.loads(content)["weight_map"].values())))
+        named = set(map(str, set(json.loads(content.decode())["weight_map"].values())))
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return None
     lost = sorted(named - set(taken))

@@ -55,21 +55,21 @@ def inspect(registry: Registry, reference: str) -> tuple[Inspection, Manifest]:
     if manifest is None:
         raise refuse(name, f"{reference} is not there", allowed="an image of this repository", fix="check it")
     document = manifest.document
-    if "layers" not in document:
+    config = _config(registry, document)
+    if config is None:
         raise refuse(
             f"{name}@{manifest.digest}",
             manifest.media_type,
             allowed="the manifest of one image",
             fix="name one of the images that this index lists, by digest",
         )
-    config: dict[str, Any] = json.loads(registry.blob(document["config"]["digest"]))
-    history = [
-        entry.get("created_by", "") for entry in config.get("history", []) if not entry.get("empty_layer")
-    ]
-    history += [""] * (len(document["layers"]) - len(history))
+    listed, told = document["layers"] or [], config.get("history")
+    entries = [entry for entry in told if isinstance(entry, dict)] if isinstance(told, list) else []
+    history = [str(entry.get("created_by", "")) for entry in entries if not entry.get("empty_layer")]
+    history += [""] * (len(listed) - len(history))
     layers = tuple(
-        InspectedLayer(layer["digest"], layer["size"], made_by.removeprefix(f"{CREATED_BY}: "))
-        for layer, made_by in zip(document["layers"], history, strict=False)
+        InspectedLayer(layer["digest"], layer.get("size", 0), made_by.removeprefix(f"{CREATED_BY}: "))
+        for layer, made_by in zip(listed, history, strict=False)
     )
     attached = [str(entry.get("artifactType", "?")) for entry in registry.referrers(manifest.digest)]
     bill = attached_sbom(registry, manifest.digest) or {}
@@ -77,7 +77,7 @@ def inspect(registry: Registry, reference: str) -> tuple[Inspection, Manifest]:
         manifest.digest,
         f"{config.get('os', '?')}/{config.get('architecture', '?')}",
         sum(layer.size for layer in layers),
-        dict(sorted(document.get("annotations", {}).items())),
+        dict(sorted((document.get("annotations") or {}).items())),
         layers,
         tuple(attached),
         tuple(_files(bill)),
@@ -85,7 +85,26 @@ def inspect(registry: Registry, reference: str) -> tuple[Inspection, Manifest]:
     return found, manifest
 
 
-def _files(bill: dict[str, Any]) -> Iterator[tuple[str, int, str]]:
+def _config(registry: Registry, document: dict[str, Any]) -> dict[str, Any] | None:
+    """Return an image's configuration, empty where nothing can be read of it; None where it is no image."""
+    if "layers" not in document or not document.get("config"):
+        return None
+    try:
+        found = json.loads(registry.blob(document["config"]["digest"]))
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def _files(bill: dict[str, Any]) -> list[tuple[str, int, str]]:
+    """Return the files of a bill of materials; none where it is not as this project writes it."""
+    try:
+        return list(_files_of(bill))
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return []
+
+
+def _files_of(bill: dict[str, Any]) -> Iterator[tuple[str, int, str]]:
     for component in bill.get("components", []):
         if component.get("type") == "file":
             sizes = [

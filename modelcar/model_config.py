@@ -65,7 +65,7 @@ def keep(folder: Path, paths: Iterable[str], content: Callable[[str], bytes]) ->
 
 def _names_code(data: bytes) -> bool:
     try:
-        return bool(foreign_code(json.loads(data)))
+        return bool(foreign_code(json.loads(data.decode())))
     except (ValueError, RecursionError):
         return False
 
@@ -114,7 +114,7 @@ def _kept(lock: Lock, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 fix=f"take it out of version control again, or: python -m modelcar lock {lock.name}",
             )
         try:
-            found = json.loads(content)
+            found = json.loads(content.decode())
         except (ValueError, RecursionError):
             found = None  # the lock takes any file by that name; what reads it misses what it needs
         yield path, found if isinstance(found, dict) else {}

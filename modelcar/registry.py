@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from modelcar import oci_names
 from modelcar.connections import trusted
 from modelcar.docker_certificates import FOLDERS, tls_of
 from modelcar.docker_login import LoginError, login_of
@@ -31,6 +32,7 @@ from modelcar.registry_http import (
     checked,
     has_blob,
     json_of,
+    list_in,
     upload_place,
 )
 
@@ -137,7 +139,9 @@ def parse(reference: str, *, insecure: bool = False) -> tuple[Target, str]:
         InputError: it is no reference with a registry's host.
     """
     found = _REFERENCE.fullmatch(reference.removeprefix("oci://").removeprefix("docker://"))
-    if not found:
+    port = found["registry"].partition(":")[2] or "1" if found else "0"
+    name = oci_names.REGISTRY.fullmatch(f"{found['registry']}/{found['path']}") if found else None
+    if not found or not name or not 0 < int(port) < 2**16:
         raise refuse(
             "reference",
             reference,
@@ -214,12 +218,18 @@ class Registry:
             raise self.in_words(error) from None
 
     def manifest(self, reference: str) -> Manifest | None:
-        """Return a manifest by tag or digest, None where there is none; its digest is computed here."""
+        """Return a manifest by tag or digest, None where there is none; its digest is computed here.
+
+        Raises:
+            InputError: it is another one than asked for.
+            NotARegistryError: it is no manifest: what it says is of another kind than specified.
+        """
         accept = ", ".join((MANIFEST_TYPE, INDEX_TYPE, *_DOCKER_TYPES))
         answer = self._client.get(f"{self.target.url}/manifests/{reference}", headers={"Accept": accept})
         if answer.status_code == httpx.codes.NOT_FOUND:
             return None
-        checked(answer, httpx.codes.OK)
+        if not _is_manifest(json_of(answer), answer):
+            raise NotARegistryError(answer)
         digest = sha256_digest(answer.content)
         if reference.startswith("sha256:") and digest != reference:
             raise refuse(
@@ -307,11 +317,12 @@ class Registry:
 
     def referrers(self, digest: str) -> list[dict[str, Any]]:
         """Return descriptors of what refers to a manifest: by the API, or the tag that stands for it."""
-        pages = self._pages(f"referrers/{digest}", {"Accept": INDEX_TYPE}, NO_API)
-        if pages is not None:
-            return [entry for page in pages for entry in page.get("manifests") or []]
+        path, accept = f"referrers/{digest}", {"Accept": INDEX_TYPE}
+        listed = self._listed(path, "manifests", dict, accept, NO_API)
+        if listed is not None:
+            return listed
         index = self.manifest(fallback_tag(digest))
-        return list(index.document.get("manifests", [])) if index else []
+        return list(index.document.get("manifests") or []) if index else []
 
     def tagged(self) -> dict[str, tuple[Manifest, list[str]]]:
         """Return what the repository's tags name, by digest, with the tags; nothing where there is none.
@@ -319,9 +330,9 @@ class Registry:
         Raises:
             InputError: the list of tags does not end, or leads to another host.
         """
-        pages = self._pages("tags/list", {}) or ()
+        tags = self._listed("tags/list", "tags", str, {}) or ()
         found: dict[str, tuple[Manifest, list[str]]] = {}
-        for tag in sorted({str(tag) for page in pages for tag in page.get("tags") or []}):
+        for tag in sorted(set(tags)):
             if manifest := self.manifest(tag):
                 found.setdefault(manifest.digest, (manifest, []))[1].append(tag)
         return found
@@ -339,25 +350,35 @@ class Registry:
         checked(answer, httpx.codes.ACCEPTED, httpx.codes.OK, httpx.codes.NO_CONTENT)
         return None
 
-    def _pages(
-        self, path: str, headers: dict[str, str], absent: Collection[int] = (httpx.codes.NOT_FOUND,)
-    ) -> list[dict[str, Any]] | None:
-        """Return a list's pages, as their Link headers lead from one to the next; None where there is none.
+    def _listed(
+        self,
+        path: str,
+        name: str,
+        kind: type,
+        headers: dict[str, str],
+        absent: Collection[int] = (httpx.codes.NOT_FOUND,),
+    ) -> list[Any] | None:
+        """Return a list, page by page as Link headers lead from one to the next; None where there is none.
 
         OCI distribution specification 1.1, "Listing Tags". No page of another host is asked for, as it would
         get the credentials.
 
-        absent: statuses of the first page that say that there is no such list.
+        Args:
+            path: of the list.
+            name: of the key that has a page's entries.
+            kind: of each entry.
+            headers: of each request.
+            absent: statuses of the first page that say that there is no such list.
         """
-        url, pages = httpx.URL(f"{self.target.url}/{path}"), list[dict[str, Any]]()
-        for _ in range(MOST_PAGES):
+        url, found = httpx.URL(f"{self.target.url}/{path}"), list[Any]()
+        for page in range(MOST_PAGES):
             answer = self._client.get(url, headers=headers)
-            if answer.status_code in absent and not pages:
+            if answer.status_code in absent and not page:
                 return None
-            pages.append(json_of(answer))
+            found += list_in(json_of(answer), name, kind, answer)
             following = answer.links.get("next", {}).get("url")
             if not following:
-                return pages
+                return found
             place = url.join(following)
             if (place.host, place.port) != (url.host, url.port):
                 raise self._endless(path, f"goes on at {place.host}")
@@ -503,6 +524,8 @@ class RegistryAuth(httpx.Auth):
         self._tell(answer)
         found = json_of(answer)
         token = found.get("token") or found.get("access_token")
+        if token and not (isinstance(token, str) and token.isascii() and token.isprintable()):
+            raise NotARegistryError(answer)
         return f"Bearer {token}" if token else None
 
     def _known(self) -> dict[str, Any]:
@@ -518,6 +541,23 @@ class RegistryAuth(httpx.Auth):
         """Raise what is wrong with the credentials where it is why the registry refuses."""
         if self._fault and answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
             raise NoLoginError(answer, self._fault)
+
+
+def _is_manifest(document: dict[str, Any], answer: httpx.Response) -> bool:
+    """Tell whether a manifest or an index is what its readers rely on (OCI image specification 1.1)."""
+    config, notes = document.get("config") or {}, document.get("annotations") or {}
+    parts = [*list_in(document, "layers", dict, answer), *list_in(document, "manifests", dict, answer)]
+    parts += [config] if config else []
+    return (
+        all(isinstance(part.get("digest"), str) and _is_size(part.get("size", 0)) for part in parts)
+        and isinstance(document.get("subject") or {}, dict)
+        and isinstance(notes, dict)
+        and all(isinstance(text, str) for text in notes.values())
+    )
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
 
 
 def _basic(known: dict[str, Any]) -> str | None:

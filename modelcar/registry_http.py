@@ -6,6 +6,7 @@ more than the OCI distribution specification 1.1 allows.
 
 from __future__ import annotations
 
+import json
 import ssl
 import time
 from datetime import UTC, datetime
@@ -109,10 +110,24 @@ def json_of(answer: httpx.Response) -> dict[str, Any]:
         httpx.HTTPStatusError: as `checked`, also where it holds another thing.
     """
     try:
-        found = checked(answer, httpx.codes.OK).json()
-    except ValueError:
+        found = json.loads(checked(answer, httpx.codes.OK).content.decode())
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
+        raise NotARegistryError(answer)
+    return found
+
+
+def list_in(document: dict[str, Any], name: str, kind: type, answer: httpx.Response) -> list[Any]:
+    """Return a list of an answer's document; what is not there, or null as Go writes it, is empty.
+
+    Raises:
+        NotARegistryError: it is no list of this kind.
+    """
+    found = document.get(name)
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(isinstance(entry, kind) for entry in found):
         raise NotARegistryError(answer)
     return found
 

@@ -105,6 +105,8 @@ def _tensor(name: str, entry: object) -> tuple[int, int, int]:
     if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise HeaderError(f"tensor {name!r} has the data_offsets {offsets!r}, not [begin, end]")
     count = math.prod(shape)
+    if count >= 2**64:
+        raise HeaderError(f"tensor {name!r} has more numbers than any file")
     bits = BITS.get(entry["dtype"])
     if bits is not None and count * bits != 8 * (offsets[1] - offsets[0]):
         raise HeaderError(

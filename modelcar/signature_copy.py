@@ -72,10 +72,10 @@ def _bundles(source: Registry, digest: str) -> list[Attachment]:
     for entry in source.referrers(digest):
         if not str(entry.get("artifactType", "")).startswith(BUNDLE_TYPE):
             continue
-        manifest = source.manifest(str(entry["digest"]))
+        manifest = source.manifest(str(entry.get("digest")))
         if manifest:
-            parts = [manifest.document["config"], *manifest.document["layers"]]
-            blobs = tuple(source.blob(str(part["digest"])) for part in parts)
+            parts = [manifest.document.get("config") or {}, *(manifest.document.get("layers") or [])]
+            blobs = tuple(source.blob(part["digest"]) for part in parts if part)
             described = {**manifest.descriptor, "artifactType": entry["artifactType"]}
             found.append(Attachment(manifest, described, blobs))
     return found

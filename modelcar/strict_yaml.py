@@ -60,6 +60,8 @@ def read(path: Path, allowed: str, fix: str) -> Any:
         found = "there is no such file"
     except OSError as error:
         found = f"cannot be read ({error.strerror})"
+    except (LookupError, AttributeError, TypeError):  # of PyYAML, as for `!!bool x`
+        found = "a value that is not what its tag says"
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         found = f"not YAML that is taken here: {printable(' '.join(str(error).split()))[:300]}"
     raise refuse(str(path), found, allowed=allowed, fix=fix)

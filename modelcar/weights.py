@@ -170,6 +170,8 @@ def _check_folder(folder: Path) -> None:
         value = "a link that leads nowhere" if folder.is_symlink() else "there is no such folder"
     except OSError as error:
         value, fix = f"cannot be read ({error.strerror})", "make it readable for this user"
+    except ValueError as error:  # a NUL
+        value = f"no path ({error})"
     if value:
         raise InputError([Problem(str(folder), value, allowed, fix)])
 
@@ -330,7 +332,7 @@ class _Reader:
             value = f"{file.size} bytes"
         else:
             try:
-                document = json.loads(_content(file))
+                document = json.loads(_content(file).decode())  # as Transformers reads it: UTF-8 alone
                 if isinstance(document, dict):
                     return document
                 value = "valid JSON, but not an object"

@@ -21,6 +21,7 @@ from components.cluster import nodes as gpu_nodes
 from components.cluster import smoke as smoke_test
 from components.cluster.access import ClusterError
 from components.cluster.probe_image import NAME, push_probe
+from components.config.arguments import validated
 from components.config.gitops import GitOpsSettings
 from components.config.secrets import Secrets
 from components.config.settings import Settings
@@ -231,7 +232,8 @@ def _render(options: argparse.Namespace) -> int:
     given["folder"] = str(options.out.absolute()) if options.out else None
     told = {**(settings.gitops.model_dump() if settings.gitops else {}), **_said(given)}
     changed = []
-    where = GitOpsSettings.model_validate(told, by_name=True) if "folder" in told else None
+    names = {name: f"--{name}" for name in given if name != "folder"}
+    where = validated(GitOpsSettings, told, names) if "folder" in told else None
     name = options.stack.rpartition("/")[2]
     for folder in gitops.folders(stack, options.project, where, name=name):
         work = gitops.changes if options.check else gitops.write

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,28 @@ def _named(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
     return name
 
 
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 1 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; 1 to 86400 are")
+    return value
+
+
+def _tokens(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,6}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; 1 to 9999999 are")
+    return int(text)
+
+
+def _name(text: str) -> str:
+    if not text.strip():  # pulumi would take the selected stack
+        raise argparse.ArgumentTypeError("it is empty: is the shell's variable set?")
+    return text
+
+
 def parser(project: Path) -> argparse.ArgumentParser:
     """Return the parser of the command line; `command` of what it parses is the operation's name.
 
@@ -68,7 +91,7 @@ def parser(project: Path) -> argparse.ArgumentParser:
         help="to work in, made and removed (default: the stack's modelcar:smokeNamespace)",
     )
     smoke.add_argument(
-        "--patience", type=float, default=smoke_test.PATIENCE, metavar="SECONDS", help="for a pod"
+        "--patience", type=_seconds, default=smoke_test.PATIENCE, metavar="SECONDS", help="for a pod"
     )
 
     validate = commands.add_parser(
@@ -77,7 +100,7 @@ def parser(project: Path) -> argparse.ArgumentParser:
     talk = commands.add_parser("chat", help="talk to the model, on a terminal or line by line")
     talk.add_argument("--ask", metavar="TEXT", help="this one question, and no others")
     talk.add_argument(
-        "--tokens", type=int, default=chatting.ANSWER, help="of an answer, at most (default: 256)"
+        "--tokens", type=_tokens, default=chatting.ANSWER, help="of an answer, at most (default: 256)"
     )
     nodes = commands.add_parser("nodes", help="tell which GPU nodes are there, and which pods keep them")
     start = commands.add_parser("coldstart", help="tell how long the model's start took, phase by phase")
@@ -168,9 +191,10 @@ def parser(project: Path) -> argparse.ArgumentParser:
         watch,
         kernels,
     ):
-        command.add_argument("--stack", required=True, help="name of the Pulumi stack")
+        command.add_argument("--stack", required=True, type=_name, help="name of the Pulumi stack")
         if command not in {old, render, admit}:
-            command.add_argument("--model", metavar="NAME", help="of a stack with several (modelcar:models)")
+            several = "of a stack with several (modelcar:models)"
+            command.add_argument("--model", type=_name, metavar="NAME", help=several)
         command.add_argument("--json", action="store_true", help="for programs")
     for name, command in commands.choices.items():
         add_examples(command, *EXAMPLES[name])

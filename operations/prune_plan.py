@@ -124,8 +124,11 @@ def _is_own(registry: Registry, part: Part) -> bool:
     described = document.get("config") or {}
     if described.get("mediaType") not in CONFIG_TYPES:
         return False
-    config = json.loads(registry.blob(str(described["digest"])))
-    return LOCK_ANNOTATION in ((config.get("config") or {}).get("Labels") or {})
+    try:
+        config = json.loads(registry.blob(str(described["digest"])))
+        return LOCK_ANNOTATION in ((config.get("config") or {}).get("Labels") or {})
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        return False  # nothing that this program made
 
 
 def _keep_what_others_need(parts: Mapping[str, Part], untagged: Collection[str]) -> None:

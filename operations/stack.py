@@ -32,7 +32,8 @@ def stack_of(stack: str, project: Path) -> Stack:
     Raises:
         InputError: there is no such stack, Pulumi is missing, or the settings are not fit.
     """
-    found = _pulumi(project, "config", "--json", "--show-secrets", "--stack", stack)
+    told = _pulumi(project, "config", "--json", "--show-secrets", "--stack", stack)
+    found = {key: entry for key, entry in told.items() if isinstance(entry, dict)}
     values = {
         key: entry["value"] if isinstance(entry.get("value"), str) else json.dumps(entry.get("objectValue"))
         for key, entry in found.items()
@@ -85,9 +86,18 @@ def outputs_of(stack: str, project: Path) -> dict[str, Any]:
     """Return the stack's outputs; none before its first `up`.
 
     Raises:
-        InputError: there is no such stack, or Pulumi is missing.
+        InputError: there is no such stack, Pulumi is missing, or another program made the stack.
     """
-    return _pulumi(project, "stack", "output", "--json", "--stack", stack)
+    found = _pulumi(project, "stack", "output", "--json", "--stack", stack)
+    models = found.get("models", {})
+    if not isinstance(models, dict) or not all(isinstance(told, dict) for told in models.values()):
+        raise refuse(
+            "stack",
+            f"{stack}: its output models is not what this program writes",
+            allowed="a stack of this program",
+            fix="name another one; `pulumi stack ls` shows them",
+        )
+    return found
 
 
 def _pulumi(project: Path, *arguments: str) -> dict[str, Any]:
@@ -110,5 +120,15 @@ def _pulumi(project: Path, *arguments: str) -> dict[str, Any]:
             allowed="a stack of the backend that is logged in to",
             fix="`pulumi stack ls` shows them; `pulumi login` chooses the backend",
         )
-    found: dict[str, Any] = json.loads(result.stdout or "{}")
+    try:
+        found = json.loads(result.stdout or "{}")
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):  # not shown: it may hold secrets
+        raise refuse(
+            "pulumi",
+            f"`pulumi {' '.join(arguments[:2])}` answers no JSON object",
+            allowed="the Pulumi CLI",
+            fix="look at which `pulumi` is first on PATH (`command -v pulumi`)",
+        )
     return found

@@ -26,6 +26,9 @@ TIMEOUT = 30
 #: Seconds between two looks at what is waited for.
 POLL = 0.5
 
+#: How the library trips over a kubeconfig whose parts are of another kind.
+_ODD = (ValueError, LookupError, TypeError, AttributeError)
+
 JSON = dict[str, Any]
 
 
@@ -59,16 +62,18 @@ class Cluster:
         if not given and not context:
             context = settings.own_context
         try:
+            known = kubeconfig.read(given)  # whose words name the file, before the library reads it
             if not given and not context:
-                context = kubeconfig.current_context()
+                context = (known or {}).get("current-context")
             if given and kubeconfig.is_text(given):
                 api = make_of_text(yaml.safe_load(given), context=context)
             else:
                 api = make(config_file=str(Path(given).expanduser()) if given else None, context=context)
-        except (config.ConfigException, OSError, yaml.YAMLError) as error:
+        except (config.ConfigException, OSError, yaml.YAMLError, *_ODD) as error:
+            odd = isinstance(error, _ODD)
             raise refuse(
                 f"{NAMESPACE}:kubeconfig" if given else "kubeconfig",
-                str(error).splitlines()[0],
+                "it is not as kubectl writes it" if odd else str(error).splitlines()[0],
                 allowed="a kubeconfig with the cluster's context",
                 fix=f"log in to the cluster ({_login(context)}), or set {NAMESPACE}:kubeContext",
             ) from None

@@ -32,9 +32,9 @@ def read(setting: str | None, default: str | None = None) -> dict[str, Any] | No
         OSError, yaml.YAMLError: it cannot be read.
     """
     if setting:
-        return _merged([setting if is_text(setting) else Path(setting).expanduser().read_text()])
+        return _merged([("", setting) if is_text(setting) else _text(Path(setting).expanduser())])
     files = _files(os.environ.get("KUBECONFIG", "") if default is None else default)
-    return _merged([path.read_text() for path in files]) if files else None
+    return _merged([_text(path) for path in files]) if files else None
 
 
 def current_context() -> str | None:
@@ -57,13 +57,30 @@ def _files(default: str) -> list[Path]:
     return [path for path in paths or [Path("~/.kube/config").expanduser()] if path.is_file()]
 
 
-def _merged(texts: list[str]) -> dict[str, Any]:
+def _text(path: Path) -> tuple[str, str]:
+    """Return how a file is named in messages, and what it holds."""
+    try:
+        return f"{path}: ", path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise yaml.YAMLError(f"{path}: no text in UTF-8 ({error})") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL
+        # Where there is no such file, the setting may be a kubeconfig itself, with its token.
+        there = isinstance(error, PermissionError | IsADirectoryError)
+        shown = str(path) if there else "the file that it names"
+        raise yaml.YAMLError(f"{shown}: {getattr(error, 'strerror', error)}") from None
+
+
+def _merged(texts: list[tuple[str, str]]) -> dict[str, Any]:
     found: dict[str, Any] = {kind: [] for kind in _LISTS}
-    for text in texts:
-        document = _document(text, may_be_empty=len(texts) > 1)
+    for where, text in texts:
+        try:
+            document = _document(text, may_be_empty=len(texts) > 1)
+            entries = {kind: _entries(document, kind) for kind in _LISTS}
+        except yaml.YAMLError as error:
+            raise yaml.YAMLError(f"{where}{error}") from None
         for kind in _LISTS:
             there = {entry["name"] for entry in found[kind]}
-            for entry in _entries(document, kind):
+            for entry in entries[kind]:
                 if entry["name"] not in there:
                     found[kind].append(entry)
                     there.add(entry["name"])
@@ -72,16 +89,24 @@ def _merged(texts: list[str]) -> dict[str, Any]:
 
 
 def _document(text: str, *, may_be_empty: bool) -> dict[str, Any]:
-    document = yaml.safe_load(text)
+    try:
+        document = yaml.safe_load(text)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # of PyYAML: `!!bool x`
+        raise yaml.YAMLError("not the YAML of a kubeconfig") from None
     if document is None and may_be_empty:
         return {}
     if not isinstance(document, dict):
         raise yaml.YAMLError("it holds no kubeconfig")
+    current = document.get("current-context")
+    if current is not None and not isinstance(current, str):
+        raise yaml.YAMLError("its current-context is no name")
     return document
 
 
 def _entries(document: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     entries = document.get(kind) or []
-    if not isinstance(entries, list) or not all(isinstance(one, dict) and "name" in one for one in entries):
+    if not isinstance(entries, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("name"), str) for one in entries
+    ):
         raise yaml.YAMLError(f"its {kind} are no list of entries with names")
     return entries

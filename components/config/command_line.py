@@ -75,7 +75,10 @@ def document(arguments: Sequence[str], name: str) -> dict[str, Any]:
     keys: dict[str, Any] = {}
     for option, values in options(arguments):
         if option == name:
-            found = json.loads(values[0]) if values else None
+            try:
+                found = json.loads(values[0]) if values else None
+            except RecursionError:
+                raise ValueError("nested too deeply") from None
             if not isinstance(found, dict):
                 raise ValueError("not a JSON object")
             whole = found
@@ -91,7 +94,9 @@ def _set(into: dict[str, Any], path: Sequence[str], text: str) -> None:
         if not isinstance(into, dict):
             return
     if last.endswith("+"):
-        into.setdefault(last[:-1], []).extend(text.split(","))
+        there = into.setdefault(last[:-1], [])
+        if isinstance(there, list):
+            there.extend(text.split(","))
         return
     into[last] = _value(text)
 
@@ -99,7 +104,7 @@ def _set(into: dict[str, Any], path: Sequence[str], text: str) -> None:
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         return number(text)

@@ -107,7 +107,7 @@ def page(table: Sequence[Deprecation] | None = None) -> str:
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -12,13 +12,16 @@ from pydantic import BaseModel, ValidationError
 
 from components.config.fields import SERVICE, Refused
 from components.config.problems import NAMESPACE, problem
+from components.config.secrets import OF_SERVER
 from modelcar.errors import Problem
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 #: Keys whose values may hold secrets; they are never shown.
-_HIDDEN = frozenset({"serverEnv", "registryPassword"})
+_HIDDEN = frozenset({*OF_SERVER, "kubeconfig", "registryPassword"})
+#: An address with a user or a password. What stands before a digest is none.
+_CREDENTIALS = re.compile(r"//[^\s'\"]*@(?!sha256:)")
 
 #: What is said of a key that there is not.
 UNKNOWN = "unknown key"
@@ -56,13 +59,16 @@ _REQUIRED = {
 }
 
 
-def explained(error: ValidationError, model: type[BaseModel], owner: str = "") -> Iterator[Problem]:
+def explained(
+    error: ValidationError, model: type[BaseModel], owner: str = "", secret: Collection[str] = ()
+) -> Iterator[Problem]:
     """Yield what is wrong with what a model was made of.
 
     Args:
         error: that pydantic raised.
         model: that was to be made.
         owner: class that a program makes by Python's names; empty for keys of a stack.
+        secret: keys whose values are not shown, beside those that never are.
     """
     for found in error.errors():
         cause = found.get("ctx", {}).get("error")
@@ -72,8 +78,8 @@ def explained(error: ValidationError, model: type[BaseModel], owner: str = "") -
             else found["loc"]
         )
         key = _path(location) or "settings"
-        hidden = bool(found["loc"]) and found["loc"][0] in _HIDDEN
-        shown = "not shown: it may hold secrets" if hidden else repr(found["input"])[:120]
+        hidden = bool(found["loc"]) and found["loc"][0] in {*_HIDDEN, *secret}
+        shown = "not shown: it may hold secrets" if hidden else _shown(found["input"])
         told = partial(_told, key, owner)
         if isinstance(cause, Refused):
             yield told(f"{shown}: {cause.why}", cause.allowed, cause.fix)
@@ -106,6 +112,11 @@ def _allowed(found: ErrorDetails) -> str:
     """Return what is allowed, in this project's words."""
     known = _ALLOWED.get(found["type"])
     return known.format(**found.get("ctx", {})) if known else found["msg"]
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return "not shown" if _CREDENTIALS.search(text) else text[:120]
 
 
 def _told(key: str, owner: str, value: str, allowed: str, fix: str) -> Problem:

@@ -82,6 +82,21 @@ def _mirror(value: Any) -> Any:
     return value
 
 
+_USER = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<user>[^/?#\s]*)@", re.IGNORECASE)
+
+
+def without_credentials(fix: str) -> AfterValidator:
+    """Return a validator of addresses that are written where others read them. A user of SSH is no secret."""
+
+    def check(text: str) -> str:
+        found = _USER.match(text)
+        if found and (":" in found["user"] or "ssh" not in found["scheme"].lower()):
+            raise Refused("holds credentials", "an address without user and password", fix)
+        return text
+
+    return AfterValidator(check)
+
+
 def _quantity(value: Any, allowed: str, fix: str) -> re.Match[str]:
     """Return a Kubernetes quantity above zero, taken apart."""
     text = str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value

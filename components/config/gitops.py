@@ -6,8 +6,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from components.config.fields import ApplicationName, Label
+from components.config.fields import ApplicationName, Label, without_credentials
 from components.config.section import Section
+
+#: What is written into the Application, which is committed.
+_Address = Annotated[
+    str, Field(min_length=1), without_credentials("remove them: Argo CD has its own (`argocd repo add`)")
+]
 
 
 class GitOpsSettings(Section):
@@ -26,10 +31,10 @@ class GitOpsSettings(Section):
     """
 
     folder: Annotated[str, Field(min_length=1)]
-    repository: Annotated[str, Field(min_length=1)] | None = None
+    repository: _Address | None = None
     application: ApplicationName | None = None
     path: Annotated[str, Field(min_length=1)] | None = None
     revision: Annotated[str, Field(min_length=1)] = "main"
     project: Annotated[str, Field(min_length=1)] = "default"
     namespace: Label = "argocd"
-    server: Annotated[str, Field(min_length=1)] = "https://kubernetes.default.svc"
+    server: _Address = "https://kubernetes.default.svc"

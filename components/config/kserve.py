@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from components.config.fields import Label, Processors, matches, memory_field
+from components.config.fields import Label, Processors, matches, memory_field, without_credentials
 from components.config.section import Section
 
 Version = Annotated[
@@ -24,6 +24,10 @@ Version = Annotated[
 def _charts(pattern: str, allowed: str) -> BeforeValidator:
     """Return a validator of where charts are."""
     return matches(re.compile(pattern), "not a place of charts", allowed, "write the whole address, or path")
+
+
+#: Written into the state in the clear.
+_NO_CREDENTIALS = without_credentials("remove them, and log in with `helm registry login`; or name a mirror")
 
 
 class KServeSettings(Section):
@@ -54,12 +58,14 @@ class KServeSettings(Section):
     verify: bool = True
     namespace: Label = "kserve"
     version: Version = "v0.19.0"
-    chart_repository: Annotated[str, _charts(r"oci://\S+|\.?/\S+", "oci://…, or a folder (/… or ./…)")] = (
-        "oci://ghcr.io/kserve/charts"
-    )
+    chart_repository: Annotated[
+        str, _charts(r"oci://\S+|\.?/\S+", "oci://…, or a folder (/… or ./…)"), _NO_CREDENTIALS
+    ] = "oci://ghcr.io/kserve/charts"
     cert_manager_version: Version = "v1.21.2"
     cert_manager_repository: Annotated[
-        str, _charts(r"(https|oci)://\S+|\.?/\S+", "https://…, oci://…, or a folder (/… or ./…)")
+        str,
+        _charts(r"(https|oci)://\S+|\.?/\S+", "https://…, oci://…, or a folder (/… or ./…)"),
+        _NO_CREDENTIALS,
     ] = "https://charts.jetstack.io"
     image_registry: (
         Annotated[

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,19 @@ def own_values(config: Mapping[str, str]) -> dict[str, str]:
     return {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
 
 
-def checked(values: Mapping[str, Any], project: Path, problems: Iterable[Problem] = ()) -> Settings:
+def checked(
+    values: Mapping[str, Any],
+    project: Path,
+    problems: Iterable[Problem] = (),
+    secret: Collection[str] = (),
+) -> Settings:
     """Return one model's settings.
+
+    Args:
+        values: what is said of it, by key.
+        project: the program's folder, to which paths in settings are relative.
+        problems: that are known already.
+        secret: keys whose values are not shown.
 
     Raises:
         InputError: with every problem that was found, after those that are known already.
@@ -107,7 +118,7 @@ def checked(values: Mapping[str, Any], project: Path, problems: Iterable[Problem
     try:
         settings = Settings.model_validate(values, by_name=False)
     except ValidationError as error:
-        raise InputError([*found, *_explain(error, values)]) from None
+        raise InputError([*found, *_explain(error, values, secret)]) from None
     if wrong := all_problems(settings):
         raise InputError([*found, *wrong])
     if settings.signature:
@@ -144,7 +155,7 @@ def parsed(key: str, text: str) -> Any:
     if key in _OBJECTS or annotation.startswith("tuple") or annotation in {"<class 'bool'>", "<class 'int'>"}:
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return text  # refused by the field's type, with its own words
     return text
 
@@ -161,16 +172,16 @@ def _platform_defaults(name: str | None, project: Path) -> tuple[dict[str, Any],
         found = f"{name} does not exist"
     except OSError as error:
         found = f"{name} cannot be read ({error.strerror})"
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         found = f"{name} is not JSON: {error}"
     if found:
         return {}, problem(PLATFORM_FILE, found, allowed, fix)
     return {key: value for key, value in values.items() if key in TOP_LEVEL}, None
 
 
-def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[Problem]:
+def _explain(error: ValidationError, values: Mapping[str, Any], secret: Collection[str]) -> list[Problem]:
     """Put pydantic's findings into this project's words, and look behind them for what they hide."""
-    problems = list(explained(error, Settings))
+    problems = list(explained(error, Settings, secret=secret))
     wrong = {str(found["loc"][0]) for found in error.errors() if found["loc"]}
     if wrong:
         # Settings are checked together only where each alone is right: the wrong ones give way for that.
@@ -181,5 +192,5 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[Problem]
         try:
             problems += all_problems(Settings.model_validate({**stand_ins, **rest}, by_name=False))
         except ValidationError as hidden:
-            problems += explained(hidden, Settings)
+            problems += explained(hidden, Settings, secret=secret)
     return problems

@@ -78,9 +78,9 @@ def _loaded(config: Mapping[str, str], own: Mapping[str, str], secrets: Secrets,
     keep = _number(own, "keepRemovedDays", (0, 3650), KEEP_REMOVED_DAYS, problems)
     listed = "models" in own
     if listed:
-        models, google = _of_list(own["models"], values, project, problems)
+        models, google = _of_list(own["models"], values, project, problems, secrets.keys)
     else:
-        model = loading.checked(values, project, problems)
+        model = loading.checked(values, project, problems, secrets.keys)
         models, google = (placed(model),), model.google
     stack = Stack(
         models,
@@ -97,7 +97,7 @@ def _loaded(config: Mapping[str, str], own: Mapping[str, str], secrets: Secrets,
 
 
 def _of_list(
-    text: str, shared: dict[str, Any], project: Path, problems: list[Problem]
+    text: str, shared: dict[str, Any], project: Path, problems: list[Problem], secret: Collection[str]
 ) -> tuple[tuple[Settings, ...], GoogleSettings | None]:
     """Return the settings of each model of a list, and the Google side that they share.
 
@@ -109,7 +109,8 @@ def _of_list(
     models, google = [], None
     for number, entry in entries.items():
         try:
-            model = loading.checked({**values, **_named(entry)}, project)
+            hidden = {*secret, *(entry if "models" in secret else ())}
+            model = loading.checked({**values, **_named(entry)}, project, secret=hidden)
             google = model.google
             models.append(placed(model))
         except InputError as error:
@@ -123,9 +124,9 @@ def _number(
     own: Mapping[str, str], key: str, limits: tuple[int, int], default: int, problems: list[Problem]
 ) -> int:
     text, (smallest, largest) = own.get(key, str(default)), limits
-    if text.isdecimal() and smallest <= int(text) <= largest:
+    if text.isascii() and text.isdecimal() and len(text) <= 4 and smallest <= int(text) <= largest:
         return int(text)
-    problems.append(problem(key, repr(text), f"{smallest} to {largest}", "correct it, or remove it"))
+    problems.append(problem(key, repr(text)[:120], f"{smallest} to {largest}", "correct it, or remove it"))
     return default
 
 
@@ -133,14 +134,15 @@ def _entries(text: str, problems: list[Problem]) -> dict[int, dict[str, Any]]:
     """Return the entries that can be looked at any further, by their place in the list."""
     allowed = "a list of models, each with a name"
     fix = "docs/models.md shows one"
+    found = "no list (not shown: it may hold secrets)"
     try:
         document = json.loads(text)
-    except ValueError:
-        document = text
+    except (ValueError, RecursionError) as error:
+        document, found = None, f"no JSON ({error}; not shown: it may hold secrets)"
     if not isinstance(document, list) or not document:
-        shown = "[]" if document == [] else repr(document)[:120]
-        fix = "`pulumi destroy` removes all of a stack" if document == [] else fix
-        problems.append(problem("models", shown, allowed, fix))
+        if document == []:
+            found, fix = "[]", "`pulumi destroy` removes all of a stack"
+        problems.append(problem("models", found, allowed, fix))
         return {}
     entries: dict[int, dict[str, Any]] = {}
     for number, entry in enumerate(document):

@@ -44,6 +44,8 @@ class Secrets:
         """
         found = frozenset(keys) & own.keys()
         texts = {text for key in found for text in _texts(key, own[key])}
+        # As messages quote them, too.
+        texts |= {quoted[1:-1] for text in texts for quoted in (repr(text), json.dumps(text))}
         return cls(found, tuple(sorted(texts, key=len, reverse=True)))
 
     @property
@@ -90,11 +92,11 @@ class Secrets:
 def _texts(key: str, text: str) -> Iterator[str]:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = text
-    if key == "models":
-        entries = [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
-        value = [entry.get(name) for entry in entries for name in sorted(OF_SERVER)]
+    listed = isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+    if key == "models" and listed:
+        value = [entry.get(name) for entry in value for name in sorted(OF_SERVER)]
     elif not isinstance(value, dict | list):
         value = text
     for leaf in _leaves(value):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from components.config.command_line import said
 from components.config.model_path import MODEL_PATH, adapter_path
 from components.config.model_spec import ModelSpec
 from components.config.vllm import VllmSettings
 
+#: More digits are no number of GPUs; vLLM refuses what is below 1, and `checks.vllm` before it.
+_NUMBER = re.compile(r"-?[0-9]{1,9}")
 _PARALLEL = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
 
 
@@ -52,4 +56,4 @@ def vllm_arguments(settings: ModelSpec) -> list[str]:
 def parallel(arguments: tuple[str, ...]) -> dict[str, int]:
     """Return how arguments split a model over GPUs, by their names."""
     found = {name: value for name, value in said(arguments).items() if name in _PARALLEL}
-    return {name: int(value) for name, value in found.items() if value and value.isdecimal()}
+    return {name: int(value) for name, value in found.items() if value and _NUMBER.fullmatch(value)}

@@ -87,7 +87,7 @@ def find(settings: Settings, *, preview: bool) -> Former | None:
         )
     # Some builders write no annotations (docs/builders.md).
     lock_digest = str((manifest.get("annotations") or {}).get(LOCK_ANNOTATION, ""))
-    sizes = [int(layer["size"]) for layer in layers[1:]]  # the first one holds the programs
+    sizes = [int(layer.get("size", 0)) for layer in layers[1:]]  # the first one holds the programs
     return Former(digest, lock_digest, sum(sizes))
 
 

@@ -115,11 +115,16 @@ def _api_server(settings: Settings, default: str) -> Problem | None:
             "choose one of these, or log in",
         )
     clusters = kubeconfig.named(config, "clusters", "cluster")
-    cluster = clusters.get(contexts[name].get("cluster", ""), {})
-    server = urlsplit(str(cluster.get("server", "")))
+    cluster = clusters.get(str(contexts[name].get("cluster", "")), {})
+    try:
+        server = urlsplit(str(cluster.get("server", "")))
+        port = server.port or _PORTS.get(server.scheme, 443)
+    except ValueError as error:
+        fix = "correct it, or log in to the cluster again"
+        return Problem(key, f"its server is no address: {error}", "https://HOST[:PORT]", fix)
     if not server.hostname or "proxy-url" in cluster:
         return None
-    reason = refusal(server.scheme, server.hostname, server.port or _PORTS.get(server.scheme, 443))
+    reason = refusal(server.scheme, server.hostname, port)
     if reason is None:
         return None
     return Problem(

@@ -64,7 +64,8 @@ def run_check(options: argparse.Namespace) -> None:
     say(f"{'in all':<{width}}  {amount(weights.total_size):>10}  {len(weights.files)} files")
     if config:
         name = ", ".join(config.architectures) or config.model_type
-        say(f"{name}, {weights.parameters:,} parameters, {config.dtype or 'type of the numbers not said'}")
+        dtype = config.dtype or "type of the numbers not said"
+        say(printable(f"{name}, {weights.parameters:,} parameters, {dtype}"))
 
 
 def run_lock(options: argparse.Namespace) -> None:

@@ -98,7 +98,9 @@ def test_an_index_is_refused(server: registry_server.Registry) -> None:
 
 
 def test_an_image_without_annotations_does_not_say_its_lock(server: registry_server.Registry) -> None:
-    other = dataclasses.replace(FORMER, manifest=b'{"layers": [{"size": 1}, {"size": 7}]}')
+    other = dataclasses.replace(
+        FORMER, manifest=b'{"layers": [{"digest": "a", "size": 1}, {"digest": "b", "size": 7}]}'
+    )
     put(server, other)
     found = declare(Engine(preview=False), settings(server, other.digest))
     assert (found["lock_digest"], found["size_bytes"]) == ("", 7)

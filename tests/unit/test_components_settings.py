@@ -349,13 +349,17 @@ WRONG = {
         {"registryInsecure": 2}, "registryInsecure", "2", "true or false", "modelcar:registryInsecure"
     ),
     "word for list": Wrong(
-        {"serverArgs": "--x"}, "serverArgs", "'--x'", "a list", "correct modelcar:serverArgs"
+        {"serverArgs": "--x"}, "serverArgs", "not shown", "a list", "correct modelcar:serverArgs"
     ),
     "object for list": Wrong(
         {"serverHostPaths": {"a": 1}}, "serverHostPaths", "{'a': 1}", "a list", "modelcar:serverHostPaths"
     ),
-    "number in list": Wrong({"serverArgs": ["a", 1]}, "serverArgs[1]", "1", "a text", "modelcar:serverArgs"),
-    "no command": Wrong({"serverCommand": []}, "serverCommand", "[]", "at least 1", "modelcar:serverCommand"),
+    "number in list": Wrong(
+        {"serverArgs": ["a", 1]}, "serverArgs[1]", "not shown", "a text", "modelcar:serverArgs"
+    ),
+    "no command": Wrong(
+        {"serverCommand": []}, "serverCommand", "not shown", "at least 1", "modelcar:serverCommand"
+    ),
     # ranges
     "negative": Wrong({"gpuCount": -1}, "gpuCount", "-1", "at least 0", "modelcar:gpuCount"),
     "many GPUs": Wrong({"gpuCount": 17}, "gpuCount", "17", "at most 16", "modelcar:gpuCount"),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -311,18 +314,42 @@ def test_a_file_without_a_size_is_refused(server: Hub) -> None:
         resolve(server)
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "expected"),
-    [
-        ("http://me:hf_secret@127.0.0.1:9", "http://127.0.0.1:9 cannot be reached"),
-        ("127.0.0.1:9", "missing an 'http://'"),
-        ("http://[::1", "is no address"),
-    ],
-)
-def test_an_unfit_endpoint_is_told_without_its_password(endpoint: str, expected: str) -> None:
-    with pytest.raises(InputError, match=re.escape(expected)) as caught:
+UNFIT = [
+    ("http://me:hf_secret@127.0.0.1:9", "holds credentials"),
+    ("127.0.0.1:9", "not the address of a hub"),
+    ("http://[::1", "not the address of a hub"),
+    ("nonsense", "not the address of a hub"),
+    ("http://localhost:99999", "not the address of a hub"),
+    ("http://192.0.2.1", "not the address of a hub"),  # the token would go there in the clear
+]
+
+
+@pytest.mark.parametrize("by_variable", [False, True], ids=["endpoint", "HF_ENDPOINT"])
+@pytest.mark.parametrize(("address", "expected"), UNFIT)
+def test_an_unfit_endpoint_is_told_and_not_asked(
+    address: str, expected: str, by_variable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "huggingface_hub.constants.ENDPOINT", address if by_variable else "https://hub.example"
+    )
+    endpoint, key = (None, "HF_ENDPOINT") if by_variable else (address, "endpoint")
+    with pytest.raises(InputError, match=f"{key}: not shown: {expected}") as caught:
         hub.resolve(REPOSITORY, endpoint=endpoint)
-    assert "hf_secret" not in str(caught.value)
+    assert address not in str(caught.value)
+    with pytest.raises(InputError, match=f"{key}: not shown: {expected}"):
+        hub.download(REPOSITORY, COMMIT, "a", lambda _: None, size=1, endpoint=endpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("HF_HUB_DOWNLOAD_TIMEOUT", "abc"), ("SSL_CERT_FILE", "/there/is/none")]
+)
+def test_an_unfit_variable_is_named(name: str, value: str) -> None:
+    command = "from modelcar import hub; hub.resolve('a/b', endpoint='http://localhost:9')"
+    done = subprocess.run(
+        [sys.executable, "-c", command], env={**os.environ, name: value}, capture_output=True, text=True
+    )
+    assert f"InputError: {name}: " in done.stderr
+    assert value in done.stderr
 
 
 def test_an_unfit_token_is_not_shown(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

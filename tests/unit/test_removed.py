@@ -109,7 +109,10 @@ def test_what_this_program_did_not_build_is_never_deleted() -> None:
         # Cloud Build's image beside ours, in one repository; the SBOM and the signature of ours by its tags.
         attached = f"sha256-{sha256_digest(OURS).partition(':')[2]}"
         theirs, ours = pushed(registry, b'{"layers": []}', OURS)
-        for tag, content in ((attached, b'{"manifests": []}'), (f"{attached}.sig", b'{"manifests": [1]}')):
+        for tag, content in (
+            (attached, b'{"manifests": []}'),
+            (f"{attached}.sig", b'{"manifests": [], "annotations": {}}'),
+        ):
             registry.manifests[tag] = registry.manifests[sha256_digest(content)] = (
                 content,
                 "application/json",
@@ -120,7 +123,7 @@ def test_what_this_program_did_not_build_is_never_deleted() -> None:
             ours: "deleted",
             theirs: "kept",
             sha256_digest(b'{"manifests": []}'): "deleted",
-            sha256_digest(b'{"manifests": [1]}'): "deleted",
+            sha256_digest(b'{"manifests": [], "annotations": {}}'): "deleted",
         }
         assert set(registry.manifests) == {theirs, "v0"}
 

@@ -75,7 +75,7 @@ def names_in_arguments(arguments: tuple[str, ...]) -> Iterator[str]:
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -36,7 +36,8 @@ def problems(settings: ModelSpec) -> Iterator[Problem]:
         try:
             parsed(text)
         except Refused as error:
-            yield problem("serverArgs", f"{OPTION} {text[:40]}: {error.why}", error.allowed, error.fix)
+            shown = text if len(text) <= 40 else f"of {len(text)} characters"  # cut, a secret would show
+            yield problem("serverArgs", f"{OPTION} {shown}: {error.why}", error.allowed, error.fix)
     try:
         document(settings.server_args, OVERRIDES)
     except ValueError as error:
@@ -144,23 +145,37 @@ def doubts(settings: ModelSpec, model: KnownModel) -> Iterator[str]:
 
 def longest(config: Mapping[str, Any]) -> tuple[int, ...] | None:
     """Return the limits that vLLM holds a length to, of which one is enough; None where it knows none."""
-    said_lengths = [value for key in _LENGTHS if type(value := config.get(key)) is int]
+    said_lengths = [length for key in _LENGTHS if (length := _length(config.get(key)))]
     if not said_lengths:
         return None
-    own = config.get("model_max_length")
-    own = own if type(own) is int else None
-    derived: float = own or min(said_lengths)
+    own = _length(config.get("model_max_length"))
+    derived = own or min(said_lengths)
     rope = config.get("rope_parameters") or config.get("rope_scaling")
     if isinstance(rope, dict) and rope and "gemma3" not in str(config.get("model_type", "")):
         nested = all(isinstance(part, dict) for part in rope.values())
         factor: float = 1
         for part in rope.values() if nested else [rope]:
-            kind = part.get("rope_type", part.get("type", "default"))
+            kind = str(part.get("rope_type", part.get("type", "default")))
             if kind in _DONE:
                 continue
-            said_factor = part.get("factor", factor)
-            factor = said_factor if isinstance(said_factor, int | float) and isfinite(said_factor) else 1
-            if kind == "yarn" and isinstance(original := part.get("original_max_position_embeddings"), int):
+            factor = _factor(part.get("factor", factor))
+            if kind == "yarn" and (original := _length(part.get("original_max_position_embeddings"))):
                 derived = original
-        derived *= factor
-    return (int(derived), *([own] if own else []))
+        try:
+            derived = int(derived * factor)
+        except OverflowError:  # no number of tokens
+            return (own,) if own else None
+    return tuple(length for length in (derived, own) if length) or None
+
+
+def _length(value: Any) -> int | None:
+    """Return a number of tokens; None for what is none."""
+    return value if type(value) is int and value > 0 else None
+
+
+def _factor(value: Any) -> float:
+    """Return how far a model is stretched; what is no number above zero stretches nothing."""
+    try:
+        return value if type(value) in {int, float} and value > 0 and isfinite(value) else 1
+    except OverflowError:
+        return 1

@@ -62,8 +62,8 @@ def problems_of_files(signature: SignatureSettings, project: Path) -> Iterator[P
     )
     try:
         content = (project / name).read_bytes()[:4096]
-    except OSError as error:
-        yield problem(key, f"{name}: {error.strerror}", _KEYS, fix)
+    except (OSError, ValueError) as error:  # ValueError: no path at all, as with a NUL
+        yield problem(key, f"{name}: {getattr(error, 'strerror', error)}", _KEYS, fix)
         return
     if _PRIVATE in content:
         yield problem(key, f"{name} holds a private key", "a public key", "name the .pub file beside it")

@@ -90,7 +90,10 @@ def _split(settings: ModelSpec) -> Iterator[Problem]:
     own = {"--tensor-parallel-size": typed.tensor_parallel_size}
     own["--pipeline-parallel-size"] = typed.pipeline_parallel_size
     parts |= {name: value for name, value in own.items() if value is not None}
-    if not parts or not settings.gpu_count:
+    for name, value in parts.items():
+        if value < 1:
+            yield problem("serverArgs", f"{name} {value}", "1 or more", "correct it, or remove it")
+    if not parts or not settings.gpu_count or min(parts.values()) < 1:
         return
     product = 1
     for value in parts.values():
@@ -151,7 +154,7 @@ def unfit(settings: ModelSpec, model: KnownModel) -> Iterator[Problem]:
     text = context_length.text_part(context_length.effective_config(settings, model.config))
     heads = text.get("num_attention_heads")
     size = parallel(tuple(vllm_arguments(settings)) + settings.server_args).get("--tensor-parallel-size", 1)
-    if isinstance(heads, int) and heads % size:
+    if type(heads) is int and heads > 0 and size > 0 and heads % size:
         fitting = [str(n) for n in range(1, settings.gpu_count + 1) if heads % n == 0]
         yield problem(
             "vllm.tensorParallelSize",
