@@ -98,7 +98,8 @@ class AutoscalingSettings(Section):
     server_address: address of the Prometheus that the queries go to, as KEDA reaches it.
     polling_interval: seconds between two looks of KEDA at the triggers.
     cooldown_period: seconds from the last trigger that held until the last pod goes (minReplicas 0).
-    fallback_replicas: pods while Prometheus does not answer; where not set there are as many as before.
+    fallback_replicas: pods while Prometheus does not answer; where not set there are as many as before. With
+        a trigger kvCacheUse it needs KEDA 2.18 or newer.
     """
 
     triggers: Annotated[tuple[Trigger, ...], AfterValidator(_some)]

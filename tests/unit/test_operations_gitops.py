@@ -295,6 +295,15 @@ def test_a_runtime_that_models_share_is_written_once(two: Path, tmp_path: Path) 
     assert folder.documents["vllm-servingruntime.yaml"]["metadata"]["name"] == "vllm"
 
 
+def test_a_shared_runtime_stays_as_it_is_where_all_its_models_failed(two: Path, tmp_path: Path) -> None:
+    where = tmp_path / "apps"
+    write(folders(both(where, sharedRuntime="vllm"), two)[0])
+    changed = both(where, sharedRuntime="vllm", serverPort=9000)
+    assert write(folders(changed, two, failed={"chat", "code"})[0]) == []
+    written = {change.path.name for change in write(folders(changed, two, failed={"chat"})[0])}
+    assert "vllm-servingruntime.yaml" in written, "the other model's pods need it"
+
+
 def test_the_files_of_a_model_that_failed_stay_as_they_are(two: Path, tmp_path: Path) -> None:
     where = tmp_path / "apps"
     write(folders(both(where), two)[0])
