@@ -229,8 +229,8 @@ def test_a_rollback_is_written(project: Path) -> None:
     assert service["spec"]["predictor"]["model"]["storageUri"].endswith(f"/tiny@{back}")
 
 
-def delivering(folder: Path, project: Path) -> Callable[[], dict[str, pulumi.Output[Any]]]:
-    found = stack(delivery="gitops", gitops={"folder": str(folder / "apps/qwen")})
+def delivering(folder: Path, project: Path, **changes: Any) -> Callable[[], dict[str, pulumi.Output[Any]]]:
+    found = stack(delivery="gitops", gitops={"folder": str(folder / "apps/qwen")}, **changes)
 
     def program() -> dict[str, pulumi.Output[Any]]:
         to_git(found, project)
@@ -245,6 +245,19 @@ def test_up_writes_and_a_preview_only_shows(project: Path, tmp_path: Path, previ
     engine.run(delivering(tmp_path, project))
     assert engine.declared == []
     assert (tmp_path / "apps/qwen/inferenceservice.yaml").exists() is not preview
+
+
+def test_up_says_that_a_sync_has_to_prune_where_files_go(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("components.stack.delivery.pulumi.log.info", lambda text, *_: said.append(text))
+    engine = Engine(preview=False)
+    engine.run(delivering(tmp_path, project, egress={"restrict": True}))
+    engine.run(delivering(tmp_path, project, egress={"restrict": False}))
+    first, second = (text.splitlines()[0] for text in said if "files change" in text)
+    assert first.endswith("then synchronise in Argo CD")
+    assert second.endswith("with prune (argocd app sync --prune), as files are removed")
 
 
 def test_a_preview_without_a_lock_has_nothing_to_show(tmp_path: Path) -> None:
