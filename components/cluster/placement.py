@@ -104,9 +104,9 @@ def _ask(
     if preview:
         say(f"placement auto: not tested yet, so this preview assumes {ASSUMED}; `pulumi up` tests it")
         return Found(ASSUMED)
-    # Of nodes of several kinds one is tested, and what was assumed was not: what serves already is changed
-    # only where it works no more.
-    prefer = kept.placement if kept and (len(nodes) > 1 or not kept.fingerprint) else None
+    # Of nodes of several kinds, or that may not be listed, one is tested, and what was assumed was not: what
+    # serves already is changed only where it works no more.
+    prefer = kept.placement if kept and (len(nodes) != 1 or not kept.fingerprint) else None
     return Found(_test(cluster, settings, project, prefer, say), now)
 
 

@@ -54,11 +54,14 @@ def await_rolled_out(
     """
     patient = Patience(settings, revision, time.monotonic)
     name = f"{settings.namespace}/{settings.service_name}"
+    started = False
 
     def look(cluster: Cluster) -> Missing | None:
+        nonlocal started
         missing = lacking(cluster, settings, revision)
         try:
-            if missing and start_from_none(cluster, settings):
+            if missing and start_from_none(cluster, settings) and not started:
+                started = True
                 say(f"{name}: its first pods are started, which its autoscaler never does")
         except ClusterError as error:
             fix = f"kubectl -n {settings.namespace} scale deployment {settings.service_name}-predictor"

@@ -204,6 +204,9 @@ def objects(
         "gpu_count": 0,
         "min_replicas": 1,
         "max_replicas": 1,
+        "idle": False,
+        "autoscaling": None,
+        "canary_traffic_percent": None,
         "rollout": "auto",
         "start_timeout_seconds": 600,
         "probes": ProbesSettings(),
@@ -347,6 +350,8 @@ def table(found: Smoke) -> Iterator[str]:
     width = max(len(outcome.placement) for outcome in found.outcomes)
     yield f"KServe {found.kserve or '(its version is not told here)'}"
     yield from (f"nodes: {kind}" for kind in found.nodes)
+    if not found.nodes:
+        yield "nodes: this account may not list them; an image volume is chosen only where nothing else works"
     for outcome in found.outcomes:
         checks = ", ".join(name if is_so else f"no {name}" for name, is_so in outcome.checks.items())
         said = outcome.reason if outcome.verdict == "refused" else checks

@@ -39,8 +39,16 @@ def node_kinds(cluster: Cluster) -> tuple[str, ...]:
 
 
 def offered(nodes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the placements to choose from: a probe on one node says nothing of other runtimes' volumes."""
-    return OFFERED if len(nodes) < 2 else tuple(name for name in OFFERED if name != "imageVolume")
+    """Return the placements to choose from: a probe on one node says nothing of other runtimes' volumes.
+
+    Args:
+        nodes: of `node_kinds`. Nobody knows whether nodes that may not be listed are alike: there an image
+            volume comes last.
+    """
+    if len(nodes) == 1:
+        return OFFERED
+    others = tuple(name for name in OFFERED if name != "imageVolume")
+    return others if nodes else (*others, "imageVolume")
 
 
 def look_at_volume(

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from components.cluster.access import JSON, Cluster
 from components.config.model_spec import ModelSpec
-from components.manifests.service import AUTOSCALER, REVISION, fixed_replicas
+from components.manifests.service import AUTOSCALER, REVISION, fixed_replicas, service_annotations, strategy
 
-#: Of a Knative Service: its least number of pods.
-MIN_SCALE = "autoscaling.knative.dev/min-scale"
+#: Of a Knative Service: its least and its largest number of pods.
+MIN_SCALE, MAX_SCALE = "autoscaling.knative.dev/min-scale", "autoscaling.knative.dev/max-scale"
 NOT_TAKEN_OVER = "KServe has not taken the change over yet"
 #: Ends what is said while new pods are missing: a former one may have to go first.
 NEW_PODS = "new pods are there"
@@ -31,7 +31,8 @@ def lacking(cluster: Cluster, settings: ModelSpec, revision: str) -> str | None:
     if settings.deployment_mode == "Knative":
         missing = _other_scale(found, settings) or of_knative_service(found, revision)
     else:
-        missing = of_deployment(found, revision) or _other_count(found, settings)
+        missing = _other_scaling(found, settings) or of_deployment(found, revision)
+        missing = missing or _other_count(found, settings)
     if missing is None and not settings.idle:
         missing = _not_ready(inference_service(cluster, settings))
     return missing
@@ -46,7 +47,7 @@ def start_from_none(cluster: Cluster, settings: ModelSpec) -> bool:
     Raises:
         ClusterError: as `lacking`, or the right to patch `deployments/scale` is missing.
     """
-    if settings.deployment_mode != "Standard" or fixed_replicas(settings):
+    if settings.deployment_mode != "Standard" or fixed_replicas(settings) or not settings.min_replicas:
         return False
     found = cluster.get(path(settings))
     if found is None or found["spec"].get("replicas", 1) != 0:
@@ -117,9 +118,31 @@ def _other_scale(service: JSON | None, settings: ModelSpec) -> str | None:
     Of Knative it is one, whose first pod has to be ready (KServe 0.19, SetAutoScalingAnnotations).
     """
     template = ((service or {}).get("spec") or {}).get("template") or {}
-    said = (template.get("metadata", {}).get("annotations") or {}).get(MIN_SCALE)
-    wanted = 0 if settings.idle else settings.min_replicas
-    return NOT_TAKEN_OVER if said not in {None, str(wanted)} else None
+    said = template.get("metadata", {}).get("annotations") or {}
+    wanted = {MIN_SCALE: 0 if settings.idle else settings.min_replicas, MAX_SCALE: settings.max_replicas}
+    others = [name for name, count in wanted.items() if said.get(name) not in {None, str(count)}]
+    return NOT_TAKEN_OVER if others else None
+
+
+def _other_scaling(deployment: JSON | None, settings: ModelSpec) -> str | None:
+    """Tell that KServe has not handed on yet who keeps the number of pods, which is no revision of ours.
+
+    It copies that to Deployment and pods alike, so that a change of it makes new pods (0.15 to 0.20,
+    createRawDefaultDeployment), and with `maxReplicas` the way in which they come may be another one.
+    """
+    if deployment is None:
+        return None
+    wanted = service_annotations(settings).get(AUTOSCALER)
+    own, pods = (
+        (one["metadata"].get("annotations") or {}).get(AUTOSCALER)
+        for one in (deployment, deployment["spec"]["template"])
+    )
+    # A KServe that hands it to the Deployment alone makes no new pods by it.
+    if pods != wanted and not (pods is None and own == wanted):
+        return NOT_TAKEN_OVER
+    way = strategy(settings).get("deploymentStrategy", {}).get("type", "RollingUpdate")
+    there = (deployment["spec"].get("strategy") or {}).get("type")
+    return NOT_TAKEN_OVER if there not in {None, way} else None
 
 
 def declares(workload: JSON, revision: str) -> bool:

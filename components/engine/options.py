@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any, cast
 
 import pulumi
 
 
 def child(
-    parent: pulumi.Resource, opts: pulumi.ResourceOptions | None, *after: pulumi.Resource
+    parent: pulumi.Resource, opts: pulumi.ResourceOptions | None, *after: pulumi.Input[pulumi.Resource]
 ) -> pulumi.ResourceOptions:
     """Return the options of a component's child, which waits for what the component was told to wait for.
 
@@ -18,6 +19,16 @@ def child(
     waits = pulumi.ResourceOptions(depends_on=opts.depends_on if opts is not None else None)
     own = pulumi.ResourceOptions(parent=parent, depends_on=list(after))
     return pulumi.ResourceOptions.merge(waits, own)
+
+
+def once_there(value: pulumi.Input[Any]) -> pulumi.Input[pulumi.Resource]:
+    """Return for `depends_on` what names no resource, and lets one wait for a value; fails where it does.
+
+    What is declared stays plain, so that a preview shows its difference, and no secret of the value gets into
+    it. A value that stays unknown is not waited for: Pulumi skips what depends on a resource that failed.
+    """
+    none: pulumi.Output[None] = pulumi.Output.from_input(value).apply(lambda _: None)
+    return cast("pulumi.Output[pulumi.Resource]", none)
 
 
 #: What Kubernetes objects consist of, whoever made them.

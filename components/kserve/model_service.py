@@ -25,7 +25,7 @@ from components.config.probes import ProbesSettings
 from components.config.scheduling import SchedulingSettings
 from components.config.termination import TerminationSettings
 from components.engine.inputs import is_known
-from components.engine.options import OWNED, child, imported
+from components.engine.options import OWNED, child, imported, once_there
 from components.engine.taken_over import telling
 from components.engine.threads import in_thread
 from components.kserve.server import CustomServer, Replicas, ServerResources, VllmServer
@@ -216,7 +216,8 @@ class ModelService(pulumi.ComponentResource):
                 metadata={**metadata, "annotations": OWNED},
                 spec=serving_runtime(spec),
                 opts=imported(
-                    pulumi.ResourceOptions.merge(child(self, opts), told),
+                    # KServe makes new pods of it at once: not before the image is there, nor if it fails.
+                    pulumi.ResourceOptions.merge(child(self, opts, once_there(uri)), told),
                     "ServingRuntime",
                     args.imports,
                     known_as,

@@ -75,6 +75,8 @@ def _common(server: VllmServer | CustomServer) -> VllmServer | CustomServer:
 class SharedRuntime(pulumi.ComponentResource):
     """A ServingRuntime that several models serve with: one image and one set of probes for all of them.
 
+    A change of it makes new pods for all of them at once: let it depend on their images.
+
     Outputs:
         name: of the ServingRuntime.
         runtime_name: the same, before it is there.

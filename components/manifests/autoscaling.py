@@ -10,13 +10,24 @@ from components.config.model_spec import ModelSpec
 #: What `serving.kserve.io/autoscalerClass` says where the number of pods is not KServe's affair.
 EXTERNAL = "external"
 API_VERSION, KIND = "keda.sh/v1alpha1", "ScaledObject"
-#: A share is compared as it is; a count is divided by the number of pods.
+#: A count is divided by the number of pods: KEDA's default, which its webhook before 2.17 wants written out
+#: beside `fallback` (CheckFallbackValid).
+_COUNT = "AverageValue"
+#: A share is compared as it is.
 _METRIC_TYPES = {"kvCacheUse": "Value"}
+#: Annotation of a ScaledObject with which KEDA keeps that many pods, whatever its triggers say.
+#: https://keda.sh/docs/latest/concepts/scaling-deployments/#pausing-autoscaling
+_PAUSED = "autoscaling.keda.sh/paused-replicas"
 
 
 def of(settings: ModelSpec) -> AutoscalingSettings | None:
     """Return by what KEDA keeps the number of pods; None where it does not."""
     return None if settings.idle else settings.autoscaling
+
+
+def paused(settings: ModelSpec) -> dict[str, str]:
+    """Return the annotations of a ScaledObject that stays where it is while its model is idle."""
+    return {_PAUSED: "0"} if settings.idle else {}
 
 
 def selector(settings: ModelSpec) -> str:
@@ -53,7 +64,7 @@ def _trigger(settings: ModelSpec, own: AutoscalingSettings, trigger: Trigger) ->
             "end": str(trigger.end),
             "desiredReplicas": str(trigger.desired_replicas),
         }
-        return {"type": "cron", "metadata": metadata}
+        return {"type": "cron", "metadata": metadata, "metricType": _COUNT}
     query = trigger.query or VLLM_METRICS[trigger.type].format(pods=selector(settings))
     metadata = {
         "serverAddress": str(own.server_address),
@@ -65,5 +76,5 @@ def _trigger(settings: ModelSpec, own: AutoscalingSettings, trigger: Trigger) ->
             else {"activationThreshold": f"{trigger.activation_threshold:g}"}
         ),
     }
-    kind = _METRIC_TYPES.get(trigger.type)
-    return {"type": "prometheus", "metadata": metadata, **({"metricType": kind} if kind else {})}
+    kind = _METRIC_TYPES.get(trigger.type, _COUNT)
+    return {"type": "prometheus", "metadata": metadata, "metricType": kind}

@@ -87,8 +87,11 @@ def manifests(settings: Settings, project: Path) -> dict[str, dict[str, Any]]:
         else settings
     )
     found["inferenceservice.yaml"] = {**service, "spec": {"predictor": predictor(placed, uri, account)}}
-    if scaling := autoscaling.of(settings):
+    if scaling := settings.autoscaling:
         scaled = _object(autoscaling.API_VERSION, autoscaling.KIND, settings)
+        # Of an idle model too: a sync by hand leaves an object whose file is gone, and KEDA would start pods.
+        if annotations := autoscaling.paused(settings):
+            scaled["metadata"]["annotations"] = annotations
         found["scaledobject.yaml"] = {**scaled, "spec": autoscaling.scaled_object(settings, scaling)}
     return found
 
@@ -163,9 +166,12 @@ def folders(
         if settings.key in failed:
             kept |= named.keys()
         documents |= named
-    # One that models share is written once, by its own name.
+    # One that models share is written once, by its own name; as it was, where none of their images is there.
     for settings in stack.models:
         if settings.shared_runtime:
+            users = {one.key for one in stack.models if one.shared_runtime == settings.shared_runtime}
+            if users <= set(failed):
+                kept.add(f"{settings.shared_runtime}-servingruntime.yaml")
             runtime = _object(
                 "serving.kserve.io/v1alpha1", "ServingRuntime", settings, settings.shared_runtime
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from components.cluster.guard import ClusterAccess, guarded
 from components.config.settings import Settings
 from components.config.stack import Stack
 from components.engine import secrets
-from components.engine.options import OWNED, formerly, imported
+from components.engine.options import OWNED, formerly, imported, once_there
 from components.engine.threads import in_thread
 from components.google.cloud import GoogleCloud, GoogleCloudArgs
 from components.kserve.autoscaler import Autoscaler
@@ -47,12 +48,14 @@ class Destination:
     access: how the program itself asks the cluster.
     runtimes: ServingRuntimes that models share, by name.
     cloud: with the pools that models wait for.
+    uris: of the images of models that share a runtime, by its name, once the models are declared.
     """
 
     options: pulumi.ResourceOptions
     access: ClusterAccess = field(default_factory=ClusterAccess)
     runtimes: Mapping[str, SharedRuntime] = field(default_factory=dict)
     cloud: GoogleCloud | None = None
+    uris: Mapping[str, list[pulumi.Output[str]]] = field(default_factory=dict)
 
 
 def google(checked: CheckedStack) -> GoogleCloud | None:
@@ -140,11 +143,36 @@ def destination(checked: CheckedStack, cloud: GoogleCloud | None) -> Destination
         )
         options = _after(options, SmokeTest("smoke-test", kept, options))
     shared = {str(m.shared_runtime): m for m in reversed(stack.models) if m.shared_runtime}
+    uris: dict[str, list[pulumi.Output[str]]] = {name: [] for name in shared}
     runtimes = {
-        name: SharedRuntime(name, translate.shared_runtime(shared[name], access), options)
+        name: SharedRuntime(
+            name,
+            translate.shared_runtime(shared[name], access),
+            _after(options, once_there(_first_image_after_all(uris[name]))),
+        )
         for name in sorted(shared)
     }
-    return Destination(options, access, runtimes, cloud)
+    return Destination(options, access, runtimes, cloud, uris)
+
+
+async def _first_image_after_all(uris: list[pulumi.Output[str]]) -> None:
+    """Return once no image of models that share a runtime is waited for; some may have failed, and not all.
+
+    KServe makes new pods for all these models as soon as their runtime changes. It has to for those whose
+    images are there, whatever became of the others.
+
+    Args:
+        uris: of the models. Pulumi's event loop runs this once the program has declared them.
+
+    Raises:
+        Exception: of the first image, where there is none of them.
+    """
+    found = await asyncio.gather(*(uri.future() for uri in uris), return_exceptions=True)
+    failed = [error for error in found if isinstance(error, BaseException)]
+    # With `--continue-on-error` the URI of an image that failed is unknown.
+    there = found if pulumi.runtime.is_dry_run() else [uri for uri in found if uri is not None]
+    if found and len(failed) == len(there):
+        raise failed[0] if failed else pulumi.RunError("none of the images of its models is there")
 
 
 def to_cluster(
@@ -187,6 +215,8 @@ def to_cluster(
         pulled = translate.pre_pull(settings, storage_uri, account, access)
         storage_uri = PrePull(f"{name}-pre-pull", pulled, own("pre-pull")).storage_uri
     runtime = destination.runtimes.get(settings.shared_runtime or "")
+    if runtime:
+        destination.uris[runtime.runtime_name].append(storage_uri)
     served = translate.service(settings, storage_uri, account, runtime, access)
     own_service = pulumi.ResourceOptions.merge(options, formerly(parent, settings.service_name))
     service = ModelService(name, served, own_service)
@@ -231,8 +261,14 @@ def to_git(stack: Stack, project: Path, failed: Collection[str] = ()) -> None:
         changed = [change for folder in folders for change in work(folder)]
     except (InputError, OSError) as error:
         raise pulumi.RunError(f"the image is pushed, and its objects are not written: {error}") from None
-    then = "" if preview else ": commit and push, then synchronise in Argo CD"
-    pulumi.log.info(_shown(changed, stack.shared, then))
+    pulumi.log.info(_shown(changed, stack.shared, "" if preview else _then(changed)))
+
+
+def _then(changed: list[gitops.Change]) -> str:
+    """Return what a person does next. A sync by hand leaves objects whose files are gone."""
+    removed = any(change.what == "removed" for change in changed)
+    prune = " with prune (argocd app sync --prune), as files are removed" if removed else ""
+    return f": commit and push, then synchronise in Argo CD{prune}"
 
 
 def _shown(changed: list[gitops.Change], settings: Settings, then: str = "") -> str:

@@ -21,18 +21,24 @@ in_cluster = pulumi.ResourceOptions(provider=cluster)
 space = kubernetes.core.v1.Namespace("models", metadata={"name": "models"}, opts=in_cluster)
 namespace = space.metadata.name
 
+images = {
+    name: ModelcarImage(name, ModelcarImageArgs(lock=f"modelcar/models/{name}/model.lock", registry=registry))
+    for name in ("chat", "code")
+}
+# A change of it makes new pods for both: once their images are there, and signed where they are to be.
+there = pulumi.Output.all(*(image.storage_uri for image in images.values())).apply(
+    lambda _: list(images.values())
+)
 runtime = SharedRuntime(
     "vllm",
     SharedRuntimeArgs(namespace=namespace, server=VllmServer(image=server_image), access=access),
-    in_cluster,
+    pulumi.ResourceOptions(provider=cluster, depends_on=there),
 )
 for name, length in {"chat": "16k", "code": "32k"}.items():
-    lock = f"modelcar/models/{name}/model.lock"
-    image = ModelcarImage(name, ModelcarImageArgs(lock=lock, registry=registry))
     service = ModelService(
         name,
         ModelServiceArgs(
-            storage_uri=image.storage_uri,
+            storage_uri=images[name].storage_uri,
             namespace=namespace,
             server=VllmServer(image=server_image, max_model_len=length),
             shared_runtime=runtime,

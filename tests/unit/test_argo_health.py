@@ -43,6 +43,17 @@ def service(status: Any, replicas: int = 1) -> dict[str, Any]:
     return {"metadata": {"name": "m", "annotations": annotations}, "spec": spec, "status": status}
 
 
+def scaled(status: Any, replicas: int = 0) -> dict[str, Any]:
+    """A model whose number of pods KEDA keeps."""
+    found = service(status, replicas)
+    found["metadata"]["annotations"]["serving.kserve.io/autoscalerClass"] = "external"
+    return found
+
+
+#: What KServe 0.19 says of a Deployment of no pod that is as declared.
+EMPTY = {**SERVED, "modelStatus": ROLLING["modelStatus"]}
+
+
 def failed() -> dict[str, Any]:
     model = {"transitionStatus": "BlockedByFailedLoad", "lastFailureInfo": {"message": "no GPU"}}
     return {**ROLLING, "modelStatus": model}
@@ -54,12 +65,28 @@ def failed() -> dict[str, Any]:
         (service(SERVED), "Healthy", "it serves"),
         (service(ROLLING), "Progressing", "MinimumReplicasUnavailable: Deployment does not have"),
         (service(ROLLING, replicas=0), "Healthy", "idle, as declared: it keeps no pod"),
+        (scaled(EMPTY), "Healthy", "no pod now: its autoscaler keeps none"),
+        (scaled(ROLLING), "Progressing", "MinimumReplicasUnavailable: Deployment does not have"),
+        (scaled(EMPTY, replicas=1), "Progressing", "InProgress: not ready yet"),
+        (scaled(SERVED), "Healthy", "it serves"),
         (service(failed()), "Degraded", "BlockedByFailedLoad: no GPU"),
         (service({**SERVED, "conditions": [{**STOPPED, "status": "True"}]}), "Suspended", "stopped"),
         (service({}), "Progressing", "KServe has not reported on it yet"),
         (service(None), "Progressing", "KServe has not reported on it yet"),
     ],
-    ids=["served", "rolling", "idle", "failed", "stopped", "new", "without a status"],
+    ids=[
+        "served",
+        "rolling",
+        "idle",
+        "scaled to none",
+        "scaled from none",
+        "scaled, and never to none",
+        "scaled and served",
+        "failed",
+        "stopped",
+        "new",
+        "without a status",
+    ],
 )
 def test_what_argo_cd_says(found: dict[str, Any], status: str, message: str) -> None:
     lua: Any = lupa.LuaRuntime(unpack_returned_tuples=False)

@@ -144,6 +144,7 @@ def test_keda_is_told_all_that_it_needs_to_know() -> None:
                     "threshold": "5",
                     "activationThreshold": "0.5",
                 },
+                "metricType": "AverageValue",
             }
         ],
     }
@@ -159,7 +160,7 @@ def test_vllms_own_metrics_are_of_the_models_own_pods() -> None:
     )
     assert cache["metadata"]["query"] == f"avg(vllm:kv_cache_usage_perc{pods})"
     assert cache["metricType"] == "Value", "a share is no count that pods divide among them"
-    assert "metricType" not in waiting
+    assert waiting["metricType"] == "AverageValue"
 
 
 def test_a_time_of_day_is_a_trigger() -> None:
@@ -174,7 +175,10 @@ def test_a_time_of_day_is_a_trigger() -> None:
 
 
 def test_pods_may_stay_while_prometheus_does_not_answer() -> None:
-    assert spec(**scaled(GATEWAY, fallbackReplicas=2))["fallback"] == {"failureThreshold": 3, "replicas": 2}
+    found = spec(**scaled(GATEWAY, BY_DAY, {"type": "requests", "threshold": 8}, fallbackReplicas=2))
+    assert found["fallback"] == {"failureThreshold": 3, "replicas": 2}
+    written = {trigger.get("metricType") for trigger in found["triggers"]}
+    assert written == {"AverageValue"}, "KEDA 2.14 to 2.16 refuse it beside any trigger that does not say so"
 
 
 # --- who keeps the number of pods
@@ -217,11 +221,19 @@ def test_a_model_that_does_not_serve_is_not_scaled() -> None:
     assert "kubernetes:keda.sh/v1alpha1:ScaledObject" not in {row.type for row in engine.declared}
 
 
-def test_an_idle_model_has_no_scaled_object(project: Path) -> None:
+def test_an_idle_model_has_no_scaled_object() -> None:
     engine = Engine(preview=False)
     declared(engine, **scaled(GATEWAY), idle=True)
     assert "kubernetes:keda.sh/v1alpha1:ScaledObject" not in {row.type for row in engine.declared}
-    assert "scaledobject.yaml" not in manifests(settings(**scaled(GATEWAY), idle=True), project)
+
+
+def test_git_keeps_the_scaled_object_of_an_idle_model_and_it_keeps_no_pod(project: Path) -> None:
+    """A sync by hand leaves an object whose file is gone: KEDA would start pods, and KServe end them."""
+    awake = manifests(settings(**scaled(GATEWAY)), project)["scaledobject.yaml"]
+    idle = manifests(settings(**scaled(GATEWAY), idle=True), project)["scaledobject.yaml"]
+    assert idle["metadata"].pop("annotations") == {"autoscaling.keda.sh/paused-replicas": "0"}
+    assert idle == awake
+    assert "scaledobject.yaml" not in manifests(settings(), project)
 
 
 def test_git_has_the_scaled_object_after_the_service(project: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from components.cluster import placement
 from components.cluster.failures import cause
 from components.cluster.probe_image import TOKEN
-from components.cluster.smoke import Outcome, Smoke, objects
+from components.cluster.smoke import Outcome, Smoke, objects, table
 from components.cluster.smoke_volumes import NATIVE, SUB_PATH, look_at_volume, offered
 from components.config.model_path import MODEL_PATH
 from components.manifests import image_volume
@@ -242,6 +243,26 @@ ONE, OTHER = "kubelet v1.36.3, containerd://v2.4.2", "kubelet v1.34.4, container
 def test_image_volumes_come_first_where_all_nodes_are_alike() -> None:
     assert offered((ONE,))[0] == "imageVolume"
     assert "imageVolume" not in offered((ONE, OTHER)), "a probe on one of them says nothing of the other"
+    first, *_, last = offered(())
+    assert (first, last) == ("servingRuntime", "imageVolume"), "nodes that may not be listed may differ"
+
+
+def test_the_test_says_that_nodes_may_not_be_listed() -> None:
+    found = Smoke("", (Outcome("servingRuntime", "works"),), "servingRuntime")
+    assert any("may not list them" in line for line in table(found))
+    assert not any("may not list them" in line for line in table(replace(found, nodes=(ONE,))))
+
+
+def test_the_probe_has_a_pod_whatever_the_stacks_model_has() -> None:
+    """An idle model, or one that an autoscaler keeps: `make smoke` waited for pods that never came."""
+    awake = list(objects(load(), f"oci://{IMAGE}", "n", "servingRuntime"))
+    keda = {"triggers": [{"type": "prometheus", "query": "up", "threshold": 1}], "serverAddress": "http://p"}
+    for changes in ({"idle": True}, {"minReplicas": 0, "maxReplicas": 2, "autoscaling": keda}):
+        assert list(objects(load(**changes), f"oci://{IMAGE}", "n", "servingRuntime")) == awake
+    knative = load(deploymentMode="Knative", canaryTrafficPercent=10)
+    *_, (_, service) = objects(knative, f"oci://{IMAGE}", "n", "servingRuntime")
+    assert "canaryTrafficPercent" not in service["spec"]["predictor"]
+    assert awake[-1][1]["spec"]["predictor"]["minReplicas"] == 1
 
 
 def test_nodes_of_several_kinds_change_nothing_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +282,7 @@ def test_nodes_of_several_kinds_change_nothing_that_works(monkeypatch: pytest.Mo
     settings = load(placement="auto", namespace="models", serviceName="m")
     kept = {"data": {"placement": "storageUris", "fingerprint": "of a former cluster"}}
     cluster.found["/api/v1/namespaces/models/configmaps/m-smoke-test"] = kept
-    for nodes in ([node("v1", "c1")], [node("v1", "c1"), node("v2", "c2")]):
+    for nodes in ([node("v1", "c1")], [node("v1", "c1"), node("v2", "c2")], []):
         cluster.lists["/api/v1/nodes"] = nodes
         placement.find(settings, Path("/nowhere"), preview=False, reachable=True, say=lambda _: None)
-    assert preferred == [None, "storageUris"]
+    assert preferred == [None, "storageUris", "storageUris"]

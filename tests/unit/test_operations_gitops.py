@@ -229,8 +229,8 @@ def test_a_rollback_is_written(project: Path) -> None:
     assert service["spec"]["predictor"]["model"]["storageUri"].endswith(f"/tiny@{back}")
 
 
-def delivering(folder: Path, project: Path) -> Callable[[], dict[str, pulumi.Output[Any]]]:
-    found = stack(delivery="gitops", gitops={"folder": str(folder / "apps/qwen")})
+def delivering(folder: Path, project: Path, **changes: Any) -> Callable[[], dict[str, pulumi.Output[Any]]]:
+    found = stack(delivery="gitops", gitops={"folder": str(folder / "apps/qwen")}, **changes)
 
     def program() -> dict[str, pulumi.Output[Any]]:
         to_git(found, project)
@@ -245,6 +245,19 @@ def test_up_writes_and_a_preview_only_shows(project: Path, tmp_path: Path, previ
     engine.run(delivering(tmp_path, project))
     assert engine.declared == []
     assert (tmp_path / "apps/qwen/inferenceservice.yaml").exists() is not preview
+
+
+def test_up_says_that_a_sync_has_to_prune_where_files_go(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("components.stack.delivery.pulumi.log.info", lambda text, *_: said.append(text))
+    engine = Engine(preview=False)
+    engine.run(delivering(tmp_path, project, egress={"restrict": True}))
+    engine.run(delivering(tmp_path, project, egress={"restrict": False}))
+    first, second = (text.splitlines()[0] for text in said if "files change" in text)
+    assert first.endswith("then synchronise in Argo CD")
+    assert second.endswith("with prune (argocd app sync --prune), as files are removed")
 
 
 def test_a_preview_without_a_lock_has_nothing_to_show(tmp_path: Path) -> None:
@@ -293,6 +306,15 @@ def test_a_runtime_that_models_share_is_written_once(two: Path, tmp_path: Path) 
     runtimes = [name for name in folder.documents if "servingruntime" in name]
     assert runtimes == ["vllm-servingruntime.yaml"]
     assert folder.documents["vllm-servingruntime.yaml"]["metadata"]["name"] == "vllm"
+
+
+def test_a_shared_runtime_stays_as_it_is_where_all_its_models_failed(two: Path, tmp_path: Path) -> None:
+    where = tmp_path / "apps"
+    write(folders(both(where, sharedRuntime="vllm"), two)[0])
+    changed = both(where, sharedRuntime="vllm", serverPort=9000)
+    assert write(folders(changed, two, failed={"chat", "code"})[0]) == []
+    written = {change.path.name for change in write(folders(changed, two, failed={"chat"})[0])}
+    assert "vllm-servingruntime.yaml" in written, "the other model's pods need it"
 
 
 def test_the_files_of_a_model_that_failed_stay_as_they_are(two: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from components.cluster import rollout
 from components.cluster.access import ClusterError
 from components.cluster.pods import pods_of, restarts
-from components.manifests.service import REVISION
+from components.manifests.service import AUTOSCALER, REVISION
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load
 
@@ -241,7 +241,7 @@ SERVED: dict[str, Any] = {"status": {"conditions": READY}}
 
 
 def deployment(revision: str = "new", replicas: int = 2, **status: int) -> dict[str, Any]:
-    template = {"metadata": {"annotations": {REVISION: revision}}}
+    template = {"metadata": {"annotations": {REVISION: revision, AUTOSCALER: "none"}}}
     done = {"observedGeneration": 4, "replicas": replicas, "updatedReplicas": 2, "availableReplicas": 2}
     return {
         "metadata": {"generation": 4},
@@ -255,6 +255,18 @@ def test_a_rollout_that_is_complete_is_not_waited_for(cluster: FakeCluster) -> N
     said: list[str] = []
     rollout.await_rolled_out(TWO, "new", said.append)
     assert not said
+
+
+def test_first_pods_that_are_started_are_told_once(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = iter(["0 of 1 new pods are ready", "0 of 1 new pods are ready", None])
+    monkeypatch.setattr(rollout, "lacking", lambda *_: next(missing))
+    monkeypatch.setattr(rollout, "start_from_none", lambda *_: True)
+    monkeypatch.setattr(rollout, "POLL", 0)
+    said: list[str] = []
+    rollout.await_rolled_out(TWO, "new", said.append)
+    assert [line for line in said if "first pods are started" in line] == said[:1]
 
 
 @pytest.mark.parametrize(
