@@ -21,6 +21,7 @@ from modelcar.layer_head import CONFIG, PLAIN, read_head
 from modelcar.manifest import CONFIG_TYPE
 from modelcar.paths import printable
 from modelcar.registry import Manifest, Registry
+from modelcar.registry_http import NoManifestError
 
 #: Programs that KServe's containers run.
 PROGRAMS = ("sh", "ls", "ln", "sleep")
@@ -134,16 +135,19 @@ def look(registry: Registry, digest: str, architecture: str) -> ExistingImage | 
         InputError: the registry sends another manifest.
         httpx.HTTPError: it does not answer.
     """
-    found = registry.manifest(digest)
-    if found is None:
-        return None
+    as_it_should_be = "as the OCI image specification has it", "push it again"
     try:
+        found = registry.manifest(digest)
+        if found is None:
+            return None
         manifest, config = _of_platform(registry, found, architecture)
         fault = not_an_image(manifest, config) or other_platform(config, architecture)
         layers = image_layers(manifest)
+    except NoManifestError:
+        raise UnfitError(Fault("no manifest of an image", *as_it_should_be)) from None
     except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         what = f"no manifest of an image ({type(error).__name__}: {error})"
-        raise UnfitError(Fault(what, "as the OCI image specification has it", "push it again")) from None
+        raise UnfitError(Fault(what, *as_it_should_be)) from None
     if fault:
         raise UnfitError(fault)
     with ThreadPoolExecutor(JOBS) as pool:

@@ -26,6 +26,7 @@ from modelcar.errors import InputError, Problem, refuse
 from modelcar.manifest import MANIFEST_TYPE, sha256_digest
 from modelcar.registry_http import (
     PATIENCE,
+    NoManifestError,
     NotARegistryError,
     RegistryClient,
     asked_pause,
@@ -222,15 +223,20 @@ class Registry:
 
         Raises:
             InputError: it is another one than asked for.
-            NotARegistryError: it is no manifest: what it says is of another kind than specified.
+            NotARegistryError: it is no manifest: what it says is of another kind than specified. A
+                NoManifestError where it is what was asked for all the same.
         """
         accept = ", ".join((MANIFEST_TYPE, INDEX_TYPE, *_DOCKER_TYPES))
         answer = self._client.get(f"{self.target.url}/manifests/{reference}", headers={"Accept": accept})
         if answer.status_code == httpx.codes.NOT_FOUND:
             return None
-        if not _is_manifest(json_of(answer), answer):
-            raise NotARegistryError(answer)
         digest = sha256_digest(answer.content)
+        try:
+            known = _is_manifest(json_of(answer), answer)
+        except NotARegistryError:
+            known = False
+        if not known:
+            raise NoManifestError(answer) if digest == reference else NotARegistryError(answer)
         if reference.startswith("sha256:") and digest != reference:
             raise refuse(
                 f"{self.target.registry}/{self.target.name}@{reference}",
@@ -413,6 +419,8 @@ def in_words(target: Target, error: httpx.HTTPError) -> UnansweredError:
             f"the registry answers {status}",
             "docker login, or gcloud auth configure-docker HOST",
         )
+    elif isinstance(error, NoManifestError):
+        found, fix = text, "push the image again, or name another one"
     elif isinstance(error, NotARegistryError):
         found, fix = text, "check the name, and that no proxy asks you to log in (NO_PROXY)"
     elif isinstance(error, httpx.HTTPStatusError) and (pause := asked_pause(error.response)):

@@ -81,14 +81,22 @@ class RegistryClient(httpx.Client):
 class NotARegistryError(httpx.HTTPStatusError):
     """The answer is no registry's: a login page, or that of a proxy."""
 
+    what = "this is not a registry, but perhaps a login page or a proxy in front of one"
+
     def __init__(self, answer: httpx.Response) -> None:
         kind = answer.headers.get("Content-Type", "").partition(";")[0] or "nothing that a registry sends"
         super().__init__(
             f"{answer.request.method} {answer.url.copy_with(query=None)} answers {answer.status_code} with "
-            f"{kind}: this is not a registry, but perhaps a login page or a proxy in front of one",
+            f"{kind}: {self.what}",
             request=answer.request,
             response=answer,
         )
+
+
+class NoManifestError(NotARegistryError):
+    """What was asked for by digest, and it is no manifest: so it was pushed."""
+
+    what = "this is no manifest of an image"
 
 
 def checked(answer: httpx.Response, *statuses: int) -> httpx.Response:

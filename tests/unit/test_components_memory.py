@@ -61,8 +61,7 @@ def test_nothing_is_said_where_they_fit_or_lie_elsewhere(
 
 def test_a_preview_names_the_model() -> None:
     lock = read_lock(PROJECT / "modelcar/models/tiny-qwen2/model.lock")
-    small = {"memory": "64Ki", "sharedMemory": "64Ki"}
-    settings = load(PROJECT, model="tiny-qwen2", gpuCount=0, **small)
+    settings = load(PROJECT, model="tiny-qwen2", gpuCount=0, memory="1Mi", sharedMemory="1Mi")
     [doubt] = model_doubts(settings, lock, PROJECT)
-    assert doubt.startswith("qwen-oci: memory is 64Ki")
+    assert doubt.startswith("qwen-oci: memory is 1Mi")
     assert model_doubts(load(PROJECT, model="tiny-qwen2", gpuCount=0), lock, PROJECT) == ()

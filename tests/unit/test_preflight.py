@@ -66,7 +66,7 @@ def test_settings_of_google_without_effect_are_told() -> None:
     google: dict[str, Any] = {
         "project": "my-project",
         "region": "europe-west4",
-        "repository": {"name": "m", "existing": True, "untaggedDays": 7, "vulnerabilityScanning": False},
+        "repository": {"name": "m", "existing": True, "untaggedDays": 7},
         "cluster": {"name": "c", "releaseChannel": "RAPID"},
         "nodes": {"gpu": "nvidia-l4", "machineType": "g2-standard-8"},
     }
@@ -74,7 +74,6 @@ def test_settings_of_google_without_effect_are_told() -> None:
     assert told == [
         "modelcar:google.cluster.releaseChannel",
         "modelcar:google.repository.untaggedDays",
-        "modelcar:google.repository.vulnerabilityScanning",
     ]
 
 

@@ -45,9 +45,8 @@ def _found(settings: Settings) -> Iterator[tuple[str, str]]:
         why = "while google.cluster.create is false"
         yield from _said("google.cluster", google.cluster, ("release_channel",), why)
     if google and google.repository.existing:
-        kept = ("untagged_days", "vulnerability_scanning")
         why = "while google.repository.existing is true"
-        yield from _said("google.repository", google.repository, kept, why)
+        yield from _said("google.repository", google.repository, ("untagged_days",), why)
 
 
 def _said(key: str, section: Section, names: tuple[str, ...], why: str) -> Iterator[tuple[str, str]]:
