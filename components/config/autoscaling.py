@@ -153,7 +153,7 @@ class AutoscalingSettings(Section):
     polling_interval: seconds between two looks of KEDA at the triggers.
     cooldown_period: seconds from the last trigger that held until the last pod goes (minReplicas 0).
     fallback_replicas: pods while Prometheus does not answer; where not set there are as many as before.
-    Triggers of type cron need none; with a trigger kvCacheUse it needs KEDA 2.18 or newer.
+        Triggers of type cron need none; with a trigger kvCacheUse it needs KEDA 2.18 or newer.
     """
 
     triggers: Annotated[tuple[Trigger, ...], AfterValidator(_some)]

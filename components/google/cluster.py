@@ -68,7 +68,8 @@ class NewCluster(pulumi.ComponentResource):
     Private nodes with a way out through Cloud NAT (for images of public registries), Workload Identity, a
     release channel, Dataplane V2, and a control plane that is reached by its DNS name, which asks for IAM
     rights before anything else, or by address from named networks only. One to three small nodes
-    (e2-standard-4) run what is not a model; a regional cluster begins with one in each zone. Source: https://cloud.google.com/kubernetes-engine/docs/how-to/hardening-your-cluster
+    (e2-standard-4) run what is not a model; a regional cluster begins with one in each zone.
+    Source: https://cloud.google.com/kubernetes-engine/docs/how-to/hardening-your-cluster
 
     Outputs:
         cluster: name, location and kubeconfig; known once the cluster can run pods.

@@ -503,7 +503,7 @@ class AutoscalingSettings(TypedDict):
     cooldown_period: NotRequired[int]
     """Seconds from the last trigger that held until the last pod goes (minReplicas 0). At least 0, at most 86400. Default: 300."""
     fallback_replicas: NotRequired[int]
-    """Pods while Prometheus does not answer; where not set there are as many as before. At least 1, at most 1000."""
+    """Pods while Prometheus does not answer; where not set there are as many as before. Triggers of type cron need none; with a trigger kvCacheUse it needs KEDA 2.18 or newer. At least 1, at most 1000."""
 
 
 class ModelServiceArgs(TypedDict):
