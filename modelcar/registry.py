@@ -557,7 +557,8 @@ def _is_manifest(document: dict[str, Any], answer: httpx.Response) -> bool:
     parts = [*list_in(document, "layers", dict, answer), *list_in(document, "manifests", dict, answer)]
     parts += [config] if config else []
     return (
-        all(isinstance(part.get("digest"), str) and _is_size(part.get("size", 0)) for part in parts)
+        isinstance(config, dict)
+        and all(isinstance(part.get("digest"), str) and _is_size(part.get("size", 0)) for part in parts)
         and isinstance(document.get("subject") or {}, dict)
         and isinstance(notes, dict)
         and all(isinstance(text, str) for text in notes.values())

@@ -178,6 +178,7 @@ def test_a_key_file_with_a_nul_is_no_file() -> None:
         b'{"layers": [{"digest": "x", "size": "1"}]}',
         b'{"manifests": 5}',
         b'{"annotations": [1]}',
+        b'{"config": 5}',
     ],
 )
 def test_what_is_no_manifest_is_told(body: bytes) -> None:
