@@ -56,9 +56,6 @@ time.sleep(3600)
 """
 
 
-#: How often imports are timed in each way.
-IMPORTS = 2
-
 #: vLLM's engine goes on from what its API server has imported, and does not import it once more.
 ONE_IMPORT = ("VLLM_WORKER_MULTIPROC_METHOD=fork",)
 
@@ -71,7 +68,7 @@ class Scale:
     """How much is asked. streams: at once; tokens: of each answer; repeats: of which the median counts.
 
     start: seconds that a server's start may take. answers: prompts whose texts are compared between starts.
-    turns: how often a pod and bare vLLM are asked in turn.
+    turns: how often a pod and bare vLLM are asked in turn. imports: how often they are timed in each way.
     """
 
     streams: tuple[int, ...]
@@ -80,11 +77,12 @@ class Scale:
     start: float
     answers: int
     turns: int
+    imports: int
 
 
 #: On a GPU, and without one, where only the way is tried.
-GPU = Scale((1, 64), 512, 5, 300.0, 64, 12)
-CPU = Scale((1, 4), 16, 1, 240.0, 2, 2)
+GPU = Scale((1, 64), 512, 5, 300.0, 64, 12, 2)
+CPU = Scale((1, 4), 16, 1, 240.0, 2, 2, 1)
 
 
 def scale_of(site: Site) -> Scale:
@@ -415,7 +413,7 @@ class _Report:
         python, env = self._server()
         scratch = self.site.folder / "scratch"
         try:
-            found = imports(self.site.children, python, env, self.site.folder, scratch, IMPORTS)
+            found = imports(self.site.children, python, env, self.site.folder, scratch, self.scale.imports)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         for kind, seconds in found["seconds"].items():

@@ -10,13 +10,13 @@ from components.config.model_path import MODEL_PATH
 from components.manifests.read_ahead import SAID
 from tests.conftest import Platform
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1200)
 
 
 def test_a_small_model_goes_the_whole_way_beside_a_bare_server(platform: Platform) -> None:
     checkout = platform.checkout
     before = {path.name: path.read_bytes() for path in checkout.folder.glob("Pulumi*.yaml")}
-    arguments = "--cpu --skip up,validate,runbook,smoke --minutes 12 --out told"
+    arguments = "--cpu --skip up,validate,runbook,smoke --minutes 15 --out told"
     said = checkout.make("gpu-report", ARGS=arguments).stdout
     found = json.loads((checkout.folder / "told" / "gpu-report.json").read_text())
     steps = found["steps"]
@@ -47,6 +47,11 @@ def test_a_small_model_goes_the_whole_way_beside_a_bare_server(platform: Platfor
     assert steps["small/pushed"]["found"]["digest"] in steps["small/served"]["found"]["image"]
     logs = [path.read_text() for path in (checkout.folder / ".local/gpu-report/logs").glob("small-*-*.log")]
     assert any(SAID.format(folder=MODEL_PATH) in log for log in logs), "of the pod of `ahead 1`"
+    assert {kind: len(each) for kind, each in steps["imports"]["found"]["seconds"].items()} == {
+        "cold": 1,
+        "ahead": 1,
+        "warm": 1,
+    }
     said_of_gpus = "\n".join(steps["too-many-gpus"]["found"]["said"])
     assert "the pod asks for 1 GPU (nvidia.com/gpu), and no node offers any" in said_of_gpus
     assert "fix: " in said_of_gpus
