@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from modelcar import hub_address
 from modelcar.buildx import buildx
 from modelcar.errors import refuse
 from modelcar.layer_format import MODELS
@@ -137,6 +138,8 @@ def push_by_builder(
     ]
     environment = dict(os.environ)
     if token := get_token():
+        if fault := hub_address.fault_of_address(endpoint or constants.ENDPOINT):
+            raise hub_address.refused(endpoint, fault)  # the token would go there in the clear
         host = urlsplit(endpoint or constants.ENDPOINT).hostname
         environment["MODELCAR_HUB_TOKEN"] = token
         command.append(f"--secret=id=HTTP_AUTH_TOKEN_{host},env=MODELCAR_HUB_TOKEN")

@@ -159,10 +159,8 @@ def _check_way(endpoint: str | None) -> None:
     if NO_NUMBERS:
         [(name, value), *_] = NO_NUMBERS.items()
         raise refuse(name, repr(value), allowed="seconds, a whole number", fix="correct it, or unset it")
-    if fault := hub_address.fault_of_address(endpoint or constants.ENDPOINT):
-        why, allowed, fix = fault
-        key = "endpoint" if endpoint else "HF_ENDPOINT"
-        raise refuse(key, f"not shown: {why}", allowed=allowed, fix=f"correct {key}, or {fix}")
+    if fault := hub_address.fault_of_address(endpoint or constants.ENDPOINT, asked_here=True):
+        raise hub_address.refused(endpoint, fault)
     trusted()  # which refuses by the variable's name what the client would not name
 
 

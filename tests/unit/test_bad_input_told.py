@@ -113,6 +113,15 @@ def test_what_is_one_is_taken(address: str) -> None:
     assert hub_address.fault_of_address(address) is None
 
 
+@pytest.mark.parametrize(
+    ("host", "is_here"),
+    [("127.0.0.2", True), ("192.0.2.1", False), ("0.0.0.0", False), ("hub.example", False)],
+)
+def test_plain_http_is_for_what_this_machine_asks_itself(host: str, is_here: bool) -> None:
+    assert hub_address.fault_of_address(f"http://{host}:9")
+    assert (hub_address.fault_of_address(f"http://{host}:9", asked_here=True) is None) is is_here
+
+
 # --- a model's configuration and the server's arguments
 
 LENGTH = {"max_position_embeddings": 32768, "num_attention_heads": 14}

@@ -159,6 +159,15 @@ def test_a_token_goes_by_name_and_to_the_hubs_host_alone(
     assert buildx.seen["token"] == "hf_secret"
 
 
+def test_no_token_goes_to_a_hub_in_the_clear(buildx: Buildx, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HF_ENDPOINT may name one; a builder is elsewhere, whatever this machine's own addresses are."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.2:9")
+    push_by_builder(LOCK, LOCK.layers, TARGET, "b")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with pytest.raises(InputError, match=r"HF_ENDPOINT: not shown: not the address of a hub"):
+        push_by_builder(LOCK, LOCK.layers, TARGET, "b")
+
+
 def test_a_failed_build_is_told_in_the_builders_words(buildx: Buildx) -> None:
     buildx.answer(
         json.dumps({"vertexes": [{"digest": "1", "name": "[1/1] ADD x", "error": "…"}]}),
