@@ -86,15 +86,15 @@ def _clean(instance: Instance, arguments: argparse.Namespace) -> int:
     stack.require_nothing_deployed(up.file_settings())
     kind.remove(instance, up.say)
     _down(instance, arguments)
-    backend = state_root() / "pulumi"
+    of_pulumi = state_root() / "pulumi"
     with platform.alone_with(instance, up.say):
         if _runs(instance):
             up.say("another command has started the platform meanwhile: its data stay")
             return 1
         removed = [instance.state] if _remove(instance.state) else []
-        if (backend / ".pulumi").is_dir():  # else the user's, who may have a folder of this name
-            shutil.rmtree(backend, ignore_errors=True)
-            removed.append(backend)
+        if (of_pulumi / ".pulumi").is_dir():  # else the user's, who may have a folder of this name
+            shutil.rmtree(of_pulumi, ignore_errors=True)
+            removed.append(of_pulumi)
     if left := [str(folder) for folder in removed if folder.exists()]:
         fix = "run it as the user who owns the files (sudo make clean)"
         raise refuse(", ".join(left), "cannot be removed", allowed="folders of yours", fix=fix)

@@ -159,10 +159,9 @@ def _embedded(*, running: bool) -> Iterator[Line]:
     found = room.disks([*built_here, *kept])
     smaller = server.size - min(server.size, _server_disk("transformers"))
     for disk in found:
-        names = ", ".join(dict.fromkeys(need.name for need in disk.needs))
         least = disk.wanted - (smaller if server in disk.needs else 0)
-        part = "disk" if len(found) == 1 else f"disk of {names}"
-        fix = f"free some disk, or name folders on a larger one ({names})"
+        part = "disk" if len(found) == 1 else f"disk of {disk.names}"
+        fix = f"free some disk, or name folders on a larger one ({disk.names})"
         yield _room(part, disk.free, disk.wanted, least, fix)
 
 

@@ -35,8 +35,8 @@ class Disk:
 
     @property
     def names(self) -> str:
-        """What sets the folders that are there."""
-        return ", ".join(need.name for need in self.needs)
+        """What sets the folders that are there, each once."""
+        return ", ".join(dict.fromkeys(need.name for need in self.needs))
 
 
 def existing(folder: Path) -> Path:

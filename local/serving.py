@@ -14,10 +14,8 @@ import psutil
 from local import gpu, servers
 from local.gpu import Finding, Gpus
 from local.instance import cache_root
-from local.room import existing
+from local.room import GIB, existing
 from modelcar.errors import refuse
-
-GIB = 2**30
 
 #: The share of a card's memory that vLLM takes where nothing else is said, all of it at its start
 #: (vllm/config/cache.py, gpu_memory_utilization).

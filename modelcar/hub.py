@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 import httpx2
@@ -161,7 +162,13 @@ def _check_way(endpoint: str | None) -> None:
         raise refuse(name, repr(value), allowed="seconds, a whole number", fix="correct it, or unset it")
     if fault := hub_address.fault_of_address(endpoint or constants.ENDPOINT, asked_here=True):
         raise hub_address.refused(endpoint, fault)
-    trusted()  # which refuses by the variable's name what the client would not name
+    _require_authorities()
+
+
+@cache
+def _require_authorities() -> None:
+    """Refuse, by the variable's name, what the hub's client would not name; once, as it takes a while."""
+    trusted()
 
 
 def _look_up(repository: str, revision: str, endpoint: str | None) -> ModelInfo:

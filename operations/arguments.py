@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from components.cluster import smoke as smoke_test
-from components.config.fields import LABEL_NAME, SECRET_NAME
+from components.config.fields import LABEL_NAME, SUBDOMAIN_NAME
 from modelcar.command_help import add_examples
 from operations import admission, admission_builtin
 from operations import chat as chatting
@@ -148,7 +148,7 @@ def parser(project: Path) -> argparse.ArgumentParser:
     admit.add_argument(
         "--secret",
         action="append",
-        type=_named(SECRET_NAME, "a secret's name: lower-case letters, digits, '-' and '.'"),
+        type=_named(SUBDOMAIN_NAME, "a secret's name: lower-case letters, digits, '-' and '.'"),
         default=[],
         metavar="NAME",
         help="pull secret in Kyverno's namespace that it reads the registry with; may be repeated",

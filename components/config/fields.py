@@ -165,8 +165,14 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 SERVICE = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 #: A DNS subdomain, as most of Kubernetes' objects are called by.
 SUBDOMAIN = rf"{_LABEL.pattern}(\.{_LABEL.pattern})*"
-LABEL_NAME = re.compile(rf"(?=.{{1,{LONGEST_LABEL}}}$){_LABEL.pattern}")
-SECRET_NAME = re.compile(rf"(?=.{{1,{LONGEST_SUBDOMAIN}}}$){SUBDOMAIN}")
+
+
+def _at_most(longest: int, pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"(?=.{{1,{longest}}}$){pattern}")
+
+
+LABEL_NAME = _at_most(LONGEST_LABEL, _LABEL.pattern)
+SUBDOMAIN_NAME = _at_most(LONGEST_SUBDOMAIN, SUBDOMAIN)
 _LABEL_FIX = "use lower-case letters, digits and '-', starting and ending with a letter or digit"
 
 ImageName = Annotated[
@@ -179,7 +185,7 @@ ImageName = Annotated[
 
 def _name(pattern: re.Pattern[str], longest: int | None, who: str, fix: str) -> BeforeValidator:
     """Return a validator of names of at most so many characters."""
-    limited = re.compile(rf"(?=.{{1,{longest}}}$){pattern.pattern}") if longest else pattern
+    limited = _at_most(longest, pattern.pattern) if longest else pattern
     allowed = f"a match of {pattern.pattern}" + (f", at most {longest} characters" if longest else "")
     return matches(limited, f"{who} refuses this name", allowed, fix)
 
@@ -195,7 +201,7 @@ Processors = Annotated[str, BeforeValidator(_processors)]
 SecretName = Annotated[
     str,
     matches(
-        SECRET_NAME,
+        SUBDOMAIN_NAME,
         "Kubernetes refuses this name",
         "lower-case letters, digits, '-' and '.', at most 253; a letter or digit at both ends of each part",
         "take it from `kubectl get secrets`",

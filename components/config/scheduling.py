@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from components.config.fields import LONGEST_SUBDOMAIN, SUBDOMAIN, matches
+from components.config.fields import LONGEST_SUBDOMAIN, SUBDOMAIN, SUBDOMAIN_NAME, matches
 from components.config.section import Section
 
 #: GKE's own label: https://cloud.google.com/kubernetes-engine/docs/concepts/node-pools
@@ -50,7 +50,7 @@ AnnotationValue = Annotated[
 ClassName = Annotated[
     str,
     matches(
-        re.compile(rf"(?=.{{1,{LONGEST_SUBDOMAIN}}}$){SUBDOMAIN}"),
+        SUBDOMAIN_NAME,
         "Kubernetes refuses this name",
         "lower-case letters, digits, - and .",
         "take it from `kubectl get runtimeclasses` or `kubectl get priorityclasses`",

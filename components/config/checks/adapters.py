@@ -6,7 +6,7 @@ The rules are read from each adapter's adapter_config.json, which PEFT writes an
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from components.config.command_line import options, said
@@ -45,16 +45,8 @@ def _named(settings: ModelSpec) -> Iterator[tuple[str, str]]:
 def paths_in_arguments(arguments: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Yield the option and path of each adapter that `--lora-modules` and `--default-mm-loras` name."""
     for name, values in options(arguments):
-        for value in values if name == "--lora-modules" else ():
-            if "=" in value and "," not in value:  # as vLLM tells NAME=PATH from JSON
-                yield name, value.partition("=")[2]
-                continue
-            found = _json(value)
-            yield from (
-                (name, str(entry["path"]))
-                for entry in (found if isinstance(found, list) else [found])
-                if isinstance(entry, dict) and "path" in entry
-            )
+        if name == "--lora-modules":
+            yield from ((name, str(module["path"])) for module in _modules(values) if "path" in module)
         if name == "--default-mm-loras" and isinstance(found := _json(values[0] if values else ""), dict):
             yield from ((name, str(path)) for path in found.values())
 
@@ -62,14 +54,19 @@ def paths_in_arguments(arguments: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 def names_in_arguments(arguments: tuple[str, ...]) -> Iterator[str]:
     """Yield the names that `--lora-modules` gives adapters."""
     for name, values in options(arguments):
-        for value in values if name == "--lora-modules" else ():
-            if "=" in value and "," not in value:  # as vLLM tells NAME=PATH from JSON
-                yield value.partition("=")[0]
-                continue
-            found = _json(value)
-            for entry in found if isinstance(found, list) else [found]:
-                if isinstance(entry, dict):
-                    yield str(entry.get("name"))
+        if name == "--lora-modules":
+            yield from (str(module.get("name")) for module in _modules(values))
+
+
+def _modules(values: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """Yield what each value of `--lora-modules` says of adapters."""
+    for value in values:
+        if "=" in value and "," not in value:  # as vLLM tells NAME=PATH from JSON
+            name, _, path = value.partition("=")
+            yield {"name": name, "path": path}
+            continue
+        found = _json(value)
+        yield from (one for one in (found if isinstance(found, list) else [found]) if isinstance(one, dict))
 
 
 def _json(text: str) -> Any:
