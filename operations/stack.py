@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from components.config.models import load_stack
 from components.config.referenced_cluster import at_referenced, unknown
 from components.config.settings import Settings
 from components.config.stack import Stack
+from components.stack.half_written import ATTEMPTS, PAUSE, half_written
 from modelcar.errors import InputError, refuse
 
 
@@ -104,7 +106,7 @@ def _pulumi(project: Path, *arguments: str) -> dict[str, Any]:
     stack = arguments[-1]
     command = ["pulumi", *arguments, "--non-interactive"]
     try:
-        result = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+        result = _run(command, project)
     except FileNotFoundError:
         raise refuse(
             "pulumi",
@@ -132,3 +134,12 @@ def _pulumi(project: Path, *arguments: str) -> dict[str, Any]:
             fix="look at which `pulumi` is first on PATH (`command -v pulumi`)",
         )
     return found
+
+
+def _run(command: list[str], project: Path) -> subprocess.CompletedProcess[str]:
+    for left in reversed(range(ATTEMPTS)):
+        result = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+        if not result.returncode or not left or not half_written(result.stderr):
+            break
+        time.sleep(PAUSE)  # a deployment of this stack is under way
+    return result

@@ -5,6 +5,7 @@ Not by a StackReference, which is a resource: what is wrong has to be told befor
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import pulumi
 
 from components.config.referenced_cluster import unknown
 from components.config.stack import Stack
+from components.stack.half_written import ATTEMPTS, PAUSE, half_written
 from modelcar.errors import InputError
 
 #: What Pulumi says where the backend is of files or a bucket.
@@ -58,10 +60,15 @@ async def outputs_of(name: str) -> Mapping[str, Any]:
     Raises:
         pulumi.RunError: they cannot be read.
     """
-    try:
-        answer = await pulumi.runtime.invoke_async("pulumi:pulumi:readStackOutputs", {"name": name})
-    except Exception as error:  # the SDK raises a bare Exception for whatever the engine says
-        raise pulumi.RunError(_last_words(error)) from None
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            answer = await pulumi.runtime.invoke_async("pulumi:pulumi:readStackOutputs", {"name": name})
+            break
+        except Exception as error:  # the SDK raises a bare Exception for whatever the engine says
+            said = _last_words(error)
+        if not left or not half_written(said):
+            raise pulumi.RunError(said)
+        await asyncio.sleep(PAUSE)
     found = (answer or {}).get("outputs")
     return found if isinstance(found, dict) else {}
 

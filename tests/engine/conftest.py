@@ -28,8 +28,12 @@ PARTS = (
     "pyproject.toml",
 )
 
-#: A server that starts at once: busybox httpd, with a page for the probes.
-PAGES = "mkdir -p /tmp/www && echo ok > /tmp/www/health && ln -sfn /mnt/models /tmp/www/models"
+#: A server that starts at once: busybox httpd, with a page for the probes, the weights, and the model's
+#: configuration, which it keeps as vLLM does: a pod that goes serves on while its weights have gone already.
+PAGES = (
+    "mkdir -p /tmp/www && echo ok > /tmp/www/health && cp /mnt/models/config.json /tmp/www/"
+    " && ln -sfn /mnt/models /tmp/www/models"
+)
 STUB_SERVER = ["sh", "-c", f"{PAGES} && exec httpd -f -p 8080 -h /tmp/www", "stub"]
 
 

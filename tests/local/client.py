@@ -13,7 +13,7 @@ class Client:
 
     def __init__(self, project: Project) -> None:
         service = f"{project.config['serviceName']}-predictor:80"
-        path = f"/api/v1/namespaces/{project.namespace}/services/{service}/proxy/models/config.json"
+        path = f"/api/v1/namespaces/{project.namespace}/services/{service}/proxy/config.json"
         self._ask = partial(project.platform.kubectl, "get", "--raw", path, check=False)
         self.answered, self.failed = 0, list[str]()
         self._over = threading.Event()

@@ -171,7 +171,7 @@ def test_a_model_goes_to_zero_by_itself_and_comes_back_with_a_request(
 
     def ask(_: int) -> float:
         began = time.monotonic()
-        address = f"http://{gateway.address}/models/config.json"
+        address = f"http://{gateway.address}/config.json"
         with urllib.request.urlopen(address, timeout=120) as answer:
             assert json.load(answer)["model_type"] == "qwen2"
         return time.monotonic() - began

@@ -115,7 +115,7 @@ class Served:
         for end in ends:
             if end["conditions"].get("ready"):
                 try:
-                    url = f"http://{end['addresses'][0]}:8080/models/config.json"
+                    url = f"http://{end['addresses'][0]}:8080/config.json"
                     return httpx.get(url, timeout=5).is_success
                 except httpx.HTTPError:
                     return False

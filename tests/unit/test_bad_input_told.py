@@ -392,3 +392,16 @@ def test_an_odd_answer_of_pulumi_is_told(
     monkeypatch.setattr("subprocess.run", lambda *_, **__: done)
     with pytest.raises(InputError, match=says):
         operations_stack.outputs_of("dev", tmp_path)
+
+
+def test_outputs_of_a_stack_that_is_deployed_just_now_are_read_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    early = subprocess.CompletedProcess([], 255, "", "error: failed to load checkpoint: EOF\n")
+    answers = iter([early, early, subprocess.CompletedProcess([], 0, '{"serviceName": "chat"}', "")])
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: next(answers))
+    monkeypatch.setattr("operations.stack.PAUSE", 0.0)
+    assert operations_stack.outputs_of("dev", tmp_path) == {"serviceName": "chat"}
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: early)
+    with pytest.raises(InputError, match="failed to load checkpoint: EOF"):
+        operations_stack.outputs_of("dev", tmp_path)

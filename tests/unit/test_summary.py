@@ -172,6 +172,23 @@ def test_a_backend_that_does_not_answer_is_no_new_stack(monkeypatch: pytest.Monk
     assert "fix: `pulumi stack output --stack acme/modelcar/dev`" in str(caught.value)
 
 
+@pytest.mark.parametrize("times", [1, 9, 10])
+def test_state_that_is_being_written_is_read_again(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    told, early = {"serviceName": "chat"}, [Exception("error: failed to load checkpoint: EOF")] * times
+    answers = iter([*early, {"outputs": told}])
+
+    class Answers(dict[str, Any]):
+        def get(self, *_: Any) -> Any:
+            return next(answers)
+
+    monkeypatch.setattr("components.stack.other_stack.PAUSE", 0.0)
+    if times < 10:
+        assert reading(monkeypatch, Answers()) == told
+    else:
+        with pytest.raises(pulumi.RunError, match="failed to load checkpoint: EOF"):
+            reading(monkeypatch, Answers())
+
+
 def test_a_backend_of_files_may_know_stacks_without_projects(monkeypatch: pytest.MonkeyPatch) -> None:
     told = {"serviceName": "chat"}
     assert reading(monkeypatch, {"dev": {"outputs": told}}, "organization") == told
