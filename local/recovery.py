@@ -39,7 +39,8 @@ def recover(pulumi: Callable[..., str], backend: Path, stack: str) -> list[str]:
         InputError: the state cannot be read, and there is no copy of it that can.
         Exception: whatever `pulumi` raises.
     """
-    done, restored = _released(pulumi, backend, stack), _restored(backend, stack)
+    done = [*_released(pulumi, backend, stack), *_unlabelled(backend, stack)]
+    restored = _restored(backend, stack)
     state = json.loads(pulumi("stack", "export", "--stack", stack))
     if restored:
         # What was made after that copy is not in it; what is in it may be gone.
@@ -105,6 +106,16 @@ def _holds(lock: dict[str, Any]) -> bool:
     except ValueError:  # no moment in it
         return True
     return process.create_time() <= made + CLOCK_ERROR
+
+
+def _unlabelled(backend: Path, stack: str) -> list[str]:
+    """Remove attributes that are half written: Pulumi reads a state without them, and not with these."""
+    done = []
+    for path in backend.glob(f".pulumi/stacks/*/{stack}.json*.attrs"):
+        if _parsed(path) is None:
+            path.unlink()
+            done.append(f"removed attributes that a killed run left half written: {path.name}")
+    return done
 
 
 def _restored(backend: Path, stack: str) -> list[str]:

@@ -106,6 +106,17 @@ def test_a_state_without_any_readable_copy_is_told(pulumi: Pulumi, tmp_path: Pat
     assert pulumi.stack.read_text() == "{", "nothing is taken away"
 
 
+@pytest.mark.parametrize("content", ["", '{"user.cache'])
+def test_attributes_that_are_half_written_go(pulumi: Pulumi, tmp_path: Path, content: str) -> None:
+    for name in ("local.json.attrs", "local.json.bak.attrs", "other.json.attrs"):
+        pulumi.stack.with_name(name).write_text(content)
+    lines = recover(pulumi, tmp_path, "local")
+    assert sorted(line.rpartition(" ")[2] for line in lines) == ["local.json.attrs", "local.json.bak.attrs"]
+    assert [path.name for path in pulumi.stack.parent.glob("*.attrs")] == ["other.json.attrs"]
+    pulumi.stack.with_name("local.json.attrs").write_text('{"user.cache_control": ""}')
+    assert recover(pulumi, tmp_path, "local") == []
+
+
 def test_other_stacks_are_left_alone(pulumi: Pulumi, tmp_path: Path) -> None:
     other = pulumi.stack.with_name("dev.json")
     other.write_text("{")
