@@ -129,7 +129,7 @@ def python(
         text: what it reads from stdin.
 
     Raises:
-        ClusterError: exec is not allowed, or the connection broke.
+        ClusterError: exec is not allowed, or it was not run to its end.
     """
     first = settings.server_command[0]
     name = first if PurePosixPath(first).name.startswith("python") else "python3"

@@ -154,7 +154,10 @@ class Caches:
 
 def ask(cluster: Cluster, settings: Settings, pod: JSON) -> str | None:
     """Let the server answer a few prompts; return why it did not, None where it did."""
-    said = python(cluster, settings, pod, _ASK, str(settings.server_port), settings.model_name)
+    try:
+        said = python(cluster, settings, pod, _ASK, str(settings.server_port), settings.model_name)
+    except ClusterError as error:  # too slow; what it compiled so far can be read
+        return str(error)
     for line in reversed(said.splitlines()):
         try:
             found = json.loads(line)

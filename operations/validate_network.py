@@ -18,6 +18,8 @@ from operations.validation_report import Line
 HUB = ("huggingface.co", 443)
 #: Seconds for one attempt to connect.
 CONNECT = 4
+#: Seconds for the whole of it: where no server of names answers, a libc asks on for most of a minute.
+ATTEMPT = 90.0
 #: Seconds until each node knows a new pod by its address, and lets it in where a policy says so.
 LET_IN = 20.0
 
@@ -131,10 +133,20 @@ def _targets(cluster: Cluster) -> list[Target]:
 def _attempts(
     cluster: Cluster, namespace: str, pod: str, container: str, targets: Sequence[Target]
 ) -> Mapping[Target, str]:
+    """Return what came of a connection to each target: OPEN, CLOSED or UNTRIED.
+
+    Raises:
+        ClusterError: that is not known.
+    """
     found = {}
     for host, port in targets:
         script = _CONNECT.format(host=host, port=port)
-        found[host, port] = cluster.execute(namespace, pod, container, ["sh", "-c", script]).strip()
+        said = cluster.execute(namespace, pod, container, ["sh", "-c", script], timeout=ATTEMPT).strip()
+        # The last line: a shell may begin with a warning.
+        found[host, port] = said.rpartition("\n")[2].strip()
+        if found[host, port] not in {OPEN, CLOSED, UNTRIED}:
+            heard = repr(said[-200:]) if said else "nothing"
+            raise ClusterError(0, f"the shell in {pod} said {heard}, and not whether {host}:{port} connects")
     return found
 
 

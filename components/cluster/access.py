@@ -26,6 +26,9 @@ TIMEOUT = 30
 #: Seconds between two looks at what is waited for.
 POLL = 0.5
 
+#: Channel of a command's WebSocket by which Kubernetes tells how it ended.
+_ERROR_CHANNEL = 3
+
 #: How the library trips over a kubeconfig whose parts are of another kind.
 _ODD = (ValueError, LookupError, TypeError, AttributeError)
 
@@ -168,7 +171,8 @@ class Cluster:
         timeout: seconds. text: what it reads from stdin, whose end it is not told: let it read a line.
 
         Raises:
-            ClusterError: it may not, or the connection broke.
+            ClusterError: it may not, it was not run to its end, or the connection broke. A command's own exit
+                code is no error.
         """
         from kubernetes import client  # as in `of`
         from kubernetes.client.exceptions import ApiException  # as in `of`
@@ -195,6 +199,8 @@ class Cluster:
             if text:
                 session.write_stdin(text)
             session.run_forever(timeout=timeout)
+            late = session.is_open()
+            how = session.read_channel(_ERROR_CHANNEL)  # before `read_all`, which drops it
             said = str(session.read_all())
             session.close()
         except ApiException as error:
@@ -203,6 +209,9 @@ class Cluster:
             ) from None
         except (WebSocketException, HTTPError, OSError) as error:
             raise ClusterError(0, f"exec in {pod}: {error}") from None
+        if fault := f"it did not end within {timeout:.0f} s" if late else _unfinished(how):
+            heard = f"; it said {said.strip()[-200:]!r}" if said.strip() else ""
+            raise ClusterError(0, f"exec in {pod}: {fault}{heard}")
         return said
 
     def request(
@@ -263,6 +272,17 @@ def reached_as_kubectl_does(api: client.ApiClient) -> client.ApiClient:
     # With a proxy and an exception from it: without one, the WebSocket's library would look for its own.
     configuration.no_proxy = urlsplit(server).hostname
     return client.ApiClient(configuration)
+
+
+def _unfinished(text: str) -> str | None:
+    """Return why a command was not run to its end, by the status that Kubernetes sends; None where it was."""
+    try:
+        status = json.loads(text)
+        if status["status"] == "Success" or status.get("reason") == "NonZeroExitCode":
+            return None
+        return str(status.get("message") or text)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return text.strip()[:500] or "the connection ended before the command did"
 
 
 def _login(context: str | None) -> str:

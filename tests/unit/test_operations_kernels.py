@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from components.cluster.access import ClusterError
 from components.config.settings import Settings
 from components.config.stack import Stack
 from components.manifests.kernels import arguments_of
@@ -453,3 +454,21 @@ def test_an_image_that_was_built_elsewhere_has_no_lock_to_name_them(
     told = capsys.readouterr().err
     assert "modelcar:image: ghcr.io/o/m@sha256" in told
     assert "lock the model" in told
+
+
+def test_kernels_are_saved_of_a_server_that_is_too_slow_to_answer_prompts(
+    cluster: PodsHere, settings: Settings, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(cluster.add(settings), CACHES)
+    execute = cluster.execute
+
+    def slow(namespace: str, pod: str, container: str, command: Sequence[str], **more: Any) -> str:
+        if '"asked"' in " ".join(command):
+            raise ClusterError(0, "exec in m-1: it did not end within 300 s")
+        return execute(namespace, pod, container, command, **more)
+
+    monkeypatch.setattr(cluster, "execute", slow)
+    said: list[str] = []
+    [saved] = save(cluster, settings, project, say=said.append)
+    assert saved.changed
+    assert any("not answered (exec in m-1: it did not end within 300 s)" in line for line in said)

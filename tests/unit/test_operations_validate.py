@@ -238,10 +238,10 @@ def test_without_the_right_to_exec_the_gpu_is_not_seen_and_nothing_breaks(
 ) -> None:
     execute = cluster.execute
 
-    def refused(namespace: str, pod: str, container: str, command: list[str]) -> str:
+    def refused(namespace: str, pod: str, container: str, command: list[str], **more: Any) -> str:
         if container == "kserve-container":
             raise ClusterError(403, "pods/exec is forbidden")
-        return execute(namespace, pod, container, command)
+        return execute(namespace, pod, container, command, **more)
 
     monkeypatch.setattr(cluster, "execute", refused)
     found = lines(cluster)
@@ -506,6 +506,26 @@ def test_a_network_that_enforces_no_policies_fails(cluster: FakeCluster) -> None
     found = lines(cluster)["egress impossible"]
     assert found.passed is False
     assert "Dataplane V2" in found.fix
+
+
+@pytest.mark.parametrize("where", ["m-1", CONTROL])
+@pytest.mark.parametrize("said", ["", "sh: out of memory\n"])
+def test_an_exec_that_does_not_say_whether_it_connects_proves_nothing(
+    cluster: FakeCluster, where: str, said: str
+) -> None:
+    cluster.said[where] = said
+    settings = load(
+        namespace="models", serviceName="m", servedModelName="m", ingress={"namespaces": ["apps"]}
+    )
+    found = {line.name: line for line in validate(cluster, settings)}
+    for name in ("egress impossible", "ingress as it is set"):
+        assert found[name].passed is None
+        assert f"the shell in {where} said {said.strip()!r}" in found[name].evidence.replace("nothing", "''")
+
+
+def test_a_shell_may_begin_with_a_warning(cluster: FakeCluster) -> None:
+    cluster.said["m-1"] = f"bash: warning: setlocale: no such locale\n{CLOSED}\n"
+    assert lines(cluster)["egress impossible"].passed is True
 
 
 def test_where_nothing_can_be_reached_nothing_is_proven(cluster: FakeCluster) -> None:
