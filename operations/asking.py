@@ -10,7 +10,7 @@ import json
 from pathlib import PurePosixPath
 from typing import Any
 
-from components.cluster.access import JSON, Cluster, ClusterError
+from components.cluster.access import JSON, Cluster, ClusterError, NoJSONError, TooSlowError
 from components.cluster.pods import proxied
 from components.config.model_spec import ModelSpec
 from components.manifests.service import CONTAINER
@@ -79,10 +79,16 @@ def ask(cluster: Cluster, settings: ModelSpec, pod: JSON, path: str, body: JSON)
 
     Raises:
         KeyWantedError: the server wants a key that could not be had.
-        ClusterError: the server or the API server refuses, or answers no JSON object.
+        TooSlowError: it does not answer in time.
+        NoJSONError: it answers no JSON object.
+        ClusterError: the server or the API server refuses.
     """
     try:
-        return cluster.request("POST", f"{proxied(pod, settings.server_port)}{path}", body)
+        return cluster.request("POST", f"{proxied(pod, settings.server_port)}{path}", body, timeout=ANSWER)
+    except TooSlowError:
+        raise TooSlowError(0, f"the model did not answer within {ANSWER} s") from None
+    except NoJSONError:
+        raise NoJSONError(0, f"{path} answers no JSON object") from None
     except ClusterError as error:
         if error.status != 401:
             raise
@@ -96,7 +102,7 @@ def ask(cluster: Cluster, settings: ModelSpec, pod: JSON, path: str, body: JSON)
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
-        raise ClusterError(0, f"{path} answers no JSON object")
+        raise NoJSONError(0, f"{path} answers no JSON object")
     return answer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from components.cluster.access import JSON, Cluster, ClusterError
+from components.cluster.access import JSON, Cluster, ClusterError, TooSlowError
 from components.cluster.pods import pods_of, serving_pod
 from components.config.model_spec import ModelSpec
 from modelcar.errors import refuse
@@ -33,8 +33,8 @@ def chat(
 
     Raises:
         InputError: no pod of the model is ready.
-        ClusterError: the server refuses a question, wants a key that could not be had, or does not speak
-            OpenAI's chat API.
+        ClusterError: the server refuses a question, takes too long, wants a key that could not be had, or
+            does not speak OpenAI's chat API.
     """
     pod = _ready_pod(cluster, settings)
     path = "/v1/chat/completions"
@@ -44,7 +44,12 @@ def chat(
             continue
         asked = [*said, {"role": "user", "content": question.strip()}]
         body = {"model": settings.model_name, "messages": asked, "max_tokens": tokens}
-        answer = ask(cluster, settings, pod, path, body)
+        try:
+            answer = ask(cluster, settings, pod, path, body)
+        except TooSlowError as error:
+            raise TooSlowError(
+                0, f'{error}; shorter answers take less: ARGS="--tokens {tokens // 4}"'
+            ) from None
         try:
             content = answer["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):

@@ -43,6 +43,14 @@ class ClusterError(Exception):
         self.status = status
 
 
+class TooSlowError(ClusterError):
+    """No answer came in time."""
+
+
+class NoJSONError(ClusterError):
+    """What answered is no API server; or no model server that speaks JSON, where it was handed on to one."""
+
+
 class Cluster:
     """An API server, with the credentials of a kubeconfig."""
 
@@ -220,19 +228,36 @@ class Cluster:
         path: str,
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str] | None = None,
+        *,
+        timeout: float = TIMEOUT,
     ) -> JSON:
-        """Send one request and return what comes back.
+        """Send one request and return what comes back; timeout: seconds.
 
         Raises:
+            TooSlowError: nothing came in time.
+            NoJSONError: what came is no JSON object.
             ClusterError: the API server refuses it, or cannot be reached.
         """
-        text = self._call(method, path, body, query or {})
-        found: JSON = json.loads(text) if text else {}
+        text = self._call(method, path, body, query or {}, timeout)
+        try:
+            found = json.loads(text) if text else {}
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            fix = "see that no proxy asks you to log in"
+            raise NoJSONError(0, f"{self.name} sends no JSON object: {text.strip()[:200]!r}; {fix}")
         return found
 
-    def _call(self, method: str, path: str, body: Mapping[str, Any] | None, query: Mapping[str, str]) -> str:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        query: Mapping[str, str],
+        timeout: float = TIMEOUT,
+    ) -> str:
         from kubernetes.client.exceptions import ApiException  # as in `of`
-        from urllib3.exceptions import HTTPError  # as in `of`
+        from urllib3.exceptions import HTTPError, ReadTimeoutError  # as in `of`
 
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         serialize: Any = self._api.param_serialize
@@ -246,8 +271,10 @@ class Cluster:
                 body=dict(body) if body is not None else None,
                 auth_settings=["BearerToken"],
             )
-            response = call(*request, _request_timeout=TIMEOUT)
+            response = call(*request, _request_timeout=(TIMEOUT, timeout))  # to connect, to answer
             content: bytes = response.read()
+        except ReadTimeoutError:
+            raise TooSlowError(0, f"{self.name} does not answer within {timeout:.0f} s") from None
         except (HTTPError, ApiException, OSError) as error:
             raise ClusterError(0, f"{self.name} does not answer: {error}") from None
         text = content.decode(errors="replace")

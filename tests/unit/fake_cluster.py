@@ -44,6 +44,8 @@ class FakeCluster(Cluster):
         path: str,
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str] | None = None,
+        *,
+        timeout: float = 0,
     ) -> dict[str, Any]:
         if path in self.refusals:
             raise self.refusals[path]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,15 @@ from typing import Any
 import httpx
 import pytest
 
-from components.cluster.access import ClusterError
+from components.cluster.access import ClusterError, NoJSONError, TooSlowError
+from components.cluster.pods import pods_of
 from local import ask as local_ask
 from operations import asking, kernel_reading
 from operations.asking import KeyWantedError, ask
+from operations.chat import chat
 from tests.served import served
 from tests.unit.fake_cluster import FakeCluster
+from tests.unit.test_cluster_exec import cluster_at
 from tests.unit.test_components_settings import load
 
 SETTINGS = load(namespace="models", serviceName="m", servedModelName="m")
@@ -94,6 +99,76 @@ def test_nor_without_the_right_to_exec(cluster: FakeCluster, monkeypatch: pytest
     monkeypatch.setattr(cluster, "execute", refused)
     with pytest.raises(KeyWantedError, match="pods/exec is forbidden"):
         ask(cluster, SETTINGS, POD, PATH, {})
+
+
+# --- through a real connection
+
+READY = json.dumps({"items": [{**POD, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}]})
+
+
+@contextmanager
+def api_server(answer: Callable[[str], str], pods: str = READY) -> Iterator[str]:
+    """Run an API server that has the pod, and hands what is posted on to its server: `answer` of the path."""
+
+    class ApiServer(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            return
+
+        def do_GET(self) -> None:
+            self.tell(pods)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.tell(answer(self.path))
+
+        def tell(self, text: str) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(text.encode())))
+            self.end_headers()
+            with suppress(OSError):  # it waits no longer
+                self.wfile.write(text.encode())
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), ApiServer)
+    with served(server):
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+
+
+def test_a_model_has_its_own_time_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the one of the API server's own answers: a long one takes minutes."""
+    monkeypatch.setattr(asking, "ANSWER", 1)
+    over = threading.Event()
+
+    def slow(_: str) -> str:
+        over.wait(60)
+        return "{}"
+
+    with api_server(slow) as url:
+        try:
+            with pytest.raises(TooSlowError, match=r"the model did not answer within 1 s$"):
+                ask(cluster_at(url), SETTINGS, POD, PATH, {})
+            with pytest.raises(TooSlowError, match=r'within 1 s; .*ARGS="--tokens 100"'):
+                chat(cluster_at(url), SETTINGS, ["What are you?"], print, tokens=400)
+        finally:
+            over.set()
+
+
+@pytest.mark.parametrize("text", ["hello", "<html>log in</html>", "[]"])
+def test_a_server_that_speaks_no_json_is_told_by_its_path(text: str) -> None:
+    with (
+        api_server(lambda _: text) as url,
+        pytest.raises(NoJSONError, match=r"^/v1/chat/completions answers no JSON object$"),
+    ):
+        chat(cluster_at(url), SETTINGS, ["What are you?"], print)
+
+
+@pytest.mark.parametrize("text", ["<html>log in</html>", "[]"])
+def test_what_is_no_api_server_is_told_in_words(text: str) -> None:
+    with api_server(str, text) as url:
+        with pytest.raises(ClusterError) as caught:
+            pods_of(cluster_at(url), "models", "m")
+        assert str(caught.value) == (
+            f"{url} sends no JSON object: {text!r}; see that no proxy asks you to log in"
+        )
 
 
 # --- the program that runs in the pod, run here against a server

@@ -40,6 +40,8 @@ class Server(FakeCluster):
         path: str,
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str] | None = None,
+        *,
+        timeout: float = 0,
     ) -> dict[str, Any]:
         if path in self.refusals:
             raise self.refusals[path]
