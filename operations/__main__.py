@@ -155,7 +155,11 @@ def _validate(options: argparse.Namespace) -> int:
     for settings in models:
         uri = (settings.of_last_run(outputs) or {}).get("storageUri")
         with working(f"looking at {settings.service_name}"):
-            found[settings.key] = validation.validate(cluster, settings, uri, say=partial(_note, options))
+            try:
+                lines = validation.validate(cluster, settings, uri, say=partial(_note, options))
+            except ClusterError as error:  # what is known of other models is told all the same
+                lines = (validation_report.Line("served", None, f"not seen: {error}"),)
+            found[settings.key] = lines
     if options.json:
         documents = {name: validation_report.document(lines) for name, lines in found.items()}
         several = stack.listed and not options.model

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from components.cluster.access import JSON, Cluster
+from components.cluster.access import JSON, Cluster, ClusterError
 from components.cluster.kserve_config import CONFIG_MAP
 from components.cluster.pods import is_ready, pods_of
 from components.config.kserve import KServeSettings
@@ -48,6 +48,7 @@ class ColdStart:
     sidecar_cpu: limit of the container that links the model, as Kubernetes writes it; None where it has none.
     kernels: whether the pod used those of its image; None of servers that know none.
     restarts: of the server's container. unready: whether the pod was not ready for a while after its start.
+    unseen: what may not be read, so that phases are not known.
     """
 
     pod: str
@@ -62,6 +63,7 @@ class ColdStart:
     kernels: KernelUse | None = None
     restarts: int = 0
     unready: bool = False
+    unseen: tuple[str, ...] = ()
 
     @property
     def total(self) -> float:
@@ -83,8 +85,10 @@ PHASES = ("schedule", "pull", "start", "link", "load")
 def cold_start(cluster: Cluster, settings: Settings) -> ColdStart | None:
     """Return the phases of the newest ready pod's start; None where no pod is ready.
 
+    Without the right to read events or logs, what they tell is not known.
+
     Raises:
-        ClusterError: the API server went away, or rights are missing.
+        ClusterError: the API server went away, or the right to list pods is missing.
     """
     ready = [pod for pod in pods_of(cluster, settings.namespace, settings.service_name) if is_ready(pod)]
     if not ready:
@@ -96,9 +100,17 @@ def cold_start(cluster: Cluster, settings: Settings) -> ColdStart | None:
     image = model_image(pod) or ""
     path = f"/api/v1/namespaces/{settings.namespace}/events"
     selector = f"involvedObject.name={metadata['name']}"
-    events = (cluster.get(path, fieldSelector=selector) or {}).get("items") or []
+    events: list[JSON] = []
+    said, unseen = "", []
+    try:
+        events = (cluster.get(path, fieldSelector=selector) or {}).get("items") or []
+    except ClusterError as error:
+        unseen.append(f"events of the pod are not seen: {error}")
+    try:
+        said = cluster.logs(settings.namespace, metadata["name"], CONTAINER, None, stamped=True)
+    except ClusterError as error:
+        unseen.append(f"the server's log is not seen: {error}")
     pull, size = pulled(events, image)
-    said = cluster.logs(settings.namespace, metadata["name"], CONTAINER, None, stamped=True)
     log = log_times(said)
     boxes: Sequence[JSON] = status.get("containerStatuses") or []
     server: JSON = next((box for box in boxes if box["name"] == CONTAINER), {})
@@ -120,6 +132,7 @@ def cold_start(cluster: Cluster, settings: Settings) -> ColdStart | None:
         kernel_use(said),
         restarts,
         unready,
+        tuple(unseen),
     )
 
 
@@ -144,14 +157,18 @@ def _latest(
 
 
 def caches(cluster: Cluster, settings: Settings) -> list[str]:
-    """Return what of KServe's LocalModelCache concerns a modelcar: it does not hold any.
+    """Return what of KServe's LocalModelCache concerns a modelcar: it does not hold any. Never raises.
 
     Source: KServe 0.19, `pkg/controller/v1alpha1/localmodel` and `config/storagecontainers/default.yaml`: a
     job of the storage initializer downloads what its prefixes name, and oci:// is none of them.
-
-    Raises:
-        ClusterError: the API server went away, or rights are missing.
     """
+    try:
+        return _caches(cluster, settings)
+    except ClusterError as error:
+        return [f"whether LocalModelCache is on is not seen: {error}"]
+
+
+def _caches(cluster: Cluster, settings: Settings) -> list[str]:
     path = f"/api/v1/namespaces/{settings.kserve.namespace}/configmaps/{CONFIG_MAP}"
     data = (cluster.get(path) or {}).get("data") or {}
     if not json.loads(data.get("localModel") or "{}").get("enabled"):
@@ -212,7 +229,7 @@ def table(found: ColdStart) -> list[str]:
     lines += [f"    {line}" for line in lines_of(found.server)]  # what the last one, load, was spent on
     lines.append(f"  {'in all':<9} {found.total:9.1f} s")
     kernels = [f"  kernels   {describe(found.kernels)}"] if found.kernels else []
-    return [*lines, *kernels, *_slow_link(found), *_not_the_first(found)]
+    return [*lines, *kernels, *_slow_link(found), *_not_the_first(found), *found.unseen]
 
 
 def _not_the_first(found: ColdStart) -> list[str]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Seconds for one request.
 TIMEOUT = 30
+#: What helps where the API server does not know who asks (401), which no right does.
+LOG_IN = "log in to the cluster again, as your kubeconfig does it (GKE: gcloud auth login)"
 #: Seconds between two looks at what is waited for.
 POLL = 0.5
 

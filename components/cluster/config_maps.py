@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from components.cluster.access import JSON, Cluster, ClusterError
+from components.cluster.access import JSON, LOG_IN, Cluster, ClusterError
 from components.config.model_spec import ModelSpec
 from components.config.problems import NAMESPACE
 from modelcar.errors import refuse
@@ -26,7 +26,9 @@ def read(reached: ModelSpec, namespace: str, name: str, part: str) -> JSON | Non
     try:
         return Cluster.of(reached).get(f"/api/v1/namespaces/{namespace}/configmaps/{name}")
     except ClusterError as error:
-        if error.status in {401, 403}:
+        if error.status == 401:
+            allowed, fix = "an account that the cluster knows", f"{LOG_IN}; or {UNASKED}"
+        elif error.status == 403:
             allowed = f"an account that may look how {part} is set"
             fix = f"let it get ConfigMap {name} in namespace {namespace}; or {UNASKED}"
         else:

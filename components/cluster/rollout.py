@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pulumi
 
 from components.cluster import gpu_nodes
-from components.cluster.access import JSON, POLL, Cluster, ClusterError
+from components.cluster.access import JSON, LOG_IN, POLL, Cluster, ClusterError
 from components.cluster.failures import SEARCHED, Cause, cause
 from components.cluster.final import Patience
 from components.cluster.pods import is_ready, last_log, leaving, pods_of, shown, why
@@ -131,7 +131,12 @@ def _await(
         try:
             missing = look(cluster)
         except ClusterError as error:
-            if error.status in {401, 403}:
+            if error.status == 401:
+                raise pulumi.RunError(
+                    f"{name} is applied, and the cluster no longer knows this account: {error}\n"
+                    f"  fix: {LOG_IN}, and run it again"
+                ) from None
+            if error.status == 403:
                 raise pulumi.RunError(
                     f"{name} is applied, and this account may not look whether its pods are ready: {error}\n"
                     "  fix: let it get deployments and daemonsets (apps; in Knative mode services of "
@@ -213,10 +218,12 @@ def reasons(settings: ModelSpec) -> list[str]:
 
     Never raises: it explains an error, and must not take its place.
     """
+    told: list[str] = []
     try:
-        return list(_reasons(Cluster.of(settings), settings))
+        told.extend(_reasons(Cluster.of(settings), settings))  # what came before an error stays
     except (ClusterError, InputError) as error:
-        return [f"the cluster does not say why: {error}"]
+        told.append(f"the cluster does not say {'more' if told else 'why'}: {error}")
+    return told
 
 
 def _reasons(cluster: Cluster, settings: ModelSpec) -> Iterator[str]:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from components.cluster.access import ClusterError
+from components.config.stack import Stack
 from local import __main__ as command_line
 from local import up
 from local.cold_start_report import Run, report
 from local.forecast import Fit, Machine, fit, forecast, machines
+from operations import __main__ as operations
 from operations.cold_start import caches, cold_start, document, duration, log_times, pulled, table
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_settings import load
@@ -256,6 +258,34 @@ def test_a_cache_that_cannot_hold_a_modelcar_is_explained(cluster: FakeCluster) 
     assert "does not take oci://" in first
     assert "modelcar:prePull" in first
     assert more == ["LocalModelCache ours names an oci:// URI: it is never filled"]
+
+
+def test_one_right_that_is_missing_costs_what_it_is_for(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(operations, "stack_of", lambda *_: Stack((SETTINGS,)))
+    monkeypatch.setattr(operations, "cluster_of", lambda *_: cluster)
+    config = "/api/v1/namespaces/kserve/configmaps/inferenceservice-config"
+    cluster.refusals[config] = ClusterError(403, "configmaps is forbidden")
+    assert operations.main(["coldstart", "--stack", "dev"]) == 0
+    out = capsys.readouterr().out
+    assert "  pull           25.2 s\n" in out
+    assert out.endswith("\nwhether LocalModelCache is on is not seen: configmaps is forbidden\n")
+    cluster.refusals[EVENTS] = ClusterError(403, "events is forbidden")
+
+    def refused(*_: Any, **__: Any) -> str:
+        raise ClusterError(403, "pods/log is forbidden")
+
+    monkeypatch.setattr(cluster, "logs", refused)
+    assert operations.main(["coldstart", "--stack", "dev"]) == 0
+    out = capsys.readouterr().out
+    assert "  pull      not known\n" in out
+    assert "  load           28.0 s\n" in out
+    unseen = ["events of the pod are not seen: events is forbidden"]
+    unseen.append("the server's log is not seen: pods/log is forbidden")
+    assert "\n".join(unseen) in out
+    assert operations.main(["coldstart", "--stack", "dev", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unseen"] == unseen
 
 
 # --- larger models

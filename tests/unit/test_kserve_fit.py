@@ -144,6 +144,7 @@ def test_knative_needs_a_user_because_its_pods_have_none(cluster: FakeCluster) -
             "forbidden",
             "let it get ConfigMap inferenceservice-config",
         ),
+        (ClusterError(401, "Unauthorized"), "Unauthorized", "log in to the cluster again"),
         (ClusterError(0, "it does not answer"), "it does not answer", "try again"),
     ],
 )

@@ -416,6 +416,32 @@ def test_without_the_right_to_look_the_fix_is_named(cluster: FakeCluster) -> Non
         rollout.await_rolled_out(SETTINGS, "new", print)
 
 
+def test_a_login_that_has_expired_is_no_missing_right(cluster: FakeCluster) -> None:
+    cluster.refusals[DEPLOYMENT] = ClusterError(401, "Unauthorized")
+    with pytest.raises(
+        pulumi.RunError, match=r"(?s)Unauthorized.*fix: log in to the cluster again"
+    ) as caught:
+        rollout.await_rolled_out(SETTINGS, "new", print)
+    assert "let it get" not in str(caught.value)
+
+
+def test_what_is_known_of_a_pod_is_told_without_the_right_to_read_more(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
+    server = {"name": "kserve-container", "state": waiting, "restartCount": 3}
+    cluster.lists[PODS] = [pod("new", "2026-01-02T00:00:00Z", containerStatuses=[server])]
+
+    def refused(*_: Any, **__: Any) -> str:
+        raise ClusterError(403, "pods/log is forbidden")
+
+    monkeypatch.setattr(cluster, "logs", refused)
+    assert rollout.reasons(SETTINGS) == [
+        "new: kserve-container: CrashLoopBackOff",
+        "the cluster does not say more: pods/log is forbidden",
+    ]
+
+
 def test_an_api_server_that_is_gone_for_a_moment_is_waited_for(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
