@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from components.cluster.access import JSON, Cluster, ClusterError, TooSlowError
-from components.cluster.pods import pods_of, serving_pod
-from components.config.model_spec import ModelSpec
+from components.cluster.pods import pods_of, ready_of
+from components.config.settings import Settings
 from modelcar.errors import refuse
 from operations.asking import ask
+from operations.not_served import no_pod
 
 #: Tokens of one answer, where nobody says how many.
 ANSWER = 256
@@ -16,7 +17,7 @@ ANSWER = 256
 
 def chat(
     cluster: Cluster,
-    settings: ModelSpec,
+    settings: Settings,
     questions: Iterable[str],
     say: Callable[[str], object],
     *,
@@ -70,14 +71,14 @@ def _no_answer(answer: JSON, tokens: int) -> str:
     return "(no answer: the server sent no text)"
 
 
-def _ready_pod(cluster: Cluster, settings: ModelSpec) -> JSON:
-    pod = serving_pod(cluster, settings.namespace, settings.service_name)
-    if pod is None:
-        found = pods_of(cluster, settings.namespace, settings.service_name)
-        raise refuse(
-            f"{settings.namespace}/{settings.service_name}",
-            f"none of {len(found)} pods is ready" if found else "there is no pod",
-            allowed="a model that serves",
-            fix="make wake STACK=… where it is idle; else make validate STACK=… tells why",
-        )
-    return pod
+def _ready_pod(cluster: Cluster, settings: Settings) -> JSON:
+    found = pods_of(cluster, settings.namespace, settings.service_name)
+    if ready := ready_of(found):
+        return ready[-1]
+    if found:
+        seen, fix = f"none of {len(found)} pods is ready", "make validate STACK=… tells why"
+    else:
+        line = no_pod(cluster, settings)
+        seen, fix = line.evidence, line.fix
+    name = f"{settings.namespace}/{settings.service_name}"
+    raise refuse(name, seen, allowed="a model that serves", fix=fix)

@@ -13,6 +13,7 @@ from components.config.network import IngressSettings
 from components.config.settings import Settings
 from components.manifests.image_volume import model_image
 from components.manifests.service import CLOSED_POD, CONTAINER, RESTRICTED, RESTRICTED_POD
+from operations.next_step import brought
 from operations.validation_report import Line
 
 HUB = ("huggingface.co", 443)
@@ -66,7 +67,7 @@ def network(cluster: Cluster, settings: Settings, pod: JSON) -> Iterator[Line]:
     outside = any(beside[target] == OPEN for target in targets)
     yield _egress(inside, beside, outside=outside)
     if settings.ingress:
-        yield _ingress(settings.namespace, settings.ingress, model, to_model, outside=outside)
+        yield _ingress(settings, settings.ingress, model, to_model, outside=outside)
 
 
 def _not_tried(settings: Settings, inside: Mapping[Target, str], error: ClusterError) -> Iterator[Line]:
@@ -108,16 +109,16 @@ def _egress(inside: Mapping[Target, str], beside: Mapping[Target, str], *, outsi
     return Line(_EGRESS, True, seen)
 
 
-def _ingress(namespace: str, settings: IngressSettings, model: Target, found: str, *, outside: bool) -> Line:
+def _ingress(settings: Settings, own: IngressSettings, model: Target, found: str, *, outside: bool) -> Line:
     """Judge what came of a connection to the model. outside: who tried it could connect elsewhere."""
-    may = namespace in settings.namespaces
+    may = settings.namespace in own.namespaces
     seen = (
         f"{model[0]}:{model[1]} from beside the pod {found}, its namespace is {'' if may else 'not '}let in"
     )
     if may == (found == OPEN):
         certain = may or outside
         return Line(_INGRESS, certain or None, seen, "" if certain else _PROVES_NOTHING)
-    fix = "pulumi up; or another NetworkPolicy keeps it out" if may else _ENFORCES_NONE
+    fix = f"{brought(settings)}; or another NetworkPolicy keeps it out" if may else _ENFORCES_NONE
     return Line(_INGRESS, False, seen, fix)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from components.cluster.access import JSON, Cluster
+from components.cluster.access import JSON, Cluster, ClusterError
 from components.manifests.network import SERVICE_LABEL
 
 #: Last lines of a container's log that are shown.
@@ -54,10 +54,14 @@ def is_ready(pod: JSON) -> bool:
     return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
 
 
-def serving_pod(cluster: Cluster, namespace: str, service: str) -> JSON | None:
-    """Return the newest ready pod of an InferenceService; None where there is none."""
-    ready = [pod for pod in pods_of(cluster, namespace, service) if is_ready(pod)]
-    return max(ready, key=_made, default=None)
+def ready_of(pods: Iterable[JSON]) -> list[JSON]:
+    """Return those that are ready, the newest last; in Knative mode the newest revision's."""
+    return sorted(filter(is_ready, pods), key=lambda pod: (revision_of(pod), _made(pod)))
+
+
+def revision_of(pod: JSON) -> str:
+    """Return the Knative revision that a pod is of, which ends in its number; empty without Knative."""
+    return str((pod["metadata"].get("labels") or {}).get("serving.knative.dev/revision", ""))
 
 
 def proxied(pod: JSON, port: int) -> str:
@@ -67,9 +71,21 @@ def proxied(pod: JSON, port: int) -> str:
 
 
 def why(cluster: Cluster, pod: JSON) -> str:
-    """Return the reason that a pod does not run, from most to least telling; never empty."""
-    found = list(dict.fromkeys([*_states(pod), *_conditions(pod), *_warnings(cluster, pod)]))
-    return "; ".join(found[:4]) or f"the pod is {pod['status'].get('phase', 'in no phase')}"
+    """Return the reason that a pod does not run, from most to least telling; never empty.
+
+    Without the right to read events its states tell, and that its events are not seen.
+    """
+    known, phase = (
+        [*_states(pod), *_conditions(pod)],
+        f"the pod is {pod['status'].get('phase', 'in no phase')}",
+    )
+    try:
+        warnings = list(_warnings(cluster, pod))
+    except ClusterError as error:
+        if error.status != 403:
+            raise
+        known, warnings = known or [phase], [f"its events are not seen: {error}"]
+    return "; ".join(list(dict.fromkeys([*known, *warnings]))[:4]) or phase
 
 
 def last_log(cluster: Cluster, pod: JSON, container: str, lines: int = LINES) -> str:

@@ -92,7 +92,8 @@ def test_idle_leaves_no_pod_and_wake_serves_again(served: Platform) -> None:
     assert served.kubectl(*replicas) == "0"
     assert yaml.safe_load(file.read_text())["config"]["modelcar:idle"] is True
     report = validate(served)
-    assert failed(report) == {"served": "InferenceService kserve-demo/qwen-oci has no pod"}
+    told = "InferenceService kserve-demo/qwen-oci has no pod, as the stack says (modelcar:idle)"
+    assert failed(report) == {"served": told}
     outputs = served.checkout.make("pulumi", ARGS="stack output idleCost --json --stack local").stdout
     assert "storage of about 0.0 GB a version" in outputs
 

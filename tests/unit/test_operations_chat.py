@@ -13,6 +13,7 @@ from modelcar.errors import InputError
 from operations.chat import chat
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_image_and_service import stack
+from tests.unit.test_components_settings import load
 
 PODS = "/api/v1/namespaces/models/pods"
 PATH = f"{PODS}/tiny-1:8080/proxy/v1/chat/completions"
@@ -77,8 +78,34 @@ def test_an_answer_that_ended_within_its_reasoning_is_told_and_not_remembered(
 
 
 def test_without_a_ready_pod_the_way_to_one_is_told() -> None:
-    with pytest.raises(InputError, match=r"none of 1 pods is ready\n(.|\n)*make wake"):
+    with pytest.raises(InputError, match=r"none of 1 pods is ready\n(.|\n)*make validate STACK=… tells why"):
         chat(Server(ready=False), stack(), ["x"], print)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"idle": True}, r"as the stack says \(modelcar:idle\)\n(.|\n)*fix: make wake STACK=…$"),
+        (
+            {"idle": True, "delivery": "gitops", "gitops": {"folder": "x"}},
+            r"fix: make wake STACK=…; commit and push what it writes, and synchronise in Argo CD$",
+        ),
+        (
+            {"deploymentMode": "Knative", "minReplicas": 0},
+            r"as nothing asks for one(.|\n)*fix: ask it something, as its users do, and look again$",
+        ),
+        ({}, r"has no pod\n(.|\n)*fix: pulumi up; where that brings none: kubectl -n models get events$"),
+    ],
+    ids=["idle", "idle in Git", "Knative at zero", "a fault"],
+)
+def test_without_a_pod_what_is_told_helps(settings: dict[str, Any], words: str) -> None:
+    server = Server()
+    server.lists[PODS] = []
+    server.found["/apis/serving.knative.dev/v1/namespaces/models/services/tiny-predictor"] = {
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]}
+    }
+    with pytest.raises(InputError, match=words):
+        chat(server, load(namespace="models", serviceName="tiny", **settings), ["x"], print)
 
 
 def test_what_the_server_refuses_is_told() -> None:

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from components.cluster.access import ClusterError
+from components.config.stack import Stack
+from components.manifests.network import egress_policy
+from operations import __main__ as operations
 from operations import validate_network
 from operations.gpu import SCRIPT, parse
 from operations.validate import validate
@@ -413,7 +416,79 @@ def test_what_may_not_be_read_is_told_as_such(cluster: FakeCluster, monkeypatch:
 def test_another_image_than_the_stacks_fails(cluster: FakeCluster) -> None:
     other = "oci://registry.example/models/m@sha256:" + "b" * 64
     assert lines(cluster, other)["served by digest"].passed is False
-    assert lines(cluster, None)["served by digest"].passed is True
+    found = lines(cluster, None)["served by digest"]
+    assert found.passed is None, "it was compared with nothing"
+    assert "the stack's outputs do not say which image it is to be" in found.evidence
+
+
+FORMER = "registry.example/models/m@sha256:" + "b" * 64
+
+
+def beside(cluster: FakeCluster, name: str = "m-0", *, image: str = IMAGE, **changes: Any) -> dict[str, Any]:
+    """Add a ready pod that is older than the one that is there."""
+    pod = served(**changes)
+    pod["metadata"] = {**pod["metadata"], "name": name, "creationTimestamp": "2025-01-01T00:00:00Z"}
+    for box in (pod["spec"]["initContainers"][0], pod["spec"]["containers"][1]):
+        box["image"] = image
+    cluster.lists[PODS].insert(0, pod)
+    return pod
+
+
+def test_of_several_pods_each_is_looked_at_and_the_costly_lines_name_theirs(cluster: FakeCluster) -> None:
+    beside(cluster)
+    found = lines(cluster)
+    assert all(line.passed for line in found.values())
+    assert found["served by digest"].evidence.endswith("; the same in m-0")
+    assert found["told to stay offline"].evidence == "HF_HUB_OFFLINE=1, TRANSFORMERS_OFFLINE=1"
+    for name in ("answers a prompt", "GPU in use", "log without a hub", "egress impossible"):
+        assert found[name].evidence.startswith("m-1: ")
+
+
+def test_a_pod_that_a_rollout_has_left_behind_fails(cluster: FakeCluster) -> None:
+    former = beside(cluster, image=FORMER)
+    former["spec"]["containers"][0]["env"] = []
+    former["metadata"]["labels"] = {}
+    found = lines(cluster)
+    assert found["served by digest"].passed is False
+    assert f"m-0 serves {FORMER}, and is ready too" in found["served by digest"].evidence
+    assert found["served by digest"].details["pods"] == {"m-0": FORMER, "m-1": IMAGE}
+    assert found["told to stay offline"].passed is False
+    assert found["told to stay offline"].evidence.endswith(
+        "; m-0: HF_HUB_OFFLINE=not set, TRANSFORMERS_OFFLINE=not set"
+    )
+    assert found["egress denied by policy"].passed is False
+    assert found["egress denied by policy"].evidence.endswith("holds the pod's egress back: m-0")
+
+
+KNATIVE = "/apis/serving.knative.dev/v1/namespaces/models/services/m-predictor"
+
+
+@pytest.mark.parametrize(
+    ("canary", "share", "passed"),
+    [(20, 80, True), (None, 0, True), (None, 100, False), (20, None, None)],
+    ids=["canary", "leaving", "not over", "not seen"],
+)
+def test_a_former_revision_is_told_with_its_share(
+    cluster: FakeCluster, canary: int | None, share: int | None, passed: bool | None
+) -> None:
+    more = {} if canary is None else {"canaryTrafficPercent": canary}
+    settings = load(
+        namespace="models", serviceName="m", servedModelName="m", deploymentMode="Knative", **more
+    )
+    former = beside(cluster, image=FORMER)
+    former["metadata"]["creationTimestamp"] = "2026-06-01T00:00:00Z"  # it had more requests, and got a pod
+    for pod, number in ((former, 1), (cluster.lists[PODS][1], 2)):
+        revision = f"m-predictor-0000{number}"
+        pod["metadata"]["labels"] = {**pod["metadata"]["labels"], "serving.knative.dev/revision": revision}
+    traffic = [{"revisionName": "m-predictor-00001", "percent": share}]
+    cluster.found[KNATIVE] = {"status": {"traffic": traffic}}
+    if share is None:
+        cluster.refusals[KNATIVE] = ClusterError(403, "services is forbidden")
+    found = validate(cluster, settings, f"oci://{IMAGE}")[0]
+    assert found.passed is passed
+    told = "services is forbidden" if share is None else f"m-predictor-00001 gets {share} % of the requests"
+    assert f"m-0 serves {FORMER}, " in found.evidence
+    assert told in found.evidence
 
 
 def test_a_server_that_may_go_online_fails(cluster: FakeCluster) -> None:
@@ -501,6 +576,61 @@ def test_a_policy_for_other_pods_does_not_count(cluster: FakeCluster) -> None:
     assert "modelcar:egress.restrict true" in found.fix
 
 
+def policy(name: str, **spec: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "spec": {"podSelector": {}, "policyTypes": ["Egress"], **spec}}
+
+
+@pytest.mark.parametrize(
+    ("rule", "passed"),
+    [
+        ({}, False),
+        ({"ports": [{"port": 443}]}, False),
+        ({"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}, False),
+        ({"to": [{"podSelector": {}}, {"ipBlock": {"cidr": "::/0"}}]}, False),
+        ({"ports": [{"port": 53, "endPort": 9000}]}, False),
+        ({"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["8.0.0.0/8"]}}]}, True),
+        ({"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}, True),
+        ({"ports": [{"port": 53, "protocol": "UDP"}]}, True),
+    ],
+)
+def test_a_policy_that_allows_every_address_undoes_the_others(
+    cluster: FakeCluster, rule: dict[str, Any], passed: bool
+) -> None:
+    cluster.lists[POLICIES].append(policy("wide", egress=[rule]))
+    found = lines(cluster)["egress denied by policy"]
+    assert found.passed is passed
+    if passed:
+        assert found.evidence == "NetworkPolicy m-egress, wide; wide allows more than modelcar:egress says"
+    else:
+        assert found.evidence == "NetworkPolicy wide allows it to every address, and policies add up"
+        assert "kubectl -n models delete networkpolicy wide" in found.fix
+
+
+def test_what_the_stack_itself_allows_is_not_told_as_more(cluster: FakeCluster) -> None:
+    cluster.lists[POLICIES][0]["spec"] = egress_policy("m", SETTINGS.egress)
+    assert lines(cluster)["egress denied by policy"].evidence == "NetworkPolicy m-egress"
+
+
+@pytest.mark.parametrize(
+    ("operator", "values", "selects"),
+    [
+        ("In", ["m", "other"], True),
+        ("In", ["other"], False),
+        ("NotIn", ["other"], True),
+        ("NotIn", ["m"], False),
+        ("Exists", None, True),
+        ("DoesNotExist", None, False),
+    ],
+)
+def test_a_policy_selects_by_expressions_too(
+    cluster: FakeCluster, operator: str, values: list[str] | None, selects: bool
+) -> None:
+    expression = {"key": "serving.kserve.io/inferenceservice", "operator": operator, "values": values}
+    selector = {"matchExpressions": [expression]}
+    cluster.lists[POLICIES] = [policy("p", podSelector=selector)]
+    assert lines(cluster)["egress denied by policy"].passed is selects
+
+
 def test_a_network_that_enforces_no_policies_fails(cluster: FakeCluster) -> None:
     cluster.said["m-1"] = OPEN
     found = lines(cluster)["egress impossible"]
@@ -580,3 +710,90 @@ def test_a_model_that_nobody_asks_for_is_no_fault(
     [found] = validate(cluster, own)
     assert found.passed is passed
     assert "has no pod" in found.evidence
+    cluster.refusals[deployment] = ClusterError(403, "deployments is forbidden")
+    [found] = validate(cluster, own)
+    assert found.passed is None
+    assert found.evidence.endswith("whether nothing asks for one is not seen: deployments is forbidden")
+    assert found.fix == "you need the right to get deployments (apps) in models"
+
+
+@pytest.mark.parametrize("ready", ["True", "False"])
+def test_nor_is_one_at_rest_in_knative_mode(cluster: FakeCluster, ready: str) -> None:
+    cluster.lists[PODS] = []
+    cluster.found[KNATIVE] = {"status": {"conditions": [{"type": "Ready", "status": ready}]}}
+    settings = load(namespace="models", serviceName="m", deploymentMode="Knative", minReplicas=0)
+    [found] = validate(cluster, settings)
+    if ready == "True":
+        assert (found.passed, found.fix) == (None, "ask it something, as its users do, and look again")
+    else:
+        assert found.passed is False
+        assert found.fix.startswith("pulumi up; where that brings none: ")
+
+
+def test_an_idle_model_is_told_as_such(cluster: FakeCluster) -> None:
+    cluster.lists[PODS] = []
+    [found] = validate(cluster, load(namespace="models", serviceName="m", idle=True))
+    assert found.passed is None
+    assert found.evidence == "InferenceService models/m has no pod, as the stack says (modelcar:idle)"
+    assert found.fix == "make wake STACK=…"
+
+
+def test_with_gitops_no_fix_ends_at_pulumi_up(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validate_network, "LET_IN", 0.0)
+    settings = load(
+        namespace="models",
+        serviceName="m",
+        delivery="gitops",
+        gitops={"folder": "deploy"},
+        ingress={"namespaces": ["models"]},
+    )
+    pod = served()
+    del pod["spec"]["containers"][0]["resources"], pod["spec"]["containers"][0]["env"]
+    cluster.lists[PODS], cluster.lists[POLICIES] = [pod], []
+    cluster.said[CONTROL] = CLOSED
+    found = {line.name: line for line in validate(cluster, settings, f"oci://{FORMER}")}
+    told = [line.fix for line in found.values() if "pulumi up" in line.fix]
+    assert len(told) == 5
+    assert all("pulumi up; commit and push what it writes, and synchronise in Argo CD" in fix for fix in told)
+
+
+def test_what_may_not_be_read_of_a_broken_pod_leaves_its_states(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = {"name": "kserve-container", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    cluster.lists[PODS] = [served(status={"phase": "Running", "containerStatuses": [waiting]})]
+    cluster.refusals["/api/v1/namespaces/models/events"] = ClusterError(403, "events is forbidden")
+
+    def refused(*_: Any, **__: Any) -> str:
+        raise ClusterError(403, "pods/log is forbidden")
+
+    monkeypatch.setattr(cluster, "logs", refused)
+    [found] = validate(cluster, SETTINGS)
+    assert found.passed is False
+    assert found.evidence == (
+        "m-1: kserve-container: CrashLoopBackOff; its events are not seen: events is forbidden; "
+        "its log is not seen: pods/log is forbidden"
+    )
+    assert "the right to read pods' logs" in found.fix
+    cluster.lists[PODS] = [served(status={"phase": "Pending"})]
+    [found] = validate(cluster, SETTINGS)
+    assert found.evidence.startswith("m-1: the pod is Pending; its events are not seen: events is forbidden")
+
+
+def test_a_model_that_cannot_be_asked_hides_no_other(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = load(namespace="elsewhere", serviceName="other", model="other")
+    stack = Stack((SETTINGS, other), listed=True)
+    monkeypatch.setattr(operations, "stack_of", lambda *_: stack)
+    monkeypatch.setattr(operations, "outputs_of", lambda *_: {})
+    monkeypatch.setattr(operations, "cluster_of", lambda *_: cluster)
+    cluster.refusals["/api/v1/namespaces/elsewhere/pods"] = ClusterError(403, "pods is forbidden")
+    assert operations.main(["validate", "--stack", "dev"]) == 1
+    out = capsys.readouterr().out
+    assert "PASS  answers a prompt" in out
+    assert "????  served  not seen: pods is forbidden\n" in out
+    assert operations.main(["validate", "--stack", "dev", "--json"]) == 1
+    models = json.loads(capsys.readouterr().out)["models"]
+    assert [line["passed"] for line in models[other.key]["lines"]] == [None]
+    assert len(models[SETTINGS.key]["lines"]) == 8
