@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -127,7 +128,7 @@ def _smoke(options: argparse.Namespace) -> int:
 
 def _chat(options: argparse.Namespace) -> int:
     settings = _model(options)
-    if options.ask:
+    if options.ask is not None:
         questions: Iterable[str] = [options.ask]
     elif sys.stdin.isatty():
         print(f"{settings.model_name}: ask, and end with Ctrl-D", file=sys.stderr)
@@ -135,7 +136,13 @@ def _chat(options: argparse.Namespace) -> int:
     else:
         questions = sys.stdin
     cluster = cluster_of(settings, options.project)
-    chatting.chat(cluster, settings, questions, print, tokens=options.tokens)
+
+    def tell(said: chatting.Exchange) -> None:
+        """Print an answer; for programs each exchange is a line of JSON, as soon as it is there."""
+        text = said.answer if said.answer is not None else f"({said.note})"
+        print(json.dumps(asdict(said)) if options.json else text, flush=True)
+
+    chatting.chat(cluster, settings, questions, tell, tokens=options.tokens)
     return 0
 
 

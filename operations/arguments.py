@@ -68,8 +68,8 @@ def _tokens(text: str) -> int:
     return int(text)
 
 
-def _name(text: str) -> str:
-    if not text.strip():  # pulumi would take the selected stack
+def _filled(text: str) -> str:
+    if not text.strip():  # pulumi would take the selected stack, chat would read stdin
         raise argparse.ArgumentTypeError("it is empty: is the shell's variable set?")
     return text
 
@@ -98,7 +98,7 @@ def parser(project: Path) -> argparse.ArgumentParser:
         "validate", help="look whether the model is served, offline, and cannot reach a hub"
     )
     talk = commands.add_parser("chat", help="talk to the model, on a terminal or line by line")
-    talk.add_argument("--ask", metavar="TEXT", help="this one question, and no others")
+    talk.add_argument("--ask", type=_filled, metavar="TEXT", help="this one question, and no others")
     talk.add_argument(
         "--tokens", type=_tokens, default=chatting.ANSWER, help="of an answer, at most (default: 256)"
     )
@@ -191,10 +191,10 @@ def parser(project: Path) -> argparse.ArgumentParser:
         watch,
         kernels,
     ):
-        command.add_argument("--stack", required=True, type=_name, help="name of the Pulumi stack")
+        command.add_argument("--stack", required=True, type=_filled, help="name of the Pulumi stack")
         if command not in {old, render, admit}:
             several = "of a stack with several (modelcar:models)"
-            command.add_argument("--model", type=_name, metavar="NAME", help=several)
+            command.add_argument("--model", type=_filled, metavar="NAME", help=several)
         command.add_argument("--json", action="store_true", help="for programs")
     for name, command in commands.choices.items():
         add_examples(command, *EXAMPLES[name])

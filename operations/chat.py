@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from components.cluster.access import JSON, Cluster, ClusterError, TooSlowError
 from components.cluster.pods import pods_of, ready_of
@@ -15,11 +16,20 @@ from operations.not_served import no_pod
 ANSWER = 256
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """A question and its answer, which is None where the model sent no text; note: why it sent none."""
+
+    question: str
+    answer: str | None
+    note: str = ""
+
+
 def chat(
     cluster: Cluster,
     settings: Settings,
     questions: Iterable[str],
-    say: Callable[[str], object],
+    say: Callable[[Exchange], object],
     *,
     tokens: int = ANSWER,
 ) -> None:
@@ -43,7 +53,8 @@ def chat(
     for question in questions:
         if not question.strip():
             continue
-        asked = [*said, {"role": "user", "content": question.strip()}]
+        text = question.strip()
+        asked = [*said, {"role": "user", "content": text}]
         body = {"model": settings.model_name, "messages": asked, "max_tokens": tokens}
         try:
             answer = ask(cluster, settings, pod, path, body)
@@ -57,18 +68,18 @@ def chat(
             raise ClusterError(0, f"{path} answers no chat: {answer}") from None
         if not content:
             # A model that reasons does so first. Without an answer the next question does not see this one.
-            say(_no_answer(answer, tokens))
+            say(Exchange(text, None, _no_answer(answer, tokens)))
             continue
         said = [*asked, {"role": "assistant", "content": str(content)}]
-        say(str(content))
+        say(Exchange(text, str(content)))
 
 
 def _no_answer(answer: JSON, tokens: int) -> str:
     """Return why there is no text: many models spend hundreds of tokens on reasoning before it."""
     if answer["choices"][0].get("finish_reason") == "length":
         more = f'ARGS="--tokens {4 * tokens}"'
-        return f"(no answer: it ended within its reasoning, after {tokens} tokens; allow more: {more})"
-    return "(no answer: the server sent no text)"
+        return f"no answer: it ended within its reasoning, after {tokens} tokens; allow more: {more}"
+    return "no answer: the server sent no text"
 
 
 def _ready_pod(cluster: Cluster, settings: Settings) -> JSON:

@@ -61,6 +61,15 @@ def test_a_name_that_kubernetes_refuses_is_refused_as_it_is_typed(
     assert "lower-case letters" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["''", "' '"])
+def test_an_empty_question_is_a_variable_that_is_not_set(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parsed(PARSERS["python -m operations"], f"python -m operations chat --stack dev --ask {text}")
+    assert "--ask: it is empty: is the shell's variable set?" in capsys.readouterr().err
+
+
 def test_the_help_of_operate_names_every_operation() -> None:
     assert set(local_arguments.OPERATIONS) == commands_of(PARSERS["python -m operations"]).keys()
     assert ", ".join(local_arguments.OPERATIONS) in " ".join(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 
 from components.cluster.access import ClusterError
+from components.config.stack import Stack
 from modelcar.errors import InputError
-from operations.chat import chat
+from operations import __main__ as operations
+from operations.chat import Exchange, chat
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_image_and_service import stack
 from tests.unit.test_components_settings import load
@@ -55,10 +58,14 @@ class Server(FakeCluster):
         return {"choices": [{"message": {"content": f"{len(messages)} so far"}}]}
 
 
+def answers(said: list[Exchange]) -> list[str | None]:
+    return [one.answer for one in said]
+
+
 def test_each_question_goes_out_with_what_was_said_before() -> None:
-    server, said = Server(), list[str]()
+    server, said = Server(), list[Exchange]()
     chat(server, stack(), ["What are you?", "", "And now?\n"], said.append)
-    assert said == ["1 so far", "3 so far"]
+    assert answers(said) == ["1 so far", "3 so far"]
     assert [one["content"] for one in server.asked[1]] == ["What are you?", "1 so far", "And now?"]
 
 
@@ -69,11 +76,11 @@ def test_each_question_goes_out_with_what_was_said_before() -> None:
 def test_an_answer_that_ended_within_its_reasoning_is_told_and_not_remembered(
     content: str | None, reason: str, words: str
 ) -> None:
-    server, said = Server(), list[str]()
+    server, said = Server(), list[Exchange]()
     server.instead = {"message": {"content": content, "reasoning": "Well, "}, "finish_reason": reason}
     chat(server, stack(), ["What are you?", "And now?"], said.append, tokens=100)
-    assert words in said[0]
-    assert said[1] == "1 so far"
+    assert words in said[0].note
+    assert answers(said) == [None, "1 so far"]
     assert [one["content"] for one in server.asked[1]] == ["And now?"]
 
 
@@ -116,12 +123,30 @@ def test_what_the_server_refuses_is_told() -> None:
 
 
 def test_a_server_that_wants_its_key_is_asked_in_its_pod() -> None:
-    server, said = Server(), list[str]()
+    server, said = Server(), list[Exchange]()
     server.refusals[PATH] = ClusterError(401, "Unauthorized")
     text = json.dumps({"choices": [{"message": {"content": "I am m"}}]})
     server.said["tiny-1"] = f"ANSWER {json.dumps([200, text])}\n"
     chat(server, stack(), ["What are you?"], said.append)
-    assert said == ["I am m"]
+    assert answers(said) == ["I am m"]
     server.said["tiny-1"] = 'ANSWER [401, ""]\n'
     with pytest.raises(ClusterError, match="the server wants its API key"):
         chat(server, stack(), ["x"], said.append)
+
+
+def test_programs_get_a_line_of_json_for_each_question(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Server()
+    server.instead = {"message": {"content": None}, "finish_reason": "length"}
+    settings = load(namespace="models", serviceName="tiny")
+    monkeypatch.setattr(operations, "stack_of", lambda *_: Stack((settings,)))
+    monkeypatch.setattr(operations, "cluster_of", lambda *_: server)
+    monkeypatch.setattr("sys.stdin", io.StringIO("What are you?\nAnd now?\n"))
+    assert operations.main(["chat", "--stack", "dev", "--json"]) == 0
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["question"], first["answer"]) == ("What are you?", None)
+    assert "allow more" in first["note"]
+    assert second == {"question": "And now?", "answer": "1 so far", "note": ""}
+    assert operations.main(["chat", "--stack", "dev", "--ask", "What are you?"]) == 0
+    assert capsys.readouterr().out == "1 so far\n"

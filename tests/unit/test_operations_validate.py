@@ -471,7 +471,7 @@ KNATIVE = "/apis/serving.knative.dev/v1/namespaces/models/services/m-predictor"
 def test_a_former_revision_is_told_with_its_share(
     cluster: FakeCluster, canary: int | None, share: int | None, passed: bool | None
 ) -> None:
-    more = {} if canary is None else {"canaryTrafficPercent": canary}
+    more: dict[str, Any] = {} if canary is None else {"canaryTrafficPercent": canary}
     settings = load(
         namespace="models", serviceName="m", servedModelName="m", deploymentMode="Knative", **more
     )

@@ -39,7 +39,9 @@ class Answers(FakeCluster):
         self.left = list(said)
         self.tried: list[tuple[str, Any]] = []
 
-    def request(self, method: str, path: str, body: Any = None, query: Any = None) -> dict[str, Any]:
+    def request(
+        self, method: str, path: str, body: Any = None, query: Any = None, **_: Any
+    ) -> dict[str, Any]:
         self.tried.append((path, query))
         said = self.left.pop(0) if len(self.left) > 1 else self.left[0]
         if said:

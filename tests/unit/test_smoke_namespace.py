@@ -54,6 +54,7 @@ class Namespaces(FakeCluster):
         path: str,
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str] | None = None,
+        **_: Any,
     ) -> dict[str, Any]:
         if method == "POST" and path == "/api/v1/namespaces":
             if PATH in self.found:
