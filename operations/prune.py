@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,6 +27,8 @@ from operations.prune_plan import Part, in_order, plan
 _KSERVE = "/apis/serving.kserve.io/v1beta1"
 #: What may name an image.
 _USERS = (f"{_KSERVE}/inferenceservices", "/api/v1/pods")
+#: Repositories of images that an object names by digest, as a storage URI or as an image.
+_PINNED = re.compile(r'"(?:oci://)?(?P<repository>[^"@\s]+)@sha256:[0-9a-f]{64}"')
 #: Becomes of what the registry does not delete, or does not let anybody look at.
 REFUSED = "refused"
 
@@ -60,7 +63,7 @@ def prune(
     """
     told = outputs.get("removedModels") or {}
     if told:
-        _require_own(cluster, outputs)
+        _require_own(cluster, stack, outputs)
     found: list[Pruned] = []
     for image, row in sorted(told.items()):
         left = stack.keep_removed_days - (today - datetime.date.fromisoformat(row["since"])).days
@@ -75,20 +78,46 @@ def prune(
     return found
 
 
-def _require_own(cluster: Cluster, outputs: Mapping[str, Any]) -> None:
-    """Refuse a cluster that has nothing of what the stack serves: nobody there would name its images."""
-    models = [(model["namespace"], model["serviceName"]) for model in (outputs.get("models") or {}).values()]
-    paths = [f"{_KSERVE}/namespaces/{space}/inferenceservices/{name}" for space, name in models]
-    if paths and not any(cluster.get(path) for path in paths):
-        shown = ", ".join(f"{space}/{name}" for space, name in models)
+def _require_own(cluster: Cluster, stack: Stack, outputs: Mapping[str, Any]) -> None:
+    """Refuse a cluster that does not serve what the stack does: nobody there would name its images.
+
+    One that has services of the same names may be another stack's, as dev's for prod. A model that is not
+    there at all may be one that the stack has had for no more than a run.
+    """
+    there, others = False, []
+    models = list((outputs.get("models") or {}).values())
+    for told in models:
+        space, name = told["namespace"], told["serviceName"]
+        service = cluster.get(f"{_KSERVE}/namespaces/{space}/inferenceservices/{name}")
+        if service is None:
+            continue
+        there = True
+        own = _repository_of(told.get("storageUri", ""))
+        named = list(dict.fromkeys(_PINNED.findall(json.dumps(service.get("spec")))))
+        if own and own not in named:
+            seen = ", ".join(named) or "no image by digest"
+            others.append(f"{space}/{name} names {seen} there, and the stack says {own}")
+    found = "; ".join(others)
+    if models and not there:
+        shown = ", ".join(f"{told['namespace']}/{told['serviceName']}" for told in models)
+        found = f"it has none of the stack's InferenceServices ({shown})"
+    if found:
+        again = (
+            "commit and push the stack's files, and synchronise them in Argo CD"
+            if stack.shared.delivery == "gitops"
+            else "`pulumi up --refresh`"
+        )
         raise refuse(
             "the stack's cluster",
-            f"{cluster.name} has none of the stack's InferenceServices ({shown}), so it cannot tell which "
-            "images are still served",
+            f"{cluster.name}: {found}; so it cannot tell which images are still served",
             allowed="the cluster that the stack deploys to",
-            fix=f"choose its context (`kubectl config use-context …`, or {NAMESPACE}:kubeContext); where the "
-            "services were deleted by hand, `pulumi up --refresh` makes them again",
+            fix=f"choose its context (`kubectl config use-context …`, or {NAMESPACE}:kubeContext); where it "
+            f"is the stack's, and services were deleted or changed by hand: {again}",
         )
+
+
+def _repository_of(storage_uri: str) -> str:
+    return storage_uri.removeprefix("oci://").partition("@")[0]
 
 
 def _repository(cluster: Cluster, stack: Stack, image: str, *, delete: bool) -> list[Pruned]:

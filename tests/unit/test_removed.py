@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from components.config.stack import Stack
 from components.stack.removed import removed
 from modelcar import deletion
 from modelcar import registry as client_of_registries
-from modelcar.errors import InputError
+from modelcar.errors import InputError, Problem
 from modelcar.evidence import Artifact, attach
 from modelcar.manifest import MANIFEST_TYPE, sha256_digest
 from modelcar.registry import INDEX_TYPE, Refusal, Target, fallback_tag
@@ -170,31 +172,84 @@ def test_nothing_of_another_registry_is_touched() -> None:
         assert status(found) == 1
 
 
+class Serving(Cluster):
+    """One with InferenceServices. served: spec by NAMESPACE/NAME."""
+
+    name = "https://192.0.2.1"
+
+    def __init__(self, served: dict[str, Any]) -> None:
+        super().__init__()
+        self.served = served
+
+    def get(self, path: str) -> Any:
+        found = re.fullmatch(r".*/namespaces/(.+)/inferenceservices/(.+)", path)
+        if not found:
+            return {"items": [{"spec": spec} for spec in self.served.values()]}
+        spec = self.served.get(f"{found[1]}/{found[2]}")
+        return spec and {"spec": spec}
+
+
+def with_models(registry: Registry, *names: str) -> dict[str, Any]:
+    """Return outputs of a stack that serves these, and has lost one."""
+    models = {
+        name: {"namespace": "models", "serviceName": name, **told(name, registry=f"{registry.host}/models")}
+        for name in names
+    }
+    return gone(registry, "2030-01-01") | {"models": models}
+
+
+def refused(registry: Registry, served: dict[str, Any], *names: str, **settings: Any) -> Problem:
+    pushed(registry, OURS)
+    cluster: Any = Serving(served)
+    stack, outputs = stack_of(registry, **settings), with_models(registry, *names)
+    with pytest.raises(InputError) as caught:
+        prune(cluster, stack, outputs, TODAY, delete=True)
+    assert registry.manifests, "nothing is deleted"
+    [problem] = caught.value.problems
+    return problem
+
+
 def test_a_cluster_that_serves_nothing_of_the_stack_is_another_one() -> None:
     """Asked who serves an image, it would say nobody, and all would be deleted."""
-
-    class Other(Cluster):
-        name = "https://192.0.2.1"
-
-        def get(self, path: str) -> Any:
-            return None if path.endswith("/inferenceservices/chat") else super().get(path)
-
     with serve() as registry:
-        pushed(registry, OURS)
-        service = {"namespace": "models", "serviceName": "chat"}
-        outputs = gone(registry, "2030-01-01") | {"models": {"chat": service}}
-        cluster: Any = Other()
-        with pytest.raises(InputError) as caught:
-            prune(cluster, stack_of(registry), outputs, TODAY, delete=True)
-        assert registry.manifests, "nothing is deleted"
-        [problem] = caught.value.problems
+        problem = refused(registry, {}, "chat")
         assert problem.value.startswith(
-            "https://192.0.2.1 has none of the stack's InferenceServices (models/chat)"
+            "https://192.0.2.1: it has none of the stack's InferenceServices (models/chat)"
         )
         assert "modelcar:kubeContext" in problem.fix
-        cluster = Cluster()
+        assert "pulumi up --refresh" in problem.fix
+
+
+@pytest.mark.parametrize("placement", ["storageUri", "image"])
+def test_a_cluster_whose_services_have_the_same_names_may_be_another_one(placement: str) -> None:
+    """As dev's, where prod was meant: both name the same model."""
+    with serve() as registry:
+
+        def spec(repository: str) -> dict[str, Any]:
+            image = f"{repository}@sha256:{'d' * 64}"
+            if placement == "storageUri":
+                return {"predictor": {"model": {"storageUri": f"oci://{image}"}}}
+            return {"predictor": {"volumes": [{"image": {"reference": image}}]}}
+
+        own, others = f"{registry.host}/models/chat", "dev.example/models/chat"
+        problem = refused(registry, {"models/chat": spec(others)}, "chat")
+        assert f"models/chat names {others} there, and the stack says {own}" in problem.value
+        # One of two that is right does not make it so.
+        both = {"models/chat": spec(own), "models/code": spec(others.replace("chat", "code"))}
+        assert "models/code names dev.example" in refused(registry, both, "chat", "code").value
+        # With another digest it is the same model, before or after a run; one may not be there yet.
+        cluster: Any = Serving({"models/chat": spec(own)})
+        outputs = with_models(registry, "chat", "code")
         [done] = prune(cluster, stack_of(registry), outputs, TODAY, delete=True)
         assert done.what == "deleted"
+
+
+def test_what_argo_cd_brings_is_not_brought_by_pulumi(tmp_path: Path) -> None:
+    with serve() as registry:
+        more = {"delivery": "gitops", "gitops": {"folder": str(tmp_path)}}
+        problem = refused(registry, {}, "chat", **more)
+        assert "Argo CD" in problem.fix
+        assert "pulumi up" not in problem.fix
 
 
 def test_a_stack_that_lost_no_model_asks_nobody() -> None:
