@@ -45,6 +45,14 @@ from operations.arguments import parser
 from operations.stack import cluster_of, outputs_of, program_of, stack_of
 
 PROJECT = Path(__file__).absolute().parent.parent
+#: What is told of a command that was stopped, where that leaves a question; the others only look.
+STOPPED = {
+    "smoke": "stopped; what was made in the cluster for this is removed",
+    "validate": "stopped; what was made in the cluster for this is removed",
+    "prune": "stopped; what is told as deleted is gone, and the rest is still there",
+    "render": "stopped; files that were written so far stay: run it again",
+    "kernels": "stopped; layers that were sent so far stay in the registry, which does no harm: run it again",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(options.secrets.hide(f"error: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; what was made for this is removed", file=sys.stderr)
+        print(STOPPED.get(options.command, "stopped"), file=sys.stderr)
         return 130
 
 
@@ -213,11 +221,22 @@ def _prune(options: argparse.Namespace) -> int:
     outputs = outputs_of(options.stack, options.project)
     today = datetime.date.today()
     cluster = cluster_of(stack.shared, options.project)
-    found = pruning.prune(cluster, stack, outputs, today, delete=options.delete)
-    if options.json:
-        print(json.dumps(pruning.document(found), indent=1))
-    else:
-        print("\n".join(pruning.table(found)))
+    found: list[pruning.Pruned] = []
+
+    def tell(one: pruning.Pruned) -> None:
+        found.append(one)
+        if not options.json:
+            print(pruning.line(one), flush=True)
+
+    ended = False
+    try:
+        pruning.prune(cluster, stack, outputs, today, delete=options.delete, tell=tell)
+        ended = True
+    finally:
+        if options.json and (ended or found):  # what was deleted is told, however this ends
+            print(json.dumps(pruning.document(found), indent=1))
+    if not found and not options.json:
+        print(pruning.NONE)
     return pruning.status(found)
 
 
