@@ -212,7 +212,8 @@ def _revisions(options: argparse.Namespace) -> int:
 def _former(options: argparse.Namespace) -> int:
     settings = _model(options)
     cluster = None if options.to else cluster_of(settings, options.project)
-    print(served_before.former(cluster, settings, options.to))
+    digest = served_before.former(cluster, settings, options.to, partial(_note, options))
+    print(json.dumps({"digest": digest}, indent=1) if options.json else digest)
     return 0
 
 
