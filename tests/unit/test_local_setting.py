@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from local import preview, stack
-from local.__main__ import _deploy_setting
-from local.setting import edited, place, write
+from local.__main__ import _deploy_settings
+from local.setting import edited, idle_changes, place, write
 from modelcar.errors import InputError
 from tests.conftest import PROJECT
 
@@ -23,8 +23,9 @@ DIGEST = "sha256:" + "1" * 64
 def test_a_stack_with_one_model_has_its_settings_at_the_top() -> None:
     assert place({}, "idle", None) == IDLE
     assert place({"serviceName": "chat"}, "idle", "chat") == IDLE
-    with pytest.raises(InputError, match="the stack has one model"):
-        place({"serviceName": "chat"}, "idle", "code")
+    for settings in ({"serviceName": "chat"}, {"model": "chat"}, {"model": "models/chat/model.lock"}):
+        with pytest.raises(InputError, match="chat, or nothing: the stack has one model"):
+            place(settings, "idle", "code")
 
 
 def test_a_model_of_several_has_its_own() -> None:
@@ -37,6 +38,54 @@ def test_which_model_has_to_be_said_where_it_is_of_one() -> None:
         place(LISTED, "rollbackTo", None, of_one=True)
     with pytest.raises(InputError, match="poetry: the stack has no such model"):
         place(LISTED, "idle", "poetry")
+
+
+def models(*idle: str) -> str:
+    """Return a stack's file with a model each; idle: what its entry says of that."""
+    lines = ["config:", "  modelcar:models:"]
+    for number, said in enumerate(idle):
+        lines += [f"  - name: m{number}", *([f"    idle: {said}"] if said else [])]
+    return "\n".join([*lines, ""])
+
+
+def set_idle(file: Path, model: str | None, *, idle: bool) -> list[bool]:
+    """Change a stack's file as `make idle` and `make wake` do, and return which models are idle then."""
+
+    def settings() -> dict[str, Any]:
+        config = yaml.safe_load(file.read_text())["config"]
+        return {key.removeprefix("modelcar:"): value for key, value in config.items()}
+
+    write(file, idle_changes(settings(), model, idle=idle))
+    found = settings()
+    return [entry.get("idle", found.get("idle", False)) for entry in found["models"]]
+
+
+@pytest.mark.parametrize("entries", [("", ""), ("true", ""), ("false", ""), ("true", "false")])
+@pytest.mark.parametrize("stack_says", ["", "true", "false"])
+def test_all_models_are_idle_or_serve_whatever_was_said_of_one(
+    tmp_path: Path, entries: tuple[str, ...], stack_says: str
+) -> None:
+    file = tmp_path / "Pulumi.dev.yaml"
+    file.write_text(models(*entries) + (stack_says and f"  modelcar:idle: {stack_says}\n"))
+    before = file.read_text()
+    assert set_idle(file, None, idle=True) == [True, True]
+    assert set_idle(file, None, idle=False) == [False, False]
+    assert file.read_text() == models("", ""), "nothing is left of it"
+    for model, other in ((0, 1), (1, 0)):
+        for idle in (True, False):
+            file.write_text(before)
+            found = set_idle(file, f"m{model}", idle=idle)
+            assert found[model] is idle
+            assert found[other] is ((entries[other] or stack_says) == "true"), "the other one stays"
+
+
+def test_one_of_several_wakes_alone_and_goes_back_byte_for_byte(tmp_path: Path) -> None:
+    file = tmp_path / "Pulumi.dev.yaml"
+    file.write_text(models("", "") + "  modelcar:idle: true\n")
+    before = file.read_text()
+    assert set_idle(file, "m1", idle=False) == [True, False]
+    assert set_idle(file, "m1", idle=True) == [True, True]
+    assert file.read_text() == before
 
 
 #: What a stack's file may look like.
@@ -100,7 +149,7 @@ def test_what_cannot_be_changed_alone_is_told_and_left(tmp_path: Path) -> None:
     text = "config:\n  modelcar:models: [&one {name: chat}, *one]\n"
     file.write_text(text)
     with pytest.raises(InputError, match=r"Pulumi\.dev\.yaml(?s:.*)edit it by hand \(rollbackTo: sha256:1"):
-        write(file, OF_CODE, DIGEST)
+        write(file, [(OF_CODE, DIGEST)])
     assert file.read_text() == text
 
 
@@ -118,6 +167,6 @@ def test_nothing_is_written_where_nothing_can_be_deployed(
     monkeypatch.setattr(preview, "on_backend", no_such_stack)
     monkeypatch.setattr(stack, "config_file", lambda _: file)
     machine: Any = None  # the backend is asked by what takes its place here
-    assert _deploy_setting(machine, machine, "dev", IDLE, True) == 255
+    assert _deploy_settings(machine, machine, "dev", [(IDLE, True)]) == 255
     assert commands == ["stack"]
     assert file.read_text() == "config:\n  modelcar:gpuCount: 0\n"
