@@ -203,10 +203,18 @@ def _set_idle(instance: Instance, arguments: argparse.Namespace, idle: bool) -> 
     options = argparse.ArgumentParser(prog="make idle STACK=… ARGS=…", allow_abbrev=False)
     options.add_argument("--model", metavar="NAME", help="of a stack with several (default: all of them)")
     told, more = options.parse_known_args(arguments.arguments)
-    changes = setting.idle_changes(up.stack_settings(name), told.model, idle=idle)
+    settings = up.stack_settings(name)
+    changes = setting.idle_changes(settings, told.model, idle=idle)
     if status := _deploy_settings(instance, tools, name, changes, more):
         return status
-    return _become_operation(instance, tools, "nodes", name, ["--model", told.model] if told.model else [])
+    if settings.get("delivery") == "gitops":
+        up.say("the stack's files say so now: commit and push them, and synchronise in Argo CD")
+        return 0
+    of_one = ["--model", told.model] if told.model else []
+    command = [sys.executable, "-m", "operations", "nodes", "--stack", name, *of_one]
+    if run_to_end(command, env=stack.process_environment(instance, tools, name)).returncode:
+        up.say(f"{name} is deployed; its pods and the GPU nodes were not seen, for the reason above")
+    return 0
 
 
 def _stack_tools(name: str) -> Toolbox:

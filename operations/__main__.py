@@ -176,8 +176,9 @@ def _validate(options: argparse.Namespace) -> int:
 
 
 def _nodes(options: argparse.Namespace) -> int:
-    settings = _model(options)
-    found = gpu_nodes.nodes(cluster_of(settings, options.project), settings)
+    stack = _stack(options)
+    models = (stack.model(options.model),) if options.model else stack.models
+    found = gpu_nodes.nodes(cluster_of(stack.shared, options.project), models)
     if options.json:
         print(json.dumps(gpu_nodes.document(found), indent=1))
     else:

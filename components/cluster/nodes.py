@@ -6,7 +6,7 @@ https://cloud.google.com/kubernetes-engine/docs/concepts/cluster-autoscaler#sche
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,24 +30,27 @@ class Holder:
 
 @dataclass(frozen=True)
 class Nodes:
-    """GPU nodes that are there; pods: the model's own; holders: pods that keep nodes."""
+    """GPU nodes that are there; pods: of each model, by its key; holders: pods that keep nodes."""
 
     gpu_nodes: tuple[str, ...]
-    pods: tuple[str, ...]
+    pods: Mapping[str, tuple[str, ...]]
     holders: tuple[Holder, ...]
 
 
-def nodes(cluster: Cluster, settings: ModelSpec) -> Nodes:
-    """Return the GPU nodes, and what keeps each.
+def nodes(cluster: Cluster, models: Sequence[ModelSpec]) -> Nodes:
+    """Return the GPU nodes, what keeps each, and the pods of these models.
 
     Raises:
         ClusterError: the API server went away, or rights are missing.
     """
     listed = (cluster.get("/api/v1/nodes") or {}).get("items") or []
     gpu_nodes = tuple(str(node["metadata"]["name"]) for node in listed if _has_gpu(node))
-    own = tuple(
-        str(pod["metadata"]["name"]) for pod in pods_of(cluster, settings.namespace, settings.service_name)
-    )
+    own = {
+        model.key: tuple(
+            str(pod["metadata"]["name"]) for pod in pods_of(cluster, model.namespace, model.service_name)
+        )
+        for model in models
+    }
     budgets = (cluster.get("/apis/policy/v1/poddisruptionbudgets") or {}).get("items") or []
     holders: list[Holder] = []
     for name in gpu_nodes:
@@ -111,7 +114,8 @@ def _blocked_by(metadata: Mapping[str, Any], budgets: list[JSON]) -> str | None:
 
 def report(found: Nodes) -> Iterator[str]:
     """Yield what a person reads."""
-    yield f"pods of the model: {', '.join(found.pods) or 'none'}"
+    for model, pods in found.pods.items():
+        yield f"pods of {model if len(found.pods) > 1 else 'the model'}: {', '.join(pods) or 'none'}"
     yield f"GPU nodes: {', '.join(found.gpu_nodes) or 'none'}"
     for holder in found.holders:
         yield f"  {holder.node} is kept by {holder.pod}: {holder.why}"
@@ -124,7 +128,8 @@ def report(found: Nodes) -> Iterator[str]:
 def document(found: Nodes) -> dict[str, Any]:
     """Return the same for programs."""
     return {
-        "pods": list(found.pods),
+        "pods": [pod for pods in found.pods.values() for pod in pods],
+        "models": {model: list(pods) for model, pods in found.pods.items()},
         "gpuNodes": list(found.gpu_nodes),
         "holders": [vars(holder) for holder in found.holders],
     }

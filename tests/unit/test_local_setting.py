@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
+from local import __main__ as local_commands
 from local import preview, stack
 from local.__main__ import _deploy_settings
 from local.setting import edited, idle_changes, place, write
@@ -170,3 +173,28 @@ def test_nothing_is_written_where_nothing_can_be_deployed(
     assert _deploy_settings(machine, machine, "dev", [(IDLE, True)]) == 255
     assert commands == ["stack"]
     assert file.read_text() == "config:\n  modelcar:gpuCount: 0\n"
+
+
+@pytest.mark.parametrize(("delivery", "asked"), [("cluster", True), ("gitops", False)])
+def test_what_is_not_seen_at_the_end_does_not_fail_what_was_deployed(
+    delivery: str, asked: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands: list[Any] = []
+
+    def forbidden(command: list[str], **_: Any) -> SimpleNamespace:
+        commands.append(command)
+        return SimpleNamespace(returncode=1)
+
+    monkeypatch.setattr(local_commands, "_stack_tools", lambda _: None)
+    monkeypatch.setattr(local_commands, "_deploy_settings", lambda *_: 0)
+    monkeypatch.setattr(local_commands, "run_to_end", forbidden)
+    monkeypatch.setattr(stack, "process_environment", lambda *_: {})
+    monkeypatch.setattr("local.up.stack_settings", lambda _: {**LISTED, "delivery": delivery})
+    machine: Any = None  # nothing is deployed here
+    arguments = argparse.Namespace(stack="dev", arguments=[])
+    assert local_commands._wake(machine, arguments) == 0
+    assert [command[1:] for command in commands] == (
+        [["-m", "operations", "nodes", "--stack", "dev"]] if asked else []
+    )
+    said = capsys.readouterr()
+    assert ("were not seen" if asked else "synchronise in Argo CD") in said.out + said.err

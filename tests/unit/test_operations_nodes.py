@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from components.cluster.nodes import SAFE, Nodes, holder_of, nodes, report
+from operations.__main__ import main
 from tests.unit.fake_cluster import FakeCluster, pod
+from tests.unit.test_components_models import load as load_models
 from tests.unit.test_components_settings import load
 
 BUDGET = {
@@ -53,7 +56,7 @@ def test_gpu_nodes_and_their_holders_are_told() -> None:
     kept = pod("stray", "other")
     kept["spec"]["nodeName"] = "gpu-2"
     cluster.lists["/api/v1/pods"] = [kept]
-    found = nodes(cluster, load())
+    found = nodes(cluster, [load()])
     assert found.gpu_nodes == ("gpu-1", "gpu-2")
     assert [holder.pod for holder in found.holders] == ["other/stray"]
     lines = list(report(found))
@@ -63,4 +66,27 @@ def test_gpu_nodes_and_their_holders_are_told() -> None:
 
 
 def test_no_nodes_is_a_short_report() -> None:
-    assert list(report(Nodes((), (), ()))) == ["pods of the model: none", "GPU nodes: none"]
+    assert list(report(Nodes((), {"m": ()}, ()))) == ["pods of the model: none", "GPU nodes: none"]
+
+
+def test_of_several_models_each_has_its_pods_and_none_need_be_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster, stack = FakeCluster(), load_models({"name": "chat"}, {"name": "code"})
+    monkeypatch.setattr("operations.__main__.stack_of", lambda *_: stack)
+    monkeypatch.setattr("operations.__main__.cluster_of", lambda *_: cluster)
+    monkeypatch.setattr(
+        "components.cluster.nodes.pods_of",
+        lambda _, space, service: [pod(f"{service}-1", space)] if service == "chat" else [],
+    )
+    assert main(["nodes", "--stack", "dev"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "pods of chat: chat-1",
+        "pods of code: none",
+        "GPU nodes: none",
+    ]
+    assert main(["nodes", "--stack", "dev", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["pods"], found["models"]) == (["chat-1"], {"chat": ["chat-1"], "code": []})
+    assert main(["nodes", "--stack", "dev", "--model", "code"]) == 0
+    assert capsys.readouterr().out.startswith("pods of the model: none")
