@@ -282,6 +282,22 @@ def cluster(**properties: Any) -> Res:
             },
             "",
         ),
+        (
+            {"removeDefaultNodePool": True, "clusterAutoscaling": {"enabled": True}},
+            "clusterAutoscaling.autoProvisioningDefaults.serviceAccount: not set",
+        ),
+        (
+            {
+                "removeDefaultNodePool": True,
+                "clusterAutoscaling": {
+                    "enabled": True,
+                    "autoProvisioningDefaults": {"serviceAccount": NODE_ACCOUNT},
+                },
+            },
+            "",
+        ),
+        ({"removeDefaultNodePool": True, "clusterAutoscaling": {"enabled": False}}, ""),
+        ({"removeDefaultNodePool": True, "clusterAutoscaling": UNKNOWN}, ""),
     ],
 )
 def test_node_accounts_of_clusters(properties: dict[str, Any], found: str) -> None:
@@ -303,6 +319,28 @@ def test_node_accounts_of_clusters(properties: dict[str, Any], found: str) -> No
 )
 def test_nodes_with_gpus(changes: dict[str, Any], policies: int) -> None:
     assert len(all_messages(node_pool(diskSizeGb=None, taints=None, **changes))) == policies
+
+
+@pytest.mark.parametrize(
+    ("limit", "disk", "found"),
+    [
+        ("nvidia-l4", {"diskSize": 50}, "autoProvisioningDefaults.diskSize: 50 GB"),
+        ("nvidia-l4", {}, "autoProvisioningDefaults.diskSize: not set, which is 100 GB"),
+        ("nvidia-l4", {"diskSize": 200}, ""),
+        ("nvidia-l4", {"diskSize": UNKNOWN}, ""),
+        ("cpu", {"diskSize": 50}, ""),
+    ],
+)
+def test_disks_of_nodes_that_gke_provisions_by_itself(limit: str, disk: dict[str, Any], found: str) -> None:
+    """Their taint is GKE's own matter: the defaults have no place for one."""
+    autoscaling = {
+        "enabled": True,
+        "resourceLimits": [{"resourceType": limit, "maximum": 8}],
+        "autoProvisioningDefaults": {"serviceAccount": NODE_ACCOUNT, **disk},
+    }
+    got = all_messages(cluster(removeDefaultNodePool=True, clusterAutoscaling=autoscaling))
+    assert len(got) == bool(found)
+    assert all(found in message for message in got)
 
 
 def test_a_need_that_is_no_number_is_refused() -> None:
