@@ -156,6 +156,14 @@ def test_a_patch_of_kserves_config_map_may_leave_the_section_out() -> None:
     assert all_messages(Res("kubernetes:core/v1:ConfigMapPatch", whole.name, whole.properties)) == []
 
 
+def test_a_patch_of_a_service_lacks_no_ranges_but_may_not_let_everybody_in() -> None:
+    def patch(spec: dict[str, Any]) -> Res:
+        return Res("kubernetes:core/v1:ServicePatch", "door", load_balancer(spec).properties)
+
+    assert all_messages(patch({})) == []
+    assert len(all_messages(patch({"loadBalancerSourceRanges": ["0.0.0.0/0"]}))) == 1
+
+
 @pytest.mark.parametrize("section", ["{", "", "[]", "{}", json.dumps({"enableModelcar": "no"})])
 def test_a_section_without_modelcar_is_refused(section: str) -> None:
     assert len(messages("kserve-modelcar-enabled", kserve_config(section))) == 1
