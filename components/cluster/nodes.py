@@ -102,14 +102,38 @@ def _asks_for_gpu(spec: Mapping[str, Any]) -> bool:
 
 
 def _blocked_by(metadata: Mapping[str, Any], budgets: list[JSON]) -> str | None:
-    labels: Mapping[str, str] = metadata.get("labels") or {}
     for budget in budgets:
-        wanted: Mapping[str, str] = (budget["spec"].get("selector") or {}).get("matchLabels") or {}
-        selects = wanted and wanted.items() <= labels.items()
         same = budget["metadata"]["namespace"] == metadata["namespace"]
-        if same and selects and not (budget.get("status") or {}).get("disruptionsAllowed", 0):
+        selected = same and selects(budget["spec"].get("selector"), metadata.get("labels") or {})
+        if selected and not (budget.get("status") or {}).get("disruptionsAllowed", 0):
             return str(budget["metadata"]["name"])
     return None
+
+
+def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
+    """Tell whether Kubernetes' label selector selects an object; one without rules selects all, None nothing.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/label-selector/
+    """
+    if selector is None:
+        return False
+    wanted: Mapping[str, str] = selector.get("matchLabels") or {}
+    rules: list[JSON] = selector.get("matchExpressions") or []
+    return wanted.items() <= labels.items() and all(_holds(rule, labels) for rule in rules)
+
+
+def _holds(rule: JSON, labels: Mapping[str, str]) -> bool:
+    key, values = rule["key"], rule.get("values") or []
+    match rule["operator"]:
+        case "In":
+            return labels.get(key) in values
+        case "NotIn":  # also of what has no such label
+            return labels.get(key) not in values
+        case "Exists":
+            return key in labels
+        case "DoesNotExist":
+            return key not in labels
+    return False
 
 
 def report(found: Nodes) -> Iterator[str]:

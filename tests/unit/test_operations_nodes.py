@@ -46,6 +46,34 @@ def test_what_keeps_a_node(found: dict[str, Any], why: str | None) -> None:
         assert holder.fix
 
 
+def rule(operator: str, *values: str) -> dict[str, Any]:
+    return {"key": "app", "operator": operator, **({"values": list(values)} if values else {})}
+
+
+@pytest.mark.parametrize(
+    ("selector", "labels", "held"),
+    [
+        ({}, {}, True),  # policy/v1: all pods of the namespace
+        (None, {"app": "x"}, False),
+        ({"matchExpressions": [rule("In", "x", "y")]}, {"app": "y"}, True),
+        ({"matchExpressions": [rule("In", "x", "y")]}, {}, False),
+        ({"matchExpressions": [rule("NotIn", "x")]}, {}, True),
+        ({"matchExpressions": [rule("NotIn", "x")]}, {"app": "x"}, False),
+        ({"matchExpressions": [rule("Exists")]}, {"app": "x"}, True),
+        ({"matchExpressions": [rule("DoesNotExist")]}, {"app": "x"}, False),
+        ({"matchExpressions": [rule("DoesNotExist")]}, {}, True),
+        ({"matchLabels": {"app": "x"}, "matchExpressions": [rule("NotIn", "x")]}, {"app": "x"}, False),
+        ({"matchLabels": {"app": "x"}, "matchExpressions": [rule("Exists")]}, {"app": "x"}, True),
+    ],
+)
+def test_a_budget_holds_what_its_whole_selector_selects(
+    selector: dict[str, Any] | None, labels: dict[str, str], held: bool
+) -> None:
+    budget = {**BUDGET, "spec": {"selector": selector}}
+    found = holder_of(pod("a", "other", {**OWNED, "labels": labels}), "gpu-1", [budget])
+    assert bool(found and "PodDisruptionBudget one" in found.why) is held
+
+
 def gpu_node(name: str, count: str) -> dict[str, Any]:
     return {"metadata": {"name": name}, "status": {"allocatable": {"nvidia.com/gpu": count}}}
 
