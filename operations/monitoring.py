@@ -142,17 +142,13 @@ def _object(settings: Settings, kinds: Kinds, kind: str, spec: dict[str, Any]) -
 def alerts(settings: Settings) -> list[Alert]:
     """Return the alerts of one model: that it does not answer, or that it answers late."""
     found, name = metrics(settings), settings.model_name
-    # Knative has a Deployment for each revision; one that has no requests is to have no pod.
-    own = f"{settings.service_name}-predictor"
-    which = f'=~"{own}-[0-9]+-deployment"' if settings.deployment_mode == "Knative" else f'="{own}"'
-    deployment = f'namespace="{settings.namespace}",deployment{which}'
+    wanted, available = _pods(settings, "spec_replicas"), _pods(settings, "status_replicas_available")
     start = -(-settings.start_timeout_seconds // 60)
     late = _quantile(0.95, found["time_to_first_token_seconds_bucket"])
     return [
         Alert(
             "ModelHasNoReadyPod",
-            f"sum(kube_deployment_spec_replicas{{{deployment}}}) > 0 "
-            f"and sum(kube_deployment_status_replicas_available{{{deployment}}}) == 0",
+            f"{wanted} > 0 and {available} == 0",
             start,
             "critical",
             f"{name} is to have pods, and none is ready for {start} minutes (startTimeoutSeconds)",
@@ -191,6 +187,18 @@ def alerts(settings: Settings) -> list[Alert]:
             "docs/operations/autoscaling.md",
         ),
     ]
+
+
+def _pods(settings: Settings, metric: str) -> str:
+    """Return a number of the model's pods, as kube-state-metrics tells it of Deployments.
+
+    Knative has a Deployment for each revision, of which one that gets no requests is to have no pod.
+    """
+    own = f"{settings.service_name}-predictor"
+    name, space = f"kube_deployment_{metric}", f'namespace="{settings.namespace}"'
+    if settings.deployment_mode == "Knative":
+        return f'sum by (namespace) ({name}{{{space},deployment=~"{own}-[0-9]+-deployment"}})'
+    return f'{name}{{{space},deployment="{own}"}}'
 
 
 def dashboard(settings: Settings) -> dict[str, Any]:

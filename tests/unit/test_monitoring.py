@@ -46,6 +46,10 @@ def test_the_pods_own_port_is_asked() -> None:
 def test_alerts_are_of_this_model_and_say_what_to_read() -> None:
     found = {alert.name: alert for alert in monitoring.alerts(SETTINGS)}
     assert found["ModelHasNoReadyPod"].minutes == 21, "as long as a start may take, in whole minutes"
+    assert found["ModelHasNoReadyPod"].expression == (
+        'kube_deployment_spec_replicas{namespace="models",deployment="m-predictor"} > 0 and '
+        'kube_deployment_status_replicas_available{namespace="models",deployment="m-predictor"} == 0'
+    )
     for alert in found.values():
         assert 'namespace="models"' in alert.expression
         assert alert.summary
@@ -90,7 +94,7 @@ def test_knatives_pods_are_found_by_knatives_names() -> None:
         patterns = re.findall(r'deployment=~"([^"]+)"', critical.expression)
         assert [bool(re.fullmatch(pattern, name)) for pattern in patterns] == [found, found]
     # Prometheus compares series of equal labels: those of one revision, or all in one.
-    assert critical.expression.count("sum(") == 2
+    assert critical.expression.count("sum by (namespace) (") == 2
 
 
 def test_a_name_that_knative_hashes_is_refused() -> None:
