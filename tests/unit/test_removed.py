@@ -469,7 +469,8 @@ def test_a_cluster_that_goes_away_is_told_with_what_was_deleted(
 def test_what_was_deleted_is_told_when_it_is_stopped(
     as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    delete, asked = deletion.delete, []
+    delete = deletion.delete
+    asked: list[str] = []
 
     def once(registry: Client, digest: str, tags: Sequence[str]) -> None:
         if asked:
