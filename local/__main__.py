@@ -195,18 +195,26 @@ def _idle(instance: Instance, arguments: argparse.Namespace) -> int:
 
 
 def _wake(instance: Instance, arguments: argparse.Namespace) -> int:
-    return _set_idle(instance, arguments, None)
+    return _set_idle(instance, arguments, False)
 
 
-def _set_idle(instance: Instance, arguments: argparse.Namespace, value: bool | None) -> int:
+def _set_idle(instance: Instance, arguments: argparse.Namespace, idle: bool) -> int:
     tools, name = _stack_tools(arguments.stack), arguments.stack
     options = argparse.ArgumentParser(prog="make idle STACK=… ARGS=…", allow_abbrev=False)
     options.add_argument("--model", metavar="NAME", help="of a stack with several (default: all of them)")
     told, more = options.parse_known_args(arguments.arguments)
-    where = setting.place(up.stack_settings(name), preview.IDLE, told.model)
-    if status := _deploy_setting(instance, tools, name, where, value, more):
+    settings = up.stack_settings(name)
+    changes = setting.idle_changes(settings, told.model, idle=idle)
+    if status := _deploy_settings(instance, tools, name, changes, more):
         return status
-    return _become_operation(instance, tools, "nodes", name, ["--model", told.model] if told.model else [])
+    if settings.get("delivery") == "gitops":
+        up.say("the stack's files say so now: commit and push them, and synchronise in Argo CD")
+        return 0
+    of_one = ["--model", told.model] if told.model else []
+    command = [sys.executable, "-m", "operations", "nodes", "--stack", name, *of_one]
+    if run_to_end(command, env=stack.process_environment(instance, tools, name)).returncode:
+        up.say(f"{name} is deployed; its pods and the GPU nodes were not seen, for the reason above")
+    return 0
 
 
 def _stack_tools(name: str) -> Toolbox:
@@ -217,27 +225,26 @@ def _stack_tools(name: str) -> Toolbox:
     return collect(up.indented, embedded=not own_cluster.is_chosen(settings), extra=signing_tools(settings))
 
 
-def _deploy_setting(
+def _deploy_settings(
     instance: Instance,
     tools: Toolbox,
     name: str,
-    where: setting.Place,
-    value: str | bool | None,
+    changes: Sequence[setting.Change],
     more: Sequence[str] = (),
 ) -> int:
-    """Change the stack's setting, which is then in its file for all to see, and deploy that.
+    """Change the stack's settings, which are then in its file for all to see, and deploy that.
 
     Whether there is such a stack is asked first: nothing is written where nothing can be deployed.
     """
     there = ("stack", "--show-name")
     if name == stack.STACK:
         stack.pulumi(instance, tools, *there, "--stack", name, capture=True)
-        setting.write(stack.config_file(name), where, value)
+        setting.write(stack.config_file(name), changes)
         stack.deploy(instance, tools, *more)
         return 0
     if status := preview.on_backend(instance, tools, name, there, policy=False):
         return status
-    setting.write(stack.config_file(name), where, value)
+    setting.write(stack.config_file(name), changes)
     return preview.on_backend(instance, tools, name, [*preview.DEPLOY, *more])
 
 
@@ -254,7 +261,7 @@ def _rollback(instance: Instance, arguments: argparse.Namespace) -> int:
     settings = up.stack_settings(name)
     if told.end:
         where = setting.place(settings, preview.ROLLBACK, told.model, of_one=True)
-        return _deploy_setting(instance, tools, name, where, None, more)
+        return _deploy_settings(instance, tools, name, [(where, None)], more)
     # By itself: what it asks needs the stack's environment, as every operation.
     found = run_to_end(
         [
@@ -270,7 +277,7 @@ def _rollback(instance: Instance, arguments: argparse.Namespace) -> int:
     digest = found.stdout.strip()
     up.say(f"{name}: back to {digest}")
     where = setting.place(settings, preview.ROLLBACK, told.model, of_one=True)
-    return _deploy_setting(instance, tools, name, where, digest, more)
+    return _deploy_settings(instance, tools, name, [(where, digest)], more)
 
 
 def _operate(instance: Instance, arguments: argparse.Namespace) -> int:

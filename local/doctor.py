@@ -433,6 +433,8 @@ def _webhooks(cluster: Any, settings: Settings) -> Line:
         return Line(part, "note", "not asked", "you may not try InferenceServices in namespace default")
     if answer.state == "answers":
         return Line(part, "ok", "answer the API server")
+    if answer.other:
+        return Line("webhooks", "missing", answer.said, webhooks.fix_of_other(answer))
     fix = (
         webhooks.firewall_rule(settings) if answer.state == "silent" else "wait until KServe's pods are ready"
     )

@@ -104,8 +104,6 @@ PREVIEW = ("preview",)
 #: `pulumi up`, as main and a release run it. With its preview: policies that look at the whole stack would
 #: otherwise speak only after everything has been made. One model's failure does not keep others from coming.
 DEPLOY = ("up", "--yes", "--continue-on-error")
-#: The setting that `make idle` and `make wake` change.
-IDLE = "idle"
 #: The setting that `make rollback` changes.
 ROLLBACK = "rollbackTo"
 #: What somebody changed past the program, field by field; any difference is an error.

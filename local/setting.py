@@ -1,4 +1,4 @@
-"""Change one setting in a stack's file: a small edit of its text, which keeps comments, quotes and types.
+"""Change settings in a stack's file: small edits of its text, which keeps comments, quotes and types.
 
 `pulumi config set` and `rm` write the whole file anew: comments move or go, and `gpuCount: 0` becomes `"0"`.
 What one of the two edits here adds, the other removes again, byte for byte.
@@ -6,16 +6,22 @@ What one of the two edits here adds, the other removes again, byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from components.config.settings import service_name_of
 from modelcar.errors import refuse
 
 #: Keys and indices from the top of the file to a setting.
 Place = tuple[str | int, ...]
+#: What a setting becomes; it is removed where that is None.
+Change = tuple[Place, str | bool | None]
+
+#: The setting that `make idle` and `make wake` change.
+IDLE = "idle"
 
 
 def place(settings: Mapping[str, Any], key: str, model: str | None, *, of_one: bool = False) -> Place:
@@ -32,8 +38,10 @@ def place(settings: Mapping[str, Any], key: str, model: str | None, *, of_one: b
     """
     listed = settings.get("models")
     if not listed:
-        if model is not None and model != settings.get("serviceName", model):
-            raise refuse("--model", model, allowed="nothing: the stack has one model", fix="leave it out")
+        own = service_name_of(settings)
+        if model is not None and own is not None and model != own:
+            allowed = f"{own}, or nothing: the stack has one model"
+            raise refuse("--model", model, allowed=allowed, fix="leave it out")
         return ("config", f"modelcar:{key}")
     names = [str(entry.get("name")) for entry in listed]
     if model is None and not of_one:
@@ -46,14 +54,39 @@ def place(settings: Mapping[str, Any], key: str, model: str | None, *, of_one: b
     return ("config", "modelcar:models", names.index(model), key)
 
 
-def write(file: Path, where: Place, value: str | bool | None) -> None:
-    """Set a setting in a stack's file, or remove it where the value is None.
+def idle_changes(settings: Mapping[str, Any], model: str | None, *, idle: bool) -> list[Change]:
+    """Return the changes after which models keep no pod, or serve again.
+
+    What an entry of `models` says itself counts before what the stack says.
+
+    Args:
+        settings: as the stack's file has them.
+        model: which one; all where None.
+        idle: what is wanted.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    where = place(settings, IDLE, model)
+    of_all = ("config", f"modelcar:{IDLE}")
+    if where == of_all:
+        entries = enumerate(settings.get("models") or [])
+        own = [("config", "modelcar:models", number, IDLE) for number, entry in entries if IDLE in entry]
+        return [(where, idle or None), *((entry, None) for entry in own)]
+    said = str(settings.get(IDLE, False)).lower() == "true"
+    return [(where, None if idle == said else idle)]
+
+
+def write(file: Path, changes: Sequence[Change]) -> None:
+    """Change settings in a stack's file: all of them, or none.
 
     Raises:
         InputError: the file's text is too unusual for such an edit.
     """
     text = file.read_bytes().decode() if file.exists() else ""
-    changed = edited(text, where, value, file.name)
+    changed = text
+    for where, value in changes:
+        changed = edited(changed, where, value, file.name)
     if changed != text:
         file.write_bytes(changed.encode())
 

@@ -46,6 +46,14 @@ from operations.arguments import parser
 from operations.stack import cluster_of, outputs_of, program_of, stack_of
 
 PROJECT = Path(__file__).absolute().parent.parent
+#: What is told of a command that was stopped, where that leaves a question; the others only look.
+STOPPED = {
+    "smoke": "stopped; what was made in the cluster for this is removed",
+    "validate": "stopped; what was made in the cluster for this is removed",
+    "prune": "stopped; what is told as deleted is gone, and the rest is still there",
+    "render": "stopped; files that were written so far stay: run it again",
+    "kernels": "stopped; layers that were sent so far stay in the registry, which does no harm: run it again",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(options.secrets.hide(f"error: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; what was made for this is removed", file=sys.stderr)
+        print(STOPPED.get(options.command, "stopped"), file=sys.stderr)
         return 130
 
 
@@ -179,8 +187,9 @@ def _validate(options: argparse.Namespace) -> int:
 
 
 def _nodes(options: argparse.Namespace) -> int:
-    settings = _model(options)
-    found = gpu_nodes.nodes(cluster_of(settings, options.project), settings)
+    stack = _stack(options)
+    models = (stack.model(options.model),) if options.model else stack.models
+    found = gpu_nodes.nodes(cluster_of(stack.shared, options.project), models)
     if options.json:
         print(json.dumps(gpu_nodes.document(found), indent=1))
     else:
@@ -215,7 +224,8 @@ def _revisions(options: argparse.Namespace) -> int:
 def _former(options: argparse.Namespace) -> int:
     settings = _model(options)
     cluster = None if options.to else cluster_of(settings, options.project)
-    print(served_before.former(cluster, settings, options.to))
+    digest = served_before.former(cluster, settings, options.to, partial(_note, options))
+    print(json.dumps({"digest": digest}, indent=1) if options.json else digest)
     return 0
 
 
@@ -224,11 +234,22 @@ def _prune(options: argparse.Namespace) -> int:
     outputs = outputs_of(options.stack, options.project)
     today = datetime.date.today()
     cluster = cluster_of(stack.shared, options.project)
-    found = pruning.prune(cluster, stack, outputs, today, delete=options.delete)
-    if options.json:
-        print(json.dumps(pruning.document(found), indent=1))
-    else:
-        print("\n".join(pruning.table(found)))
+    found: list[pruning.Pruned] = []
+
+    def tell(one: pruning.Pruned) -> None:
+        found.append(one)
+        if not options.json:
+            print(pruning.line(one), flush=True)
+
+    ended = False
+    try:
+        pruning.prune(cluster, stack, outputs, today, delete=options.delete, tell=tell)
+        ended = True
+    finally:
+        if options.json and (ended or found):  # what was deleted is told, however this ends
+            print(json.dumps(pruning.document(found), indent=1))
+    if not found and not options.json:
+        print(pruning.NONE)
     return pruning.status(found)
 
 

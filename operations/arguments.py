@@ -104,7 +104,7 @@ def parser(project: Path) -> argparse.ArgumentParser:
     )
     nodes = commands.add_parser("nodes", help="tell which GPU nodes are there, and which pods keep them")
     start = commands.add_parser("coldstart", help="tell how long the model's start took, phase by phase")
-    revisions = commands.add_parser("revisions", help="list the images that the model was served with")
+    revisions = commands.add_parser("revisions", help="list the images that the model was deployed with")
     former = commands.add_parser("former", help="print the digest of the image to roll back to")
     former.add_argument("--to", metavar="DIGEST", help="this one, if the registry has it")
     old = commands.add_parser("prune", help="delete the images of models that the stack no longer has")

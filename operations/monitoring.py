@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from components.config.fitted import fitted
 from components.config.problems import NAMESPACE
 from components.config.settings import Settings
 from components.manifests.autoscaling import selector
@@ -22,6 +23,14 @@ from modelcar.errors import refuse
 
 #: Seconds between two collections.
 INTERVAL = 15
+#: Knative's name for the server's port, whatever its container calls it (knative/serving,
+#: pkg/apis/serving/v1/revision_types.go).
+KNATIVE_PORT = "user-port"
+#: Characters of a service's name up to which Knative's Deployments begin with it; their name is
+#: `NAME-predictor-00001-deployment`, and has a hash in it where that is longer than 63.
+LONGEST_KNATIVE = 63 - len("-predictor-00001-deployment")
+#: Characters of a dashboard's uid that Grafana takes.
+LONGEST_UID = 40
 
 
 @dataclass(frozen=True)
@@ -71,9 +80,10 @@ def objects(models: Sequence[Settings], kinds: Kinds) -> list[dict[str, Any]]:
     """Return what collects the models' metrics, and their alert rules.
 
     Raises:
-        InputError: a model is not served by vLLM.
+        InputError: a model is not served by vLLM, or its pods cannot be told by their names.
     """
     for settings in models:
+        _require_plain_names(settings)
         if settings.runtime != "vllm":
             raise refuse(
                 f"{NAMESPACE}:runtime",
@@ -84,8 +94,20 @@ def objects(models: Sequence[Settings], kinds: Kinds) -> list[dict[str, Any]]:
     return [one for settings in models for one in (_monitor(settings, kinds), _rules(settings, kinds))]
 
 
+def _require_plain_names(settings: Settings) -> None:
+    if settings.deployment_mode == "Knative" and len(settings.service_name) > LONGEST_KNATIVE:
+        raise refuse(
+            f"{NAMESPACE}:serviceName",
+            f"{settings.service_name}, of whose name Knative makes a hash in those of its pods",
+            allowed=f"{LONGEST_KNATIVE} characters at most, with deploymentMode Knative",
+            fix="write rules of your own, which select the pods by another label; or shorten serviceName, "
+            "which makes a new service",
+        )
+
+
 def _monitor(settings: Settings, kinds: Kinds) -> dict[str, Any]:
-    endpoint = {"port": PORT_NAME, "path": "/metrics", "interval": f"{INTERVAL}s"}
+    port = KNATIVE_PORT if settings.deployment_mode == "Knative" else PORT_NAME
+    endpoint = {"port": port, "path": "/metrics", "interval": f"{INTERVAL}s"}
     selected = {"matchLabels": {SERVICE_LABEL: settings.service_name}}
     return _object(settings, kinds, kinds.monitor, {"selector": selected, kinds.endpoints: [endpoint]})
 
@@ -120,14 +142,13 @@ def _object(settings: Settings, kinds: Kinds, kind: str, spec: dict[str, Any]) -
 def alerts(settings: Settings) -> list[Alert]:
     """Return the alerts of one model: that it does not answer, or that it answers late."""
     found, name = metrics(settings), settings.model_name
-    deployment = f'namespace="{settings.namespace}",deployment="{settings.service_name}-predictor"'
+    wanted, available = _pods(settings, "spec_replicas"), _pods(settings, "status_replicas_available")
     start = -(-settings.start_timeout_seconds // 60)
     late = _quantile(0.95, found["time_to_first_token_seconds_bucket"])
     return [
         Alert(
             "ModelHasNoReadyPod",
-            f"kube_deployment_spec_replicas{{{deployment}}} > 0 "
-            f"and kube_deployment_status_replicas_available{{{deployment}}} == 0",
+            f"{wanted} > 0 and {available} == 0",
             start,
             "critical",
             f"{name} is to have pods, and none is ready for {start} minutes (startTimeoutSeconds)",
@@ -168,9 +189,27 @@ def alerts(settings: Settings) -> list[Alert]:
     ]
 
 
+def _pods(settings: Settings, metric: str) -> str:
+    """Return a number of the model's pods, as kube-state-metrics tells it of Deployments.
+
+    Knative has a Deployment for each revision, of which one that gets no requests is to have no pod.
+    """
+    own = f"{settings.service_name}-predictor"
+    name, space = f"kube_deployment_{metric}", f'namespace="{settings.namespace}"'
+    if settings.deployment_mode == "Knative":
+        return f'sum by (namespace) ({name}{{{space},deployment=~"{own}-[0-9]+-deployment"}})'
+    return f'{name}{{{space},deployment="{own}"}}'
+
+
 def dashboard(settings: Settings) -> dict[str, Any]:
-    """Return a dashboard for Grafana 10 and newer: import it, and choose the data source."""
+    """Return a dashboard for Grafana 10 and newer: import it, and choose the data source.
+
+    Raises:
+        InputError: the model's pods cannot be told by their names.
+    """
+    _require_plain_names(settings)
     found = metrics(settings)
+    uid = f"modelcar-{settings.namespace}-{settings.service_name}"
     rate = {name: f"sum(rate({found[name]}[5m]))" for name in found if name.endswith("_total")}
     panels: list[tuple[str, str, dict[str, str]]] = [
         (
@@ -203,7 +242,7 @@ def dashboard(settings: Settings) -> dict[str, Any]:
     ]
     return {
         "title": f"Model {settings.model_name}",
-        "uid": f"modelcar-{settings.namespace}-{settings.service_name}"[:40],
+        "uid": fitted(uid, LONGEST_UID, uid, exact=True),
         "tags": ["modelcar"],
         "schemaVersion": 39,
         "refresh": "30s",

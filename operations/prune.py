@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import httpx
 
-from components.cluster.access import Cluster
+from components.cluster.access import Cluster, ClusterError
 from components.config.problems import NAMESPACE
 from components.config.stack import Stack
 from modelcar import deletion
@@ -26,6 +27,10 @@ from operations.prune_plan import Part, in_order, plan
 _KSERVE = "/apis/serving.kserve.io/v1beta1"
 #: What may name an image.
 _USERS = (f"{_KSERVE}/inferenceservices", "/api/v1/pods")
+#: Repositories of images that an object names by digest, as a storage URI or as an image.
+_PINNED = re.compile(r'"(?:oci://)?(?P<repository>[^"@\s]+)@sha256:[0-9a-f]{64}"')
+#: Told where there is nothing to tell.
+NONE = "no model was removed from this stack"
 #: Becomes of what the registry does not delete, or does not let anybody look at.
 REFUSED = "refused"
 
@@ -41,11 +46,18 @@ class Pruned:
 
 
 def prune(
-    cluster: Cluster, stack: Stack, outputs: Mapping[str, Any], today: datetime.date, *, delete: bool
+    cluster: Cluster,
+    stack: Stack,
+    outputs: Mapping[str, Any],
+    today: datetime.date,
+    *,
+    delete: bool,
+    tell: Callable[[Pruned], None] = lambda _: None,
 ) -> list[Pruned]:
     """Return what becomes of each image of a removed model.
 
-    A registry that refuses one of them is told with that; the others go on.
+    A registry that refuses one of them is told with that, as is a cluster that does not say who uses a
+    repository's; the others go on.
 
     Args:
         cluster: of the stack; asked what is still served.
@@ -53,62 +65,104 @@ def prune(
         outputs: of the stack.
         today: to count from.
         delete: do it; otherwise only look.
+        tell: given each as soon as it is known: what is deleted is gone, however this ends.
 
     Raises:
         InputError: the cluster is another one than the stack's.
-        ClusterError: the API server went away, or rights are missing.
+        ClusterError: it does not tell whether it is.
     """
+    found: list[Pruned] = []
+    for one in _each(cluster, stack, outputs, today, delete=delete):
+        tell(one)
+        found.append(one)
+    return found
+
+
+def _each(
+    cluster: Cluster, stack: Stack, outputs: Mapping[str, Any], today: datetime.date, *, delete: bool
+) -> Iterator[Pruned]:
     told = outputs.get("removedModels") or {}
     if told:
-        _require_own(cluster, outputs)
-    found: list[Pruned] = []
+        _require_own(cluster, stack, outputs)
     for image, row in sorted(told.items()):
         left = stack.keep_removed_days - (today - datetime.date.fromisoformat(row["since"])).days
         if left > 0:
             why = f"{row['model']} was removed on {row['since']}: kept for {left} more days"
-            found.append(Pruned(image, row["modelDigest"], "kept", why))
+            yield Pruned(image, row["modelDigest"], "kept", why)
             continue
         try:
-            found += _repository(cluster, stack, image, delete=delete)
+            yield from _repository(cluster, stack, image, delete=delete)
         except InputError as error:
-            found += [Pruned(image, "", REFUSED, f"{one.value}; {one.fix}") for one in error.problems]
-    return found
+            for one in error.problems:
+                yield Pruned(image, "", REFUSED, f"{one.value}; {one.fix}")
+        except ClusterError as error:
+            yield Pruned(image, "", REFUSED, f"not known who uses it: {error}; run this again")
 
 
-def _require_own(cluster: Cluster, outputs: Mapping[str, Any]) -> None:
-    """Refuse a cluster that has nothing of what the stack serves: nobody there would name its images."""
-    models = [(model["namespace"], model["serviceName"]) for model in (outputs.get("models") or {}).values()]
-    paths = [f"{_KSERVE}/namespaces/{space}/inferenceservices/{name}" for space, name in models]
-    if paths and not any(cluster.get(path) for path in paths):
-        shown = ", ".join(f"{space}/{name}" for space, name in models)
+def _require_own(cluster: Cluster, stack: Stack, outputs: Mapping[str, Any]) -> None:
+    """Refuse a cluster that does not serve what the stack does: nobody there would name its images.
+
+    One that has services of the same names may be another stack's, as dev's for prod. A model that is not
+    there at all may be one that the stack has had for no more than a run.
+    """
+    there, others = False, []
+    models = list((outputs.get("models") or {}).values())
+    for told in models:
+        space, name = told["namespace"], told["serviceName"]
+        service = cluster.get(f"{_KSERVE}/namespaces/{space}/inferenceservices/{name}")
+        if service is None:
+            continue
+        there = True
+        own = _repository_of(told.get("storageUri", ""))
+        named = list(dict.fromkeys(_PINNED.findall(json.dumps(service.get("spec")))))
+        if own and own not in named:
+            seen = ", ".join(named) or "no image by digest"
+            others.append(f"{space}/{name} names {seen} there, and the stack says {own}")
+    found = "; ".join(others)
+    if models and not there:
+        shown = ", ".join(f"{told['namespace']}/{told['serviceName']}" for told in models)
+        found = f"it has none of the stack's InferenceServices ({shown})"
+    if found:
+        again = (
+            "commit and push the stack's files, and synchronise them in Argo CD"
+            if stack.shared.delivery == "gitops"
+            else "`pulumi up --refresh`"
+        )
         raise refuse(
             "the stack's cluster",
-            f"{cluster.name} has none of the stack's InferenceServices ({shown}), so it cannot tell which "
-            "images are still served",
+            f"{cluster.name}: {found}; so it cannot tell which images are still served",
             allowed="the cluster that the stack deploys to",
-            fix=f"choose its context (`kubectl config use-context …`, or {NAMESPACE}:kubeContext); where the "
-            "services were deleted by hand, `pulumi up --refresh` makes them again",
+            fix=f"choose its context (`kubectl config use-context …`, or {NAMESPACE}:kubeContext); where it "
+            f"is the stack's, and services were deleted or changed by hand: {again}",
         )
 
 
-def _repository(cluster: Cluster, stack: Stack, image: str, *, delete: bool) -> list[Pruned]:
+def _repository_of(storage_uri: str) -> str:
+    return storage_uri.removeprefix("oci://").partition("@")[0]
+
+
+def _repository(cluster: Cluster, stack: Stack, image: str, *, delete: bool) -> Iterator[Pruned]:
     for model in stack.models:
         if model.place.repository == image:
-            return [Pruned(image, "", "kept", f"{model.key} is served from it")]
+            yield Pruned(image, "", "kept", f"{model.key} is served from it")
+            return
     shared, name = stack.shared, image.removeprefix(f"{stack.shared.registry}/")
     if name == image:
         why = f"in another registry than the stack's ({shared.registry}): delete it there"
-        return [Pruned(image, "", REFUSED, why)]
+        yield Pruned(image, "", REFUSED, why)
+        return
     target = Target(shared.registry, name, shared.registry_insecure)
     with Registry(target, delete=delete) as registry:
         tagged = registry.tagged()
         if not tagged:
-            return [Pruned(image, "", "gone", "the registry has none of it")]
+            yield Pruned(image, "", "gone", "the registry has none of it")
+            return
         # Asked as late as possible: what is deleted cannot be served again.
         users = json.dumps([cluster.get(path) for path in _USERS])
         parts = plan(registry, tagged, users)
-        done = _delete(registry, image, parts) if delete else {}
-    return [done.get(digest) or _looked_at(image, part) for digest, part in parts.items()]
+        if delete:
+            yield from _delete(registry, image, parts)
+    yield from (_looked_at(image, part) for part in parts.values() if part.kept or not delete)
 
 
 def _looked_at(image: str, part: Part) -> Pruned:
@@ -117,12 +171,12 @@ def _looked_at(image: str, part: Part) -> Pruned:
     return Pruned(image, part.digest, "to delete", "with --delete")
 
 
-def _delete(registry: Registry, image: str, parts: Mapping[str, Part]) -> dict[str, Pruned]:
+def _delete(registry: Registry, image: str, parts: Mapping[str, Part]) -> Iterator[Pruned]:
     """Delete what can go, in order; what a refusal keeps, or a registry that went away, stays."""
-    done: dict[str, Pruned] = {}
+    gone: set[str] = set()
     away = ""
     for part in in_order(parts):
-        blocked = next((digest for digest in sorted(part.after) if _is_there(done, digest)), None)
+        blocked = next((digest for digest in sorted(part.after) if digest not in gone), None)
         if away:
             what, why = REFUSED, f"not tried: {away}"
         elif blocked:
@@ -137,19 +191,18 @@ def _delete(registry: Registry, image: str, parts: Mapping[str, Part]) -> dict[s
                 [problem] = registry.in_words(error).problems
                 what, why = REFUSED, f"{problem.value}; {problem.fix}"
                 away = problem.value if isinstance(error, httpx.TransportError) else ""
-        done[part.digest] = Pruned(image, part.digest, what, why)
-    return done
+            except KeyboardInterrupt:
+                why = "stopped while the registry was asked to delete it: run this again to see"
+                yield Pruned(image, part.digest, REFUSED, why)
+                raise
+        if what == "deleted":
+            gone.add(part.digest)
+        yield Pruned(image, part.digest, what, why)
 
 
-def _is_there(done: Mapping[str, Pruned], digest: str) -> bool:
-    return digest not in done or done[digest].what != "deleted"
-
-
-def table(found: Sequence[Pruned]) -> list[str]:
-    """Return the images for people."""
-    if not found:
-        return ["no model was removed from this stack"]
-    return [f"{one.what:>9}  {one.image}{'@' if one.digest else ''}{one.digest}: {one.why}" for one in found]
+def line(one: Pruned) -> str:
+    """Return an image for people."""
+    return f"{one.what:>9}  {one.image}{'@' if one.digest else ''}{one.digest}: {one.why}"
 
 
 def document(found: Sequence[Pruned]) -> dict[str, Any]:

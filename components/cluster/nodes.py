@@ -6,7 +6,7 @@ https://cloud.google.com/kubernetes-engine/docs/concepts/cluster-autoscaler#sche
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,24 +30,27 @@ class Holder:
 
 @dataclass(frozen=True)
 class Nodes:
-    """GPU nodes that are there; pods: the model's own; holders: pods that keep nodes."""
+    """GPU nodes that are there; pods: of each model, by its key; holders: pods that keep nodes."""
 
     gpu_nodes: tuple[str, ...]
-    pods: tuple[str, ...]
+    pods: Mapping[str, tuple[str, ...]]
     holders: tuple[Holder, ...]
 
 
-def nodes(cluster: Cluster, settings: ModelSpec) -> Nodes:
-    """Return the GPU nodes, and what keeps each.
+def nodes(cluster: Cluster, models: Sequence[ModelSpec]) -> Nodes:
+    """Return the GPU nodes, what keeps each, and the pods of these models.
 
     Raises:
         ClusterError: the API server went away, or rights are missing.
     """
     listed = (cluster.get("/api/v1/nodes") or {}).get("items") or []
     gpu_nodes = tuple(str(node["metadata"]["name"]) for node in listed if _has_gpu(node))
-    own = tuple(
-        str(pod["metadata"]["name"]) for pod in pods_of(cluster, settings.namespace, settings.service_name)
-    )
+    own = {
+        model.key: tuple(
+            str(pod["metadata"]["name"]) for pod in pods_of(cluster, model.namespace, model.service_name)
+        )
+        for model in models
+    }
     budgets = (cluster.get("/apis/policy/v1/poddisruptionbudgets") or {}).get("items") or []
     holders: list[Holder] = []
     for name in gpu_nodes:
@@ -99,19 +102,44 @@ def _asks_for_gpu(spec: Mapping[str, Any]) -> bool:
 
 
 def _blocked_by(metadata: Mapping[str, Any], budgets: list[JSON]) -> str | None:
-    labels: Mapping[str, str] = metadata.get("labels") or {}
     for budget in budgets:
-        wanted: Mapping[str, str] = (budget["spec"].get("selector") or {}).get("matchLabels") or {}
-        selects = wanted and wanted.items() <= labels.items()
         same = budget["metadata"]["namespace"] == metadata["namespace"]
-        if same and selects and not (budget.get("status") or {}).get("disruptionsAllowed", 0):
+        selected = same and selects(budget["spec"].get("selector"), metadata.get("labels") or {})
+        if selected and not (budget.get("status") or {}).get("disruptionsAllowed", 0):
             return str(budget["metadata"]["name"])
     return None
 
 
+def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
+    """Tell whether Kubernetes' label selector selects an object; one without rules selects all, None nothing.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/label-selector/
+    """
+    if selector is None:
+        return False
+    wanted: Mapping[str, str] = selector.get("matchLabels") or {}
+    rules: list[JSON] = selector.get("matchExpressions") or []
+    return wanted.items() <= labels.items() and all(_holds(rule, labels) for rule in rules)
+
+
+def _holds(rule: JSON, labels: Mapping[str, str]) -> bool:
+    key, values = rule["key"], rule.get("values") or []
+    match rule["operator"]:
+        case "In":
+            return labels.get(key) in values
+        case "NotIn":  # also of what has no such label
+            return labels.get(key) not in values
+        case "Exists":
+            return key in labels
+        case "DoesNotExist":
+            return key not in labels
+    return False
+
+
 def report(found: Nodes) -> Iterator[str]:
     """Yield what a person reads."""
-    yield f"pods of the model: {', '.join(found.pods) or 'none'}"
+    for model, pods in found.pods.items():
+        yield f"pods of {model if len(found.pods) > 1 else 'the model'}: {', '.join(pods) or 'none'}"
     yield f"GPU nodes: {', '.join(found.gpu_nodes) or 'none'}"
     for holder in found.holders:
         yield f"  {holder.node} is kept by {holder.pod}: {holder.why}"
@@ -124,7 +152,8 @@ def report(found: Nodes) -> Iterator[str]:
 def document(found: Nodes) -> dict[str, Any]:
     """Return the same for programs."""
     return {
-        "pods": list(found.pods),
+        "pods": [pod for pods in found.pods.values() for pod in pods],
+        "models": {model: list(pods) for model, pods in found.pods.items()},
         "gpuNodes": list(found.gpu_nodes),
         "holders": [vars(holder) for holder in found.holders],
     }

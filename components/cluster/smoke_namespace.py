@@ -24,6 +24,11 @@ LASTS = "modelcar.io/smoke-test-seconds"
 FORMER = 300.0
 #: Seconds for the namespace to go.
 REMOVAL = 120.0
+#: Why a namespace does not go, above all.
+_STAYS = (
+    "`kubectl get apiservice` shows APIs that do not answer, which keep every namespace from going; "
+    "`kubectl get namespace {name} -o yaml` what is left in it"
+)
 #: What one does where two tests want one namespace.
 _OWN = "give this stack's tests a namespace of their own: pulumi config set modelcar:smokeNamespace NAME"
 
@@ -34,7 +39,8 @@ def scratch_namespace(
 ) -> Iterator[str]:
     """Make a namespace, and remove it with all that is in it, whatever happens meanwhile; yield its uid.
 
-    Another test that runs in it is waited for: it may be another stack's, or another person's.
+    Another test that runs in it is waited for: it may be another stack's, or another person's. A namespace
+    that does not go at the end is told: what the test has found out, or failed by, counts all the same.
 
     Args:
         cluster: where it is made.
@@ -43,14 +49,17 @@ def scratch_namespace(
         say: told what is waited for, and what is removed.
 
     Raises:
-        InputError: it is there and was not made by this test, another test does not end, or rights are
-            missing.
+        InputError: it is there and was not made by this test, another test does not end, a former one's
+            namespace does not go, or rights are missing.
     """
     uid = _made(cluster, name, patience + REMOVAL, say)
     try:
         yield uid
     finally:
-        cluster.remove(f"/api/v1/namespaces/{name}", REMOVAL, uid=uid)
+        try:
+            cluster.remove(f"/api/v1/namespaces/{name}", REMOVAL, uid=uid)
+        except ClusterError as error:
+            say(f"{name} of the test is not gone: {error}. {_STAYS.format(name=name)}")
 
 
 def _made(cluster: Cluster, name: str, lasts: float, say: Callable[[str], None]) -> str:
@@ -84,11 +93,11 @@ def _made(cluster: Cluster, name: str, lasts: float, say: Callable[[str], None])
             other, left = str(found["metadata"]["uid"]), _seconds_left(found)
             if "deletionTimestamp" in found["metadata"]:
                 say(f"{name} is being removed: waiting until it is gone")
-                cluster.remove(path, REMOVAL, uid=other)
+                _remove(cluster, name, other)
                 continue
             if left <= 0:
                 say(f"{name} is left of a test that was killed: removing it first")
-                cluster.remove(path, REMOVAL, uid=other)
+                _remove(cluster, name, other)
                 continue
             if time.monotonic() > deadline:
                 raise _still_runs(name)
@@ -99,6 +108,22 @@ def _made(cluster: Cluster, name: str, lasts: float, say: Callable[[str], None])
                     f"(if it was killed: kubectl delete namespace {name})"
                 )
         time.sleep(POLL)
+
+
+def _remove(cluster: Cluster, name: str, uid: str) -> None:
+    path = f"/api/v1/namespaces/{name}"
+    try:
+        cluster.remove(path, REMOVAL, uid=uid)
+    except ClusterError:
+        metadata = (cluster.get(path) or {"metadata": {}})["metadata"]
+        if metadata.get("uid") != uid or "deletionTimestamp" not in metadata:
+            raise
+        raise refuse(
+            "namespace",
+            f"{name} of a former test is still being removed",
+            allowed="a name that is free, or becomes so",
+            fix=f"{_STAYS.format(name=name)}. Or {_OWN}",
+        ) from None
 
 
 def _seconds_left(namespace: Mapping[str, Any]) -> float:

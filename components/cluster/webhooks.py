@@ -7,6 +7,7 @@ its webhooks no certificate authority. On a private cluster the control plane ma
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +36,11 @@ _ASKED = {
     "metadata": {"name": "modelcar-asks-the-webhooks"},
     "spec": {"predictor": {"containers": [{"name": "kserve-container", "image": "none.invalid/none"}]}},
 }
-_FAILED = "failed calling webhook"
+#: What the API server says of a webhook that it cannot call, and of the Service where it was looked for.
+_FAILED = re.compile(r'failed calling webhook "(?P<name>[^"]*)"')
+_SERVICE = re.compile(r'Post "https://(?P<service>[^./:"]+)\.(?P<namespace>[^./:"]+)\.svc[:/"]')
+#: KServe's own: its chart's, and those of its LLMInferenceServices.
+_OF_KSERVE = re.compile(r".+\.kserve-webhook-server\..+|(?:.+\.)?kserve\.io")
 _SILENT = ("deadline exceeded", "i/o timeout", "Client.Timeout", "no route to host", "timed out")
 
 
@@ -50,14 +55,20 @@ class Answer:
     state: Literal["answers", "starting", "silent", "unknown"]
     said: str = ""
 
+    @property
+    def other(self) -> str | None:
+        """The webhook that does not answer, where it is none of KServe's."""
+        found = _FAILED.search(self.said)
+        return found["name"] if found and not _OF_KSERVE.fullmatch(found["name"]) else None
+
 
 def ask(cluster: Cluster) -> Answer:
-    """Let the API server call KServe's webhooks once."""
+    """Let the API server call KServe's webhooks once, and whatever else looks at an InferenceService."""
     try:
         cluster.create(_PATH, _ASKED, dry_run=True)
     except ClusterError as error:
         said = str(error)
-        if _FAILED not in said:
+        if not _FAILED.search(said):
             asked = "denied the request" in said or error.status not in {0, 401, 403, 404}
             return Answer("answers" if asked else "unknown")
         return Answer("silent" if any(word in said for word in _SILENT) else "starting", said)
@@ -67,7 +78,7 @@ def ask(cluster: Cluster) -> Answer:
 def require(
     settings: Settings, *, patience: float = SHORT_PATIENCE, say: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Refuse a cluster whose API server does not reach KServe's webhooks.
+    """Refuse a cluster whose API server does not reach KServe's webhooks, or another one that it has to ask.
 
     Args:
         settings: of any model; the cluster's.
@@ -116,6 +127,14 @@ def await_answer(
 
 
 def _refusal(answer: Answer, namespace: str, way_in: str) -> InputError:
+    if answer.other:
+        return refuse(
+            "the cluster",
+            f"the API server does not reach the webhook {answer.other}, which is none of KServe's, so it "
+            f"takes no InferenceService: {answer.said}",
+            allowed="a cluster whose admission webhooks answer",
+            fix=fix_of_other(answer),
+        )
     fix = way_in
     if answer.state == "starting":
         fix = (
@@ -128,6 +147,16 @@ def _refusal(answer: Answer, namespace: str, way_in: str) -> InputError:
         allowed=f"a control plane that reaches KServe's pods on port {PORT}",
         fix=fix,
     )
+
+
+def fix_of_other(answer: Answer) -> str:
+    """Return what to do about a webhook that is none of KServe's."""
+    found = _SERVICE.search(answer.said)
+    look = "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations: which Service it has"
+    if found:
+        of = f"Service {found['service']} needs a ready pod"
+        look = f"kubectl -n {found['namespace']} get pods,endpoints: {of}"
+    return f"{look}, which the control plane reaches; ask whoever runs it"
 
 
 def firewall_rule(settings: Settings) -> str:

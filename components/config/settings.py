@@ -56,10 +56,7 @@ class Settings(ModelSpec, TargetSettings, ImageSettings):
     @classmethod
     def _what_follows(cls, values: Any) -> Any:
         """Fill in what the stack does not say and other settings do; what it says counts."""
-        if isinstance(values, dict):
-            for follows in (_registry, _model, _service_name):
-                values = {**follows(values), **values}
-        return values
+        return _with_what_follows(values) if isinstance(values, dict) else values
 
     @property
     def key(self) -> str:
@@ -112,6 +109,22 @@ class Settings(ModelSpec, TargetSettings, ImageSettings):
         if google.cluster.name is None or google.location is None:
             raise unknown(google, "its outputs were not read")
         return f"gke_{google.project}_{google.location}_{google.cluster.name}"
+
+
+def service_name_of(values: Mapping[str, Any]) -> str | None:
+    """Return what the service of a stack with one model is called, by settings that nobody has checked yet.
+
+    None where they do not say.
+    """
+    found: str | None = _with_what_follows(values).get("serviceName")
+    return None if found == PLACEHOLDERS["serviceName"] else found
+
+
+def _with_what_follows(values: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(values)
+    for follows in (_registry, _model, _service_name):
+        found = {**follows(found), **found}
+    return found
 
 
 def _registry(values: Mapping[str, Any]) -> dict[str, str]:

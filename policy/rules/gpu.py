@@ -34,16 +34,16 @@ def _find_small_disk(resource: Resource, config: Config) -> Iterator[Finding]:
                 "write the model's need in GB as digits, such as '350'",
             )
         wanted = max(minimum, need or 0)
-        sizes = (found.at("diskSizeGb"), found.at("bootDisk", "sizeGb"))
+        sizes = (found.at(found.disk), found.at("bootDisk", "sizeGb"))
         if UNKNOWN in sizes:
             continue
         size = next((number for size in sizes if (number := whole_number(size)) is not None), None)
         if size is None or size < wanted:
             why = f" (its label {NEED_LABEL})" if wanted > minimum else ""
             yield Finding(
-                f"{found.path}.diskSizeGb",
+                f"{found.path}.{found.disk}",
                 "not set, which is 100 GB" if size is None else f"{size} GB",
-                f"set diskSizeGb to {wanted}{why} or more",
+                f"set {found.disk} to {wanted}{why} or more",
             )
 
 
@@ -66,6 +66,7 @@ def _find_untainted(resource: Resource, _config: Config) -> Iterator[Finding]:
         taints = found.at("taints")
         if (
             not found.have_gpus
+            or found.provisioned
             or has_unknown(taints)
             or any(_is_gpu_taint(taint) for _, taint in entries(taints))
         ):

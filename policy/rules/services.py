@@ -31,7 +31,7 @@ def _find(resource: Resource, _config: Config) -> Iterator[Finding]:
     for _, found in entries(ranges):
         if found in _EVERYBODY:
             yield Finding(path, str(found), fix)
-    if not has_unknown(ranges) and not ranges:
+    if not has_unknown(ranges) and not ranges and not resource.is_patch:
         yield Finding(path, "not set, which is everybody", fix)
 
 

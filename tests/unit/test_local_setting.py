@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
+from local import __main__ as local_commands
 from local import preview, stack
-from local.__main__ import _deploy_setting
-from local.setting import edited, place, write
+from local.__main__ import _deploy_settings
+from local.setting import edited, idle_changes, place, write
 from modelcar.errors import InputError
 from tests.conftest import PROJECT
 
@@ -23,8 +26,9 @@ DIGEST = "sha256:" + "1" * 64
 def test_a_stack_with_one_model_has_its_settings_at_the_top() -> None:
     assert place({}, "idle", None) == IDLE
     assert place({"serviceName": "chat"}, "idle", "chat") == IDLE
-    with pytest.raises(InputError, match="the stack has one model"):
-        place({"serviceName": "chat"}, "idle", "code")
+    for settings in ({"serviceName": "chat"}, {"model": "chat"}, {"model": "models/chat/model.lock"}):
+        with pytest.raises(InputError, match="chat, or nothing: the stack has one model"):
+            place(settings, "idle", "code")
 
 
 def test_a_model_of_several_has_its_own() -> None:
@@ -37,6 +41,54 @@ def test_which_model_has_to_be_said_where_it_is_of_one() -> None:
         place(LISTED, "rollbackTo", None, of_one=True)
     with pytest.raises(InputError, match="poetry: the stack has no such model"):
         place(LISTED, "idle", "poetry")
+
+
+def models(*idle: str) -> str:
+    """Return a stack's file with a model each; idle: what its entry says of that."""
+    lines = ["config:", "  modelcar:models:"]
+    for number, said in enumerate(idle):
+        lines += [f"  - name: m{number}", *([f"    idle: {said}"] if said else [])]
+    return "\n".join([*lines, ""])
+
+
+def set_idle(file: Path, model: str | None, *, idle: bool) -> list[bool]:
+    """Change a stack's file as `make idle` and `make wake` do, and return which models are idle then."""
+
+    def settings() -> dict[str, Any]:
+        config = yaml.safe_load(file.read_text())["config"]
+        return {key.removeprefix("modelcar:"): value for key, value in config.items()}
+
+    write(file, idle_changes(settings(), model, idle=idle))
+    found = settings()
+    return [entry.get("idle", found.get("idle", False)) for entry in found["models"]]
+
+
+@pytest.mark.parametrize("entries", [("", ""), ("true", ""), ("false", ""), ("true", "false")])
+@pytest.mark.parametrize("stack_says", ["", "true", "false"])
+def test_all_models_are_idle_or_serve_whatever_was_said_of_one(
+    tmp_path: Path, entries: tuple[str, ...], stack_says: str
+) -> None:
+    file = tmp_path / "Pulumi.dev.yaml"
+    file.write_text(models(*entries) + (stack_says and f"  modelcar:idle: {stack_says}\n"))
+    before = file.read_text()
+    assert set_idle(file, None, idle=True) == [True, True]
+    assert set_idle(file, None, idle=False) == [False, False]
+    assert file.read_text() == models("", ""), "nothing is left of it"
+    for model, other in ((0, 1), (1, 0)):
+        for idle in (True, False):
+            file.write_text(before)
+            found = set_idle(file, f"m{model}", idle=idle)
+            assert found[model] is idle
+            assert found[other] is ((entries[other] or stack_says) == "true"), "the other one stays"
+
+
+def test_one_of_several_wakes_alone_and_goes_back_byte_for_byte(tmp_path: Path) -> None:
+    file = tmp_path / "Pulumi.dev.yaml"
+    file.write_text(models("", "") + "  modelcar:idle: true\n")
+    before = file.read_text()
+    assert set_idle(file, "m1", idle=False) == [True, False]
+    assert set_idle(file, "m1", idle=True) == [True, True]
+    assert file.read_text() == before
 
 
 #: What a stack's file may look like.
@@ -100,7 +152,7 @@ def test_what_cannot_be_changed_alone_is_told_and_left(tmp_path: Path) -> None:
     text = "config:\n  modelcar:models: [&one {name: chat}, *one]\n"
     file.write_text(text)
     with pytest.raises(InputError, match=r"Pulumi\.dev\.yaml(?s:.*)edit it by hand \(rollbackTo: sha256:1"):
-        write(file, OF_CODE, DIGEST)
+        write(file, [(OF_CODE, DIGEST)])
     assert file.read_text() == text
 
 
@@ -118,6 +170,31 @@ def test_nothing_is_written_where_nothing_can_be_deployed(
     monkeypatch.setattr(preview, "on_backend", no_such_stack)
     monkeypatch.setattr(stack, "config_file", lambda _: file)
     machine: Any = None  # the backend is asked by what takes its place here
-    assert _deploy_setting(machine, machine, "dev", IDLE, True) == 255
+    assert _deploy_settings(machine, machine, "dev", [(IDLE, True)]) == 255
     assert commands == ["stack"]
     assert file.read_text() == "config:\n  modelcar:gpuCount: 0\n"
+
+
+@pytest.mark.parametrize(("delivery", "asked"), [("cluster", True), ("gitops", False)])
+def test_what_is_not_seen_at_the_end_does_not_fail_what_was_deployed(
+    delivery: str, asked: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands: list[Any] = []
+
+    def forbidden(command: list[str], **_: Any) -> SimpleNamespace:
+        commands.append(command)
+        return SimpleNamespace(returncode=1)
+
+    monkeypatch.setattr(local_commands, "_stack_tools", lambda _: None)
+    monkeypatch.setattr(local_commands, "_deploy_settings", lambda *_: 0)
+    monkeypatch.setattr(local_commands, "run_to_end", forbidden)
+    monkeypatch.setattr(stack, "process_environment", lambda *_: {})
+    monkeypatch.setattr("local.up.stack_settings", lambda _: {**LISTED, "delivery": delivery})
+    machine: Any = None  # nothing is deployed here
+    arguments = argparse.Namespace(stack="dev", arguments=[])
+    assert local_commands._wake(machine, arguments) == 0
+    assert [command[1:] for command in commands] == (
+        [["-m", "operations", "nodes", "--stack", "dev"]] if asked else []
+    )
+    said = capsys.readouterr()
+    assert ("were not seen" if asked else "synchronise in Argo CD") in said.out + said.err

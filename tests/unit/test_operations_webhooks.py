@@ -24,8 +24,8 @@ REFUSED = f"{CALL}dial tcp 10.96.12.5:443: connect: connection refused"
 NO_ENDPOINTS = f'{CALL}no endpoints available for service "kserve-webhook-server-service"'
 NO_AUTHORITY = f"{CALL}tls: failed to verify certificate: x509: certificate signed by unknown authority"
 NO_BUNDLE = (
-    'Internal error occurred: failed calling webhook "x": could not get REST client: unable to load root '
-    "certificates: unable to parse bytes as PEM block"
+    'Internal error occurred: failed calling webhook "inferenceservice.kserve-webhook-server.validator": '
+    "could not get REST client: unable to load root certificates: unable to parse bytes as PEM block"
 )
 SILENT = f"{CALL}context deadline exceeded"
 DENIED = 'admission webhook "inferenceservice.kserve-webhook-server.validator" denied the request: no'
@@ -100,6 +100,34 @@ def test_webhooks_that_never_start_are_told(monkeypatch: pytest.MonkeyPatch) -> 
     [problem] = caught.value.problems
     assert "connection refused" in problem.value
     assert "kubectl -n kserve get pods,endpoints" in problem.fix
+
+
+KYVERNO = (
+    'Internal error occurred: failed calling webhook "mutate.kyverno.svc-fail": failed to call webhook: Post '
+    '"https://kyverno-svc.kyverno.svc:443/mutate/fail?timeout=10s": '
+)
+
+
+@pytest.mark.parametrize("why", ["connect: connection refused", "context deadline exceeded"])
+def test_a_webhook_that_is_none_of_kserves_is_told_by_its_own_name(
+    monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    of(monkeypatch, (500, KYVERNO + why))
+    with pytest.raises(InputError) as caught:
+        require(load(), patience=0.05)
+    [problem] = caught.value.problems
+    assert "does not reach the webhook mutate.kyverno.svc-fail, which is none of KServe's" in problem.value
+    assert "kubectl -n kyverno get pods,endpoints: Service kyverno-svc" in problem.fix
+    assert "kserve" not in problem.fix
+    line = doctor._webhooks(Answers((500, KYVERNO + why)), load())
+    assert (line.state, line.fix) == ("missing", problem.fix)
+
+
+def test_kserves_own_are_known_by_their_names() -> None:
+    names = ["inferenceservice.kserve-webhook-server.defaulter", "llminferenceservice.serving.kserve.io"]
+    for name in names:
+        assert Answer("starting", f'failed calling webhook "{name}": no').other is None
+    assert Answer("starting", 'failed calling webhook "kserve.example": no').other == "kserve.example"
 
 
 def test_a_port_that_stays_closed_is_told_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,6 +156,14 @@ def test_a_patch_of_kserves_config_map_may_leave_the_section_out() -> None:
     assert all_messages(Res("kubernetes:core/v1:ConfigMapPatch", whole.name, whole.properties)) == []
 
 
+def test_a_patch_of_a_service_lacks_no_ranges_but_may_not_let_everybody_in() -> None:
+    def patch(spec: dict[str, Any]) -> Res:
+        return Res("kubernetes:core/v1:ServicePatch", "door", load_balancer(spec).properties)
+
+    assert all_messages(patch({})) == []
+    assert len(all_messages(patch({"loadBalancerSourceRanges": ["0.0.0.0/0"]}))) == 1
+
+
 @pytest.mark.parametrize("section", ["{", "", "[]", "{}", json.dumps({"enableModelcar": "no"})])
 def test_a_section_without_modelcar_is_refused(section: str) -> None:
     assert len(messages("kserve-modelcar-enabled", kserve_config(section))) == 1
@@ -282,6 +290,22 @@ def cluster(**properties: Any) -> Res:
             },
             "",
         ),
+        (
+            {"removeDefaultNodePool": True, "clusterAutoscaling": {"enabled": True}},
+            "clusterAutoscaling.autoProvisioningDefaults.serviceAccount: not set",
+        ),
+        (
+            {
+                "removeDefaultNodePool": True,
+                "clusterAutoscaling": {
+                    "enabled": True,
+                    "autoProvisioningDefaults": {"serviceAccount": NODE_ACCOUNT},
+                },
+            },
+            "",
+        ),
+        ({"removeDefaultNodePool": True, "clusterAutoscaling": {"enabled": False}}, ""),
+        ({"removeDefaultNodePool": True, "clusterAutoscaling": UNKNOWN}, ""),
     ],
 )
 def test_node_accounts_of_clusters(properties: dict[str, Any], found: str) -> None:
@@ -303,6 +327,28 @@ def test_node_accounts_of_clusters(properties: dict[str, Any], found: str) -> No
 )
 def test_nodes_with_gpus(changes: dict[str, Any], policies: int) -> None:
     assert len(all_messages(node_pool(diskSizeGb=None, taints=None, **changes))) == policies
+
+
+@pytest.mark.parametrize(
+    ("limit", "disk", "found"),
+    [
+        ("nvidia-l4", {"diskSize": 50}, "autoProvisioningDefaults.diskSize: 50 GB"),
+        ("nvidia-l4", {}, "autoProvisioningDefaults.diskSize: not set, which is 100 GB"),
+        ("nvidia-l4", {"diskSize": 200}, ""),
+        ("nvidia-l4", {"diskSize": UNKNOWN}, ""),
+        ("cpu", {"diskSize": 50}, ""),
+    ],
+)
+def test_disks_of_nodes_that_gke_provisions_by_itself(limit: str, disk: dict[str, Any], found: str) -> None:
+    """Their taint is GKE's own matter: the defaults have no place for one."""
+    autoscaling = {
+        "enabled": True,
+        "resourceLimits": [{"resourceType": limit, "maximum": 8}],
+        "autoProvisioningDefaults": {"serviceAccount": NODE_ACCOUNT, **disk},
+    }
+    got = all_messages(cluster(removeDefaultNodePool=True, clusterAutoscaling=autoscaling))
+    assert len(got) == bool(found)
+    assert all(found in message for message in got)
 
 
 def test_a_need_that_is_no_number_is_refused() -> None:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from components.cluster.access import ClusterError
 from components.config.stack import Stack
 from components.stack.removed import removed
 from modelcar import deletion
 from modelcar import registry as client_of_registries
-from modelcar.errors import InputError
+from modelcar.errors import InputError, Problem
 from modelcar.evidence import Artifact, attach
 from modelcar.manifest import MANIFEST_TYPE, sha256_digest
 from modelcar.registry import INDEX_TYPE, Refusal, Target, fallback_tag
 from modelcar.registry import Registry as Client
-from operations.prune import Pruned, prune, status, table
+from operations.__main__ import main
+from operations.prune import NONE, Pruned, line, prune, status
 from tests import made_images as made
 from tests.registry_server import Registry, serve
 from tests.unit.test_components_models import CHAT, load
@@ -101,7 +106,7 @@ def test_what_is_old_enough_goes_when_told_to_and_what_is_served_stays() -> None
         done = prune(cluster, stack, outputs, TODAY, delete=True)
         assert [(one.digest, one.what) for one in done] == [(old, "deleted"), (served, "served")]
         assert set(registry.manifests) == {served, "v1"}
-        assert f"deleted  {registry.host}/models/old@{old}" in "\n".join(table(done))
+        assert f"deleted  {registry.host}/models/old@{old}" in lines(done)
 
 
 def test_what_this_program_did_not_build_is_never_deleted() -> None:
@@ -166,42 +171,93 @@ def test_nothing_of_another_registry_is_touched() -> None:
         cluster: Any = Cluster()
         found = prune(cluster, stack_of(registry), {"removedModels": both}, TODAY, delete=True)
         assert {(one.digest, one.what) for one in found} == {("", "refused"), (ours, "deleted")}
-        assert "in another registry than the stack's" in "\n".join(table(found))
+        assert "in another registry than the stack's" in lines(found)
         assert status(found) == 1
+
+
+class Serving(Cluster):
+    """One with InferenceServices. served: spec by NAMESPACE/NAME."""
+
+    name = "https://192.0.2.1"
+
+    def __init__(self, served: dict[str, Any]) -> None:
+        super().__init__()
+        self.served = served
+
+    def get(self, path: str) -> Any:
+        found = re.fullmatch(r".*/namespaces/(.+)/inferenceservices/(.+)", path)
+        if not found:
+            return {"items": [{"spec": spec} for spec in self.served.values()]}
+        spec = self.served.get(f"{found[1]}/{found[2]}")
+        return spec and {"spec": spec}
+
+
+def with_models(registry: Registry, *names: str) -> dict[str, Any]:
+    """Return outputs of a stack that serves these, and has lost one."""
+    models = {
+        name: {"namespace": "models", "serviceName": name, **told(name, registry=f"{registry.host}/models")}
+        for name in names
+    }
+    return gone(registry, "2030-01-01") | {"models": models}
+
+
+def refused(registry: Registry, served: dict[str, Any], *names: str, **settings: Any) -> Problem:
+    pushed(registry, OURS)
+    cluster: Any = Serving(served)
+    stack, outputs = stack_of(registry, **settings), with_models(registry, *names)
+    with pytest.raises(InputError) as caught:
+        prune(cluster, stack, outputs, TODAY, delete=True)
+    assert registry.manifests, "nothing is deleted"
+    [problem] = caught.value.problems
+    return problem
 
 
 def test_a_cluster_that_serves_nothing_of_the_stack_is_another_one() -> None:
     """Asked who serves an image, it would say nobody, and all would be deleted."""
-
-    class Other(Cluster):
-        name = "https://192.0.2.1"
-
-        def get(self, path: str) -> Any:
-            return None if path.endswith("/inferenceservices/chat") else super().get(path)
-
     with serve() as registry:
-        pushed(registry, OURS)
-        service = {"namespace": "models", "serviceName": "chat"}
-        outputs = gone(registry, "2030-01-01") | {"models": {"chat": service}}
-        cluster: Any = Other()
-        with pytest.raises(InputError) as caught:
-            prune(cluster, stack_of(registry), outputs, TODAY, delete=True)
-        assert registry.manifests, "nothing is deleted"
-        [problem] = caught.value.problems
+        problem = refused(registry, {}, "chat")
         assert problem.value.startswith(
-            "https://192.0.2.1 has none of the stack's InferenceServices (models/chat)"
+            "https://192.0.2.1: it has none of the stack's InferenceServices (models/chat)"
         )
         assert "modelcar:kubeContext" in problem.fix
-        cluster = Cluster()
+        assert "pulumi up --refresh" in problem.fix
+
+
+@pytest.mark.parametrize("placement", ["storageUri", "image"])
+def test_a_cluster_whose_services_have_the_same_names_may_be_another_one(placement: str) -> None:
+    """As dev's, where prod was meant: both name the same model."""
+    with serve() as registry:
+
+        def spec(repository: str) -> dict[str, Any]:
+            image = f"{repository}@sha256:{'d' * 64}"
+            if placement == "storageUri":
+                return {"predictor": {"model": {"storageUri": f"oci://{image}"}}}
+            return {"predictor": {"volumes": [{"image": {"reference": image}}]}}
+
+        own, others = f"{registry.host}/models/chat", "dev.example/models/chat"
+        problem = refused(registry, {"models/chat": spec(others)}, "chat")
+        assert f"models/chat names {others} there, and the stack says {own}" in problem.value
+        # One of two that is right does not make it so.
+        both = {"models/chat": spec(own), "models/code": spec(others.replace("chat", "code"))}
+        assert "models/code names dev.example" in refused(registry, both, "chat", "code").value
+        # With another digest it is the same model, before or after a run; one may not be there yet.
+        cluster: Any = Serving({"models/chat": spec(own)})
+        outputs = with_models(registry, "chat", "code")
         [done] = prune(cluster, stack_of(registry), outputs, TODAY, delete=True)
         assert done.what == "deleted"
 
 
+def test_what_argo_cd_brings_is_not_brought_by_pulumi(tmp_path: Path) -> None:
+    with serve() as registry:
+        more = {"delivery": "gitops", "gitops": {"folder": str(tmp_path)}}
+        problem = refused(registry, {}, "chat", **more)
+        assert "Argo CD" in problem.fix
+        assert "pulumi up" not in problem.fix
+
+
 def test_a_stack_that_lost_no_model_asks_nobody() -> None:
     cluster: Any = None
-    assert table(prune(cluster, load(CHAT), {}, TODAY, delete=True)) == [
-        "no model was removed from this stack"
-    ]
+    assert prune(cluster, load(CHAT), {}, TODAY, delete=True) == []
 
 
 # --- what is attached, listed, or kept for others ---------------------------------------------------
@@ -233,6 +289,10 @@ def added(registry: Registry, tag: str, document: dict[str, Any], media_type: st
 def pruned(registry: Registry, *served: str, delete: bool = True) -> list[Pruned]:
     cluster: Any = Cluster(*served)
     return prune(cluster, stack_of(registry), gone(registry, "2030-01-01"), TODAY, delete=delete)
+
+
+def lines(found: list[Pruned]) -> str:
+    return "\n".join(line(one) for one in found)
 
 
 def becomes(found: list[Pruned]) -> dict[str, str]:
@@ -330,7 +390,7 @@ def test_one_refusal_keeps_no_other_image_from_going() -> None:
         registry.undeletable[first] = (405, "UNSUPPORTED")
         done = pruned(registry)
         assert (becomes(done), status(done)) == ({first: "refused", second: "deleted"}, 1)
-        assert "the registry answers 405 (UNSUPPORTED: about" in "\n".join(table(done))
+        assert "the registry answers 405 (UNSUPPORTED: about" in lines(done)
 
 
 def test_a_registry_that_goes_away_is_told_with_what_was_deleted() -> None:
@@ -359,6 +419,82 @@ def test_a_repository_that_cannot_be_read_is_told_and_the_others_go_on() -> None
         done = prune(cluster, stack_of(registry), outputs, TODAY, delete=True)
         assert [(one.digest, one.what) for one in done] == [("", "refused"), (old, "deleted")]
         assert "this is not a registry" in done[0].why
+
+
+def command(
+    monkeypatch: pytest.MonkeyPatch, registry: Registry, cluster: Any, outputs: dict[str, Any], *more: str
+) -> int:
+    """Run `prune --delete` as it is typed."""
+    stack = stack_of(registry)
+    monkeypatch.setattr("operations.__main__.stack_of", lambda *_: stack)
+    monkeypatch.setattr("operations.__main__.outputs_of", lambda *_: outputs)
+    monkeypatch.setattr("operations.__main__.cluster_of", lambda *_: cluster)
+    return main(["prune", "--stack", "dev", "--delete", *more])
+
+
+def test_a_stack_that_lost_no_model_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serve() as registry:
+        assert command(monkeypatch, registry, None, {}) == 0
+        assert capsys.readouterr().out == f"{NONE}\n"
+        assert command(monkeypatch, registry, None, {}, "--json") == 0
+        assert json.loads(capsys.readouterr().out) == {"images": []}
+
+
+def test_a_cluster_that_goes_away_is_told_with_what_was_deleted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Away(Cluster):
+        asked = 0
+
+        def get(self, path: str) -> dict[str, Any]:
+            self.asked += 1
+            if self.asked > 2:  # the second repository's
+                raise ClusterError(0, "https://c does not answer: timed out")
+            return super().get(path)
+
+    with serve() as registry:
+        old, _ = pushed(registry, OURS, b'{"layers": []}')
+        outputs = gone(registry, "2020-01-01")
+        [row] = outputs["removedModels"].values()
+        outputs["removedModels"][f"{registry.host}/models/older"] = row
+        assert command(monkeypatch, registry, Away(), outputs) == 1
+        first, _, second = capsys.readouterr().out.splitlines()
+        assert first.strip().startswith(f"deleted  {registry.host}/models/old@{old}")
+        assert second.strip().startswith(f"refused  {registry.host}/models/older: not known who uses it")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_was_deleted_is_told_when_it_is_stopped(
+    as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delete = deletion.delete
+    asked: list[str] = []
+
+    def once(registry: Client, digest: str, tags: Sequence[str]) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(digest)
+        delete(registry, digest, tags)
+
+    monkeypatch.setattr(deletion, "delete", once)
+    with serve() as registry:
+        digests = pushed(registry, *(OURS.replace(b"1", str(number).encode()) for number in range(3)))
+        outputs = gone(registry, "2020-01-01")
+        more = ["--json"] if as_json else []
+        assert command(monkeypatch, registry, Cluster(), outputs, *more) == 130
+        told = capsys.readouterr()
+        assert "what is told as deleted is gone, and the rest is still there" in told.err
+        if as_json:
+            found = {one["digest"]: one["what"] for one in json.loads(told.out)["images"]}
+        else:
+            words = (line.split() for line in told.out.splitlines())
+            found = {name.partition("@")[2].rstrip(":"): what for what, name, *_ in words}
+        [deleted] = asked
+        assert found[deleted] == "deleted"
+        assert sorted(found.values()) == ["deleted", "refused"], "it is not known of the second"
+        assert {digest for digest in digests if digest in registry.manifests} == {*digests} - {deleted}
 
 
 def test_a_pod_may_name_an_image_by_its_tag() -> None:

@@ -23,12 +23,16 @@ SETTINGS = load(namespace="models", serviceName="m")
 
 
 class Namespaces(FakeCluster):
-    """One namespace by that name. looks: what happens in the cluster before each look at it, in order."""
+    """One namespace by that name. looks: what happens in the cluster before each look at it, in order.
+
+    stays: one that is deleted does not go, as where an API of the cluster does not answer.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.looks: list[Callable[[], object]] = []
         self.removed: list[str] = []
+        self.stays = False
         self.found["/apis/serving.kserve.io/v1beta1"] = {}
 
     def there(self, uid: str, age: float = 0, lasts: float | None = 300) -> None:
@@ -66,7 +70,10 @@ class Namespaces(FakeCluster):
             if uid != (body or {}).get("preconditions", {"uid": uid})["uid"]:
                 raise ClusterError(409, "Precondition failed: UID")
             self.removed.append(str(uid))
-            self.gone()
+            if self.stays:
+                self.found[PATH]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+            else:
+                self.gone()
             return {}
         return super().request(method, path, body, query)
 
@@ -191,3 +198,37 @@ def test_what_it_sees_in_anothers_namespace_decides_nothing(cluster: Namespaces,
 def test_its_namespace_says_how_long_it_lasts(cluster: Namespaces) -> None:
     with scratch_namespace(cluster, NAME, 600, lambda _: None):
         assert float(cluster.found[PATH]["metadata"]["annotations"][LASTS]) == 600 + REMOVAL
+
+
+def test_a_namespace_that_does_not_go_costs_neither_the_result_nor_the_error(
+    cluster: Namespaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smoke_namespace, "REMOVAL", 0.0)
+    cluster.stays = True
+    said: list[str] = []
+    with scratch_namespace(cluster, NAME, 180, said.append) as uid:
+        assert uid == "own"
+    [line] = said
+    assert f"{NAME} of the test is not gone: {NAME} is still being removed" in line
+    assert "kubectl get apiservice" in line
+    cluster.gone()
+    with (
+        pytest.raises(ClusterError, match="no more quota"),
+        scratch_namespace(cluster, NAME, 180, said.append),
+    ):
+        raise ClusterError(403, "no more quota")
+
+
+def test_one_of_a_former_test_that_does_not_go_is_told_with_the_way_round_it(
+    cluster: Namespaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As wrong input: the cluster can be asked, and the placement can be found out in another namespace."""
+    monkeypatch.setattr(smoke_namespace, "REMOVAL", 0.0)
+    cluster.stays = True
+    cluster.there("other", age=1000)
+    with pytest.raises(InputError) as caught, scratch_namespace(cluster, NAME, 180, lambda _: None):
+        pass
+    [problem] = caught.value.problems
+    assert problem.value == f"{NAME} of a former test is still being removed"
+    assert "kubectl get apiservice" in problem.fix
+    assert "modelcar:smokeNamespace" in problem.fix
