@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from components.cluster.access import JSON, Cluster, ClusterError
+from components.cluster.nodes import selects
 from components.config.problems import NAMESPACE
 from components.config.settings import Settings
 from components.manifests.network import egress_policy
@@ -54,26 +55,8 @@ def _name(policy: JSON) -> str:
 
 
 def _selects(policy: JSON, pod: JSON) -> bool:
-    """Tell whether a policy is for a pod: labels and expressions have to hold; with neither it is for all."""
-    selector = policy["spec"].get("podSelector") or {}
-    labels: Mapping[str, str] = pod["metadata"].get("labels") or {}
-    wanted = (selector.get("matchLabels") or {}).items()
-    return wanted <= labels.items() and all(
-        _holds(one, labels) for one in selector.get("matchExpressions") or []
-    )
-
-
-def _holds(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    key, values = expression["key"], expression.get("values") or []
-    match expression["operator"]:
-        case "In":
-            return labels.get(key) in values
-        case "NotIn":
-            return labels.get(key) not in values
-        case "Exists":
-            return key in labels
-        case _:  # DoesNotExist
-            return key not in labels
+    """Tell whether a policy is for a pod."""
+    return selects(policy["spec"].get("podSelector") or {}, pod["metadata"].get("labels") or {})
 
 
 def _allows_all(rule: Mapping[str, Any]) -> bool:
