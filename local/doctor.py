@@ -30,18 +30,19 @@ from components.config.stack import Stack
 from components.image import existing_image
 from components.manifests import autoscaling
 from components.stack import reachability
-from local import direct, gpu, room
+from local import direct, gpu, room, uv
 from local import platform as embedded_platform
 from local.backend import chosen_backend
 from local.downloads.choice import Mode, mode
 from local.downloads.obtain import may_download
 from local.hidden_settings import is_below, without_secrets
 from local.instance import PROJECT, Instance, cache_root, state_root
+from local.plugins import LANGUAGE_HOST
 from local.room import GIB, Need
 from local.servers.choice import RELEASES, is_installed
 from local.serving import decide, full_cards
 from local.stack import STACK
-from local.tool_build import build_needs, go_environment, go_problem, left_to_take
+from local.tool_build import build_needs, go_environment, go_problem, left_to_take, which
 from local.tools import unbuilt
 from modelcar.buildx import builder_problem
 from modelcar.errors import InputError, Problem
@@ -136,6 +137,8 @@ def _machine(*, embedded: bool) -> Iterator[Line]:
         found = shutil.which(tool)
         yield Line(tool, "ok" if found else "missing", found or "not on PATH", "" if found else fix)
     yield _pulumi()
+    if which(LANGUAGE_HOST):
+        yield _uv()
 
 
 def _embedded(*, running: bool) -> Iterator[Line]:
@@ -210,12 +213,25 @@ def _serving(instance: Instance, config: dict[str, Any]) -> Iterator[Line]:
 
 def _pulumi() -> Line:
     version = _said("pulumi", "version")
-    if version and shutil.which("pulumi-language-python"):
+    if version and which(LANGUAGE_HOST):
         return Line("pulumi", "ok", version)
     if version:
         found = f"{version}, without pulumi-language-python: a stand-in of this project serves"
         return Line("pulumi", "note", found, "https://www.pulumi.com/docs/install/ brings both")
     return Line("pulumi", "note", "not on PATH: `make` builds it", "https://www.pulumi.com/docs/install/")
+
+
+def _uv() -> Line:
+    """Look for what Pulumi's own Python language host runs."""
+    try:
+        ours = uv.beside_language_host().get("uv")
+    except InputError as error:
+        [problem] = error.problems
+        return Line("uv", "missing", problem.value, problem.fix)
+    if not ours:
+        return Line("uv", "ok", str(shutil.which("uv")))
+    fix = "for plain `pulumi`: https://docs.astral.sh/uv/getting-started/installation/"
+    return Line("uv", "note", f"not on PATH: commands of `make` take {ours}", fix)
 
 
 def _settings(name: str, plain: dict[str, Any], secret: frozenset[str]) -> tuple[Stack | None, list[Line]]:

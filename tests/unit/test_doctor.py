@@ -249,6 +249,26 @@ def test_quota_is_compared_with_what_the_pool_may_take(
     assert f"{limit - usage} of {limit} free, and the pool may take 1" in line.found
 
 
+def test_uv_is_looked_for_where_pulumis_own_language_host_runs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {"pulumi-language-python": "/usr/local/bin/pulumi-language-python"}
+    monkeypatch.setattr("shutil.which", there.get)
+    monkeypatch.setenv("MODELCAR_CACHE", str(tmp_path))
+    monkeypatch.delenv("UV", raising=False)
+    line = lines_of("other", MINIMAL)["uv"]
+    assert line.state == "missing"
+    assert "take pulumi and pulumi-language-python off PATH" in line.fix
+    (tmp_path / "uv/bin").mkdir(parents=True)
+    (tmp_path / "uv/bin/uv").touch()
+    line = lines_of("other", MINIMAL)["uv"]
+    assert (line.state, str(tmp_path / "uv/bin/uv") in line.found) == ("note", True)
+    there["uv"] = "/usr/bin/uv"
+    assert lines_of("other", MINIMAL)["uv"].state == "ok"
+    del there["pulumi-language-python"]
+    assert "uv" not in lines_of("other", MINIMAL)
+
+
 #: What runs the command, which no other test here does.
 SAID = doctor._said
 FIRST = "cloudresourcemanager.googleapis.com serviceusage.googleapis.com"
