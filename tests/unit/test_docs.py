@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -107,6 +108,36 @@ def test_workflows_are_told_with_the_variables_that_they_take() -> None:
     taken = set(re.findall(r"\$\{\{ (?:vars|secrets)\.(\w+)", "\n".join(workflows.values())))
     told = " ".join(row[0] for row in table(page, "| variable | what |"))
     assert taken == set(re.findall(r"`([A-Z_]+)`", told))
+
+
+def jobs() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield file, environment and definition of each job; one of each stack where a matrix has them."""
+    for path in sorted((PROJECT / ".github/workflows").glob("*.yml")):
+        for job in yaml.safe_load(path.read_text())["jobs"].values():
+            environment = str(job.get("environment", ""))
+            stacks = job.get("strategy", {}).get("matrix", {}).get("stack", [""])
+            for stack in stacks:
+                yield path.name, environment.replace("${{ matrix.stack }}", stack), job
+
+
+def test_what_a_pull_request_runs_shares_no_environment() -> None:
+    """Its secrets and its account would be those of code that nobody has reviewed."""
+    by_file = {name: {one for file, one, _ in jobs() if file == name and one} for name, _, _ in jobs()}
+    of_requests = by_file.pop("pull-request.yml")
+    assert of_requests == {"preview"}
+    assert not of_requests & set[str]().union(*by_file.values())
+    assert by_file["drift.yml"] == {"drift-dev", "drift-prod"}, "what opens one state opens no other"
+
+
+def test_each_environment_is_told_with_its_rule_and_its_account() -> None:
+    page = (PROJECT / "docs/google-cloud.md").read_text()
+    rows = table("docs/google-cloud.md", "| environment | workflow | GitHub lets in | its account |")
+    assert {(f"`{one}`", f"`{file}`") for file, one, _ in jobs() if one} == {(row[0], row[1]) for row in rows}
+    [made] = re.findall(r"^for environment in (.*); do$", page, re.MULTILINE)
+    with_account = {one for _, one, job in jobs() if "google-github-actions/auth" in str(job)}
+    assert set(made.split()) == with_account
+    assert "/attribute.environment/$environment" in page
+    assert "assertion.repository_id ==" in page
 
 
 def test_a_pre_release_is_not_deployed_to_prod() -> None:
