@@ -140,6 +140,16 @@ def test_each_environment_is_told_with_its_rule_and_its_account() -> None:
     assert "assertion.repository_id ==" in page
 
 
+def test_the_preview_is_shown_in_a_comment_of_the_workflows_own() -> None:
+    """Anybody may write one that begins so, and edit it after the run."""
+    [comment] = [step for _, _, job in jobs() for step in job["steps"] if "issues.updateComment" in str(step)]
+    script = comment["with"]["script"]
+    assert "comment.user?.login === 'github-actions[bot]' && comment.body.startsWith(mark)" in script
+    assert script.index("core.summary") < script.index("issues.updateComment"), "where nobody else edits"
+    assert "pull_request.head.sha" in script
+    assert comment["env"]["OUTCOME"] == "${{ steps.preview.outcome }}"
+
+
 def test_a_pre_release_is_not_deployed_to_prod() -> None:
     workflow = yaml.safe_load((PROJECT / ".github/workflows/release.yml").read_text())
     assert workflow[True] == {"release": {"types": ["published"]}}, "which a pre-release is too"
