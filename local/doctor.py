@@ -326,9 +326,9 @@ def _google(stack: Stack) -> Iterator[Line]:
         yield Line("Google credentials", "note" if note else "ok", f"{found} ({kind})", fix)
     else:
         yield Line("Google credentials", "missing", "no application default credentials", LOGIN)
-    if shutil.which("gke-gcloud-auth-plugin") is None and not stack.shared.kubeconfig:
-        fix = "gcloud components install gke-gcloud-auth-plugin"
-        yield Line("gke-gcloud-auth-plugin", "missing", "not on PATH", fix)
+    if shutil.which(reachability.AUTH_PLUGIN) is None and not stack.shared.kubeconfig:
+        fix = f"gcloud components install {reachability.AUTH_PLUGIN}"
+        yield Line(reachability.AUTH_PLUGIN, "missing", "not on PATH", fix)
     if shutil.which("gcloud") is None:
         fix = "https://cloud.google.com/sdk/docs/install"
         yield Line("gcloud", "note", "not on PATH, so the quota of GPUs is not looked at", fix)

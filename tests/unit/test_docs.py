@@ -150,6 +150,13 @@ def test_the_preview_is_shown_in_a_comment_of_the_workflows_own() -> None:
     assert comment["env"]["OUTCOME"] == "${{ steps.preview.outcome }}"
 
 
+def test_whatever_asks_google_asks_its_cluster_too() -> None:
+    """Pulumi says nothing of a cluster that it gets no token for, and previews what is declared as it is."""
+    asking = [(name, str(job)) for name, _, job in jobs() if "google-github-actions/auth" in str(job)]
+    assert asking
+    assert [name for name, job in asking if "'install_components': 'gke-gcloud-auth-plugin'" not in job] == []
+
+
 def test_a_pre_release_is_not_deployed_to_prod() -> None:
     workflow = yaml.safe_load((PROJECT / ".github/workflows/release.yml").read_text())
     assert workflow[True] == {"release": {"types": ["published"]}}, "which a pre-release is too"
