@@ -157,6 +157,14 @@ def test_whatever_asks_google_asks_its_cluster_too() -> None:
     assert [name for name, job in asking if "'install_components': 'gke-gcloud-auth-plugin'" not in job] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_identities_of_signatures_name_the_repository(page: Path) -> None:
+    """cosign looks for a pattern anywhere: a workflow of that name in anybody's repository would count."""
+    found = re.findall(r"--certificate-identity(-regexp)?[ =]'?(\S+?)'?[\s`]", page.read_text())
+    start = {"": "https://github.com/OWNER/", "-regexp": r"^https://github\.com/OWNER/"}
+    assert [said for kind, said in found if not said.startswith(start[kind])] == []
+
+
 def test_a_pre_release_is_not_deployed_to_prod() -> None:
     workflow = yaml.safe_load((PROJECT / ".github/workflows/release.yml").read_text())
     assert workflow[True] == {"release": {"types": ["published"]}}, "which a pre-release is too"
