@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -168,9 +169,36 @@ def test_identities_of_signatures_name_the_repository(page: Path) -> None:
 def test_a_pre_release_is_not_deployed_to_prod() -> None:
     workflow = yaml.safe_load((PROJECT / ".github/workflows/release.yml").read_text())
     assert workflow[True] == {"release": {"types": ["published"]}}, "which a pre-release is too"
-    for job in workflow["jobs"].values():
-        assert job["environment"] == "prod"
-        assert job["if"] == "${{ !github.event.release.prerelease }}"
+    newest, deploys = workflow["jobs"]["newest"], workflow["jobs"]["up"]
+    assert newest["if"] == "${{ !github.event.release.prerelease }}"
+    assert "environment" not in newest, "nobody is asked to approve what is not deployed"
+    assert (deploys["environment"], deploys["needs"]) == ("prod", ["newest"])
+
+
+@pytest.mark.parametrize(
+    ("tags", "published", "deployed"),
+    [
+        (["v0.4.0", "v0.3.0"], "v0.4.0", True),
+        (["v0.3.1", "v0.4.0", "v0.3.0"], "v0.3.1", False),
+        (["v0.10.0", "v0.9.0"], "v0.10.0", True),
+    ],
+)
+def test_a_fix_of_a_former_version_is_not_deployed_to_prod(
+    tags: list[str], published: str, deployed: bool, tmp_path: Path
+) -> None:
+    """It would put prod back."""
+    workflow = yaml.safe_load((PROJECT / ".github/workflows/release.yml").read_text())
+    [look] = workflow["jobs"]["newest"]["steps"]
+    assert workflow["jobs"]["up"]["if"] == "${{ needs.newest.outputs.tag == github.event.release.tag_name }}"
+    (tmp_path / "gh").write_text(f"#!/bin/sh\nprintf '%s\\n' {' '.join(tags)}\n")
+    (tmp_path / "gh").chmod(0o755)
+    files = {name: str(tmp_path / name) for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
+    variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TAG": published, "GITHUB_REPOSITORY": "o/r"}
+    command = ["bash", "-e", "-o", "pipefail", "-c", look["run"]]
+    done = subprocess.run(command, env={**variables, **files}, capture_output=True, text=True, check=True)
+    [output] = (tmp_path / "GITHUB_OUTPUT").read_text().splitlines()
+    assert (output == f"tag={published}") == deployed
+    assert ("is not deployed to prod" in done.stdout) == (not deployed)
 
 
 def test_the_page_on_google_has_each_key_of_its_settings() -> None:
