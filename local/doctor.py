@@ -318,14 +318,7 @@ def _google(stack: Stack) -> Iterator[Line]:
         os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
         or "~/.config/gcloud/application_default_credentials.json"
     )
-    found = Path(file).expanduser()
-    if found.is_file():
-        kind = json.loads(found.read_text()).get("type", "?")
-        note = kind == "service_account"
-        fix = "a key can leak: federation or impersonation needs none (docs/google-cloud.md)" if note else ""
-        yield Line("Google credentials", "note" if note else "ok", f"{found} ({kind})", fix)
-    else:
-        yield Line("Google credentials", "missing", "no application default credentials", LOGIN)
+    yield _credentials(Path(file).expanduser())
     if shutil.which(reachability.AUTH_PLUGIN) is None and not stack.shared.kubeconfig:
         fix = f"gcloud components install {reachability.AUTH_PLUGIN}"
         yield Line(reachability.AUTH_PLUGIN, "missing", "not on PATH", fix)
@@ -345,6 +338,22 @@ def _google(stack: Stack) -> Iterator[Line]:
         yield _quota(
             google.project, google.region, pool.gpu, pool.gpus_per_node * pool.max_nodes, spot=pool.spot
         )
+
+
+def _credentials(file: Path) -> Line:
+    part = "Google credentials"
+    if not file.is_file():
+        return Line(part, "missing", "no application default credentials", LOGIN)
+    try:
+        told = json.loads(file.read_text())
+    except (OSError, ValueError):  # a login that was interrupted, a secret that is empty
+        told = None
+    if not isinstance(told, dict) or "type" not in told:
+        return Line(part, "missing", f"{file} cannot be read, or is not as gcloud writes it", LOGIN)
+    if told["type"] == "service_account":
+        fix = "a key can leak: federation or impersonation needs none (docs/google-cloud.md)"
+        return Line(part, "note", f"{file} (service_account)", fix)
+    return Line(part, "ok", f"{file} ({told['type']})")
 
 
 def _first_apis(project: str) -> Line:
