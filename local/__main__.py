@@ -296,6 +296,9 @@ def _become_operation(
 
 
 def _doctor(instance: Instance, arguments: argparse.Namespace) -> int:
+    options = argparse.ArgumentParser(prog="make doctor STACK=… ARGS=…", allow_abbrev=False)
+    options.add_argument("--json", action="store_true", help="for programs")
+    told = options.parse_args(arguments.arguments)
     if not stack.config_file(arguments.stack).exists():
         raise refuse(
             "STACK",
@@ -304,7 +307,7 @@ def _doctor(instance: Instance, arguments: argparse.Namespace) -> int:
             fix="copy Pulumi.dev.yaml to a file of that name and change it",
         )
     found = doctor.doctor(instance, arguments.stack, up.stack_settings(arguments.stack))
-    if "--json" in arguments.arguments:
+    if told.json:
         up.say(json.dumps(doctor.document(found), indent=1))
     else:
         up.say("\n".join(doctor.report(found)))

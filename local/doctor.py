@@ -30,18 +30,19 @@ from components.config.stack import Stack
 from components.image import existing_image
 from components.manifests import autoscaling
 from components.stack import reachability
-from local import direct, gpu, room
+from local import direct, gpu, room, uv
 from local import platform as embedded_platform
 from local.backend import chosen_backend
 from local.downloads.choice import Mode, mode
 from local.downloads.obtain import may_download
 from local.hidden_settings import is_below, without_secrets
 from local.instance import PROJECT, Instance, cache_root, state_root
+from local.plugins import LANGUAGE_HOST
 from local.room import GIB, Need
 from local.servers.choice import RELEASES, is_installed
 from local.serving import decide, full_cards
 from local.stack import STACK
-from local.tool_build import build_needs, go_environment, go_problem, left_to_take
+from local.tool_build import build_needs, go_environment, go_problem, left_to_take, which
 from local.tools import unbuilt
 from modelcar.buildx import builder_problem
 from modelcar.errors import InputError, Problem
@@ -136,6 +137,8 @@ def _machine(*, embedded: bool) -> Iterator[Line]:
         found = shutil.which(tool)
         yield Line(tool, "ok" if found else "missing", found or "not on PATH", "" if found else fix)
     yield _pulumi()
+    if which(LANGUAGE_HOST):
+        yield _uv()
 
 
 def _embedded(*, running: bool) -> Iterator[Line]:
@@ -210,12 +213,25 @@ def _serving(instance: Instance, config: dict[str, Any]) -> Iterator[Line]:
 
 def _pulumi() -> Line:
     version = _said("pulumi", "version")
-    if version and shutil.which("pulumi-language-python"):
+    if version and which(LANGUAGE_HOST):
         return Line("pulumi", "ok", version)
     if version:
         found = f"{version}, without pulumi-language-python: a stand-in of this project serves"
         return Line("pulumi", "note", found, "https://www.pulumi.com/docs/install/ brings both")
     return Line("pulumi", "note", "not on PATH: `make` builds it", "https://www.pulumi.com/docs/install/")
+
+
+def _uv() -> Line:
+    """Look for what Pulumi's own Python language host runs."""
+    try:
+        ours = uv.beside_language_host().get("uv")
+    except InputError as error:
+        [problem] = error.problems
+        return Line("uv", "missing", problem.value, problem.fix)
+    if not ours:
+        return Line("uv", "ok", str(shutil.which("uv")))
+    fix = "for plain `pulumi`: https://docs.astral.sh/uv/getting-started/installation/"
+    return Line("uv", "note", f"not on PATH: commands of `make` take {ours}", fix)
 
 
 def _settings(name: str, plain: dict[str, Any], secret: frozenset[str]) -> tuple[Stack | None, list[Line]]:
@@ -302,17 +318,10 @@ def _google(stack: Stack) -> Iterator[Line]:
         os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
         or "~/.config/gcloud/application_default_credentials.json"
     )
-    found = Path(file).expanduser()
-    if found.is_file():
-        kind = json.loads(found.read_text()).get("type", "?")
-        note = kind == "service_account"
-        fix = "a key can leak: federation or impersonation needs none (docs/google-cloud.md)" if note else ""
-        yield Line("Google credentials", "note" if note else "ok", f"{found} ({kind})", fix)
-    else:
-        yield Line("Google credentials", "missing", "no application default credentials", LOGIN)
-    if shutil.which("gke-gcloud-auth-plugin") is None and not stack.shared.kubeconfig:
-        fix = "gcloud components install gke-gcloud-auth-plugin"
-        yield Line("gke-gcloud-auth-plugin", "missing", "not on PATH", fix)
+    yield _credentials(Path(file).expanduser())
+    if shutil.which(reachability.AUTH_PLUGIN) is None and not stack.shared.kubeconfig:
+        fix = f"gcloud components install {reachability.AUTH_PLUGIN}"
+        yield Line(reachability.AUTH_PLUGIN, "missing", "not on PATH", fix)
     if shutil.which("gcloud") is None:
         fix = "https://cloud.google.com/sdk/docs/install"
         yield Line("gcloud", "note", "not on PATH, so the quota of GPUs is not looked at", fix)
@@ -329,6 +338,22 @@ def _google(stack: Stack) -> Iterator[Line]:
         yield _quota(
             google.project, google.region, pool.gpu, pool.gpus_per_node * pool.max_nodes, spot=pool.spot
         )
+
+
+def _credentials(file: Path) -> Line:
+    part = "Google credentials"
+    if not file.is_file():
+        return Line(part, "missing", "no application default credentials", LOGIN)
+    try:
+        told = json.loads(file.read_text())
+    except (OSError, ValueError):  # a login that was interrupted, a secret that is empty
+        told = None
+    if not isinstance(told, dict) or "type" not in told:
+        return Line(part, "missing", f"{file} cannot be read, or is not as gcloud writes it", LOGIN)
+    if told["type"] == "service_account":
+        fix = "a key can leak: federation or impersonation needs none (docs/google-cloud.md)"
+        return Line(part, "note", f"{file} (service_account)", fix)
+    return Line(part, "ok", f"{file} ({told['type']})")
 
 
 def _first_apis(project: str) -> Line:

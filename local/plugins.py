@@ -124,7 +124,7 @@ def plugin_folder(standins: Iterable[str], built: Mapping[str, Path] | None = No
 
     Args:
         standins: names of stand-ins.
-        built: plugins that were built here, by name.
+        built: programs that are no stand-ins, by name: plugins that were built here, uv.
     """
     wanted = {name: PROJECT / "local" / "standins" / "bin" / name for name in standins} | dict(built or {})
     folder = state_root() / "standins" / ("+".join(sorted(wanted)) or "none")

@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from local import uv
 from local.debian import debian_parts
 from local.downloads import obtain
 from local.instance import KSERVE_VERSION
 from local.netfilter import netfilter
-from local.plugins import find_plugins, plugin_folder
+from local.plugins import LANGUAGE_HOST, find_plugins, plugin_folder
 from local.tool_build import (
     find_or_build,
     fingerprint,
@@ -93,7 +94,7 @@ def collect(
 
     Raises:
         InputError: parts are missing and cannot be installed, a download is not what its maker published, Go
-            is missing, or the disk is too full.
+            is missing, or the disk is too full; or Pulumi's own Python language host is here without uv.
     """
     if embedded:
         _require_linux_root()
@@ -109,10 +110,11 @@ def collect(
         if isinstance(tool, Plugin) and tool.name in missing
     }
     standins = tuple(name for name in found.missing if name not in own)
+    beside = {} if LANGUAGE_HOST in standins else uv.beside_language_host()
     folders = [built["pulumi"].parent, tools_folder() / "bin"]
-    # Last on PATH: an official program always wins over ours.
+    # Last on PATH: an official program always wins over ours, and a uv of the user's over the one of `make`.
     own_path = os.environ.get("PATH", "")
-    path = os.pathsep.join([*map(str, folders), own_path, str(plugin_folder(standins, own))])
+    path = os.pathsep.join([*map(str, folders), own_path, str(plugin_folder(standins, own | beside))])
     filters = netfilter(tools_folder() / "netfilter", progress) if embedded else None
     return Toolbox(
         {**debian, **built, **own},

@@ -17,7 +17,7 @@ import psutil
 import yaml
 
 from components.config.models import first_name
-from local import ask, expected, kind, kubernetes_provider, own_cluster, platform, servers, stack
+from local import ask, expected, kind, kubernetes_provider, own_cluster, platform, servers, stack, uv
 from local.downloads.obtain import downloadable
 from local.gpu import Gpus
 from local.instance import PROJECT, Instance, cache_root, state_root
@@ -284,10 +284,10 @@ def model_server(gpus: Gpus | None = None) -> servers.ServerEnvironment:
 
 def uv_program() -> Path:
     """Return uv, which `make` has put beside the environment or which is on PATH."""
-    found = os.environ.get("UV") or shutil.which("uv")
+    found = uv.find()
     if not found:
         raise refuse("uv", "not on PATH", allowed="uv, which `make` installs", fix="run `make up`")
-    return Path(found)
+    return found
 
 
 def up(instance: Instance, in_kind: str = "") -> None:

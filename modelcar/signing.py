@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelcar import workflow_identity
 from modelcar.errors import refuse
 from modelcar.evidence import Artifact, attach
 from modelcar.registry import Registry, parse
@@ -81,7 +82,7 @@ def ensure_signed(
         bring: is asked for a signature from elsewhere before one is made; returns whether it brought one.
 
     Raises:
-        InputError: there is no such signature, and none can be made.
+        InputError: there is no such signature, and none that counts can be made.
     """
     fault = verify(reference, trust, insecure=insecure)
     if fault is not None and bring and bring():
@@ -96,6 +97,16 @@ def ensure_signed(
             fault,
             allowed=f"an image that is signed by {trust.shown}",
             fix=f"let whoever has the private key sign it: {command}",
+        )
+    # The public log keeps a signature for good, and this one would count for nobody.
+    own = workflow_identity.of_this_job() if trust.identity and key is None else None
+    if own is not None and own != trust.identity:
+        raise refuse(
+            reference,
+            f"{fault}, and this workflow would sign as {own}",
+            allowed=f"an image that is signed by {trust.shown}",
+            fix="let that workflow deploy the image first, and name where to: modelcar:promoteFrom or "
+            "modelcar:mirrors, which its signature is copied from; or sign by a key (docs/supply-chain.md)",
         )
     sign(reference, key, transparency_log=trust.transparency_log, beside=beside, insecure=insecure)
     fault = verify(reference, trust, insecure=insecure)

@@ -111,6 +111,7 @@ def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> 
     # What all models inherit is told once.
     doubts += tuple(dict.fromkeys(doubt for one in stack.models for doubt in without_effect.doubts(one)))
     doubts += tuple(cluster_provider.doubts())
+    doubts += tuple(reachability.doubts(shared, outputs or {}))
     for settings in stack.models:
         doubts += model_doubts(settings, locks[settings.key], project)
     doubts += kernel_doubts(stack, locks, name)

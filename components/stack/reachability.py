@@ -7,7 +7,10 @@ service is refused. A preview builds nothing, so it asks nobody and works withou
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+from collections.abc import Iterator, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
@@ -20,6 +23,8 @@ from modelcar.proxies import proxy_for
 
 #: Seconds for one connection.
 TIMEOUT = 5.0
+#: Gets the token for a cluster of Google's (components/google/cluster.py: kubeconfig).
+AUTH_PLUGIN = "gke-gcloud-auth-plugin"
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -44,6 +49,23 @@ def check(settings: Settings, *, required: bool, pushes: bool = True) -> bool:
         # Its address is known to Google only; one that this stack creates has nothing in it yet.
         return required and not settings.google.cluster.create
     return required or _api_server(settings, default) is None
+
+
+def doubts(settings: Settings, outputs: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why Pulumi does not ask a deployed cluster of Google's, and says nothing of it.
+
+    Its Kubernetes provider takes a cluster that it gets no token for as one out of reach, and previews what
+    is declared as it is.
+
+    Args:
+        outputs: of the last run.
+    """
+    cluster = outputs.get("clusterName")
+    if cluster and settings.uses_cluster and _from_google(settings) and not shutil.which(AUTH_PLUGIN):
+        yield (
+            f"{AUTH_PLUGIN} is not on PATH, so cluster {cluster} is not asked: a preview shows changes that "
+            f"it would refuse as if they worked (gcloud components install {AUTH_PLUGIN})"
+        )
 
 
 def _from_google(settings: Settings) -> bool:

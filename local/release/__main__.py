@@ -79,7 +79,7 @@ def _release(repository: Repository, version: Version, options: argparse.Namespa
         return
     repository.publish(commit, version)
     print(f"── {version.tag} is {commit[:12]}; the files are in {folder}")
-    print(f"next: git push --follow-tags; then write the next version into pyproject.toml ({_next(version)})")
+    print(f"next: git push --follow-tags; {_next(version)}")
 
 
 def _make_again(repository: Repository, version: Version, options: argparse.Namespace) -> None:
@@ -133,7 +133,13 @@ def _build(release: Release, options: argparse.Namespace) -> Path:
 
 
 def _next(version: Version) -> str:
-    return f"{version.major}.{version.minor + 1}.0.dev0"
+    """Return what becomes of the version in pyproject.toml."""
+    if version.kind:  # X.Y.Z.dev0 would be older than it
+        return f"pyproject.toml keeps its version until {version.base} or the next pre-release of it"
+    following = (
+        f"{version.line}.{version.patch + 1}" if version.patch else f"{version.major}.{version.minor + 1}.0"
+    )
+    return f"then write the next version into pyproject.toml ({following}.dev0)"
 
 
 if __name__ == "__main__":

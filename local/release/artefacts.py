@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from local import uv
 from local.release import evidence
 from local.release.evidence import sha256
 from local.release.repository import Release
@@ -124,14 +125,14 @@ def sign(files: Sequence[Path], key: str | None) -> list[Path]:
 
 
 def find_uv() -> str:
-    """Return the path of uv: `make` says it in UV, else it is the one on PATH.
+    """Return the path of uv.
 
     Raises:
         InputError: there is none.
     """
-    found = os.environ.get("UV") or shutil.which("uv")
+    found = uv.find()
     if not found:
         raise refuse(
             "uv", "not on PATH", allowed="uv, which builds the package", fix="run it by `make release`"
         )
-    return found
+    return str(found)

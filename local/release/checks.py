@@ -79,12 +79,21 @@ def _moved(repository: Repository, head: str) -> Iterator[Problem]:
 
 def _newer(repository: Repository, version: Version, head: str) -> Iterator[Problem]:
     tagged = of_tags(repository.tags())
-    if tagged and version.order <= tagged[-1].order:
+    # A fix for a former minor version is older than what came after it.
+    line = [one for one in tagged if one.line == version.line] or tagged
+    if line and version.order <= line[-1].order:
         yield Problem(
             "VERSION",
-            f"{version}, and the last tag is {tagged[-1].tag}",
-            f"newer than {tagged[-1]}",
-            f"choose the next one; what was released as {tagged[-1].tag} stays as it is",
+            f"{version}, and the last tag is {line[-1].tag}",
+            f"newer than {line[-1]}",
+            f"choose the next one; what was released as {line[-1].tag} stays as it is",
+        )
+    elif line and not any(one.line == line[-1].line for one in of_tags(repository.tags(head))):
+        yield Problem(
+            "HEAD",
+            f"this branch has no release of {line[-1].line}, and there is {line[-1].tag}",
+            f"a branch with {line[-1].tag}, or one of its former tags",
+            f"git merge {line[-1].tag}, or release from a branch that has it",
         )
     written = repository.written(head)
     base = tuple(int(part) for part in re.findall(r"\d+", written)[:3])

@@ -65,9 +65,9 @@ class Repository:
         """Return what differs from the commit, and what is in no commit, a line each."""
         return self._run(("status", "--porcelain"), b"", None).decode().splitlines()
 
-    def tags(self) -> list[str]:
-        """Return the names of all tags."""
-        return self.git("tag", "--list").splitlines()
+    def tags(self, commit: str = "") -> list[str]:
+        """Return the names of all tags, or of those that a commit has in its history."""
+        return self.git("tag", "--list", *(["--merged", commit] if commit else [])).splitlines()
 
     def time(self, commit: str) -> str:
         """Return when a commit was made, in seconds since 1970."""

@@ -33,6 +33,11 @@ class Version:
         return f"{self.major}.{self.minor}.{self.patch}"
 
     @property
+    def line(self) -> str:
+        """The minor version that it belongs to."""
+        return f"{self.major}.{self.minor}"
+
+    @property
     def python(self) -> str:
         """The same as pyproject.toml and the package have it: 0.3.0rc1."""
         return f"{self.base}{_KINDS[self.kind]}{self.number}" if self.kind else self.base

@@ -23,13 +23,12 @@ from local.gpu import Gpus
 from local.made_from import MARKER, base_python
 from local.servers import present
 from local.servers.choice import RELEASES, c_compiler, choose, environment_folder
+from local.uv import NO_UV
 from modelcar.errors import InputError, refuse
 from modelcar.progress import working
 
 HERE = Path(__file__).resolve().parent
 GIB = 2**30
-#: Stands in for uv where the environments came out of a bundle (local/bundle/no-uv).
-NO_UV = "no-uv"
 
 #: Where a pod finds the driver: GKE's device plugin mounts it there, and so does the local stack's.
 DRIVER = "/usr/local/nvidia"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -109,12 +111,94 @@ def test_workflows_are_told_with_the_variables_that_they_take() -> None:
     assert taken == set(re.findall(r"`([A-Z_]+)`", told))
 
 
+def jobs() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield file, environment and definition of each job; one of each stack where a matrix has them."""
+    for path in sorted((PROJECT / ".github/workflows").glob("*.yml")):
+        for job in yaml.safe_load(path.read_text())["jobs"].values():
+            environment = str(job.get("environment", ""))
+            stacks = job.get("strategy", {}).get("matrix", {}).get("stack", [""])
+            for stack in stacks:
+                yield path.name, environment.replace("${{ matrix.stack }}", stack), job
+
+
+def test_what_a_pull_request_runs_shares_no_environment() -> None:
+    """Its secrets and its account would be those of code that nobody has reviewed."""
+    by_file = {name: {one for file, one, _ in jobs() if file == name and one} for name, _, _ in jobs()}
+    of_requests = by_file.pop("pull-request.yml")
+    assert of_requests == {"preview"}
+    assert not of_requests & set[str]().union(*by_file.values())
+    assert by_file["drift.yml"] == {"drift-dev", "drift-prod"}, "what opens one state opens no other"
+
+
+def test_each_environment_is_told_with_its_rule_and_its_account() -> None:
+    page = (PROJECT / "docs/google-cloud.md").read_text()
+    rows = table("docs/google-cloud.md", "| environment | workflow | GitHub lets in | its account |")
+    assert {(f"`{one}`", f"`{file}`") for file, one, _ in jobs() if one} == {(row[0], row[1]) for row in rows}
+    [made] = re.findall(r"^for environment in (.*); do$", page, re.MULTILINE)
+    with_account = {one for _, one, job in jobs() if "google-github-actions/auth" in str(job)}
+    assert set(made.split()) == with_account
+    assert "/attribute.environment/$environment" in page
+    assert "assertion.repository_id ==" in page
+
+
+def test_the_preview_is_shown_in_a_comment_of_the_workflows_own() -> None:
+    """Anybody may write one that begins so, and edit it after the run."""
+    [comment] = [step for _, _, job in jobs() for step in job["steps"] if "issues.updateComment" in str(step)]
+    script = comment["with"]["script"]
+    assert "comment.user?.login === 'github-actions[bot]' && comment.body.startsWith(mark)" in script
+    assert script.index("core.summary") < script.index("issues.updateComment"), "where nobody else edits"
+    assert "pull_request.head.sha" in script
+    assert comment["env"]["OUTCOME"] == "${{ steps.preview.outcome }}"
+
+
+def test_whatever_asks_google_asks_its_cluster_too() -> None:
+    """Pulumi says nothing of a cluster that it gets no token for, and previews what is declared as it is."""
+    asking = [(name, str(job)) for name, _, job in jobs() if "google-github-actions/auth" in str(job)]
+    assert asking
+    assert [name for name, job in asking if "'install_components': 'gke-gcloud-auth-plugin'" not in job] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_identities_of_signatures_name_the_repository(page: Path) -> None:
+    """cosign looks for a pattern anywhere: a workflow of that name in anybody's repository would count."""
+    found = re.findall(r"--certificate-identity(-regexp)?[ =]'?(\S+?)'?[\s`]", page.read_text())
+    start = {"": "https://github.com/OWNER/", "-regexp": r"^https://github\.com/OWNER/"}
+    assert [said for kind, said in found if not said.startswith(start[kind])] == []
+
+
 def test_a_pre_release_is_not_deployed_to_prod() -> None:
     workflow = yaml.safe_load((PROJECT / ".github/workflows/release.yml").read_text())
     assert workflow[True] == {"release": {"types": ["published"]}}, "which a pre-release is too"
-    for job in workflow["jobs"].values():
-        assert job["environment"] == "prod"
-        assert job["if"] == "${{ !github.event.release.prerelease }}"
+    newest, deploys = workflow["jobs"]["newest"], workflow["jobs"]["up"]
+    assert newest["if"] == "${{ !github.event.release.prerelease }}"
+    assert "environment" not in newest, "nobody is asked to approve what is not deployed"
+    assert (deploys["environment"], deploys["needs"]) == ("prod", ["newest"])
+
+
+@pytest.mark.parametrize(
+    ("tags", "published", "deployed"),
+    [
+        (["v0.4.0", "v0.3.0"], "v0.4.0", True),
+        (["v0.3.1", "v0.4.0", "v0.3.0"], "v0.3.1", False),
+        (["v0.10.0", "v0.9.0"], "v0.10.0", True),
+    ],
+)
+def test_a_fix_of_a_former_version_is_not_deployed_to_prod(
+    tags: list[str], published: str, deployed: bool, tmp_path: Path
+) -> None:
+    """It would put prod back."""
+    workflow = yaml.safe_load((PROJECT / ".github/workflows/release.yml").read_text())
+    [look] = workflow["jobs"]["newest"]["steps"]
+    assert workflow["jobs"]["up"]["if"] == "${{ needs.newest.outputs.tag == github.event.release.tag_name }}"
+    (tmp_path / "gh").write_text(f"#!/bin/sh\nprintf '%s\\n' {' '.join(tags)}\n")
+    (tmp_path / "gh").chmod(0o755)
+    files = {name: str(tmp_path / name) for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
+    variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TAG": published, "GITHUB_REPOSITORY": "o/r"}
+    command = ["bash", "-e", "-o", "pipefail", "-c", look["run"]]
+    done = subprocess.run(command, env={**variables, **files}, capture_output=True, text=True, check=True)
+    [output] = (tmp_path / "GITHUB_OUTPUT").read_text().splitlines()
+    assert (output == f"tag={published}") == deployed
+    assert ("is not deployed to prod" in done.stdout) == (not deployed)
 
 
 def test_the_page_on_google_has_each_key_of_its_settings() -> None:

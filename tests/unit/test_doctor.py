@@ -13,6 +13,7 @@ import yaml
 
 from components.cluster.access import ClusterError
 from local import doctor, room
+from local.__main__ import main as local_main
 from local.doctor import Line, next_command, report
 from local.downloads import web
 from local.hidden_settings import without_secrets
@@ -249,6 +250,26 @@ def test_quota_is_compared_with_what_the_pool_may_take(
     assert f"{limit - usage} of {limit} free, and the pool may take 1" in line.found
 
 
+def test_uv_is_looked_for_where_pulumis_own_language_host_runs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {"pulumi-language-python": "/usr/local/bin/pulumi-language-python"}
+    monkeypatch.setattr("shutil.which", there.get)
+    monkeypatch.setenv("MODELCAR_CACHE", str(tmp_path))
+    monkeypatch.delenv("UV", raising=False)
+    line = lines_of("other", MINIMAL)["uv"]
+    assert line.state == "missing"
+    assert "take pulumi and pulumi-language-python off PATH" in line.fix
+    (tmp_path / "uv/bin").mkdir(parents=True)
+    (tmp_path / "uv/bin/uv").touch()
+    line = lines_of("other", MINIMAL)["uv"]
+    assert (line.state, str(tmp_path / "uv/bin/uv") in line.found) == ("note", True)
+    there["uv"] = "/usr/bin/uv"
+    assert lines_of("other", MINIMAL)["uv"].state == "ok"
+    del there["pulumi-language-python"]
+    assert "uv" not in lines_of("other", MINIMAL)
+
+
 #: What runs the command, which no other test here does.
 SAID = doctor._said
 FIRST = "cloudresourcemanager.googleapis.com serviceusage.googleapis.com"
@@ -298,6 +319,41 @@ def test_a_login_of_gcloud_and_the_first_apis_are_looked_for(
 
 def test_one_login_gives_both_credentials_of_google() -> None:
     assert lines_of("dev", config("dev"))["Google credentials"].fix == "gcloud auth login --update-adc"
+
+
+@pytest.mark.parametrize(
+    ("text", "state", "found"),
+    [
+        ("", "missing", "cannot be read, or is not as gcloud writes it"),
+        ("[]", "missing", "is not as gcloud writes it"),
+        ('"text"', "missing", "is not as gcloud writes it"),
+        ("{}", "missing", "is not as gcloud writes it"),
+        ('{"type": "authorized_user"}', "ok", "(authorized_user)"),
+        ('{"type": "service_account"}', "note", "(service_account)"),
+    ],
+)
+def test_broken_credentials_are_told(
+    text: str, state: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "adc.json").write_text(text)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "adc.json"))
+    line = lines_of("dev", config("dev"))["Google credentials"]
+    assert (line.state, found in line.found) == (state, True), line
+    assert str(tmp_path / "adc.json") in line.found
+    assert (line.fix == doctor.LOGIN) == (state == "missing")
+
+
+def test_an_option_that_there_is_not_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["local", "doctor", "dev", "--jsn"])
+    with pytest.raises(SystemExit) as ended:
+        local_main()
+    assert ended.value.code == 2
+    assert "unrecognized arguments: --jsn" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["local", "doctor", "dev", "--json"])
+    assert local_main() == 1
+    assert json.loads(capsys.readouterr().out)[0]["part"] == "modelcar"
 
 
 @pytest.mark.parametrize("page", ["docs/google-cloud.md", "templates/modelcar-gke/README.md"])

@@ -340,6 +340,48 @@ def test_the_version_of_the_built_provider_is_said_once_and_not_by_each_command(
     assert "PULUMI_DEV" not in environment(instance, toolbox()), "the official plugin's warnings are Pulumi's"
 
 
+@pytest.fixture
+def official(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a Pulumi as its makers install it, on a PATH without uv."""
+    for name in (*tool_list.CLIENT_TOOLS, "pulumi-language-python", plugins.KUBERNETES_PLUGIN):
+        program(tmp_path / "bin", name, "exit 0")
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{go(tmp_path)}:{tmp_path / 'bin'}")
+    monkeypatch.delenv("UV", raising=False)
+    return tmp_path / "bin"
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("named", [True, False], ids=["by make", "by python -m local env"])
+def test_pulumis_own_language_host_finds_the_uv_of_make(
+    official: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    ours = program(cache / "uv/bin", "uv", "exit 0")
+    if named:
+        monkeypatch.setenv("UV", str(ours))
+    found = tools.collect(print, embedded=False)
+    assert found.standins == ()
+    assert Path(shutil.which("uv", path=found.path) or "").resolve() == ours
+    own = program(official, "uv", "exit 0")
+    assert shutil.which("uv", path=tools.collect(print, embedded=False).path) == str(own)
+
+
+@pytest.mark.usefixtures("offline", "official")
+def test_out_of_a_bundle_pulumis_own_language_host_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV", str(PROJECT / "local/bundle/no-uv"))
+    with pytest.raises(InputError, match=r"(?s)uv: not on PATH.*out of a bundle take .* off PATH"):
+        tools.collect(print, embedded=False)
+
+
+@pytest.mark.usefixtures("offline")
+def test_our_language_host_needs_no_uv(official: Path, cache: Path) -> None:
+    program(cache / "uv/bin", "uv", "exit 0")
+    (official / "pulumi-language-python").unlink()
+    found = tools.collect(print, embedded=False)
+    assert found.standins == ("pulumi-language-python",)
+    assert not (Path(found.path.split(os.pathsep)[-1]) / "uv").exists()
+
+
 PROVIDER = next(tool for tool in tool_list.TOOLS if tool.name == plugins.KUBERNETES_PLUGIN)
 
 
@@ -348,7 +390,7 @@ def test_the_real_kubernetes_provider_serves_where_the_official_plugin_cannot_be
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Collected for a cluster of the user's own, with everything else on PATH."""
-    for name in (*tool_list.CLIENT_TOOLS, "pulumi-language-python"):
+    for name in (*tool_list.CLIENT_TOOLS, "pulumi-language-python", "uv"):
         program(tmp_path / "bin", name, "exit 0")
     monkeypatch.setenv("PULUMI_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", f"{go(tmp_path)}:{tmp_path / 'bin'}:/usr/bin:/bin")

@@ -12,7 +12,7 @@ import pytest
 from components.cluster.placement import Found
 from components.config.checks import without_effect
 from components.config.models import load_stack
-from components.stack import kept_endpoint, preflight
+from components.stack import kept_endpoint, preflight, reachability
 from modelcar import locking
 from modelcar.errors import InputError, Problem
 from modelcar.tiny_model import make_tiny_model
@@ -124,6 +124,21 @@ BY_NAME, BY_ADDRESS = ({**DEPLOYED, "clusterEndpoint": endpoint} for endpoint in
 
 def endpoint_problems(outputs: dict[str, Any], **changes: Any) -> list[Problem]:
     return list(kept_endpoint.problems(load_stack(as_texts(dev(**changes)), PROJECT), outputs))
+
+
+def test_a_deployed_cluster_that_is_not_asked_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pulumi's provider says nothing where it gets no token, and previews what is declared as it is."""
+
+    def told(outputs: dict[str, Any], **changes: Any) -> list[str]:
+        return list(reachability.doubts(load_stack(as_texts(dev(**changes)), PROJECT).shared, outputs))
+
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    [doubt] = told(BY_NAME)
+    assert doubt.startswith("gke-gcloud-auth-plugin is not on PATH, so cluster models-dev is not asked")
+    assert told({}) == [], "not made yet"
+    assert told(BY_NAME, kubeContext="mine") == []
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    assert told(BY_NAME) == []
 
 
 def test_the_endpoint_of_a_created_cluster_is_looked_at_before_anything_is_declared(project: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable
@@ -277,6 +278,60 @@ def test_a_version_that_cannot_be_is_refused(
     assert said in found
     assert "allowed: " in found
     assert "fix: " in found
+
+
+def ready(repository: Repository, version: str) -> None:
+    """Commit what a version's release takes."""
+    changelog = repository.folder / "CHANGELOG.md"
+    changelog.write_text(
+        changelog.read_text().replace("\n## ", f"\n## {version} (2026-12-01)\n\n- One.\n\n## ", 1)
+    )
+    (repository.folder / f"{checks.STATES}/{version}.json").write_text("{}")
+    commit(repository)
+
+
+def write_next(repository: Repository, said: str) -> None:
+    """Do what the command said at its end of the version in pyproject.toml."""
+    told = re.findall(r"write the next version into pyproject\.toml \((.*)\)", said)
+    assert told or "pyproject.toml keeps its version" in said
+    for version in told:
+        path = repository.folder / "pyproject.toml"
+        path.write_text(re.sub(r'version = ".*"', f'version = "{version}"', path.read_text(), count=1))
+        commit(repository)
+
+
+def test_a_former_minor_version_gets_fixes_after_a_newer_one(
+    repository: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(repository, "0.3.0") == 0
+    repository.git("branch", "stable-0.3")
+    write_next(repository, capsys.readouterr().out)
+    ready(repository, "0.4.0")
+    assert run(repository, "0.4.0") == 0
+    repository.git("checkout", "--quiet", "stable-0.3")
+    for version in ("0.3.1", "0.3.2"):
+        ready(repository, version)
+        assert run(repository, version) == 0, capsys.readouterr().err
+        write_next(repository, capsys.readouterr().out)
+    assert repository.written("HEAD") == "0.3.3.dev0"
+    ready(repository, "0.5.0")
+    assert run(repository, "0.5.0") == 1
+    assert "HEAD: this branch has no release of 0.4, and there is v0.4.0" in capsys.readouterr().err
+    repository.git("checkout", "--quiet", "main")
+    ready(repository, "0.5.0")
+    assert run(repository, "0.5.0") == 0, "with a fix of 0.3 that main does not have"
+
+
+def test_the_release_comes_after_its_pre_releases(
+    repository: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for version in ("0.3.0-rc.1", "0.3.0-rc.2"):
+        ready(repository, version)
+        assert run(repository, version) == 0, capsys.readouterr().err
+        write_next(repository, capsys.readouterr().out)
+    assert run(repository, "0.3.0") == 0, capsys.readouterr().err
+    write_next(repository, capsys.readouterr().out)
+    assert repository.written("HEAD") == "0.4.0.dev0"
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from modelcar.evidence import Artifact
 from modelcar.registry import Manifest
 from modelcar.sbom import SBOM_TYPE
 from modelcar.signing import Trust, ensure_signed
+from tests.served import served
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_components_image_and_service import declare_image
 from tests.unit.test_components_settings import load, problems
@@ -222,6 +225,65 @@ def test_an_identity_signs_without_a_key(cosign: Cosign) -> None:
     assert sign[:3] == ["sign", "--yes", "--upload=false"]
     assert len(sign[3:]) == 2, "the bundle's file, and the image"
     assert sign[-1] == REFERENCE
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """This is a job of a workflow, whose token names what is given."""
+    token = ""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            return
+
+        def do_GET(self) -> None:
+            allowed = self.headers["Authorization"] == "Bearer asks" and self.path.endswith(
+                "&audience=sigstore"
+            )
+            self.send_response(200 if allowed else 403)
+            self.end_headers()
+            self.wfile.write(json.dumps({"value": token}).encode())
+
+    def says(workflow: str) -> None:
+        nonlocal token
+        claims = base64.urlsafe_b64encode(json.dumps({"job_workflow_ref": workflow}).encode()).decode()
+        token = f"head.{claims.rstrip('=')}.signature"
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", f"http://127.0.0.1:{server.server_address[1]}/?v=1")
+    monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "asks")
+    monkeypatch.setenv("GITHUB_SERVER_URL", "https://github.com")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("SIGSTORE_ID_TOKEN", raising=False)
+    with served(server):
+        yield says
+
+
+def test_a_workflow_signs_nothing_that_would_not_count(cosign: Cosign, job: Callable[[str], None]) -> None:
+    """A release deploys prod by another identity each time, and the public log forgets nothing."""
+    job("o/r/.github/workflows/release.yml@refs/tags/v0.4.0")
+    cosign.answer([UNSIGNED])
+    told = (
+        r"(?s)no signature, and this workflow would sign as \S*/release\.yml@refs/tags/v0\.4\.0.*promoteFrom"
+    )
+    with pytest.raises(InputError, match=told):
+        ensure_signed(REFERENCE, Trust(identity=WORKFLOW, issuer=ISSUER))
+    assert [call[0] for call in cosign.calls()] == ["verify"]
+    # The signature of the workflow that counts is brought from where that one deployed the image.
+    cosign.answer([UNSIGNED, FINE])
+    assert not ensure_signed(REFERENCE, Trust(identity=WORKFLOW, issuer=ISSUER), bring=lambda: True)
+
+
+@pytest.mark.parametrize("said", [WORKFLOW.removeprefix("https://github.com/"), None])
+def test_a_workflow_signs_as_itself(
+    said: str | None, cosign: Cosign, job: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its own identity cannot be told."""
+    if said:
+        job(said)
+        monkeypatch.setenv("GITHUB_WORKFLOW_REF", "o/caller/.github/workflows/a.yml@refs/heads/main")
+    cosign.answer([UNSIGNED, FINE], [FINE])
+    assert ensure_signed(REFERENCE, Trust(identity=WORKFLOW, issuer=ISSUER))
 
 
 def test_without_a_private_key_an_unsigned_image_is_refused(
