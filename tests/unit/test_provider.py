@@ -36,6 +36,12 @@ SAID: dict[str, Any] = {
     "namespace": MODEL["namespace"],
     "vllmServer": MODEL["vllm_server"],
 }
+GOOGLE: dict[str, Any] = {
+    "project": "my-project",
+    "region": "europe-west4",
+    "cluster": {},
+    "nodes": {"gpu": "nvidia-l4", "machineType": "g2-standard-8"},
+}
 BUILT = {key: value for key, value in SAID.items() if key != "storageUri"} | {"lock": "a/model.lock"}
 
 
@@ -69,6 +75,13 @@ def test_what_a_program_says_arrives(construct: Callable[..., Engine]) -> None:
     assert server["resources"]["limits"] == {"cpu": "4", "memory": "64Gi"}
 
 
+def refusals(construct: Callable[..., Engine], kind: str, said: dict[str, Any]) -> dict[str, str]:
+    """What is refused of what a program says, and why, by its place."""
+    with pytest.raises(pulumi.InputPropertiesError) as refused:
+        construct(kind, lambda: said)
+    return {one["property_path"]: one["reason"] for one in refused.value.errors or []}
+
+
 def later(value: Any) -> pulumi.Output[Any]:
     return pulumi.Output.from_input(value)
 
@@ -98,7 +111,7 @@ def later(value: Any) -> pulumi.Output[Any]:
         ("ModelcarImage", lambda: {"lock": "a", "registry": "r/x", "insecure": later(False)}, ["insecure"]),
         (
             "GoogleCloud",
-            lambda: {"settings": {"project": "p"}, "needs": {"gpu": later({"modelBytes": 1.0})}},
+            lambda: {"settings": GOOGLE, "needs": {"gpu": later({"model": 1.0})}},
             ["needs.gpu"],
         ),
     ],
@@ -119,14 +132,91 @@ def test_labels_may_be_outputs(construct: Callable[..., Engine]) -> None:
     assert engine.the("Repository").inputs["labels"] == {"team": "search"}
 
 
-def test_a_section_is_an_object(construct: Callable[..., Engine]) -> None:
-    with pytest.raises(pulumi.InputPropertiesError) as refused:
-        construct("ModelService", lambda: {**SAID, "resources": "small", "probes": [1]})
-    errors = refused.value.errors or []
-    assert [(one["property_path"], one["reason"].partition("\n")[0]) for one in errors] == [
-        ("resources", "not a section"),
-        ("probes", "not a section"),
-    ]
+GATEWAY = {"fromNamespaces": ["gateway"]}
+ACCOUNT = "nodes@p.iam.gserviceaccount.com"
+REGISTRY = {"project": "my-project", "region": "europe-west4", "reader": ACCOUNT}
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "found"),
+    [
+        ("ServedModel", {**SAID, "egres": {}, "ingres": GATEWAY}, {"egres": "egress", "ingres": "ingress"}),
+        ("ModelService", {**SAID, "deployment_mode": "Knative"}, {"deployment_mode": "deploymentMode"}),
+        (
+            "ModelService",
+            {
+                **SAID,
+                "resources": {"gpuss": 0.0, "Memory": "64Gi"},
+                "scheduling": {"nodeSelectr": {"a": "b"}},
+            },
+            {
+                "resources.gpuss": "gpus",
+                "resources.Memory": "memory",
+                "scheduling.nodeSelectr": "nodeSelector",
+            },
+        ),
+        (
+            "ServedModel",
+            {**BUILT, "registry": "r/x", "image": {"signature": {"publickey": "cosign.pub"}}},
+            {"image.signature.publickey": "publicKey"},
+        ),
+        (
+            "ModelService",
+            {**SAID, "scheduling": {"tolerations": [{"key": "a"}, {"kye": "b"}]}},
+            {"scheduling.tolerations[1].kye": "key"},
+        ),
+    ],
+)
+def test_a_name_that_is_not_known_is_refused_and_not_left_out(
+    construct: Callable[..., Engine], kind: str, said: dict[str, Any], found: dict[str, str]
+) -> None:
+    told = refusals(construct, kind, said)
+    assert list(told) == list(found)
+    for place, meant in found.items():
+        assert told[place].startswith("unknown")
+        assert f"did you mean {meant}?" in told[place]
+
+
+def test_a_name_like_none_may_be_one_of_a_newer_release(construct: Callable[..., Engine]) -> None:
+    told = refusals(construct, "ModelService", {**SAID, "somethingNew": True})
+    assert "remove it (plugin 1.0.0; an SDK of another release may have it)" in told["somethingNew"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "found"),
+    [
+        (
+            "ModelService",
+            {**SAID, "resources": "small", "probes": [1]},
+            {"resources": "a text", "probes": "a list"},
+        ),
+        ("ModelService", {**SAID, "awaitReady": "no"}, {"awaitReady": "a text"}),
+        ("ModelService", {**SAID, "imports": "InferenceService"}, {"imports": "a text"}),
+        ("ModelService", {**SAID, "lock": 5.0}, {"lock": "a number"}),
+        ("ModelService", {**SAID, "startTimeoutSeconds": 30.7}, {"startTimeoutSeconds": "a number"}),
+        ("ModelService", {**SAID, "resources": {"gpus": "one"}}, {"resources.gpus": "a text"}),
+        (
+            "ModelService",
+            {"vllmServer": {}},
+            {"vllmServer.image": "not set", "storageUri": "not set", "namespace": "not set"},
+        ),
+        ("ModelRegistry", {**REGISTRY, "labels": ["a"]}, {"labels": "a list"}),
+        ("ModelRegistry", {**REGISTRY, "protect": 1.0}, {"protect": "a number"}),
+    ],
+)
+def test_values_are_of_the_types_that_the_schema_has(
+    construct: Callable[..., Engine], kind: str, said: dict[str, Any], found: dict[str, str]
+) -> None:
+    told = refusals(construct, kind, said)
+    assert {place: reason.partition("\n")[0] for place, reason in told.items()} == found
+
+
+def test_a_number_passes_for_a_text_where_the_argument_takes_one(construct: Callable[..., Engine]) -> None:
+    engine = construct("ModelService", lambda: {**SAID, "resources": {"cpu": 6.0}})
+    assert (
+        engine.the("InferenceService").inputs["spec"]["predictor"]["model"]["resources"]["limits"]["cpu"]
+        == "6"
+    )
 
 
 @pytest.mark.parametrize("idle", [False, True])
