@@ -10,6 +10,7 @@ from typing import Any
 
 import pulumi
 import pytest
+from pulumi.provider.server import ComponentInitError
 
 from tests.unit.mocked_engine import DIGEST, Engine
 
@@ -217,6 +218,24 @@ def test_a_number_passes_for_a_text_where_the_argument_takes_one(construct: Call
         engine.the("InferenceService").inputs["spec"]["predictor"]["model"]["resources"]["limits"]["cpu"]
         == "6"
     )
+
+
+@pytest.mark.parametrize(
+    "unused",
+    [
+        {"registry": "registry.example.com/models"},
+        {"project": "."},
+        {"image": {"signature": {"publicKey": "cosign.pub"}}, "registry": "Not A Registry"},
+    ],
+)
+def test_an_image_that_is_there_is_not_built_and_what_says_how_is_refused(
+    construct: Callable[..., Engine], unused: dict[str, Any]
+) -> None:
+    with pytest.raises(ComponentInitError) as refused:
+        construct("ServedModel", lambda: {**SAID, **unused})
+    for key in unused:
+        assert f"{key}: set beside storageUri" in str(refused.value.inner)
+        assert f"set lock in place of storageUri, or remove {key}" in str(refused.value.inner)
 
 
 @pytest.mark.parametrize("idle", [False, True])
