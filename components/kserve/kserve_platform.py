@@ -13,6 +13,7 @@ from components.cluster.guard import ClusterAccess
 from components.config.arguments import validated
 from components.config.cluster import DestinationSettings
 from components.config.kserve import KServeSettings
+from components.engine.inputs import Arguments
 from components.engine.options import OWNED, child, unknown
 from components.engine.threads import in_thread
 from modelcar.errors import InputError
@@ -27,7 +28,7 @@ RBAC_PROXY = "brancz/kube-rbac-proxy:v0.18.0"
 
 
 @dataclass(frozen=True, kw_only=True)
-class KServePlatformArgs:
+class KServePlatformArgs(Arguments):
     """Which KServe is installed, and how.
 
     version: Version of KServe and of its charts.

@@ -18,7 +18,7 @@ from components.config.arguments import as_arguments
 from components.config.checks import scheduling
 from components.config.model_spec import ModelSpec
 from components.config.scheduling import SchedulingSettings
-from components.engine.inputs import is_known
+from components.engine.inputs import Arguments, is_known
 from components.engine.options import OWNED, child
 from components.engine.threads import in_thread
 from components.kserve.spec import checked_namespace, checked_storage_uri, validated
@@ -31,7 +31,7 @@ _ARGUMENTS = {"serviceName": "service", "gpuCount": "gpus"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrePullArgs:
+class PrePullArgs(Arguments):
     """What is pulled, and to which nodes.
 
     storage_uri: URI of the modelcar, `oci://…@sha256:…`.
