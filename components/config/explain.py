@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _NOT_SHOWN = "not shown: it may hold secrets"
 #: An address with a user or a password. What stands before a digest is none.
 _CREDENTIALS = re.compile(r"//[^\s'\"]*@(?!sha256:)")
+#: A setting of a stack, as a text names it.
+_SETTING = re.compile(rf"{NAMESPACE}:([a-zA-Z]+)")
 
 #: What is said of a key that there is not.
 UNKNOWN = "unknown key"
@@ -115,7 +117,10 @@ def _shown(value: Any) -> str:
 
 
 def _told(key: str, owner: str, value: str, allowed: str, fix: str) -> Problem:
-    return Problem(f"{owner}.{key}", value, allowed, fix) if owner else problem(key, value, allowed, fix)
+    if not owner:
+        return problem(key, value, allowed, fix)
+    allowed, fix = (_SETTING.sub(lambda found: snake(found[1]), text) for text in (allowed, fix))
+    return Problem(f"{owner}.{key}", value, allowed, fix)
 
 
 def snake(text: str) -> str:
@@ -150,7 +155,7 @@ class _Place:
             inner = None
             if field:
                 fields.append(field)
-                inner = next(_models_in(field.annotation), None)
+                inner = next(models_in(field.annotation), None)
         #: Whether what was found there may hold secrets.
         self.is_hidden = any(map(_may_hold_secrets, fields)) or _has_secrets(inner)
 
@@ -173,14 +178,14 @@ def _may_hold_secrets(field: FieldInfo) -> bool:
 def _has_secrets(section: type[BaseModel] | None) -> bool:
     """Tell whether any field of a section, or of those in it, may hold secrets."""
     return section is not None and any(
-        _may_hold_secrets(field) or any(map(_has_secrets, _models_in(field.annotation)))
+        _may_hold_secrets(field) or any(map(_has_secrets, models_in(field.annotation)))
         for field in section.model_fields.values()
     )
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     """Yield the sections that an annotation is made of: `Nodes | None`, `tuple[Nodes, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
-        yield from _models_in(part)
+        yield from models_in(part)

@@ -16,6 +16,7 @@ from components.config.kserve import KServeSettings
 from components.engine.inputs import Arguments
 from components.engine.options import OWNED, child, unknown
 from components.engine.threads import in_thread
+from components.kserve.spec import in_own_words
 from modelcar.errors import InputError
 
 _DEFAULTS = KServeSettings.model_fields
@@ -173,7 +174,9 @@ class KServePlatform(pulumi.ComponentResource):
                     say=pulumi.log.info,
                 )
             except InputError as error:
-                raise pulumi.RunError(f"KServe is installed, and no model was declared:\n{error}") from None
+                said = f"KServe is installed, and no model was declared:\n{error}"
+                with in_own_words():
+                    raise pulumi.RunError(said) from None
             return self
 
         return pulumi.Output.all(controller.status, access.kubeconfig).apply(wait)

@@ -36,6 +36,7 @@ from components.kserve.spec import (
     checked_namespace,
     checked_storage_uri,
     identity,
+    in_own_words,
     model_spec,
 )
 from components.manifests import termination
@@ -312,7 +313,8 @@ def _served(
     async def wait(found: list[Any]) -> str:
         urn, wanted, kubeconfig, space, pool = found
         own = spec.on_pool(pool).reached_at(access.place(kubeconfig), str(space))
-        await in_thread(await_rolled_out, own, str(wanted), pulumi.log.info)
+        with in_own_words():
+            await in_thread(await_rolled_out, own, str(wanted), pulumi.log.info)
         return str(urn)
 
     return pulumi.Output.all(service.urn, declared, access.kubeconfig, namespace, args.node_pool).apply(wait)

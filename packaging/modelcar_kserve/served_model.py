@@ -39,7 +39,7 @@ class ServedModel(Provided):
             pulumi.RunError: an argument or the lock is wrong; with key, value, what is allowed and the fix.
         """
         super().__init__(name, opts)
-        with told(name):
+        with told(name, args):
             place = in_cluster(self, name, args, opts)
             uri, image = self._image(name, args, opts)
             service = self._service(name, args, uri, place, image)

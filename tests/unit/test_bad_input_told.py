@@ -15,18 +15,20 @@ import pytest
 
 from components.cluster.access import Cluster
 from components.cluster.guard import ClusterAccess
+from components.config.autoscaling import AutoscalingSettings
 from components.config.checks.vllm import unfit
 from components.config.cluster import DestinationSettings
 from components.config.gitops import GitOpsSettings
 from components.config.known_model import KnownModel
 from components.config.kserve import KServeSettings
 from components.config.models import load_stack
+from components.config.scheduling import SchedulingSettings
 from components.google.registry import ModelRegistryArgs
 from components.image.modelcar_image import ModelcarImageArgs
 from components.kserve.egress import EgressPolicyArgs
 from components.kserve.model_service import ModelServiceArgs
 from components.kserve.pull_access import PullAccessArgs
-from components.kserve.server import VllmServer
+from components.kserve.server import ServerResources, VllmServer
 from modelcar import __main__ as modelcar
 from modelcar import connections, hub_address
 from modelcar.docker_login import LoginError, login_of
@@ -217,6 +219,35 @@ def test_arguments_of_the_right_types_are_taken() -> None:
         return {}
 
     Engine(preview=True).run(program)
+
+
+def keys(caught: pytest.ExceptionInfo[InputError]) -> list[str]:
+    return [problem.key for problem in caught.value.problems]
+
+
+def test_keys_of_maps_are_told_as_they_were_written() -> None:
+    with pytest.raises(InputError) as caught:
+        VllmServer(image=f"a/b@{DIGEST}", env={"HF_HOME": 1, "MyVar": None})
+    assert keys(caught) == ["VllmServer.env.HF_HOME", "VllmServer.env.MyVar"]
+    assert caught.value.problems[0].fix == "correct VllmServer.env.HF_HOME"
+    with pytest.raises(InputError) as caught:
+        SchedulingSettings(
+            nodeSelector={"Disk.Type": 5}, tolerations=[{"tolerationSeconds": "x", "Kye": "a"}]
+        )
+    assert keys(caught) == [
+        "SchedulingSettings.node_selector.Disk.Type",
+        "SchedulingSettings.tolerations[0].toleration_seconds",
+        "SchedulingSettings.tolerations[0].Kye",
+    ]
+
+
+def test_what_a_program_is_told_has_no_settings_of_a_stack_in_it() -> None:
+    with pytest.raises(InputError, match=r"fix: add one, or remove autoscaling$"):
+        AutoscalingSettings(triggers=[])
+    with pytest.raises(
+        InputError, match=r"resources.cpu_limit: .*\n.*at least resources.cpu\n.*raise resources.cpu_limit"
+    ):
+        made(ModelServiceArgs, resources=ServerResources(cpu="4", cpu_limit="2")).spec("chat")
 
 
 # --- a model's configuration and the server's arguments

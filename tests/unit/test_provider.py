@@ -23,6 +23,9 @@ MODEL: dict[str, Any] = {
 SCALING = {"server_address": "http://prometheus:9090", "triggers": [{"type": "requests", "threshold": 4.0}]}
 
 
+ARGUMENTS = "modelcar_kserve.components.config.arguments"
+
+
 @pytest.fixture(scope="module")
 def provider(package: Path) -> Iterator[ModuleType]:
     """The provider's module, as the wheel has it."""
@@ -53,6 +56,7 @@ def construct(provider: ModuleType) -> Callable[..., Engine]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(provider, "semver", lambda: "1.0.0")  # of an installed package
         patch.setattr("modelcar_kserve.provider_host.main", lambda made, _: started.append(made))
+        patch.setattr(f"{ARGUMENTS}.spelled", str)  # what host() sets is undone
         provider.host()
     [made] = started
 
@@ -236,6 +240,56 @@ def test_an_image_that_is_there_is_not_built_and_what_says_how_is_refused(
     for key in unused:
         assert f"{key}: set beside storageUri" in str(refused.value.inner)
         assert f"set lock in place of storageUri, or remove {key}" in str(refused.value.inner)
+
+
+def vllm(**more: Any) -> dict[str, Any]:
+    return {**SAID, "vllmServer": {**SAID["vllmServer"], **more}}
+
+
+UNNAMED = {**SAID["vllmServer"], "env": {"USER": ""}}
+CUSTOM = {key: value for key, value in SAID.items() if key != "vllmServer"} | {"customServer": UNNAMED}
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "told"),
+    [
+        ("ModelService", vllm(env={"HF_HOME": 1.0}), "vllmServer.env.HF_HOME: not shown"),
+        ("ModelService", vllm(loraModules=[{"name": "a", "path": "/x"}]), "vllmServer.loraModules[0].path: "),
+        ("ModelService", vllm(loraModules=[{"name": "a"}]), "vllmServer.loraModules[0].path: not set"),
+        ("ModelService", vllm(env={"USER": ""}), "vllmServer.env: USER is empty"),
+        ("ModelService", CUSTOM, "customServer.env: USER is empty"),
+        ("ModelService", {**SAID, "startTimeoutSeconds": 0.0}, "fix: correct startTimeoutSeconds"),
+        ("ModelService", {**SAID, "resources": {"cpuLimit": "1"}}, "raise resources.cpuLimit or lower"),
+        ("ModelService", {**SAID, "imports": ["InferenceServce"]}, "did you mean InferenceService?"),
+        ("ModelService", {**SAID, "autoscaling": {"triggers": []}}, "autoscaling.triggers: []: nothing asks"),
+    ],
+)
+def test_what_is_wrong_is_told_with_the_names_that_the_program_has(
+    construct: Callable[..., Engine], kind: str, said: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ComponentInitError) as refused:
+        construct(kind, lambda: said)
+    assert told in str(refused.value)
+    assert "_" not in str(refused.value).replace("HF_HOME", "").partition("allowed")[0]
+
+
+def test_what_a_run_tells_later_has_the_names_that_the_program_has(
+    provider: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.import_module("modelcar_kserve.components.kserve.spec")
+
+    def told() -> str:
+        fix = "set modelcar:gpuCount to 4, or lower modelcar:vllm.tensorParallelSize; modelcar:kubeContext"
+        with pytest.raises(pulumi.RunError) as caught, spec.in_own_words():
+            raise pulumi.RunError(f"models/chat does not serve\n  fix: {fix}")
+        return str(caught.value).partition("fix: ")[2]
+
+    assert told() == "set resources.gpus to 4, or lower server.tensor_parallel_size; access.context"
+    monkeypatch.setattr(provider, "semver", lambda: "1.0.0")
+    monkeypatch.setattr("modelcar_kserve.provider_host.main", lambda *_: None)
+    monkeypatch.setattr(f"{ARGUMENTS}.spelled", str)
+    provider.host()
+    assert told() == "set resources.gpus to 4, or lower vllmServer.tensorParallelSize; kubeContext"
 
 
 @pytest.mark.parametrize("idle", [False, True])
