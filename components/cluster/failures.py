@@ -24,7 +24,10 @@ _NEWER = (
     "image that is built for the CUDA of this one: `nvidia-smi` on the node tells it"
 )
 
-_REQUIRED = "set modelcar:kernels to use, and pulumi up; once it serves, make kernels; then set require again"
+_REQUIRED = (
+    "set modelcar:kernels to use, and pulumi up; once it serves, make kernels (in a checkout of modelcar); "
+    "then set require again"
+)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr
 
-from components.config.fields import Label, SecretName, matches
+from components.config.fields import MAY_HOLD_SECRETS, Label, SecretName, matches
 from components.config.gitops import GitOpsSettings
 from components.config.knative import KnativeSettings
 from components.config.kserve import KServeSettings
@@ -32,7 +32,7 @@ KubeconfigText = Annotated[
 class DestinationSettings(Section):
     """Keys of a stack that say where in which cluster a model is, and in which of KServe's modes."""
 
-    kubeconfig: KubeconfigText | None = None
+    kubeconfig: Annotated[KubeconfigText | None, MAY_HOLD_SECRETS] = None
     kube_context: str | None = None
     namespace: Label = NOT_KNOWN
     deployment_mode: Literal["Standard", "Knative"] = "Standard"
@@ -61,7 +61,7 @@ class TargetSettings(Section):
     # how nodes pull from a registry that does not know them by themselves
     pull_secret: SecretName | None = None
     registry_username: str | None = None
-    registry_password: SecretStr | None = None
+    registry_password: Annotated[SecretStr | None, MAY_HOLD_SECRETS] = None
 
     # what the pods may connect to, and who to them
     egress: EgressSettings = Field(default_factory=EgressSettings)

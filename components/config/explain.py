@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from components.config.fields import SERVICE, Refused
+from components.config.fields import MAY_HOLD_SECRETS, SERVICE, Refused
 from components.config.problems import NAMESPACE, problem
-from components.config.secrets import OF_SERVER
 from modelcar.errors import Problem
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
-#: Keys whose values may hold secrets; they are never shown.
-_HIDDEN = frozenset({*OF_SERVER, "kubeconfig", "registryPassword"})
+#: What is shown in place of a value that may hold secrets.
+_NOT_SHOWN = "not shown: it may hold secrets"
 #: An address with a user or a password. What stands before a digest is none.
 _CREDENTIALS = re.compile(r"//[^\s'\"]*@(?!sha256:)")
+#: A setting of a stack, as a text names it.
+_SETTING = re.compile(rf"{NAMESPACE}:([a-zA-Z]+)")
 
 #: What is said of a key that there is not.
 UNKNOWN = "unknown key"
@@ -68,23 +70,18 @@ def explained(
         error: that pydantic raised.
         model: that was to be made.
         owner: class that a program makes by Python's names; empty for keys of a stack.
-        secret: keys whose values are not shown, beside those that never are.
+        secret: keys whose values are not shown, beside those whose fields may hold secrets.
     """
     for found in error.errors():
         cause = found.get("ctx", {}).get("error")
-        location = (
-            tuple(snake(part) if isinstance(part, str) else part for part in found["loc"])
-            if owner
-            else found["loc"]
-        )
-        key = _path(location) or "settings"
-        hidden = bool(found["loc"]) and found["loc"][0] in {*_HIDDEN, *secret}
-        shown = "not shown: it may hold secrets" if hidden else _shown(found["input"])
+        place = _Place(model, found["loc"])
+        key = _path(place.in_python if owner else found["loc"]) or "settings"
+        shown = _NOT_SHOWN if place.is_hidden or place.top in secret else _shown(found["input"])
         told = partial(_told, key, owner)
         if isinstance(cause, Refused):
             yield told(f"{shown}: {cause.why}", cause.allowed, cause.fix)
         elif found["type"] == "extra_forbidden":
-            names = _names(model, found["loc"], by_name=bool(owner))
+            names = place.names(by_name=bool(owner))
             close = likely(str(found["loc"][-1]), names)
             fix = f"did you mean {close}?" if close else "remove it"
             yield told(UNKNOWN, ", ".join(names), fix)
@@ -120,7 +117,10 @@ def _shown(value: Any) -> str:
 
 
 def _told(key: str, owner: str, value: str, allowed: str, fix: str) -> Problem:
-    return Problem(f"{owner}.{key}", value, allowed, fix) if owner else problem(key, value, allowed, fix)
+    if not owner:
+        return problem(key, value, allowed, fix)
+    allowed, fix = (_SETTING.sub(lambda found: snake(found[1]), text) for text in (allowed, fix))
+    return Problem(f"{owner}.{key}", value, allowed, fix)
 
 
 def snake(text: str) -> str:
@@ -133,18 +133,59 @@ def _path(location: tuple[int | str, ...]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
 
 
-def _names(model: type[BaseModel], location: tuple[int | str, ...], *, by_name: bool) -> list[str]:
-    """Return the keys of the section that an unknown key stands in."""
-    for part in location[:-1]:
-        if isinstance(part, str):  # a number is a place in a list, and says nothing of what the list holds
-            field = next(field for field in model.model_fields.values() if field.alias == part)
-            model = next(_models_in(field.annotation))
-    return sorted(name if by_name else str(field.alias) for name, field in model.model_fields.items())
+class _Place:
+    """A place in settings, as pydantic tells it: keys, names of fields, and numbers in lists."""
+
+    def __init__(self, model: type[BaseModel], location: tuple[int | str, ...]) -> None:
+        """Follow a place from the model that it is in."""
+        self.top = location[0] if location else None
+        #: The same place, with the names that Python has for the fields; keys of a map are anybody's.
+        self.in_python: tuple[int | str, ...] = ()
+        #: The section that the last part stands in, and the one that it is; None where that is none.
+        self.section: type[BaseModel] | None = None
+        inner: type[BaseModel] | None = model
+        fields: list[FieldInfo] = []
+        for part in location:
+            if isinstance(part, int):  # a place in a list, which says nothing of what the list holds
+                self.in_python += (part,)
+                continue
+            self.section = inner
+            name, field = _field(inner, part)
+            self.in_python += (name,)
+            inner = None
+            if field:
+                fields.append(field)
+                inner = next(models_in(field.annotation), None)
+        #: Whether what was found there may hold secrets.
+        self.is_hidden = any(map(_may_hold_secrets, fields)) or _has_secrets(inner)
+
+    def names(self, *, by_name: bool) -> list[str]:
+        """Return the keys of the section that the last part stands in."""
+        fields = self.section.model_fields if self.section else {}
+        return sorted(name if by_name else str(field.alias) for name, field in fields.items())
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def _field(section: type[BaseModel] | None, key: str) -> tuple[str, FieldInfo | None]:
+    """Return a field of a section and its name in Python; the key as it is where there is no such field."""
+    fields = section.model_fields if section else {}
+    return next(((name, field) for name, field in fields.items() if key in {name, field.alias}), (key, None))
+
+
+def _may_hold_secrets(field: FieldInfo) -> bool:
+    return MAY_HOLD_SECRETS in field.metadata
+
+
+def _has_secrets(section: type[BaseModel] | None) -> bool:
+    """Tell whether any field of a section, or of those in it, may hold secrets."""
+    return section is not None and any(
+        _may_hold_secrets(field) or any(map(_has_secrets, models_in(field.annotation)))
+        for field in section.model_fields.values()
+    )
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     """Yield the sections that an annotation is made of: `Nodes | None`, `tuple[Nodes, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
-        yield from _models_in(part)
+        yield from models_in(part)

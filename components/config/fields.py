@@ -13,6 +13,9 @@ from components.config.quantities import QUANTITY
 from components.config.quantities import quantity as quantity
 from modelcar import hub_address, lock, mirror_names, oci_names
 
+#: Marks a field whose values may hold secrets: no message shows them.
+MAY_HOLD_SECRETS = "may hold secrets"
+
 
 class Refused(ValueError):
     """A value that is not allowed; carries what is allowed and the fix."""

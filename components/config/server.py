@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from components.config.fields import HttpPath, Label, PinnedImage, Processors, RuntimeName, memory_field
+from components.config.fields import (
+    MAY_HOLD_SECRETS,
+    HttpPath,
+    Label,
+    PinnedImage,
+    Processors,
+    RuntimeName,
+    memory_field,
+)
 from components.config.gpus import GPUS
 from components.config.probes import ProbesSettings
 from components.config.scheduling import SchedulingSettings
@@ -41,11 +49,11 @@ class ServerSettings(Section):
     read_ahead: bool = False
     shared_runtime: RuntimeName | None = None
     server_image: PinnedImage
-    server_command: tuple[str, ...] = Field(
+    server_command: Annotated[tuple[str, ...], MAY_HOLD_SECRETS] = Field(
         ("python3", "-m", "vllm.entrypoints.openai.api_server"), min_length=1
     )
-    server_args: tuple[str, ...] = ()
-    server_env: tuple[str, ...] = ()
+    server_args: Annotated[tuple[str, ...], MAY_HOLD_SECRETS] = ()
+    server_env: Annotated[tuple[str, ...], MAY_HOLD_SECRETS] = ()
     server_host_paths: tuple[str, ...] = ()
     server_writable_paths: tuple[str, ...] = ()
     server_port: int = Field(8080, ge=1024, le=65535)

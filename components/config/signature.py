@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
+from components.config.fields import MAY_HOLD_SECRETS
 from components.config.section import Section
 from modelcar.signing import SCHEME, Trust
 
@@ -21,7 +23,7 @@ class SignatureSettings(Section):
     """
 
     public_key: str | None = None
-    key: str | None = None
+    key: Annotated[str | None, MAY_HOLD_SECRETS] = None
     identity: str | None = None
     issuer: str | None = None
     transparency_log: bool = False

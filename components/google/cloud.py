@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Literal, get_args
 
 import pulumi
 
@@ -12,6 +12,7 @@ from components.config import disk
 from components.config.arguments import as_arguments
 from components.config.checks.google import of_google, same_names
 from components.config.google import GoogleSettings
+from components.engine.inputs import Arguments
 from components.google import adopted_cluster, apis, cluster
 from components.google.names import label_value
 from components.google.node_account import NodeServiceAccount, NodeServiceAccountArgs
@@ -21,7 +22,7 @@ from modelcar.errors import InputError, refuse
 
 
 @dataclass(frozen=True, kw_only=True)
-class GoogleCloudArgs:
+class GoogleCloudArgs(Arguments):
     """All that a stack has in Google Cloud.
 
     settings: Project, registry, cluster and nodes.
@@ -34,7 +35,7 @@ class GoogleCloudArgs:
 
     settings: GoogleSettings
     needs: Mapping[str, disk.DiskNeed] = field(default_factory=dict)
-    imports: Collection[str] = ()
+    imports: Collection[Literal["Repository", "RepositoryIamMember"]] = ()
     endpoint: adopted_cluster.Endpoint = "ip"
 
     def __post_init__(self) -> None:
@@ -43,6 +44,7 @@ class GoogleCloudArgs:
         Raises:
             modelcar.errors.InputError: with everything that is wrong.
         """
+        super().__post_init__()
         known = get_args(adopted_cluster.Endpoint)
         if self.endpoint not in known:
             raise refuse("endpoint", self.endpoint, allowed=", ".join(known), fix="choose one")

@@ -8,6 +8,7 @@ import pulumi
 import pulumi_gcp as gcp
 
 from components.engine.hooks import error_hook
+from components.engine.inputs import Arguments
 from components.engine.options import child
 from components.google.names import account_id
 
@@ -25,7 +26,7 @@ TAKEN = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class NodeServiceAccountArgs:
+class NodeServiceAccountArgs(Arguments):
     """Whose account it is.
 
     project: Id of the project.

@@ -13,6 +13,7 @@ from components.config import disk
 from components.config.arguments import as_arguments
 from components.config.checks.google import of_pool, of_zones
 from components.config.google import NodeSettings
+from components.engine.inputs import Arguments
 from components.engine.options import child
 from components.google.cluster import SCOPE
 from modelcar.errors import InputError
@@ -23,7 +24,7 @@ GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NO_SCHEDULE
 
 
 @dataclass(frozen=True, kw_only=True)
-class GpuNodePoolArgs:
+class GpuNodePoolArgs(Arguments):
     """What the pool is made of.
 
     project: Id of the cluster's project.
@@ -51,6 +52,7 @@ class GpuNodePoolArgs:
         Raises:
             modelcar.errors.InputError: with everything that is wrong.
         """
+        super().__post_init__()
         found = [*of_pool("nodes", self.nodes, self.need)]
         if self.zones is None:
             found += of_zones("nodes.zones", self.nodes, self.nodes.zones)

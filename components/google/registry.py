@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pulumi
 import pulumi_gcp as gcp
 
 from components.config.google import RepositorySettings
+from components.engine.inputs import Arguments
 from components.engine.options import child, imported
 from modelcar.errors import InputError, Problem
 
@@ -23,7 +25,7 @@ DAY = 24 * 60 * 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelRegistryArgs:
+class ModelRegistryArgs(Arguments):
     """What the repository is made of.
 
     project: Id of the project.
@@ -42,7 +44,7 @@ class ModelRegistryArgs:
     repository: RepositorySettings = field(default_factory=RepositorySettings)
     protect: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
-    imports: Collection[str] = ()
+    imports: Collection[Literal["Repository", "RepositoryIamMember"]] = ()
 
 
 class ModelRegistry(pulumi.ComponentResource):

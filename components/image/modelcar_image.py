@@ -19,7 +19,7 @@ from components.config.explain import explained
 from components.config.image import ImageSettings
 from components.config.signature import SignatureSettings
 from components.engine.hooks import error_hook, resource_hook
-from components.engine.inputs import checked
+from components.engine.inputs import Arguments, checked
 from components.engine.one_run import OfOneRun
 from components.engine.options import child, unknown
 from components.engine.threads import in_thread
@@ -46,7 +46,7 @@ _images: OfOneRun[dict[tuple[Path, str], list[str]]] = OfOneRun(dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelcarImageArgs:
+class ModelcarImageArgs(Arguments):
     """What one image is made of.
 
     lock: Path of the model's model.lock, below the project, or the lock itself. A preview takes None too.

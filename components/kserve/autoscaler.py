@@ -13,7 +13,7 @@ from components.config.arguments import as_arguments
 from components.config.autoscaling import AutoscalingSettings
 from components.config.checks import autoscaling, service
 from components.config.model_spec import ModelSpec
-from components.engine.inputs import is_known
+from components.engine.inputs import Arguments, is_known
 from components.engine.options import OWNED, child
 from components.kserve.spec import checked_namespace, validated
 from components.manifests.autoscaling import API_VERSION, KIND, scaled_object
@@ -26,7 +26,7 @@ _IMAGE = f"server@sha256:{'0' * 64}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoscalerArgs:
+class AutoscalerArgs(Arguments):
     """Which pods, and by what their number is kept.
 
     service: Name of the InferenceService.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components.cluster.guard import ClusterAccess, guarded
 from components.config.network import EgressSettings
+from components.engine.inputs import Arguments
 from components.engine.options import OWNED, child, imported
 from components.kserve.spec import checked_namespace, identity
 from components.manifests.network import egress_policy
@@ -17,7 +19,7 @@ from modelcar.errors import refuse
 
 
 @dataclass(frozen=True, kw_only=True)
-class EgressPolicyArgs:
+class EgressPolicyArgs(Arguments):
     """Which pods, and what they may connect to.
 
     service: Name of the InferenceService whose pods the policy is for.
@@ -31,7 +33,7 @@ class EgressPolicyArgs:
     namespace: pulumi.Input[str]
     settings: EgressSettings = field(default_factory=EgressSettings)
     access: ClusterAccess | None = None
-    imports: Collection[str] = ()
+    imports: Collection[Literal["NetworkPolicy"]] = ()
 
 
 class EgressPolicy(pulumi.ComponentResource):

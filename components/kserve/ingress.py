@@ -9,13 +9,14 @@ import pulumi_kubernetes as kubernetes
 
 from components.cluster.guard import ClusterAccess, guarded
 from components.config.network import IngressSettings
+from components.engine.inputs import Arguments
 from components.engine.options import OWNED, child
 from components.kserve.spec import checked_namespace
 from components.manifests.network import ingress_policy, ingress_policy_name
 
 
 @dataclass(frozen=True, kw_only=True)
-class IngressPolicyArgs:
+class IngressPolicyArgs(Arguments):
     """Which pods, and who may connect to them.
 
     service: Name of the InferenceService whose pods the policy is for.

@@ -13,8 +13,10 @@ from components.cluster.guard import ClusterAccess
 from components.config.arguments import validated
 from components.config.cluster import DestinationSettings
 from components.config.kserve import KServeSettings
+from components.engine.inputs import Arguments
 from components.engine.options import OWNED, child, unknown
 from components.engine.threads import in_thread
+from components.kserve.spec import in_own_words
 from modelcar.errors import InputError
 
 _DEFAULTS = KServeSettings.model_fields
@@ -27,7 +29,7 @@ RBAC_PROXY = "brancz/kube-rbac-proxy:v0.18.0"
 
 
 @dataclass(frozen=True, kw_only=True)
-class KServePlatformArgs:
+class KServePlatformArgs(Arguments):
     """Which KServe is installed, and how.
 
     version: Version of KServe and of its charts.
@@ -172,7 +174,9 @@ class KServePlatform(pulumi.ComponentResource):
                     say=pulumi.log.info,
                 )
             except InputError as error:
-                raise pulumi.RunError(f"KServe is installed, and no model was declared:\n{error}") from None
+                said = f"KServe is installed, and no model was declared:\n{error}"
+                with in_own_words():
+                    raise pulumi.RunError(said) from None
             return self
 
         return pulumi.Output.all(controller.status, access.kubeconfig).apply(wait)

@@ -24,7 +24,7 @@ from components.config.model_spec import ModelSpec
 from components.config.probes import ProbesSettings
 from components.config.scheduling import SchedulingSettings
 from components.config.termination import TerminationSettings
-from components.engine.inputs import is_known
+from components.engine.inputs import Arguments, is_known
 from components.engine.options import OWNED, child, imported, once_there
 from components.engine.taken_over import telling
 from components.engine.threads import in_thread
@@ -36,6 +36,7 @@ from components.kserve.spec import (
     checked_namespace,
     checked_storage_uri,
     identity,
+    in_own_words,
     model_spec,
 )
 from components.manifests import termination
@@ -62,7 +63,7 @@ Placement = Literal["servingRuntime", "storageUriEnv", "storageUris", "imageVolu
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelServiceArgs:
+class ModelServiceArgs(Arguments):
     """What is served, by what, and where.
 
     storage_uri: URI of the image, `oci://…@sha256:…`; an output of ModelcarImage. A service that is
@@ -114,7 +115,7 @@ class ModelServiceArgs:
     service_account: pulumi.Input[str] | None = None
     access: ClusterAccess | None = None
     await_ready: bool = True
-    imports: Collection[str] = ()
+    imports: Collection[Literal["InferenceService", "ServingRuntime"]] = ()
 
     def spec(self, name: str) -> ModelSpec:
         """Return all of it that is plain, checked; name: of the component.
@@ -312,7 +313,8 @@ def _served(
     async def wait(found: list[Any]) -> str:
         urn, wanted, kubeconfig, space, pool = found
         own = spec.on_pool(pool).reached_at(access.place(kubeconfig), str(space))
-        await in_thread(await_rolled_out, own, str(wanted), pulumi.log.info)
+        with in_own_words():
+            await in_thread(await_rolled_out, own, str(wanted), pulumi.log.info)
         return str(urn)
 
     return pulumi.Output.all(service.urn, declared, access.kubeconfig, namespace, args.node_pool).apply(wait)

@@ -18,10 +18,10 @@ from components.config.arguments import as_arguments
 from components.config.checks import scheduling
 from components.config.model_spec import ModelSpec
 from components.config.scheduling import SchedulingSettings
-from components.engine.inputs import is_known
+from components.engine.inputs import Arguments, is_known
 from components.engine.options import OWNED, child
 from components.engine.threads import in_thread
-from components.kserve.spec import checked_namespace, checked_storage_uri, validated
+from components.kserve.spec import checked_namespace, checked_storage_uri, in_own_words, validated
 from components.manifests.pre_pull import daemon_set_name, daemon_set_spec
 from components.manifests.service import labels
 from modelcar.errors import InputError
@@ -31,7 +31,7 @@ _ARGUMENTS = {"serviceName": "service", "gpuCount": "gpus"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrePullArgs:
+class PrePullArgs(Arguments):
     """What is pulled, and to which nodes.
 
     storage_uri: URI of the modelcar, `oci://…@sha256:…`.
@@ -125,7 +125,8 @@ def _pulled(
     async def wait(found: list[Any]) -> str:
         storage_uri, _, kubeconfig, space, pool = found
         own = model.on_pool(pool).reached_at(access.place(kubeconfig), str(space))
-        await in_thread(await_pulled, own, daemon_set_name(model), pulumi.log.info)
+        with in_own_words():
+            await in_thread(await_pulled, own, daemon_set_name(model), pulumi.log.info)
         return str(storage_uri)
 
     return pulumi.Output.all(uri, daemon_set.urn, access.kubeconfig, namespace, args.node_pool).apply(wait)

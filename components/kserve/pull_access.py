@@ -13,6 +13,7 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from components.engine.inputs import Arguments
 from components.engine.options import OWNED, child
 from components.kserve.spec import checked_namespace
 from components.manifests.pull_secret import encoded_docker_config
@@ -20,7 +21,7 @@ from modelcar.errors import InputError, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class PullAccessArgs:
+class PullAccessArgs(Arguments):
     """Whose pods may pull, and with which credentials: those of an existing Secret, or a user's.
 
     service: Name of the InferenceService whose pods pull. The ServiceAccount gets the same name.

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from components.config.fields import HttpPath, PinnedImage, Processors, memory_field
+from components.config.fields import MAY_HOLD_SECRETS, HttpPath, PinnedImage, Processors, memory_field
 from components.config.section import Section
 from components.config.server import ServerSettings
 from components.config.vllm import VllmSettings
@@ -30,9 +30,11 @@ class _Server(Section):
     """
 
     image: PinnedImage
-    command: tuple[str, ...] = Field(_FIELDS["server_command"].default, min_length=1)
-    args: tuple[str, ...] = ()
-    env: dict[str, str] = Field(default_factory=dict)
+    command: Annotated[tuple[str, ...], MAY_HOLD_SECRETS] = Field(
+        _FIELDS["server_command"].default, min_length=1
+    )
+    args: Annotated[tuple[str, ...], MAY_HOLD_SECRETS] = ()
+    env: Annotated[dict[str, str], MAY_HOLD_SECRETS] = Field(default_factory=dict)
     port: int = Field(_FIELDS["server_port"].default, ge=1024, le=65535)
     health_path: HttpPath = _FIELDS["health_path"].default
     served_model_name: str = ""

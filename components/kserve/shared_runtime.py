@@ -12,6 +12,7 @@ from components.cluster.guard import ClusterAccess, guarded
 from components.config.model_spec import ModelSpec
 from components.config.probes import ProbesSettings
 from components.config.termination import TerminationSettings
+from components.engine.inputs import Arguments
 from components.engine.options import OWNED, child
 from components.kserve.server import CustomServer, ServerResources, VllmServer
 from components.kserve.spec import checked_namespace, model_spec
@@ -22,7 +23,7 @@ _COMMON = ("image", "command", "port", "health_path", "writable_paths", "host_pa
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedRuntimeArgs:
+class SharedRuntimeArgs(Arguments):
     """What the models that use it have in common.
 
     namespace: Namespace of the ServingRuntime. It has to exist.

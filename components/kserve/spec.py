@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import pulumi
@@ -47,6 +48,9 @@ _ARGUMENTS = {
     "idle": "replicas.idle",
     "rollout": "replicas.rollout",
     "canaryTrafficPercent": "replicas.canary_traffic_percent",
+    # What only a run tells, of the cluster.
+    "kubeconfig": "access.kubeconfig",
+    "kubeContext": "access.context",
 }
 
 _NAMESPACE: TypeAdapter[str] = TypeAdapter(Annotated[str, Label])
@@ -126,6 +130,19 @@ def server_fields(server: VllmServer | CustomServer, resources: ServerResources)
 def as_arguments(problems: Iterable[Problem]) -> Iterable[Problem]:
     """Yield the same problems, with the names that ModelServiceArgs has for what is wrong."""
     return arguments.as_arguments(problems, _ARGUMENTS)
+
+
+@contextmanager
+def in_own_words() -> Iterator[None]:
+    """Let a run's errors pass, with the names that a program of one's own has for a stack's settings.
+
+    Raises:
+        pulumi.RunError: the same one.
+    """
+    try:
+        yield
+    except pulumi.RunError as error:
+        raise pulumi.RunError(arguments.in_own_words(str(error), _ARGUMENTS)) from None
 
 
 def argument_name(field: str) -> str:

@@ -66,7 +66,7 @@ def google(checked: CheckedStack) -> GoogleCloud | None:
     args = GoogleCloudArgs(
         settings=stack.google,
         needs=checked.disks,
-        imports=stack.shared.import_existing,
+        imports=[kind for kind in stack.shared.import_existing if kind != "Namespace"],
         endpoint=checked.endpoint,
     )
     return GoogleCloud("modelcar", args)

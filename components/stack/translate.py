@@ -100,7 +100,7 @@ def service(
         service_account=account,
         access=asked,
         await_ready=settings.await_ready,
-        imports=settings.import_objects,
+        imports=[kind for kind in settings.import_objects if kind != "NetworkPolicy"],
     )
 
 
@@ -139,7 +139,7 @@ def egress(settings: Settings, asked: ClusterAccess) -> EgressPolicyArgs:
         namespace=settings.namespace,
         settings=settings.egress,
         access=asked,
-        imports=settings.import_objects,
+        imports=[kind for kind in settings.import_objects if kind == "NetworkPolicy"],
     )
 
 

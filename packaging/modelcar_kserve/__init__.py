@@ -14,6 +14,7 @@ Google's components are in `modelcar_kserve.google`, which needs the extra `goog
 """
 
 from modelcar_kserve.components.cluster.guard import ClusterAccess
+from modelcar_kserve.components.config import arguments as _arguments
 from modelcar_kserve.components.config.autoscaling import AutoscalingSettings, Trigger
 from modelcar_kserve.components.config.knative import KnativeSettings
 from modelcar_kserve.components.config.network import EgressRule, EgressSettings, IngressSettings
@@ -48,6 +49,9 @@ from modelcar_kserve.modelcar.base import read_base
 from modelcar_kserve.modelcar.errors import InputError
 from modelcar_kserve.modelcar.lock import Lock
 from modelcar_kserve.modelcar.lock_reader import read_lock
+
+# A program of one's own has arguments, and no stack's settings: messages name those.
+_arguments.spelled = str
 
 __all__ = [
     "Autoscaler",

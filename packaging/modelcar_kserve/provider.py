@@ -11,8 +11,9 @@ import pulumi
 
 import modelcar_kserve as components
 from modelcar_kserve import provider_types as types
+from modelcar_kserve.components.config import arguments
 from modelcar_kserve.modelcar.version import semver
-from modelcar_kserve.provider_arguments import NAME, Provided
+from modelcar_kserve.provider_arguments import NAME, Provided, as_property
 from modelcar_kserve.provider_host import serve
 from modelcar_kserve.served_model import ServedModel
 
@@ -151,6 +152,7 @@ COMPONENTS: list[type[pulumi.ComponentResource]] = [
 
 def host() -> None:
     """Serve the provider, as Pulumi starts it."""
+    arguments.spelled = as_property  # of what a run tells later, too
     offered = [*COMPONENTS]
     if find_spec("pulumi_gcp"):
         from modelcar_kserve import provider_google  # pulumi-gcp is an extra

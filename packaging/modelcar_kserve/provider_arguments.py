@@ -2,16 +2,19 @@
 
 import dataclasses
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import pulumi
 from pydantic.alias_generators import to_camel
 
+from modelcar_kserve import provider_types
 from modelcar_kserve.components.cluster.guard import ClusterAccess
 from modelcar_kserve.components.config.section import Section
 from modelcar_kserve.components.kserve.cluster_provider import cluster_provider
@@ -24,6 +27,20 @@ NAME = "modelcar-kserve"
 
 #: What a program says in place of `server`, which is of one type or another.
 SERVERS = {"vllm_server": VllmServer, "custom_server": CustomServer}
+
+#: Names of arguments, and of fields of sections, as Python has them.
+_NAMES = frozenset(
+    name
+    for kind in vars(provider_types).values()
+    if typing.is_typeddict(kind)
+    for name in inspect.get_annotations(kind)
+)
+#: What a message says of arguments that have another place here.
+_PLACES = {"access.kubeconfig": "kubeconfig", "access.context": "kubeContext"}
+_FIELDS = "|".join({*VllmServer.model_fields, *CustomServer.model_fields})
+_NAME = re.compile(
+    rf"\b(?:access\.(?:kubeconfig|context)|server(?=\.(?:{_FIELDS})\b)|[a-z]+(?:_[a-z0-9]+)+)\b"
+)
 
 
 class Provided(pulumi.ComponentResource):
@@ -46,7 +63,7 @@ class Provided(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None,
     ) -> None:
         """Make one of the package's components of what the program says, and tell its outputs."""
-        with told(name):
+        with told(name, said):
             self.tell(kind(name, arguments(arguments_of, said), self.inner(opts)))
 
     def make_in_cluster(
@@ -58,7 +75,7 @@ class Provided(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None,
     ) -> None:
         """As `make`, for a component whose objects are in a cluster, and which may ask that."""
-        with told(name):
+        with told(name, said):
             place = in_cluster(self, name, said, opts)
             asks = any(field.name == "access" for field in dataclasses.fields(arguments_of))
             own = {"access": place.access} if asks else {}
@@ -73,8 +90,12 @@ class Provided(pulumi.ComponentResource):
 
 
 @contextmanager
-def told(name: str) -> Iterator[None]:
-    """End a component whose arguments are wrong with what is wrong; name: of the component.
+def told(name: str, said: Mapping[str, Any]) -> Iterator[None]:
+    """End a component whose arguments are wrong with what is wrong.
+
+    Args:
+        name: of the component.
+        said: its arguments.
 
     Raises:
         pulumi.RunError: an argument is wrong; with key, value, what is allowed and the fix.
@@ -82,7 +103,27 @@ def told(name: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise pulumi.RunError(f"{name}: the arguments are not fit:\n{error}") from None
+        server = next((one for one in SERVERS if said.get(one) is not None), "vllm_server")
+        named = partial(as_property, server=server)
+        problems = [
+            Problem(named(one.key), one.value, named(one.allowed), named(one.fix)) for one in error.problems
+        ]
+        raise pulumi.RunError(f"{name}: the arguments are not fit:\n{InputError(problems)}") from None
+
+
+def as_property(text: str, server: str = "vllm_server") -> str:
+    """Return a text of the components with the names that other languages have for arguments.
+
+    Args:
+        text: with Python's names.
+        server: what the program says in place of `server`.
+    """
+
+    def renamed(found: re.Match[str]) -> str:
+        name = server if found[0] == "server" else found[0]
+        return _PLACES.get(name) or (to_camel(name) if name in _NAMES else name)
+
+    return _NAME.sub(renamed, text)
 
 
 def arguments(kind: type[T], said: Mapping[str, Any], **own: Any) -> T:
@@ -125,7 +166,7 @@ def _made(hint: Any, value: Any, name: str) -> Any:
     """Return a value as the arguments have it: sections of maps, and paths of texts."""
     for part in _parts(hint):
         if isinstance(part, type) and issubclass(part, Section):
-            return part(**plain(value, name))
+            return _section(part, plain(value, name), name)
         if isinstance(part, type) and dataclasses.is_dataclass(part) and isinstance(value, Mapping):
             return part(**plain(value, name))
         if get_origin(part) in {dict, Mapping} and dataclasses.is_dataclass(get_args(part)[1]):
@@ -135,6 +176,20 @@ def _made(hint: Any, value: Any, name: str) -> Any:
     if isinstance(value, pulumi.Output):
         return value
     return tuple(plain(value, name)) if isinstance(value, list) else whole(value)
+
+
+def _section(kind: type[Section], values: Mapping[str, Any], name: str) -> Section:
+    """Return a section; what is wrong in it is told by its place, as other languages have no class of it."""
+    try:
+        return kind(**values)
+    except InputError as error:
+        own = f"{kind.__name__}."
+        raise InputError(
+            dataclasses.replace(
+                one, key=one.key.replace(own, f"{name}."), fix=one.fix.replace(own, f"{name}.")
+            )
+            for one in error.problems
+        ) from None
 
 
 def _parts(hint: Any) -> tuple[Any, ...]:

@@ -67,7 +67,7 @@ class GoogleCloud(Provided):
     def __init__(self, name: str, args: types.GoogleCloudArgs, opts: Options = None) -> None:
         """Declare all of it."""
         super().__init__(name, opts)
-        with told(name):
+        with told(name, args):
             made = google.GoogleCloud(name, arguments(google.GoogleCloudArgs, args), self.inner(opts))
         self.tell(
             made,

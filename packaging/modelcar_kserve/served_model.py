@@ -14,6 +14,9 @@ from modelcar_kserve.components.image.adapter_images import once_verified_too
 from modelcar_kserve.modelcar.errors import Problem
 from modelcar_kserve.provider_arguments import InCluster, Provided, arguments, in_cluster, told
 
+#: What says how an image is built and pushed, and whose signature it needs.
+_OF_A_BUILD = ("image", "registry", "project")
+
 
 class ServedModel(Provided):
     """A model, from its lock or image to a served endpoint: image, network policies, InferenceService."""
@@ -36,7 +39,7 @@ class ServedModel(Provided):
             pulumi.RunError: an argument or the lock is wrong; with key, value, what is allowed and the fix.
         """
         super().__init__(name, opts)
-        with told(name):
+        with told(name, args):
             place = in_cluster(self, name, args, opts)
             uri, image = self._image(name, args, opts)
             service = self._service(name, args, uri, place, image)
@@ -53,6 +56,8 @@ class ServedModel(Provided):
             problem = Problem("lock, storageUri", value, "one of them", "set one of them")
             raise components.InputError([problem])
         if "storage_uri" in said:
+            if unused := [key for key in _OF_A_BUILD if args.get(key) is not None]:
+                raise components.InputError(map(_unused, unused))
             return said["storage_uri"], None
         if args.get("registry") is None:
             allowed = "HOST[:PORT]/PATH that the image is pushed to"
@@ -103,6 +108,16 @@ class ServedModel(Provided):
             options = pulumi.ResourceOptions.merge(place.options, after)
             components.Autoscaler(f"{name}-autoscaler", scaling, options)
         return served
+
+
+def _unused(key: str) -> Problem:
+    found = "set beside storageUri: of an image that is there nothing is built, and no signature verified"
+    return Problem(
+        key,
+        found,
+        f"storageUri alone, or lock and {key}",
+        f"set lock in place of storageUri, or remove {key}",
+    )
 
 
 def _once_adapters_count(

@@ -234,8 +234,11 @@ def test_components_are_made_for_a_program_of_any_language(elsewhere: Served) ->
 
     pulumi("stack", "init", "dev")
     refused = pulumi("preview", check=False, replicas={"max": 0})
-    assert "Replicas.max: 0" in refused
-    assert "fix: correct Replicas.max" in refused
+    assert "replicas.max: 0" in refused
+    assert "fix: correct replicas.max" in refused
+    refused = pulumi("preview", check=False, replicsa={"max": 1}, awaitReady="no")
+    assert "did you mean replicas?" in refused
+    assert "correct awaitReady" in refused
     refused = pulumi("preview", check=False, vllmServer={"image": elsewhere.platform.server_image})
     assert "vllmServer, customServer: both are set" in refused
     shown = pulumi("preview", "--json")

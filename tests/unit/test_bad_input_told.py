@@ -10,15 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pulumi
 import pytest
 
 from components.cluster.access import Cluster
+from components.cluster.guard import ClusterAccess
+from components.config.autoscaling import AutoscalingSettings
 from components.config.checks.vllm import unfit
 from components.config.cluster import DestinationSettings
 from components.config.gitops import GitOpsSettings
 from components.config.known_model import KnownModel
 from components.config.kserve import KServeSettings
 from components.config.models import load_stack
+from components.config.scheduling import SchedulingSettings
+from components.google.registry import ModelRegistryArgs
+from components.image.modelcar_image import ModelcarImageArgs
+from components.kserve.egress import EgressPolicyArgs
+from components.kserve.model_service import ModelServiceArgs
+from components.kserve.pull_access import PullAccessArgs
+from components.kserve.server import ServerResources, VllmServer
 from modelcar import __main__ as modelcar
 from modelcar import connections, hub_address
 from modelcar.docker_login import LoginError, login_of
@@ -31,6 +41,7 @@ from operations import __main__ as operations
 from operations import stack as operations_stack
 from operations.arguments import parser
 from tests import registry_server
+from tests.unit.mocked_engine import Engine
 from tests.unit.test_components_settings import load
 from tests.unit.test_secrets import load as load_secret
 from tests.unit.test_secrets import texts
@@ -120,6 +131,123 @@ def test_what_is_one_is_taken(address: str) -> None:
 def test_plain_http_is_for_what_this_machine_asks_itself(host: str, is_here: bool) -> None:
     assert hub_address.fault_of_address(f"http://{host}:9")
     assert (hub_address.fault_of_address(f"http://{host}:9", asked_here=True) is None) is is_here
+
+
+# --- arguments of components
+
+
+def made(kind: type, **changes: Any) -> Any:
+    """Arguments of a component, which are right but for the changes."""
+    image = f"registry.example.com/models/chat@{DIGEST}"
+    uri = {"storage_uri": f"oci://{image}", "namespace": "models"}
+    place = {"project": "my-project", "region": "europe-west4", "reader": "nodes@p.iam.gserviceaccount.com"}
+    right: dict[type, dict[str, Any]] = {
+        ModelServiceArgs: {**uri, "server": VllmServer(image=image)},
+        ModelcarImageArgs: {"lock": "a/model.lock", "registry": "registry.example.com/models"},
+        EgressPolicyArgs: {"service": "chat", "namespace": "models"},
+        ModelRegistryArgs: place,
+        PullAccessArgs: {"service": "chat", "namespace": "models", "host": "registry.example.com"},
+    }
+    return kind(**{**right[kind], **changes})
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "says", "allowed", "fix"),
+    [
+        (ModelServiceArgs, {"access": LONG}, "of type str", "ClusterAccess", "correct access"),
+        (ModelServiceArgs, {"await_ready": "no"}, "'no'", "true or false", "get_bool"),
+        (
+            ModelServiceArgs,
+            {"imports": ["InferenceServce"]},
+            "'InferenceServce'",
+            "InferenceService",
+            "did you mean",
+        ),
+        (ModelServiceArgs, {"imports": ["NetworkPolicy"]}, "'NetworkPolicy'", "ServingRuntime", "choose one"),
+        (ModelServiceArgs, {"imports": "InferenceService"}, "of type str", "a list of: ", "correct imports"),
+        (
+            ModelServiceArgs,
+            {"server": {"env": {"KEY": LONG}}},
+            "of type dict",
+            "VllmServer or CustomServer",
+            "server",
+        ),
+        (ModelServiceArgs, {"lock": 5}, "of type int", "a text or a path", "correct lock"),
+        (ModelServiceArgs, {"namespace": None}, "None", "a text or an output", "correct namespace"),
+        (EgressPolicyArgs, {"imports": ["X"]}, "'X'", "NetworkPolicy", "choose one of these"),
+        (
+            EgressPolicyArgs,
+            {"settings": {"restrict": True}},
+            "of type dict",
+            "EgressSettings",
+            "correct settings",
+        ),
+        (ModelcarImageArgs, {"insecure": "false"}, "'false'", "true or false", "get_bool"),
+        (
+            ModelcarImageArgs,
+            {"mirrors": "registry.example.com/x"},
+            "of type str",
+            "a list of: a text",
+            "mirrors",
+        ),
+        (ModelRegistryArgs, {"labels": ["a"]}, "of type list", "a text, by name", "correct labels"),
+        (PullAccessArgs, {"password": [LONG]}, "of type list", "a text", "correct password"),
+    ],
+)
+def test_an_argument_of_another_type_is_told_before_anything_is_declared(
+    kind: type, changes: dict[str, Any], says: str, allowed: str, fix: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        made(kind, **changes)
+    [problem] = caught.value.problems
+    assert problem.key == next(iter(changes))
+    assert problem.value == says
+    assert allowed in problem.allowed
+    assert fix in problem.fix
+    assert LONG[:8] not in str(caught.value)
+
+
+def test_arguments_of_the_right_types_are_taken() -> None:
+    def program() -> dict[str, pulumi.Output[Any]]:
+        later = pulumi.Output.from_input("x")
+        assert made(
+            ModelServiceArgs, namespace=later, imports={"InferenceService"}, start_timeout_seconds="60"
+        )
+        assert made(ModelServiceArgs, lock=Path("model.lock"), access=ClusterAccess("kubeconfig"), name=None)
+        assert made(ModelRegistryArgs, labels={"team": later}, imports=("Repository",))
+        assert made(ModelcarImageArgs, mirrors=["registry.example.com/x"])
+        return {}
+
+    Engine(preview=True).run(program)
+
+
+def keys(caught: pytest.ExceptionInfo[InputError]) -> list[str]:
+    return [problem.key for problem in caught.value.problems]
+
+
+def test_keys_of_maps_are_told_as_they_were_written() -> None:
+    with pytest.raises(InputError) as caught:
+        VllmServer(image=f"a/b@{DIGEST}", env={"HF_HOME": 1, "MyVar": None})
+    assert keys(caught) == ["VllmServer.env.HF_HOME", "VllmServer.env.MyVar"]
+    assert caught.value.problems[0].fix == "correct VllmServer.env.HF_HOME"
+    with pytest.raises(InputError) as caught:
+        SchedulingSettings(
+            nodeSelector={"Disk.Type": 5}, tolerations=[{"tolerationSeconds": "x", "Kye": "a"}]
+        )
+    assert keys(caught) == [
+        "SchedulingSettings.node_selector.Disk.Type",
+        "SchedulingSettings.tolerations[0].toleration_seconds",
+        "SchedulingSettings.tolerations[0].Kye",
+    ]
+
+
+def test_what_a_program_is_told_has_no_settings_of_a_stack_in_it() -> None:
+    with pytest.raises(InputError, match=r"fix: add one, or remove autoscaling$"):
+        AutoscalingSettings(triggers=[])
+    with pytest.raises(
+        InputError, match=r"resources.cpu_limit: .*\n.*at least resources.cpu\n.*raise resources.cpu_limit"
+    ):
+        made(ModelServiceArgs, resources=ServerResources(cpu="4", cpu_limit="2")).spec("chat")
 
 
 # --- a model's configuration and the server's arguments

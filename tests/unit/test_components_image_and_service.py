@@ -15,6 +15,8 @@ from unittest import mock
 import pulumi
 import pytest
 
+from components.cluster import failures, rollout
+from components.config import arguments
 from components.config.settings import Settings
 from components.config.signature import SignatureSettings
 from components.engine.options import OWNED
@@ -841,6 +843,24 @@ def test_up_ends_when_the_pods_of_this_declaration_serve(engine: Engine, changes
     [call] = engine.await_rolled_out.call_args_list
     settings, wanted, say = call.args
     assert (settings.service_name, wanted, say) == ("tiny", revision, pulumi.log.info)
+
+
+def test_a_program_of_ones_own_is_told_arguments_and_a_stack_settings(
+    up: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = failures.cause("World size (4) is larger than the number of available GPUs (2)")
+    assert known
+    log = "its log ends:\n  pulled registry.example.com/modelcar:v1, maxModelLen 5, modelcar:gpuCount"
+    said = f"models/tiny does not serve: awaitReady\n{rollout.told(known)}\n{log}"
+    up.await_rolled_out.side_effect = pulumi.RunError(said)
+    with pytest.raises(pulumi.RunError, match="set modelcar:gpuCount to 4, or lower modelcar:vllm"):
+        declare_service(up)
+    monkeypatch.setattr(arguments, "spelled", str)
+    with pytest.raises(pulumi.RunError) as caught:
+        declare_service(up)
+    assert "set resources.gpus to 4, or lower server.tensor_parallel_size" in str(caught.value)
+    assert "(times pipeline_parallel_size) to 2" in str(caught.value)
+    assert str(caught.value).endswith(log)
 
 
 def test_pods_that_never_serve_fail_up(up: Engine) -> None:

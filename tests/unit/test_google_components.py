@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,7 +40,7 @@ def declare(
     engine: Engine,
     changes: dict[str, Any] | None = None,
     model_bytes: float = 1e9,
-    imports: Collection[str] = (),
+    imports: Any = (),
     endpoint: Any = "ip",
 ) -> dict[str, Any]:
     """Declare the dev stack's Google side with changes; return its outputs."""

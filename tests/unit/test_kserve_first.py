@@ -13,6 +13,7 @@ import pytest
 from components.cluster import webhooks
 from components.cluster.access import Cluster, ClusterError
 from components.cluster.guard import ClusterAccess
+from components.config import arguments
 from components.config.models import load_stack
 from components.kserve.kserve_platform import KServePlatform, KServePlatformArgs
 from components.stack import delivery
@@ -70,6 +71,9 @@ def test_webhooks_that_do_not_answer_keep_everything_else_away(
     with pytest.raises(Exception, match=r"(?s)KServe is installed, and no model was declared.*open 9443"):
         declare(engine, tmp_path)
     assert "kserve-demo" not in namespaces(engine)
+    monkeypatch.setattr(arguments, "spelled", str)  # as in a program of one's own, which has no settings
+    with pytest.raises(Exception, match=r"declared:\nkserve: the API server does not reach them"):
+        declare(engine, tmp_path)
 
 
 def test_a_preview_waits_for_nothing(asked: list[Any], tmp_path: Path) -> None:

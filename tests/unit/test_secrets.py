@@ -11,11 +11,15 @@ import pytest
 from pulumi.runtime import rpc
 
 from components.cluster.access import ClusterError
+from components.config.fields import MAY_HOLD_SECRETS
 from components.config.models import load_stack
-from components.config.secrets import KEPT, Secrets
+from components.config.secrets import KEPT, OF_SERVER, Secrets
+from components.config.section import Section
+from components.config.settings import Settings
 from components.config.stack import Stack
 from components.engine.secrets import kept
 from components.engine.taken_over import telling
+from components.kserve.server import CustomServer, VllmServer
 from components.manifests import gitops
 from components.stack import configuration, delivery
 from components.stack.preflight import CheckedStack
@@ -161,6 +165,48 @@ def test_a_wrong_value_is_told_and_not_shown() -> None:
     assert "modelcar:serverArgs: --max-model-len [secret]: not a number of tokens" in str(caught.value)
     with pytest.raises(InputError, match=CANARY):
         load(serverArgs=[f"--max-model-len={CANARY}"])
+
+
+def marked(section: type[Section]) -> set[str]:
+    return {name for name, field in section.model_fields.items() if MAY_HOLD_SECRETS in field.metadata}
+
+
+def sections(above: type[Section] = Section) -> list[type[Section]]:
+    return [one for below in above.__subclasses__() for one in (below, *sections(below))]
+
+
+def test_what_may_hold_secrets_is_marked_by_whatever_name() -> None:
+    assert marked(VllmServer) == marked(CustomServer) == {"command", "args", "env"}
+    names = {Settings.model_fields[name].alias for name in marked(Settings)}
+    assert names == {*OF_SERVER, "kubeconfig", "registryPassword"}
+
+
+@pytest.mark.parametrize("value", [f"A={CANARY}", [f"A={CANARY}"], ["--api-key", 5, CANARY], {"A": [CANARY]}])
+def test_no_message_shows_a_value_that_may_be_secret_and_is_of_a_wrong_type(value: Any) -> None:
+    refused = 0
+    for section in sections():
+        for name in marked(section):
+            with pytest.raises(InputError) as caught:
+                section(**{name: value}, unknown=value)
+            refused += f"{section.__name__}.{name}" in str(caught.value)
+            assert CANARY not in str(caught.value), section
+    assert refused
+
+
+@pytest.mark.parametrize(
+    ("said", "place"),
+    [
+        ({"env": [f"VLLM_API_KEY={CANARY}"]}, "VllmServer.env: "),
+        ({"env": {"VLLM_API_KEY": [CANARY]}}, "VllmServer.env.VLLM_API_KEY: "),
+        ({"args": f"--api-key {CANARY}"}, "VllmServer.args: "),
+        ({"args": ["--api-key", {CANARY}]}, r"VllmServer.args\[1\]: "),
+        ({"command": f"TOKEN={CANARY} serve"}, "VllmServer.command: "),
+    ],
+)
+def test_a_program_is_told_which_value_is_wrong_and_not_what_it_is(said: dict[str, Any], place: str) -> None:
+    with pytest.raises(InputError, match=f"{place}not shown: it may hold secrets") as caught:
+        VllmServer(image=STORAGE_URI.removeprefix("oci://"), **said)
+    assert CANARY not in str(caught.value)
 
 
 def test_what_is_told_of_a_failed_model_holds_no_secret() -> None:
