@@ -14,7 +14,7 @@ from components.config.google import NodeSettings
 from components.config.settings import Settings
 from components.engine.threads import in_thread
 from components.google import replaced
-from components.stack import other_stack
+from components.stack import last_run, other_stack
 from components.stack.preflight import CheckedStack
 from modelcar.base import read_base
 from modelcar.errors import InputError
@@ -49,7 +49,7 @@ CLASSES = {
 
 async def tell(checked: CheckedStack, outputs: Mapping[str, Any]) -> None:
     """Log what is going to change, before it does; outputs: of the last run."""
-    former = outputs.get("models") or {}
+    former = last_run.models(outputs)
     models = checked.stack.models
     told = await asyncio.gather(*(_row(checked, model, _before(model, former)) for model in models))
     rows = [row for row, _ in told]
