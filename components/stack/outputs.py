@@ -48,7 +48,7 @@ async def export(
     only = next((key for key, found in told.items() if key not in served and found == alone), None)
     pulumi.export("models", {key: found for key, found in told.items() if key != only})
     pulumi.export("registry", stack.shared.registry)
-    if gone := removed(stack, outputs, datetime.date.today()):
+    if gone := removed(stack, outputs, datetime.date.today(), failed):
         pulumi.export("removedModels", gone)
     at_top = told.get(only or ("" if stack.listed else stack.shared.key)) or {}
     for name in OF_ONLY_MODEL:
