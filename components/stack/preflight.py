@@ -57,16 +57,6 @@ class CheckedStack:
     endpoint: Endpoint = "auto"
 
 
-def needs_outputs(stack: Stack) -> bool:
-    """Tell whether `check` has to know what the last run told.
-
-    A service keeps its name, a cluster its endpoint, and a registry of the stack's own may not be
-    there yet. Of an image that is there it stands in for a registry that is out of reach.
-    """
-    images = any(model.image for model in stack.models)
-    return stack.google is not None or not stack.service_named or images
-
-
 def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None) -> CheckedStack:
     """Look at locks, disks, registry and cluster, and return what is known then.
 
@@ -84,7 +74,12 @@ def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> 
     preview, shared = pulumi.runtime.is_dry_run(), stack.shared
     locks: dict[str, Lock | None] = {}
     former: dict[str, Former | None] = {}
-    problems = [*renamed.problems(stack, outputs or {}), *kept_endpoint.problems(stack, outputs or {})]
+    last = outputs or {}
+    problems = [
+        *renamed.problems(stack, last),
+        *renamed.taken(stack, last),
+        *kept_endpoint.problems(stack, last),
+    ]
     for settings in stack.models:
         try:
             locks[settings.key] = None if settings.image else model_lock(settings, project)
