@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.engine.options import OWNED, child
+from components.engine.options import child
+from components.engine.this_stack import marked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class SmokeTest(pulumi.ComponentResource):
         super().__init__("modelcar:kserve:SmokeTest", name, None, opts)
         kept = kubernetes.core.v1.ConfigMap(
             name,
-            metadata={"name": args.config_map, "namespace": args.namespace, "annotations": OWNED},
+            metadata={"name": args.config_map, "namespace": args.namespace, "annotations": marked()},
             data={"placement": args.placement, "fingerprint": args.fingerprint},
             opts=child(self, opts),
         )

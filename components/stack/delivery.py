@@ -17,7 +17,8 @@ from components.cluster.guard import ClusterAccess, guarded
 from components.config.settings import Settings
 from components.config.stack import Stack
 from components.engine import secrets
-from components.engine.options import OWNED, formerly, imported, once_there
+from components.engine.options import formerly, imported, once_there
+from components.engine.this_stack import marked
 from components.engine.threads import in_thread
 from components.google.cloud import GoogleCloud, GoogleCloudArgs
 from components.kserve.autoscaler import Autoscaler
@@ -133,7 +134,7 @@ def destination(checked: CheckedStack, cloud: GoogleCloud | None) -> Destination
         name = settings.namespace
         hooks = guarded("Namespace", name, access)
         own = imported(options, "Namespace", settings.import_existing, name, hooks=hooks)
-        metadata: Any = {"name": name, "annotations": OWNED}
+        metadata: Any = {"name": name, "annotations": marked()}
         options = _after(options, kubernetes.core.v1.Namespace(name, metadata=metadata, opts=own))
     if checked.tested:
         kept = SmokeTestArgs(

@@ -13,6 +13,7 @@ import pulumi
 from components.config import gpus
 from components.config.google import NodeSettings
 from components.config.settings import Settings
+from components.engine.this_stack import this_stack
 from components.engine.threads import in_thread
 from components.google import replaced
 from components.stack import last_run, other_stack
@@ -82,7 +83,7 @@ async def former_outputs() -> dict[str, Any]:
     try:
         return dict(await other_stack.own_outputs())
     except pulumi.RunError as error:
-        name = other_stack.this_stack()
+        name = this_stack()
         # Without them this run would tell that no model was removed, and rename services unasked.
         raise pulumi.RunError(
             f"{name}: the outputs of the last run cannot be read, and nothing was changed: {error}\n"

@@ -204,4 +204,5 @@ def platform(settings: Settings, asked: ClusterAccess, *, unread: bool) -> KServ
         unread=unread,
         firewall_rule=firewall_rule(settings),
         access=asked,
+        imports=("Namespace",) if "KServeNamespaces" in settings.import_existing else (),
     )
