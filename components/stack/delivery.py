@@ -138,7 +138,9 @@ def destination(checked: CheckedStack, cloud: GoogleCloud | None) -> Destination
         options = _after(options, kubernetes.core.v1.Namespace(name, metadata=metadata, opts=own))
     if checked.tested:
         kept = SmokeTestArgs(
-            config_map=placement.config_map_name(settings),
+            config_map=placement.config_map_name(settings, pulumi.get_stack()),
+            keeps_name=stack.listed and checked.was_listed,
+            access=access,
             namespace=settings.namespace,
             **vars(checked.tested),
         )

@@ -20,3 +20,8 @@ def at_top(outputs: Mapping[str, Any]) -> dict[str, Any]:
     if not name or any((model or {}).get("serviceName") == name for model in told):
         return {}
     return {key: outputs[key] for key in OF_ONLY_MODEL if key in outputs}
+
+
+def was_listed(outputs: Mapping[str, Any]) -> bool:
+    """Tell whether the stack had a list of models; that of an only one stands at the top too."""
+    return "models" in outputs and "serviceName" not in outputs

@@ -281,3 +281,14 @@ def test_a_placement_is_not_tested_before_the_registry_of_this_stack_is_there(
         checked = preflight.check(stack, project, outputs)
         assert checked.stack.shared.placement == "servingRuntime"
     assert [arguments["registry"] for arguments in told] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "listed"),
+    [({}, False), (ONLY, False), ({"serviceName": "m"}, False), (told_of(chat="chat"), True)],
+    ids=["new", "one model", "0.2.0", "a list"],
+)
+def test_whether_the_last_run_had_a_list_is_known(
+    project: Path, outputs: dict[str, Any], listed: bool
+) -> None:
+    assert check(project, outputs).was_listed is listed
