@@ -59,6 +59,14 @@ class Destination:
     uris: Mapping[str, list[pulumi.Output[str]]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Delivered:
+    """A model in the cluster. served: its image, once it serves. done: there once all its objects are."""
+
+    served: pulumi.Output[str]
+    done: pulumi.Output[Any]
+
+
 def google(checked: CheckedStack) -> GoogleCloud | None:
     """Declare what is Google's; None where nothing of the stack is."""
     stack = checked.stack
@@ -184,7 +192,7 @@ def to_cluster(
     settings: Settings,
     storage_uri: pulumi.Output[str],
     destination: Destination,
-) -> pulumi.Output[str]:
+) -> Delivered:
     """Declare a model's objects, each after what its pods need.
 
     Args:
@@ -192,9 +200,6 @@ def to_cluster(
         settings: the model's.
         storage_uri: what is served.
         destination: where.
-
-    Returns:
-        What is served, once it is.
     """
     options = pulumi.ResourceOptions.merge(destination.options, pulumi.ResourceOptions(parent=parent))
     if destination.cloud and settings.google:
@@ -223,10 +228,12 @@ def to_cluster(
     served = translate.service(settings, storage_uri, account, runtime, access)
     own_service = pulumi.ResourceOptions.merge(options, formerly(parent, settings.service_name))
     service = ModelService(name, served, own_service)
+    uri = service.storage_uri
     if scaling := autoscaling.of(settings):
-        scaled = translate.autoscaler(settings, scaling, access)
-        Autoscaler(f"{name}-autoscaler", scaled, _after(options, _once_served(service)))
-    return service.storage_uri
+        args = translate.autoscaler(settings, scaling, access)
+        scaler = Autoscaler(f"{name}-autoscaler", args, _after(options, _once_served(service)))
+        return Delivered(uri, pulumi.Output.all(uri, scaler.name))
+    return Delivered(uri, uri)
 
 
 def _once_served(service: ModelService) -> pulumi.Input[pulumi.Resource]:

@@ -30,7 +30,7 @@ async def export(
         stack: its settings.
         cloud: what is Google's.
         served: what is told of each model that is there, by its key.
-        failed: why the others are not.
+        failed: why others are not, or not with all that is declared for them.
         outputs: of the last run.
 
     Raises:
@@ -48,7 +48,7 @@ async def export(
     only = next((key for key, found in told.items() if key not in served and found == alone), None)
     pulumi.export("models", {key: found for key, found in told.items() if key != only})
     pulumi.export("registry", stack.shared.registry)
-    if gone := removed(stack, outputs, datetime.date.today(), failed):
+    if gone := removed(stack, outputs, datetime.date.today(), failed.keys() - served.keys()):
         pulumi.export("removedModels", gone)
     at_top = told.get(only or ("" if stack.listed else stack.shared.key)) or {}
     for name in OF_ONLY_MODEL:
