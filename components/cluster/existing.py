@@ -45,26 +45,24 @@ class Ways:
         return f"take it over as it is ({self.imports}; docs/migrate.md)" if self.imports else ""
 
 
-_OTHER = Ways(f"another {NAMESPACE}:serviceName")
+_OTHER = Ways(f"another name ({NAMESPACE}:serviceName)")
+_OF_MODEL = {
+    kind: Ways(_OTHER.instead, f"{NAMESPACE}:importObjects: [{kind}]{_ARGUMENT}")
+    for kind in ("NetworkPolicy", "ServingRuntime", "InferenceService")
+}
+_KSERVES = f"{NAMESPACE}:importExisting: [KServeNamespaces], for KServe's and cert-manager's{_ARGUMENT}"
 #: By what an object is for.
 WAYS = {
     "Namespace": Ways(f"{NAMESPACE}:createNamespace false", f"{NAMESPACE}:importExisting: [Namespace]"),
+    KSERVE: Ways(f"{NAMESPACE}:kserve.install false, where KServe is there already", _KSERVES),
+    CERT_MANAGER: Ways(
+        f"{NAMESPACE}:kserve.installCertManager false, where cert-manager is there already", _KSERVES
+    ),
     "ConfigMap": Ways(f"a {NAMESPACE}:placement other than auto"),
-    "SharedRuntime": Ways(f"another {NAMESPACE}:sharedRuntime"),
-    **{
-        kind: Ways(_OTHER.instead, f"{NAMESPACE}:importObjects: [{kind}]{_ARGUMENT}")
-        for kind in ("NetworkPolicy", "ServingRuntime", "InferenceService")
-    },
+    "SharedRuntime": Ways(f"another name ({NAMESPACE}:sharedRuntime)"),
+    **_OF_MODEL,
+    "EgressPolicy": _OF_MODEL["NetworkPolicy"],
 }
-WAYS["EgressPolicy"] = WAYS["NetworkPolicy"]
-for _use, _key, _program in (
-    (KSERVE, "install", "KServe"),
-    (CERT_MANAGER, "installCertManager", "cert-manager"),
-):
-    WAYS[_use] = Ways(
-        f"{NAMESPACE}:kserve.{_key} false, where {_program} is there already",
-        f"{NAMESPACE}:importExisting: [KServeNamespaces], for both KServe's and cert-manager's{_ARGUMENT}",
-    )
 
 
 def refuse_existing(settings: DestinationSettings, wanted: Mapping[str, Any], use: str | None = None) -> None:

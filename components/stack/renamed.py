@@ -46,10 +46,11 @@ def taken(stack: Stack, outputs: Mapping[str, Any]) -> Iterator[Problem]:
         return  # files have no such names
     former = last_run.models(outputs)
     owners = {
-        (told.get("namespace", stack.shared.namespace), told.get("serviceName")): key
-        for key, told in former.items()
-        if told
+        (found.get("namespace", stack.shared.namespace), found.get("serviceName")): key
+        for key, found in former.items()
+        if found
     }
+    told: set[str] = set()
     for number, model in enumerate(stack.models):
         place = f"models[{number}]." if stack.listed else ""
         owner = owners.get((model.namespace, model.service_name))
@@ -62,7 +63,9 @@ def taken(stack: Stack, outputs: Mapping[str, Any]) -> Iterator[Problem]:
                 _way(stack, model, owner, former),
             )
         runtime = model.shared_runtime
-        if runtime and (owner := owners.get((model.namespace, runtime))) is not None:
+        owner = owners.get((model.namespace, runtime))
+        if runtime and owner is not None and runtime not in told:
+            told.add(runtime)
             yield problem(
                 f"{place}sharedRuntime",
                 f"{runtime}, as the ServingRuntime of the last run's model {owner} may be called: Pulumi "

@@ -322,5 +322,5 @@ def test_somebody_elses_scaled_object_is_not_taken_over(cluster: FakeCluster) ->
     wanted = {"kind": "ScaledObject", "metadata": {"name": "m", "namespace": "models"}}
     with pytest.raises(pulumi.RunError) as caught:
         existing.refuse_existing(load(), wanted)
-    assert "fix: choose another modelcar:serviceName, or delete it" in str(caught.value)
+    assert "fix: choose another name (modelcar:serviceName), or delete it" in str(caught.value)
     assert "importObjects" not in str(caught.value), "there is no such setting for it"

@@ -98,7 +98,7 @@ def test_an_object_of_another_stacks_model_is_refused(cluster: FakeCluster) -> N
     wanted = {"kind": "NetworkPolicy", "metadata": {"name": "m-egress", "namespace": "models"}}
     path = "/apis/networking.k8s.io/v1/namespaces/models/networkpolicies/m-egress"
     cluster.found[path] = marked(made_by("pulumi-kubernetes"), OTHER)
-    with pytest.raises(pulumi.RunError, match=f"(?s)the stack {OTHER}.*choose another modelcar:serviceName"):
+    with pytest.raises(pulumi.RunError, match=f"(?s)the stack {OTHER}.*choose another name "):
         existing.refuse_existing(SETTINGS, marked(wanted, MINE), "EgressPolicy")
     cluster.found[path] = made_by("pulumi-kubernetes")
     existing.refuse_existing(SETTINGS, marked(wanted, MINE), "EgressPolicy")

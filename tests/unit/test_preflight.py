@@ -171,7 +171,7 @@ def test_the_service_of_an_entry_is_not_made_again_for_a_stack_without_a_list(pr
 
 def test_a_shared_runtime_is_not_called_as_a_service_of_the_last_run() -> None:
     stack = list_of({"name": "a"}, {"name": "b"}, sharedRuntime="chat", namespace="kserve-demo")
-    found, _ = renamed.taken(stack, told_of(a="a", chat="chat"))
+    [found] = renamed.taken(stack, told_of(a="a", chat="chat"))
     assert (found.key, found.value[:35]) == (
         "modelcar:models[0].sharedRuntime",
         "chat, as the ServingRuntime of the ",
