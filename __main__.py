@@ -26,12 +26,12 @@ async def main() -> None:
     """Declare the stack's resources; everything is checked before the first one."""
     try:
         told = await other_stack.at_cluster(configuration.from_pulumi(PROJECT))
-        former = await summary.former_outputs() if preflight.needs_outputs(told) else None
+        former = await summary.former_outputs()
         checked = preflight.check(told, PROJECT, former)
         checked = await promotion.resolved(checked)
     except InputError as error:
         raise pulumi.RunError(f"the stack's settings or weights are not fit:\n{error}") from None
-    stack, former = checked.stack, former or await summary.former_outputs()
+    stack = checked.stack
     await summary.tell(checked, former)
 
     registrations = outcomes.Registrations()

@@ -11,16 +11,12 @@ from dataclasses import dataclass
 
 import pulumi
 
-from components.cluster.existing import refuse_existing
+from components.cluster.existing import refuse_existing, ways_of
 from components.config.cluster import DestinationSettings
 from components.engine.hooks import error_hook, resource_hook
 from components.engine.threads import in_thread
 
 #: What the provider, or the API server behind it, says; and what to do.
-_EXISTS = (
-    "it is there already. If an `up` of this stack made it and broke off, `pulumi import` it or delete it; "
-    "if somebody else did, modelcar:importExisting or importObjects takes it over as it is (docs/migrate.md)"
-)
 _GONE = (
     "somebody deleted it past Pulumi, whose state still has it. fix: `pulumi up --refresh` makes it anew "
     "(docs/troubleshooting.md)"
@@ -47,7 +43,7 @@ def guarded(kind: str, name: str, access: ClusterAccess | None) -> pulumi.Resour
     """Return the hooks of a Kubernetes object; None in a preview, and where the cluster is not asked.
 
     Args:
-        kind: of the object.
+        kind: of the object, or what it is for.
         name: of the resource.
         access: how the cluster is asked.
     """
@@ -59,10 +55,11 @@ def guarded(kind: str, name: str, access: ClusterAccess | None) -> pulumi.Resour
     async def absent(args: pulumi.ResourceHookArgs) -> None:
         if access.kubeconfig is not None and not known:
             return  # it is not known which cluster; the current one is another
-        await in_thread(refuse_existing, access.place(known[0] if known else None), args.new_inputs or {})
+        place = access.place(known[0] if known else None)
+        await in_thread(refuse_existing, place, args.new_inputs or {}, kind)
 
     def explain(args: pulumi.ErrorHookArgs) -> bool:
-        if told := explanation(args.failed_operation, args.errors):
+        if told := explanation(kind, args.failed_operation, args.errors):
             pulumi.log.error(f"{args.name}: {told}")
         return False  # no retry
 
@@ -72,15 +69,21 @@ def guarded(kind: str, name: str, access: ClusterAccess | None) -> pulumi.Resour
     )
 
 
-def explanation(operation: str, errors: list[str]) -> str | None:
+def explanation(kind: str, operation: str, errors: list[str]) -> str | None:
     """Return what to do about a refusal; None where it says it itself.
 
     Args:
+        kind: of the object, or what it is for.
         operation: create, update or delete. errors: the newest first.
     """
     said = errors[0] if errors else ""
     if operation == "create" and "already exists" in said:
-        return _EXISTS
+        ways = ways_of(kind)
+        own = ways.takes_over or "`pulumi import` it, or delete it"
+        return (
+            f"it is there already. fix: if an `up` of this stack made it and broke off, {own}; if another "
+            f"stack or somebody else did, choose {ways.instead} (docs/troubleshooting.md)"
+        )
     if operation == "update" and "not found" in said:
         return _GONE
     return None

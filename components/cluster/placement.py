@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,15 @@ from components.cluster.access import Cluster, ClusterError
 from components.cluster.probe_image import NAME, push_probe
 from components.cluster.smoke import kserve_version, smoke, table
 from components.cluster.smoke_volumes import node_kinds
+from components.config.fitted import fitted
 from components.config.settings import Settings
 from modelcar.base import read_base
 from modelcar.errors import refuse
 
 #: What every KServe honours that this project installs (docs/decisions/0001).
 ASSUMED = "servingRuntime"
+#: How the ConfigMap of a stack with a list of models begins.
+_OF_LIST = "modelcar-smoke-test"
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ def find(
     preview: bool,
     reachable: bool,
     say: Callable[[str], None],
+    stack: str,
     registry: bool = True,
 ) -> Found:
     """Return the placement to use.
@@ -50,6 +55,7 @@ def find(
         preview: nothing may be made in the cluster.
         reachable: whether the cluster can be asked at all.
         say: told what happens.
+        stack: its name.
         registry: whether the stack's registry is there already; the test pushes an image to it.
 
     Raises:
@@ -62,7 +68,9 @@ def find(
         return Found(ASSUMED)
 
     try:
-        return _ask(Cluster.of(settings), settings, project, preview=preview, registry=registry, say=say)
+        cluster = Cluster.of(settings)
+        kept = _kept(cluster, settings, stack)
+        return _ask(cluster, settings, project, kept, preview=preview, registry=registry, say=say)
     except ClusterError as error:
         raise refuse(
             "modelcar:placement",
@@ -83,6 +91,7 @@ def _ask(
     cluster: Cluster,
     settings: Settings,
     project: Path,
+    kept: Found | None,
     *,
     preview: bool,
     registry: bool,
@@ -90,7 +99,6 @@ def _ask(
 ) -> Found:
     nodes = node_kinds(cluster)
     now = fingerprint(cluster, settings, nodes)
-    kept = _kept(cluster, settings)
     if kept and (preview or kept.fingerprint == now):
         if not kept.fingerprint:
             say(f"placement auto: {kept.placement}, as before, and not tested yet; `pulumi up` tests it")
@@ -120,18 +128,27 @@ def fingerprint(cluster: Cluster, settings: Settings, nodes: tuple[str, ...]) ->
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def config_map_name(settings: Settings) -> str:
-    """Return the name of the ConfigMap that keeps what was found out, for all models of a stack."""
-    return "modelcar-smoke-test" if settings.name else f"{settings.service_name}-smoke-test"
+def config_map_name(settings: Settings, stack: str) -> str:
+    """Return the name of the ConfigMap that keeps what was found out, for all models of a stack.
+
+    Args:
+        settings: of one of its models. stack: its name; several may share the namespace.
+    """
+    if not settings.name:
+        return f"{settings.service_name}-smoke-test"
+    fit = re.sub(r"[^a-z0-9]+", "-", stack.lower()).strip("-")
+    return fitted(f"{_OF_LIST}-{fit}", 253, stack, exact=fit == stack)
 
 
-def _kept(cluster: Cluster, settings: Settings) -> Found | None:
-    name = config_map_name(settings)
-    found = cluster.get(f"/api/v1/namespaces/{settings.namespace}/configmaps/{name}")
-    data = (found or {}).get("data") or {}
-    if "placement" not in data:
-        return None
-    return Found(str(data["placement"]), str(data.get("fingerprint", "")))
+def _kept(cluster: Cluster, settings: Settings, stack: str) -> Found | None:
+    # That of a version before 0.4.0, which had it for every stack with a list, is kept; it tells of the same
+    # cluster whoever made it.
+    for name in (config_map_name(settings, stack), *([_OF_LIST] if settings.name else [])):
+        found = cluster.get(f"/api/v1/namespaces/{settings.namespace}/configmaps/{name}")
+        data = (found or {}).get("data") or {}
+        if "placement" in data:
+            return Found(str(data["placement"]), str(data.get("fingerprint", "")))
+    return None
 
 
 def _test(

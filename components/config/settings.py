@@ -48,7 +48,9 @@ class Settings(ModelSpec, TargetSettings, ImageSettings):
     namespace: Label
     name: ModelKey | None = None
     former_names: tuple[ModelKey, ...] = ()
-    import_existing: tuple[Literal["Repository", "RepositoryIamMember", "Namespace"], ...] = ()
+    import_existing: tuple[
+        Literal["Repository", "RepositoryIamMember", "Namespace", "KServeNamespaces"], ...
+    ] = ()
     import_objects: tuple[Literal["InferenceService", "ServingRuntime", "NetworkPolicy"], ...] = ()
     google: GoogleSettings | None = None
 

@@ -105,5 +105,9 @@ class Autoscaler(pulumi.ComponentResource):
                 child(self, opts), pulumi.ResourceOptions(hooks=guarded(KIND, name, args.access))
             ),
         )
-        self.name = scaled.urn.apply(lambda _: args.service)
+        # With `--continue-on-error` an object that was refused has a URN all the same.
+        there: pulumi.Output[Any] = (
+            scaled.urn if pulumi.runtime.is_dry_run() else pulumi.get(scaled, "metadata")
+        )
+        self.name = there.apply(lambda _: args.service)
         self.register_outputs({"name": self.name})

@@ -12,7 +12,8 @@ import pulumi_kubernetes as kubernetes
 from components.cluster.guard import ClusterAccess, guarded
 from components.config.network import EgressSettings
 from components.engine.inputs import Arguments
-from components.engine.options import OWNED, child, imported
+from components.engine.options import child, imported
+from components.engine.this_stack import marked
 from components.kserve.spec import checked_namespace, identity
 from components.manifests.network import egress_policy
 from modelcar.errors import refuse
@@ -57,7 +58,7 @@ class EgressPolicy(pulumi.ComponentResource):
         own, namespace = f"{args.service}-egress", checked_namespace(args.namespace)
         policy = kubernetes.networking.v1.NetworkPolicy(
             name,
-            metadata={"name": own, "namespace": namespace, "annotations": OWNED},
+            metadata={"name": own, "namespace": namespace, "annotations": marked()},
             spec=egress_policy(args.service, args.settings),
             opts=imported(
                 child(self, opts),

@@ -10,7 +10,8 @@ import pulumi_kubernetes as kubernetes
 from components.cluster.guard import ClusterAccess, guarded
 from components.config.network import IngressSettings
 from components.engine.inputs import Arguments
-from components.engine.options import OWNED, child
+from components.engine.options import child
+from components.engine.this_stack import marked
 from components.kserve.spec import checked_namespace
 from components.manifests.network import ingress_policy, ingress_policy_name
 
@@ -51,7 +52,7 @@ class IngressPolicy(pulumi.ComponentResource):
             metadata={
                 "name": ingress_policy_name(args.service),
                 "namespace": checked_namespace(args.namespace),
-                "annotations": OWNED,
+                "annotations": marked(),
             },
             spec=ingress_policy(args.service, args.settings),
             opts=pulumi.ResourceOptions.merge(child(self, opts), pulumi.ResourceOptions(hooks=hooks)),

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.cluster import webhooks
-from components.cluster.guard import ClusterAccess
+from components.cluster import existing, webhooks
+from components.cluster.guard import ClusterAccess, guarded
 from components.config.arguments import validated
 from components.config.cluster import DestinationSettings
 from components.config.kserve import KServeSettings
 from components.engine.inputs import Arguments
-from components.engine.options import OWNED, child, unknown
+from components.engine.options import child, imported, unknown
+from components.engine.this_stack import marked
 from components.engine.threads import in_thread
 from components.kserve.spec import in_own_words
 from modelcar.errors import InputError
@@ -46,6 +48,8 @@ class KServePlatformArgs(Arguments):
     unread: In a preview, do not let the provider download the charts. Each release shows as changed then.
     firewall_rule: What lets the control plane through to KServe's webhooks, told where they do not answer.
     access: How the API server is asked whether KServe's webhooks answer. Without it nothing waits for them.
+    imports: Kinds of objects that are there already (Namespace: those of KServe and cert-manager), and are
+        taken over as they are.
     """
 
     version: str = _DEFAULTS["version"].default
@@ -62,6 +66,7 @@ class KServePlatformArgs(Arguments):
     unread: bool = False
     firewall_rule: str = webhooks.WAY_IN
     access: ClusterAccess | None = None
+    imports: Collection[Literal["Namespace"]] = ()
 
     def settings(self) -> KServeSettings:
         """Return them as settings, checked.
@@ -107,13 +112,22 @@ class KServePlatform(pulumi.ComponentResource):
         # The provider reads no chart of a release of which anything is not known yet.
         description = unknown() if args.unread and pulumi.runtime.is_dry_run() else None
         # Helm removes no namespace that it made, so these are resources of their own.
+        uses = {settings.namespace: existing.KSERVE}
+        if settings.install_cert_manager:
+            uses[_CERT_MANAGER] = existing.CERT_MANAGER
         spaces = {
             space: kubernetes.core.v1.Namespace(
                 f"{name}-namespace-{space}",
-                metadata={"name": space, "annotations": OWNED},
-                opts=child(self, opts),
+                metadata={"name": space, "annotations": marked()},
+                opts=imported(
+                    child(self, opts),
+                    "Namespace",
+                    args.imports,
+                    space,
+                    hooks=guarded(use, f"{name}-namespace-{space}", args.access),
+                ),
             )
-            for space in [settings.namespace, *([_CERT_MANAGER] if settings.install_cert_manager else [])]
+            for space, use in uses.items()
         }
         needed: list[pulumi.Resource] = []
         if settings.install_cert_manager:

@@ -7,17 +7,26 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.engine.options import OWNED, child
+from components.cluster.guard import ClusterAccess, guarded
+from components.engine.options import child
+from components.engine.this_stack import marked
 
 
 @dataclass(frozen=True, kw_only=True)
 class SmokeTestArgs:
-    """config_map, namespace: where it is kept. placement: found, with the KServe of a fingerprint."""
+    """What was found out, and where it is kept.
+
+    config_map, namespace: where. keeps_name: it may have another name already, and keeps that.
+    placement: found, with the KServe of a fingerprint.
+    access: how the cluster is asked whether somebody else has such a ConfigMap; not asked without it.
+    """
 
     config_map: str
     namespace: pulumi.Input[str]
     placement: str
     fingerprint: str
+    keeps_name: bool = False
+    access: ClusterAccess | None = None
 
 
 class SmokeTest(pulumi.ComponentResource):
@@ -34,9 +43,15 @@ class SmokeTest(pulumi.ComponentResource):
         super().__init__("modelcar:kserve:SmokeTest", name, None, opts)
         kept = kubernetes.core.v1.ConfigMap(
             name,
-            metadata={"name": args.config_map, "namespace": args.namespace, "annotations": OWNED},
+            metadata={"name": args.config_map, "namespace": args.namespace, "annotations": marked()},
             data={"placement": args.placement, "fingerprint": args.fingerprint},
-            opts=child(self, opts),
+            opts=pulumi.ResourceOptions.merge(
+                child(self, opts),
+                pulumi.ResourceOptions(
+                    ignore_changes=["metadata.name"] if args.keeps_name else [],
+                    hooks=guarded("ConfigMap", name, args.access),
+                ),
+            ),
         )
         self.placement = kept.data.apply(lambda data: str(data["placement"]))
         self.register_outputs({"placement": self.placement})

@@ -17,7 +17,8 @@ from components.cluster.guard import ClusterAccess, guarded
 from components.config.settings import Settings
 from components.config.stack import Stack
 from components.engine import secrets
-from components.engine.options import OWNED, formerly, imported, once_there
+from components.engine.options import formerly, imported, once_there
+from components.engine.this_stack import marked
 from components.engine.threads import in_thread
 from components.google.cloud import GoogleCloud, GoogleCloudArgs
 from components.kserve.autoscaler import Autoscaler
@@ -58,6 +59,14 @@ class Destination:
     uris: Mapping[str, list[pulumi.Output[str]]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Delivered:
+    """A model in the cluster. served: its image, once it serves. done: there once all its objects are."""
+
+    served: pulumi.Output[str]
+    done: pulumi.Output[Any]
+
+
 def google(checked: CheckedStack) -> GoogleCloud | None:
     """Declare what is Google's; None where nothing of the stack is."""
     stack = checked.stack
@@ -66,7 +75,11 @@ def google(checked: CheckedStack) -> GoogleCloud | None:
     args = GoogleCloudArgs(
         settings=stack.google,
         needs=checked.disks,
-        imports=[kind for kind in stack.shared.import_existing if kind != "Namespace"],
+        imports=[
+            kind
+            for kind in stack.shared.import_existing
+            if kind != "Namespace" and kind != "KServeNamespaces"  # the cluster's
+        ],
         endpoint=checked.endpoint,
     )
     return GoogleCloud("modelcar", args)
@@ -133,11 +146,13 @@ def destination(checked: CheckedStack, cloud: GoogleCloud | None) -> Destination
         name = settings.namespace
         hooks = guarded("Namespace", name, access)
         own = imported(options, "Namespace", settings.import_existing, name, hooks=hooks)
-        metadata: Any = {"name": name, "annotations": OWNED}
+        metadata: Any = {"name": name, "annotations": marked()}
         options = _after(options, kubernetes.core.v1.Namespace(name, metadata=metadata, opts=own))
     if checked.tested:
         kept = SmokeTestArgs(
-            config_map=placement.config_map_name(settings),
+            config_map=placement.config_map_name(settings, pulumi.get_stack()),
+            keeps_name=stack.listed and checked.was_listed,
+            access=access,
             namespace=settings.namespace,
             **vars(checked.tested),
         )
@@ -181,7 +196,7 @@ def to_cluster(
     settings: Settings,
     storage_uri: pulumi.Output[str],
     destination: Destination,
-) -> pulumi.Output[str]:
+) -> Delivered:
     """Declare a model's objects, each after what its pods need.
 
     Args:
@@ -189,9 +204,6 @@ def to_cluster(
         settings: the model's.
         storage_uri: what is served.
         destination: where.
-
-    Returns:
-        What is served, once it is.
     """
     options = pulumi.ResourceOptions.merge(destination.options, pulumi.ResourceOptions(parent=parent))
     if destination.cloud and settings.google:
@@ -220,10 +232,12 @@ def to_cluster(
     served = translate.service(settings, storage_uri, account, runtime, access)
     own_service = pulumi.ResourceOptions.merge(options, formerly(parent, settings.service_name))
     service = ModelService(name, served, own_service)
+    uri = service.storage_uri
     if scaling := autoscaling.of(settings):
-        scaled = translate.autoscaler(settings, scaling, access)
-        Autoscaler(f"{name}-autoscaler", scaled, _after(options, _once_served(service)))
-    return service.storage_uri
+        args = translate.autoscaler(settings, scaling, access)
+        scaler = Autoscaler(f"{name}-autoscaler", args, _after(options, _once_served(service)))
+        return Delivered(uri, pulumi.Output.all(uri, scaler.name))
+    return Delivered(uri, uri)
 
 
 def _once_served(service: ModelService) -> pulumi.Input[pulumi.Resource]:

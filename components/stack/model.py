@@ -52,7 +52,7 @@ class Model(pulumi.ComponentResource):
     Outputs:
         outputs: what other teams are told of it (docs/outputs.md), by name.
         served: the digest-pinned URI, once the model is served by it.
-        done: there once all of `outputs` is true.
+        done: there once all of `outputs` is true, and all that is declared for the model is there.
     """
 
     outputs: dict[str, Any]
@@ -77,8 +77,10 @@ class Model(pulumi.ComponentResource):
             model=settings.key,
             is_insecure=settings.is_insecure,
         )
+        done: pulumi.Output[Any] = uri
         if args.destination:
-            uri = delivery.to_cluster(self, name, settings, uri, args.destination)
+            delivered = delivery.to_cluster(self, name, settings, uri, args.destination)
+            uri, done = delivered.served, delivered.done
         image_outputs: dict[str, Any] = {
             "modelDigest": served.digest,
             "storageUri": uri,
@@ -89,7 +91,7 @@ class Model(pulumi.ComponentResource):
         own = settings_outputs(settings, args.lock, args.existing)
         self.served = uri
         self.outputs = {**image_outputs, **own}
-        self.done = pulumi.Output.all(**image_outputs)
+        self.done = pulumi.Output.all(**image_outputs, done=done)
         self.register_outputs(self.outputs)
 
     def _image(self, name: str, args: ModelArgs) -> ModelcarImage | ExistingImage:

@@ -13,16 +13,12 @@ import pulumi
 
 from components.config.referenced_cluster import unknown
 from components.config.stack import Stack
+from components.engine.this_stack import this_stack
 from components.stack.half_written import ATTEMPTS, PAUSE, half_written
 from modelcar.errors import InputError
 
 #: What Pulumi says where the backend is of files or a bucket.
 _NO_ORGANIZATION = "organization"
-
-
-def this_stack() -> str:
-    """Return ORGANIZATION/PROJECT/STACK of the stack that Pulumi is running."""
-    return f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
 
 
 async def outputs(name: str) -> Mapping[str, Any]:

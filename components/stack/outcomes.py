@@ -40,24 +40,29 @@ async def outcomes(models: Mapping[str, Model]) -> tuple[dict[str, Any], dict[st
     """Wait for every model, whatever becomes of the others.
 
     Returns:
-        The outputs of those that are there, and the errors of those that are not, by key. An output that is
-        not known yet, in a preview, is there too.
+        The outputs of those that serve, and the errors of those that failed, by key: one that serves, and
+        whose ScaledObject was refused, is in both. An output that a preview does not know yet is there too.
     """
     found: dict[str, Any] = {}
     failed: dict[str, Exception] = {}
     for key, model in models.items():
-        try:
-            await model.done.future()
-            there = pulumi.runtime.is_dry_run() or await model.served.is_known()
-        except Exception as error:
-            failed[key] = FailedInEngineError() if _is_the_sdks(error) else error
-        else:
-            # With `--continue-on-error`, what needs a failed resource stays unknown (SDK 3.271 and later).
-            if there:
-                found[key] = model.outputs
-            else:
-                failed[key] = FailedInEngineError()
+        error = await _error_of(model.done)
+        if error:
+            failed[key] = error
+        if error is None or (not pulumi.runtime.is_dry_run() and await _error_of(model.served) is None):
+            found[key] = model.outputs
     return found, failed
+
+
+async def _error_of(output: pulumi.Output[Any]) -> Exception | None:
+    """Return why an output is not there; None where it is."""
+    try:
+        await output.future()
+        # With `--continue-on-error`, what needs a failed resource stays unknown (SDK 3.271 and later).
+        there = pulumi.runtime.is_dry_run() or await output.is_known()
+    except Exception as error:
+        return FailedInEngineError() if _is_the_sdks(error) else error
+    return None if there else FailedInEngineError()
 
 
 def _is_the_sdks(error: Exception) -> bool:

@@ -11,6 +11,7 @@ import pulumi
 from components.config.stack import Stack
 from components.google import replaced
 from components.google.cloud import GoogleCloud
+from components.stack import last_run
 from components.stack.outcomes import end_with
 from components.stack.output_schema import OF_ONLY_MODEL, VERSION
 from components.stack.removed import removed
@@ -29,27 +30,30 @@ async def export(
         stack: its settings.
         cloud: what is Google's.
         served: what is told of each model that is there, by its key.
-        failed: why the others are not.
+        failed: why others are not, or not with all that is declared for them.
         outputs: of the last run.
 
     Raises:
         pulumi.RunError: naming the models that failed.
     """
     pulumi.export("schemaVersion", VERSION)
-    former = outputs.get("models") or {}
+    former, alone = last_run.models(outputs), last_run.at_top(outputs)
     told = {
         settings.key: found
         for settings in stack.models
         # One that never was served is not among them.
         if (found := served.get(settings.key) or settings.of_last_run(former))
     }
-    pulumi.export("models", told)
+    # Versions before 0.3.0 told less than `models` has to: of one that failed that stays where it was.
+    only = next((key for key, found in told.items() if key not in served and found == alone), None)
+    pulumi.export("models", {key: found for key, found in told.items() if key != only})
     pulumi.export("registry", stack.shared.registry)
-    if gone := removed(stack, outputs, datetime.date.today()):
+    if gone := removed(stack, outputs, datetime.date.today(), failed.keys() - served.keys()):
         pulumi.export("removedModels", gone)
-    if not stack.listed and (only := told.get(stack.shared.key)) is not None:
-        for name in OF_ONLY_MODEL:
-            pulumi.export(name, only[name])
+    at_top = told.get(only or ("" if stack.listed else stack.shared.key)) or {}
+    for name in OF_ONLY_MODEL:
+        if name in at_top:
+            pulumi.export(name, at_top[name])
     if cloud:
         for name, output in _of_google(stack, cloud).items():
             if await _is_there(output):

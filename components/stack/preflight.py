@@ -23,7 +23,7 @@ from components.image.former_image import Former
 from components.image.model_lock import model_doubts, model_lock
 from components.kserve import cluster_provider
 from components.manifests import gitops
-from components.stack import charts, kept_endpoint, kernel_fit, reachability, renamed
+from components.stack import charts, kept_endpoint, kernel_fit, last_run, reachability, renamed
 from modelcar.errors import InputError, Problem
 from modelcar.lock import Lock
 
@@ -42,6 +42,7 @@ class CheckedStack:
     existing: images that are there already, of the models that are served by one.
     charts_unread: whether KServe's charts are out of reach, in a preview.
     endpoint: by which an adopted cluster's control plane is reached.
+    was_listed: whether the last run had a list of models.
     """
 
     stack: Stack
@@ -55,16 +56,7 @@ class CheckedStack:
     existing: Mapping[str, Existing] = field(default_factory=dict)
     charts_unread: bool = False
     endpoint: Endpoint = "auto"
-
-
-def needs_outputs(stack: Stack) -> bool:
-    """Tell whether `check` has to know what the last run told.
-
-    A service keeps its name, a cluster its endpoint, and a registry of the stack's own may not be
-    there yet. Of an image that is there it stands in for a registry that is out of reach.
-    """
-    images = any(model.image for model in stack.models)
-    return stack.google is not None or not stack.service_named or images
+    was_listed: bool = False
 
 
 def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None) -> CheckedStack:
@@ -84,7 +76,12 @@ def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> 
     preview, shared = pulumi.runtime.is_dry_run(), stack.shared
     locks: dict[str, Lock | None] = {}
     former: dict[str, Former | None] = {}
-    problems = [*renamed.problems(stack, outputs or {}), *kept_endpoint.problems(stack, outputs or {})]
+    last = outputs or {}
+    problems = [
+        *renamed.problems(stack, last),
+        *renamed.taken(stack, last),
+        *kept_endpoint.problems(stack, last),
+    ]
     for settings in stack.models:
         try:
             locks[settings.key] = None if settings.image else model_lock(settings, project)
@@ -135,10 +132,22 @@ def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> 
             reachable=reachable,
             registry=registry_is_there(stack, outputs or {}),
             say=pulumi.log.info,
+            stack=name,
         )
         stack = replace(stack, models=tuple(_placed(model, tested) for model in stack.models))
     return CheckedStack(
-        stack, locks, former, disks, reachable, tested, doubts, project, existing, bool(unread), endpoint
+        stack,
+        locks,
+        former,
+        disks,
+        reachable,
+        tested,
+        doubts,
+        project,
+        existing,
+        bool(unread),
+        endpoint,
+        last_run.was_listed(last),
     )
 
 

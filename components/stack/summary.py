@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import pulumi
 from components.config import gpus
 from components.config.google import NodeSettings
 from components.config.settings import Settings
+from components.engine.this_stack import this_stack
 from components.engine.threads import in_thread
 from components.google import replaced
-from components.stack import other_stack
+from components.stack import last_run, other_stack
 from components.stack.preflight import CheckedStack
+from components.stack.removed import removed
 from modelcar.base import read_base
 from modelcar.errors import InputError
 from modelcar.image import modelcar_image
@@ -49,16 +52,21 @@ CLASSES = {
 
 async def tell(checked: CheckedStack, outputs: Mapping[str, Any]) -> None:
     """Log what is going to change, before it does; outputs: of the last run."""
-    former = outputs.get("models") or {}
+    former = last_run.models(outputs)
     models = checked.stack.models
     told = await asyncio.gather(*(_row(checked, model, _before(model, former)) for model in models))
     rows = [row for row, _ in told]
     sources = [line for _, lines in told for line in lines]
     gone = [name for name in former if name not in _names(checked)]
+    left = sorted(
+        image
+        for image, row in removed(checked.stack, outputs, datetime.date.today()).items()
+        if image not in (outputs.get("removedModels") or {}) and row["model"] not in gone
+    )
     for doubt in checked.doubts:
         pulumi.log.warn(checked.stack.secrets.hide(doubt))
     stops = made_anew(checked, outputs)
-    pulumi.log.info("\n".join([*stops, *table(rows), *sources, *(_gone(gone)), *pools(checked)]))
+    pulumi.log.info("\n".join([*stops, *table(rows), *sources, *_gone(gone, left), *pools(checked)]))
 
 
 def _before(settings: Settings, former: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -75,7 +83,7 @@ async def former_outputs() -> dict[str, Any]:
     try:
         return dict(await other_stack.own_outputs())
     except pulumi.RunError as error:
-        name = other_stack.this_stack()
+        name = this_stack()
         # Without them this run would tell that no model was removed, and rename services unasked.
         raise pulumi.RunError(
             f"{name}: the outputs of the last run cannot be read, and nothing was changed: {error}\n"
@@ -155,9 +163,12 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
         yield f"… and {len(rows) - MOST_MODELS} more"
 
 
-def _gone(names: list[str]) -> Iterator[str]:
+def _gone(names: list[str], left: list[str]) -> Iterator[str]:
+    """Yield what is served no more; left: repositories of models that stay, and have another one now."""
     if names:
         yield f"no longer served: {', '.join(names)}; their images stay in the registry"
+    if left:
+        yield f"no longer served from: {', '.join(left)}; the images stay there"
 
 
 def made_anew(checked: CheckedStack, outputs: Mapping[str, Any]) -> Iterator[str]:

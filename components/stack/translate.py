@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pulumi
 
@@ -189,6 +189,9 @@ def autoscaler(settings: Settings, scaling: AutoscalingSettings, asked: ClusterA
 def platform(settings: Settings, asked: ClusterAccess, *, unread: bool) -> KServePlatformArgs:
     """Return the arguments of KServe; unread: whether its charts are out of reach, in a preview."""
     own = settings.kserve
+    taken_over: list[Literal["Namespace"]] = []
+    if "KServeNamespaces" in settings.import_existing:
+        taken_over.append("Namespace")
     return KServePlatformArgs(
         version=own.version,
         mode=settings.deployment_mode,
@@ -204,4 +207,5 @@ def platform(settings: Settings, asked: ClusterAccess, *, unread: bool) -> KServ
         unread=unread,
         firewall_rule=firewall_rule(settings),
         access=asked,
+        imports=taken_over,
     )

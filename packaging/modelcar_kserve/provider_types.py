@@ -743,6 +743,8 @@ class KServePlatformArgs(TypedDict):
     """In a preview, do not let the provider download the charts. Each release shows as changed then. Default: false."""
     firewall_rule: NotRequired[str]
     """What lets the control plane through to KServe's webhooks, told where they do not answer. Default: let the control plane's addresses through to the nodes on TCP port 9443."""
+    imports: NotRequired[list[str]]
+    """Kinds of objects that are there already (Namespace: those of KServe and cert-manager), and are taken over as they are."""
     kubeconfig: NotRequired[pulumi.Input[str]]
     """Text or path of the cluster's kubeconfig; by default kubectl's own. Where the options of the component have a Kubernetes provider, that declares the objects, and the program only asks the cluster by the kubeconfig, if there is one."""
     kube_context: NotRequired[str]

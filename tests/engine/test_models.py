@@ -83,6 +83,25 @@ def test_models_come_and_go_by_themselves(project: Project, model: Add) -> None:
     assert outputs(project)["models"].keys() == {a["name"]}
 
 
+@pytest.mark.extended
+def test_a_service_stays_its_models_under_another_name_and_in_a_list(project: Project, model: Add) -> None:
+    """Else Pulumi deletes the service by its former name, after it has made it by the new one."""
+    a = model("a")
+    name = a["name"]
+    project.configure(model=name, serviceName=name, imageName=name)
+    up(project)
+    entry = {"name": f"new-{name}", "model": name, "serviceName": name}
+    for before in (name, entry["name"]):
+        project.configure(model=None, serviceName=None, imageName=None, models=[entry])
+        refused = project.pulumi("preview", check=False)
+        assert refused.returncode
+        assert f"say formerNames: [{before}]" in refused.stdout + refused.stderr
+        project.configure(models=[{**entry, "formerNames": [before]}])
+        assert changed(project) == set()
+        up(project)
+        entry = {**entry, "name": f"newer-{name}"}
+
+
 def test_one_models_failure_leaves_the_others_up_and_is_told_at_the_end(project: Project, model: Add) -> None:
     a, b, c = model("a"), model("b"), model("c")
     shutil.rmtree(locking.layout_path(project.folder, b["name"]))

@@ -156,7 +156,9 @@ class Engine:
             # Of a program that fails, one error is raised; the loop would print those that follow from it.
             asyncio.get_running_loop().set_exception_handler(lambda *_: None)
             SETTINGS.outputs = set()  # set_mocks leaves the one of the program before
-            mocks.set_mocks(monitor.mocks, stack=self.stack, preview=self.preview, monitor=monitor)
+            mocks.set_mocks(
+                monitor.mocks, stack=self.stack, preview=self.preview, monitor=monitor, organization="acme"
+            )
             SETTINGS.monitor_features = {
                 resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_HOOKS,
                 resource_pb2.RESOURCE_MONITOR_FEATURE_ERROR_HOOKS,

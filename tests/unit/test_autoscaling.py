@@ -7,18 +7,24 @@ from typing import Any
 
 import pulumi
 import pytest
+from pulumi.runtime.proto import resource_pb2
 
 from components.cluster import existing, keda
 from components.cluster.access import ClusterError
 from components.engine.options import OWNED
+from components.image.existing_image import Existing
 from components.manifests import autoscaling
 from components.manifests.gitops import manifests
 from components.manifests.service import AUTOSCALER, service_annotations
-from components.stack import delivery
+from components.stack import delivery, outcomes
 from components.stack.delivery import Destination
+from components.stack.model import Model, ModelArgs
+from modelcar.base import read_base
 from modelcar.errors import InputError
+from tests.unit import mocked_engine
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.mocked_engine import DIGEST, Engine
+from tests.unit.test_components_models import load as list_of
 from tests.unit.test_components_settings import load, problems
 from tests.unit.test_operations_gitops import project, settings
 
@@ -196,7 +202,8 @@ def declared(engine: Engine, **changes: Any) -> None:
     def program() -> dict[str, Any]:
         parent = pulumi.ComponentResource("test:index:Parent", "parent")
         uri = pulumi.Output.from_input(f"oci://r.example/m@{DIGEST}")
-        return {"uri": delivery.to_cluster(parent, "m", told, uri, Destination(pulumi.ResourceOptions()))}
+        place = Destination(pulumi.ResourceOptions())
+        return {"uri": delivery.to_cluster(parent, "m", told, uri, place).served}
 
     engine.run(program)
 
@@ -219,6 +226,50 @@ def test_a_model_that_does_not_serve_is_not_scaled() -> None:
     with pytest.raises(pulumi.RunError, match="it does not serve"):
         declared(engine, **scaled(GATEWAY))
     assert "kubernetes:keda.sh/v1alpha1:ScaledObject" not in {row.type for row in engine.declared}
+
+
+def test_a_model_whose_scaled_object_is_refused_serves_and_is_told_as_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with `--continue-on-error`: KServe has handed the number over, and nobody scales it."""
+
+    def register(self: mocked_engine.Monitor, request: Any) -> Any:
+        answer = registered(self, request)
+        if request.type.endswith(":ScaledObject"):
+            answer.result = resource_pb2.Result.FAIL
+        return answer
+
+    registered = mocked_engine.Monitor.RegisterResource
+    monkeypatch.setattr(mocked_engine.Monitor, "RegisterResource", register)
+    image = f"ghcr.io/others/m@{DIGEST}"
+    stack = list_of({"name": "a", "image": image}, {"name": "b", "image": image, **scaled(GATEWAY)})
+    found: dict[str, Any] = {}
+
+    async def end(models: dict[str, Model]) -> bool:
+        found["served"], found["failed"] = await outcomes.outcomes(models)
+        return True
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        place = Destination(pulumi.ResourceOptions())
+        models = {
+            model.key: Model(
+                model.key,
+                ModelArgs(
+                    model,
+                    None,
+                    read_base(model.architecture),
+                    Path(),
+                    existing=Existing(model.place, 1, 1.0, ""),
+                    destination=place,
+                ),
+            )
+            for model in stack.models
+        }
+        return {"ended": pulumi.Output.from_input(end(models))}
+
+    Engine(preview=False).run(program)
+    assert list(found["failed"]) == ["b"]
+    assert list(found["served"]) == ["a", "b"], "its pods are the new ones"
 
 
 def test_an_idle_model_has_no_scaled_object() -> None:
@@ -271,5 +322,5 @@ def test_somebody_elses_scaled_object_is_not_taken_over(cluster: FakeCluster) ->
     wanted = {"kind": "ScaledObject", "metadata": {"name": "m", "namespace": "models"}}
     with pytest.raises(pulumi.RunError) as caught:
         existing.refuse_existing(load(), wanted)
-    assert "fix: choose another name, or delete it" in str(caught.value)
+    assert "fix: choose another name (modelcar:serviceName), or delete it" in str(caught.value)
     assert "importObjects" not in str(caught.value), "there is no such setting for it"

@@ -12,6 +12,7 @@ from unittest import mock
 import pulumi
 import pytest
 
+from components.cluster.guard import ClusterAccess
 from components.config.models import load_stack
 from components.image.model_lock import model_lock
 from components.kserve.kserve_platform import KServePlatform, KServePlatformArgs
@@ -70,6 +71,31 @@ def test_a_cluster_that_has_cert_manager_gets_no_second_one(up: Engine) -> None:
     assert set(releases(up)) == {"kserve-crd", "kserve"}
     spaces = [found.inputs["metadata"]["name"] for found in up.declared if found.type.endswith(":Namespace")]
     assert spaces == ["kserve"]
+
+
+def test_somebody_is_asked_for_both_namespaces_before_they_are_made(up: Engine) -> None:
+    declare_kserve(up)
+    spaces = [found for found in up.declared if found.type.endswith(":Namespace")]
+    assert [found.before_create for found in spaces] == [(), ()], "nobody is asked"
+    up = Engine(preview=False)
+    declare_kserve(up, access=ClusterAccess())
+    spaces = [found for found in up.declared if found.type.endswith(":Namespace")]
+    assert {found.inputs["metadata"]["name"]: found.before_create for found in spaces} == {
+        "kserve": ("absent-KServeNamespace-kserve-namespace-kserve",),
+        "cert-manager": ("absent-CertManagerNamespace-kserve-namespace-cert-manager",),
+    }
+
+
+def test_namespaces_that_helm_made_are_taken_over(up: Engine) -> None:
+    """As versions before 0.3.0 left it to the charts."""
+    settings = load(dev(importExisting=["KServeNamespaces"], kserve={"install": True}))
+    arguments = translate.platform(settings, ClusterAccess(), unread=False)
+    assert list(arguments.imports) == ["Namespace"]
+    declare_kserve(up, imports=arguments.imports)
+    spaces = [found for found in up.declared if found.type.endswith(":Namespace")]
+    assert {found.imported: found.ignored for found in spaces} == dict.fromkeys(
+        ("kserve", "cert-manager"), ("metadata", "spec")
+    )
 
 
 def test_a_cluster_without_a_way_out_has_copies_of_charts_and_images(up: Engine) -> None:

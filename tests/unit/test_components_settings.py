@@ -677,6 +677,13 @@ WRONG = {
         "one of the two",
         "take Namespace out",
     ),
+    "namespaces of a KServe that is not installed": Wrong(
+        {"importExisting": ["KServeNamespaces"]},
+        "importExisting",
+        "does not install KServe",
+        "kserve.install true",
+        "take it out",
+    ),
     "runtime of another placement": Wrong(
         {"importObjects": ["ServingRuntime"], "placement": "storageUriEnv"},
         "importObjects",

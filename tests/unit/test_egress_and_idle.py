@@ -8,6 +8,7 @@ import pytest
 
 from components.config.network import EgressSettings
 from components.engine.options import OWNED
+from components.engine.this_stack import MARK
 from components.kserve.egress import EgressPolicy, EgressPolicyArgs
 from components.manifests.network import NODE_DNS, egress_policy
 from components.manifests.service import predictor, service_annotations
@@ -73,7 +74,12 @@ def test_the_policy_is_a_child_of_its_component() -> None:
     component, policy = engine.declared
     assert component.type == "modelcar:kserve:EgressPolicy"
     assert policy.parent == component.urn
-    assert policy.inputs["metadata"] == {"name": "m-egress", "namespace": "models", "annotations": OWNED}
+    annotations = {**OWNED, MARK: "acme/project/stack"}
+    assert policy.inputs["metadata"] == {
+        "name": "m-egress",
+        "namespace": "models",
+        "annotations": annotations,
+    }
 
 
 @pytest.mark.parametrize("replicas", [{}, {"minReplicas": 2, "maxReplicas": 5}])

@@ -13,7 +13,7 @@ from components.config.models import load_stack
 from components.config.stack import Stack
 from components.google.adopted_cluster import adopted, require_adopted
 from components.stack.outputs import _is_there as is_there
-from components.stack.preflight import endpoint_of, needs_outputs, registry_is_there
+from components.stack.preflight import endpoint_of, registry_is_there
 from modelcar.errors import InputError, Problem
 from tests.unit.test_google_settings import CLUSTER, PROJECT, as_texts, dev
 from tests.unit.test_referenced_cluster import REFERENCE, TOLD
@@ -81,7 +81,6 @@ def test_a_cluster_is_reached_as_in_the_last_run(
 ) -> None:
     """Pulumi would take another address for another cluster, and make anew what is in it."""
     found = stack(**changes)
-    assert needs_outputs(found)
     assert endpoint_of(found, outputs) == endpoint
     assert endpoint_of(referring(**changes).at_cluster(TOLD), outputs) == endpoint
 
@@ -182,5 +181,4 @@ def test_a_registry_of_the_stacks_own_is_there_once_a_run_told_it(
     outputs: dict[str, Any], changes: dict[str, Any], there: bool
 ) -> None:
     found = stack(**changes)
-    assert needs_outputs(found)
     assert registry_is_there(found, outputs) is there

@@ -11,6 +11,7 @@ import pytest
 from components.cluster import existing
 from components.cluster.access import ClusterError
 from components.cluster.guard import ClusterAccess, explanation, guarded
+from components.engine.this_stack import MARK
 from components.kserve.model_service import ModelService
 from components.stack import translate
 from tests.unit.fake_cluster import FakeCluster
@@ -54,6 +55,80 @@ def test_what_somebody_else_made_is_refused_with_the_setting_that_takes_it_over(
         pulumi.RunError, match=r"(?s)Namespace models .*importExisting.*createNamespace false"
     ):
         existing.refuse_existing(SETTINGS, NAMESPACE)
+
+
+MINE, OTHER = "acme/modelcar/dev", "acme/modelcar/prod"
+
+
+def marked(document: dict[str, Any], stack: str) -> dict[str, Any]:
+    return {**document, "metadata": {**document["metadata"], "annotations": {MARK: stack}}}
+
+
+def test_the_namespace_of_another_stack_is_not_shared(cluster: FakeCluster) -> None:
+    """`destroy` of either would delete the models of both."""
+    path = "/api/v1/namespaces/models"
+    cluster.found[path] = marked(made_by("pulumi-kubernetes"), OTHER)
+    with pytest.raises(pulumi.RunError) as refused:
+        existing.refuse_existing(SETTINGS, marked(NAMESPACE, MINE))
+    told, fix = str(refused.value).split("\n")
+    assert told == f"Namespace models is there already, made by the stack {OTHER}: not changed"
+    assert fix.startswith(
+        "  fix: choose modelcar:createNamespace false; where that stack is gone, take it over"
+    )
+
+    cluster.found[path] = marked(made_by("pulumi-kubernetes"), MINE)
+    existing.refuse_existing(SETTINGS, marked(NAMESPACE, MINE))  # of an `up` that broke off
+
+    # As a version before 0.4.0 made it, or another program.
+    cluster.found[path] = made_by("pulumi-kubernetes-1a2b3c4d")
+    with pytest.raises(pulumi.RunError, match=r"(?s)another stack or program.*fix: choose .*createNamespace"):
+        existing.refuse_existing(SETTINGS, marked(NAMESPACE, MINE))
+
+
+def test_nobody_is_told_to_delete_a_namespace(cluster: FakeCluster) -> None:
+    for manager in ("kubectl-create", "pulumi-kubernetes"):
+        cluster.found["/api/v1/namespaces/models"] = made_by(manager)
+        with pytest.raises(pulumi.RunError) as refused:
+            existing.refuse_existing(SETTINGS, marked(NAMESPACE, MINE))
+        assert "delete" not in str(refused.value)
+    assert "delete" not in str(explanation("Namespace", "create", ['namespaces "models" already exists']))
+
+
+def test_an_object_of_another_stacks_model_is_refused(cluster: FakeCluster) -> None:
+    wanted = {"kind": "NetworkPolicy", "metadata": {"name": "m-egress", "namespace": "models"}}
+    path = "/apis/networking.k8s.io/v1/namespaces/models/networkpolicies/m-egress"
+    cluster.found[path] = marked(made_by("pulumi-kubernetes"), OTHER)
+    with pytest.raises(pulumi.RunError, match=f"(?s)the stack {OTHER}.*choose another name "):
+        existing.refuse_existing(SETTINGS, marked(wanted, MINE), "EgressPolicy")
+    cluster.found[path] = made_by("pulumi-kubernetes")
+    existing.refuse_existing(SETTINGS, marked(wanted, MINE), "EgressPolicy")
+
+
+CERTIFICATES = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/certificates.cert-manager.io"
+SPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "cert-manager"}}
+
+
+def of_helm(namespace: str, name: str) -> dict[str, Any]:
+    notes = {"meta.helm.sh/release-namespace": namespace, "meta.helm.sh/release-name": name}
+    return made_by("helm", annotations=notes)
+
+
+def test_a_cluster_with_a_cert_manager_gets_no_second_one(cluster: FakeCluster) -> None:
+    cluster.found[CERTIFICATES] = of_helm("certs", "cm")
+    with pytest.raises(pulumi.RunError) as refused:
+        existing.refuse_existing(SETTINGS, SPACE, existing.CERT_MANAGER)
+    assert str(refused.value).startswith(
+        "cert-manager is there already, made by Helm's release certs/cm: not"
+    )
+    assert "fix: pulumi config set --path modelcar:kserve.installCertManager false" in str(refused.value)
+
+    cluster.found[CERTIFICATES] = of_helm("cert-manager", "cert-manager")
+    existing.refuse_existing(SETTINGS, SPACE, existing.CERT_MANAGER)
+    cluster.found["/api/v1/namespaces/cert-manager"] = made_by("helm")
+    with pytest.raises(pulumi.RunError) as refused:
+        existing.refuse_existing(SETTINGS, SPACE, existing.CERT_MANAGER)
+    assert "modelcar:importExisting: [KServeNamespaces]" in str(refused.value)
+    assert "choose modelcar:kserve.installCertManager false" in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -121,23 +196,26 @@ def test_a_namespace_may_be_called_as_its_model() -> None:
     assert len(engine.hooks) == 10
 
 
+THERE = "admission: already exists"
+
+
 @pytest.mark.parametrize(
-    ("operation", "error", "told"),
+    ("kind", "operation", "error", "told"),
     [
-        (
-            "update",
-            'inferenceservices.serving.kserve.io "m" not found',
-            "`pulumi up --refresh` makes it anew",
-        ),
-        ("create", 'namespaces "models" already exists', "importExisting or importObjects"),
-        ("create", 'namespaces "models" not found', None),
-        ("update", "admission webhook denied the request", None),
+        ("InferenceService", "update", '"m" not found', "`pulumi up --refresh` makes it anew"),
+        ("Namespace", "create", THERE, "(modelcar:importExisting: [Namespace]; docs/migrate.md); if another"),
+        ("Namespace", "create", THERE, "choose modelcar:createNamespace false"),
+        ("EgressPolicy", "create", THERE, "modelcar:importObjects: [NetworkPolicy]"),
+        ("IngressPolicy", "create", THERE, "`pulumi import` it, or delete it; if another stack"),
+        ("ConfigMap", "create", THERE, "choose a modelcar:placement other than auto"),
+        ("Namespace", "create", 'namespaces "models" not found', None),
+        ("Namespace", "update", "admission webhook denied the request", None),
     ],
 )
 def test_a_refusal_that_does_not_say_what_to_do_is_explained(
-    operation: str, error: str, told: str | None
+    kind: str, operation: str, error: str, told: str | None
 ) -> None:
-    found = explanation(operation, [error])
+    found = explanation(kind, operation, [error])
     if told is None:
         assert found is None
     else:

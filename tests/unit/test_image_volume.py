@@ -284,5 +284,7 @@ def test_nodes_of_several_kinds_change_nothing_that_works(monkeypatch: pytest.Mo
     cluster.found["/api/v1/namespaces/models/configmaps/m-smoke-test"] = kept
     for nodes in ([node("v1", "c1")], [node("v1", "c1"), node("v2", "c2")], []):
         cluster.lists["/api/v1/nodes"] = nodes
-        placement.find(settings, Path("/nowhere"), preview=False, reachable=True, say=lambda _: None)
+        placement.find(
+            settings, Path("/nowhere"), preview=False, reachable=True, say=lambda _: None, stack="dev"
+        )
     assert preferred == [None, "storageUris", "storageUris"]

@@ -9,6 +9,7 @@ import pytest
 
 from components.config.network import IngressSettings
 from components.engine.options import OWNED
+from components.engine.this_stack import MARK
 from components.kserve.ingress import IngressPolicy, IngressPolicyArgs
 from components.manifests.gitops import manifests
 from components.manifests.network import ingress_policy
@@ -85,7 +86,12 @@ def test_the_policy_is_a_child_of_its_component() -> None:
     component, policy = engine.declared
     assert component.type == "modelcar:kserve:IngressPolicy"
     assert policy.parent == component.urn
-    assert policy.inputs["metadata"] == {"name": "m-ingress", "namespace": "models", "annotations": OWNED}
+    annotations = {**OWNED, MARK: "acme/project/stack"}
+    assert policy.inputs["metadata"] == {
+        "name": "m-ingress",
+        "namespace": "models",
+        "annotations": annotations,
+    }
 
 
 def test_git_has_it_beside_the_one_for_egress(project: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pulumi
 import pytest
 
 from components.cluster import placement
@@ -14,8 +15,13 @@ from components.cluster.access import ClusterError
 from components.cluster.placement import Found, find, fingerprint
 from components.cluster.smoke import Outcome, Smoke
 from components.config.settings import Settings
+from components.config.stack import Stack
+from components.stack import delivery
+from components.stack.preflight import CheckedStack
 from modelcar.errors import InputError
 from tests.unit.fake_cluster import FakeCluster
+from tests.unit.mocked_engine import Engine
+from tests.unit.test_components_models import load as list_of
 from tests.unit.test_components_settings import load
 
 SETTINGS = load(placement="auto", namespace="models", serviceName="m")
@@ -54,7 +60,13 @@ def ask(
 ) -> tuple[Found, str]:
     said: list[str] = []
     found = find(
-        settings, Path("/nowhere"), preview=preview, reachable=reachable, registry=registry, say=said.append
+        settings,
+        Path("/nowhere"),
+        preview=preview,
+        reachable=reachable,
+        registry=registry,
+        say=said.append,
+        stack="dev",
     )
     return found, "\n".join(said)
 
@@ -215,4 +227,51 @@ def test_a_cluster_without_kserve_is_told(cluster: FakeCluster) -> None:
 def test_modes_are_tested_apart(cluster: FakeCluster) -> None:
     knative = load(placement="auto", deploymentMode="Knative")
     assert fingerprint(cluster, knative, ()) != fingerprint(cluster, SETTINGS, ())
-    assert placement.config_map_name(SETTINGS) == "m-smoke-test"
+
+
+LISTED = list_of({"name": "chat"}, placement="auto", namespace="models")
+
+
+def test_stacks_with_lists_keep_what_they_found_out_apart() -> None:
+    """Two of them may share a namespace: one's `destroy` would delete what the other one owns too."""
+    settings = LISTED.shared
+    names = [placement.config_map_name(settings, stack) for stack in ("dev", "prod", "team.dev", "team-dev")]
+    assert names[:2] == ["modelcar-smoke-test-dev", "modelcar-smoke-test-prod"]
+    assert len(set(names)) == 4
+    assert placement.config_map_name(SETTINGS, "dev") == "m-smoke-test"
+
+
+def test_what_a_former_version_found_out_is_taken(cluster: FakeCluster, tested: list[str]) -> None:
+    settings = LISTED.shared
+    data = {"placement": "storageUris", "fingerprint": fingerprint(cluster, settings, ())}
+    cluster.found["/api/v1/namespaces/models/configmaps/modelcar-smoke-test"] = {"data": data}
+    assert ask(settings)[0].placement == "storageUris"
+    cluster.found["/api/v1/namespaces/models/configmaps/modelcar-smoke-test-dev"] = {
+        "data": {**data, "placement": "imageVolume"}
+    }
+    assert ask(settings)[0].placement == "imageVolume"
+    assert not tested
+
+
+@pytest.mark.parametrize(
+    ("stack", "was_listed", "name", "ignored"),
+    [
+        (LISTED, False, "modelcar-smoke-test-stack", ()),
+        (LISTED, True, "modelcar-smoke-test-stack", ("metadata.name",)),
+        (Stack((SETTINGS,), listed=False), False, "m-smoke-test", ()),
+    ],
+    ids=["new, or of one model before", "deployed: keeps its name", "one model"],
+)
+def test_the_config_map_of_a_deployed_stack_is_not_replaced(
+    stack: Stack, was_listed: bool, name: str, ignored: tuple[str, ...]
+) -> None:
+    engine = Engine(preview=False)
+    facts = CheckedStack(stack, {}, {}, {}, tested=Found("storageUris", "1"), was_listed=was_listed)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        return {"there": pulumi.Output.from_input(delivery.destination(facts, None) is not None)}
+
+    engine.run(program)
+    found = engine.the("ConfigMap")
+    assert (found.inputs["metadata"]["name"], found.ignored) == (name, ignored)
+    assert found.before_create == ("absent-ConfigMap-smoke-test",)

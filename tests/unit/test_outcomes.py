@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pulumi
 import pytest
 
+from components.config.models import load_stack
 from components.stack import outputs
+from tests.unit.test_components_models import load as list_of
 from tests.unit.test_components_models import on_google
+from tests.unit.test_components_settings import MINIMAL
+
+STATES = Path(__file__).parents[1] / "fixtures" / "states"
 
 FORMER: dict[str, Any] = {
     "models": {"chat": {"serviceName": "chat"}},
@@ -62,3 +69,29 @@ def test_what_never_was_there_is_not_told(monkeypatch: pytest.MonkeyPatch) -> No
     assert "clusterLocation" in told
     assert told.keys() & {"clusterName", "nodeServiceAccount", "googleMadeWith"} == set()
     assert told["models"] == {}
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["one model", "a list"])
+@pytest.mark.parametrize("version", sorted(path.stem for path in STATES.glob("*.json")))
+def test_a_model_of_a_former_version_that_fails_is_told_as_it_serves_on(
+    version: str, listed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers in other stacks rely on it, and the next run knows by it how the service is called."""
+    state = json.loads((STATES / f"{version}.json").read_text())
+    [former] = [row["outputs"] for row in state["resources"] if row["type"] == "pulumi:pulumi:Stack"]
+    before, service = former, former["serviceName"]
+    if listed:
+        stack = list_of({"name": "chat", "formerNames": [service]}, {"name": "other"})
+    else:
+        config = {f"modelcar:{key}": value for key, value in {**MINIMAL, "serviceName": service}.items()}
+        stack = load_stack(config, Path("/nowhere"))
+    for _ in range(2):
+        told: dict[str, Any] = {}
+        monkeypatch.setattr(pulumi, "export", told.__setitem__)
+        failed: dict[str, Exception] = {model.key: ValueError("no GPU") for model in stack.models}
+        with pytest.raises(pulumi.RunError):
+            asyncio.run(outputs.export(stack, None, {}, failed, former))
+        shown = told["models"].get(stack.models[0].key) or told
+        for name in ("serviceName", "storageUri", "modelDigest", "imageReference"):
+            assert shown[name] == before[name]
+        former = told

@@ -12,10 +12,11 @@ import pytest
 from components.cluster.placement import Found
 from components.config.checks import without_effect
 from components.config.models import load_stack
-from components.stack import kept_endpoint, preflight, reachability
+from components.stack import kept_endpoint, preflight, reachability, renamed
 from modelcar import locking
 from modelcar.errors import InputError, Problem
 from modelcar.tiny_model import make_tiny_model
+from tests.unit.test_components_models import load as list_of
 from tests.unit.test_components_settings import MINIMAL, as_text, load
 from tests.unit.test_google_settings import CLUSTER, PROJECT, as_texts, dev
 
@@ -117,6 +118,87 @@ def test_a_service_is_renamed_where_the_stack_says_so(
     assert check(project, outputs, **settings).stack.shared.service_name == "tiny"
 
 
+def told_of(**services: str) -> dict[str, Any]:
+    return {
+        "models": {key: {"serviceName": name, "namespace": "kserve-demo"} for key, name in services.items()}
+    }
+
+
+ONLY = {**told_of(**{"qwen-oci": "qwen-oci"}), "serviceName": "qwen-oci"}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "entries", "fix"),
+    [
+        (
+            told_of(chat="chat"),
+            [{"name": "chat-v2", "serviceName": "chat"}],
+            "say formerNames: [chat] and model: chat-v2 in its entry",
+        ),
+        (
+            ONLY,
+            [{"name": "qwen", "model": "qwen2.5-0.5b", "serviceName": "qwen-oci"}],
+            "say formerNames: [qwen-oci] in its entry",
+        ),
+        # As a version before 0.3.0 told it.
+        (
+            {"serviceName": "qwen-oci"},
+            [{"name": "qwen", "model": "m", "serviceName": "qwen-oci"}],
+            "say formerNames: [qwen-oci] in its entry",
+        ),
+        (
+            told_of(a="x", b="y"),
+            [{"name": "a", "serviceName": "y"}, {"name": "b", "serviceName": "z"}],
+            "run `pulumi up` twice: first with a name for b's service that nobody has",
+        ),
+        (told_of(a="x", b="y"), [{"name": "a", "serviceName": "y"}], "run `pulumi up` twice"),
+    ],
+    ids=["another name", "one model to a list", "0.2.0", "exchanged", "of one that goes"],
+)
+def test_a_service_of_the_last_run_is_not_made_again_for_another_model(
+    outputs: dict[str, Any], entries: list[dict[str, Any]], fix: str
+) -> None:
+    """Pulumi would delete it, by the former model's name, after it has made it by the new one's."""
+    found, *_ = renamed.taken(list_of(*entries, namespace="kserve-demo"), outputs)
+    assert found.key == "modelcar:models[0].serviceName"
+    assert fix in found.fix
+
+
+def test_the_service_of_an_entry_is_not_made_again_for_a_stack_without_a_list(project: Path) -> None:
+    with pytest.raises(InputError, match="fix: if it is the same model, keep it in modelcar:models as qwen;"):
+        check(project, told_of(qwen="tiny"), serviceName="tiny", namespace="kserve-demo")
+
+
+def test_a_shared_runtime_is_not_called_as_a_service_of_the_last_run() -> None:
+    stack = list_of({"name": "a"}, {"name": "b"}, sharedRuntime="chat", namespace="kserve-demo")
+    [found] = renamed.taken(stack, told_of(a="a", chat="chat"))
+    assert (found.key, found.value[:35]) == (
+        "modelcar:models[0].sharedRuntime",
+        "chat, as the ServingRuntime of the ",
+    )
+
+
+@pytest.mark.parametrize(
+    ("outputs", "entries", "shared"),
+    [
+        (told_of(chat="chat"), [{"name": "assistant", "formerNames": ["chat"]}], {}),
+        (told_of(chat="chat"), [{"name": "chat"}, {"name": "new", "serviceName": "x"}], {}),
+        (ONLY, [{"name": "qwen", "serviceName": "qwen-oci", "formerNames": ["qwen-oci"]}], {}),
+        (told_of(chat="chat"), [{"name": "v2", "serviceName": "chat"}], {"namespace": "other"}),
+        (
+            told_of(chat="chat"),
+            [{"name": "v2", "serviceName": "chat"}],
+            {"delivery": "gitops", "gitops": {"folder": "../apps"}},
+        ),
+    ],
+    ids=["renamed", "as before", "one model to a list", "another namespace", "files"],
+)
+def test_a_service_that_stays_its_model_s_or_is_new_is_taken(
+    outputs: dict[str, Any], entries: list[dict[str, Any]], shared: dict[str, Any]
+) -> None:
+    assert list(renamed.taken(list_of(*entries, **{"namespace": "kserve-demo", **shared}), outputs)) == []
+
+
 NETWORKS = {CLUSTER + "authorizedNetworks": ["192.0.2.0/24"]}
 DEPLOYED = {"clusterName": "models-dev", "clusterLocation": "europe-west4-b"}
 BY_NAME, BY_ADDRESS = ({**DEPLOYED, "clusterEndpoint": endpoint} for endpoint in ("dns", "ip"))
@@ -214,3 +296,14 @@ def test_a_placement_is_not_tested_before_the_registry_of_this_stack_is_there(
         checked = preflight.check(stack, project, outputs)
         assert checked.stack.shared.placement == "servingRuntime"
     assert [arguments["registry"] for arguments in told] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "listed"),
+    [({}, False), (ONLY, False), ({"serviceName": "m"}, False), (told_of(chat="chat"), True)],
+    ids=["new", "one model", "0.2.0", "a list"],
+)
+def test_whether_the_last_run_had_a_list_is_known(
+    project: Path, outputs: dict[str, Any], listed: bool
+) -> None:
+    assert check(project, outputs).was_listed is listed

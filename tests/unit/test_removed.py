@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from components.cluster.access import ClusterError
+from components.config.models import load_stack
 from components.config.stack import Stack
 from components.stack.removed import removed
 from modelcar import deletion
@@ -26,6 +27,7 @@ from operations.prune import NONE, Pruned, line, prune, status
 from tests import made_images as made
 from tests.registry_server import Registry, serve
 from tests.unit.test_components_models import CHAT, load
+from tests.unit.test_components_settings import MINIMAL
 
 #: What every image of this program says.
 OURS = b'{"annotations": {"io.modelcar.lock.digest": "sha256:1"}}'
@@ -57,6 +59,34 @@ def test_a_renamed_model_is_not_gone() -> None:
     # Under another name, with the image of before.
     stack = load({"name": "assistant", "imageName": "chat"})
     assert removed(stack, {"models": {"chat": told("chat")}}, TODAY) == {}
+
+
+@pytest.mark.parametrize(
+    ("entry", "shared"),
+    [
+        (CHAT, {"registry": "new.example/models"}),
+        ({**CHAT, "model": "llama", "imageName": "llama"}, {}),
+        ({**CHAT, "imageName": "chat-v2"}, {}),
+        ({"name": "b", "formerNames": ["chat"], "imageName": "b"}, {}),
+        ({**CHAT, "image": "ghcr.io/others/m@sha256:" + "c" * 64}, {}),
+    ],
+    ids=["registry", "model", "imageName", "renamed", "image of others"],
+)
+def test_images_that_a_model_leaves_behind_are_kept_count_of(
+    entry: dict[str, Any], shared: dict[str, Any]
+) -> None:
+    former, stack = {"models": {"chat": told("chat")}}, load(entry, **shared)
+    row = {"model": "chat", "since": "2030-05-20", "modelDigest": "sha256:" + "a" * 64}
+    assert removed(stack, former, TODAY) == {f"{REGISTRY}/chat": row}
+    failed = [model.key for model in stack.models]
+    assert removed(stack, former, TODAY, failed) == {}, "it is still served from there"
+
+
+def test_the_only_model_of_a_stack_that_becomes_another_leaves_its_images_behind() -> None:
+    config = {f"modelcar:{key}": value for key, value in {**MINIMAL, "model": "llama-8b"}.items()}
+    stack = load_stack(config, Path("/nowhere"))
+    former = {"models": {stack.shared.key: told("qwen2.5-0.5b")}}
+    assert list(removed(stack, former, TODAY)) == [f"{REGISTRY}/qwen2.5-0.5b"]
 
 
 class Cluster:

@@ -110,7 +110,7 @@ def share(engine: Engine, **uris: Uri) -> list[str]:
         for model in facts.stack.models:
             parent = pulumi.ComponentResource("test:index:Model", model.key)
             uri = uris[model.key](engine)
-            served[model.key] = delivery.to_cluster(parent, model.key, model, uri, place)
+            served[model.key] = delivery.to_cluster(parent, model.key, model, uri, place).served
         last(parent)
 
         async def wait() -> list[str]:

@@ -55,7 +55,7 @@ def declared(stack: Stack, preview: bool = False) -> Engine:
         for settings in stack.models:
             parent = pulumi.ComponentResource("modelcar:kserve:Model", settings.key)
             uri = pulumi.Output.from_input(STORAGE_URI)
-            served[settings.key] = delivery.to_cluster(parent, settings.key, settings, uri, found)
+            served[settings.key] = delivery.to_cluster(parent, settings.key, settings, uri, found).served
         return served
 
     outputs = engine.run(program)

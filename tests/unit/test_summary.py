@@ -65,6 +65,12 @@ def test_a_new_model_an_old_one_and_one_that_changes(monkeypatch: pytest.MonkeyP
     assert gone == "no longer served: gone; their images stay in the registry"
 
 
+def test_a_repository_that_a_model_leaves_is_told(monkeypatch: pytest.MonkeyPatch, lock: Lock) -> None:
+    before = {"modelDigest": digest(lock), "storageUri": f"oci://old.example/models/chat@{digest(lock)}"}
+    lines = told(monkeypatch, load({"name": "chat"}), lock, {"chat": before})
+    assert lines[-1] == "no longer served from: old.example/models/chat; the images stay there"
+
+
 def test_only_what_the_registry_lacks_is_pushed(monkeypatch: pytest.MonkeyPatch, lock: Lock) -> None:
     layers = modelcar_image(lock, read_base("amd64")).layers
     largest = max(layers, key=lambda layer: layer.size)

@@ -43,7 +43,7 @@ def _delivery(settings: Settings) -> Problem | None:
 def _import_existing(settings: Settings) -> Problem | None:
     wanted = settings.import_existing
     google = settings.google
-    of_google = [kind for kind in wanted if kind != "Namespace"]
+    of_google = [kind for kind in wanted if kind.startswith("Repository")]
     if of_google and not google:
         value = f"{of_google[0]}, in a stack without modelcar:google"
         return problem("importExisting", value, "Namespace there", "remove it, or say modelcar:google")
@@ -59,6 +59,9 @@ def _import_existing(settings: Settings) -> Problem | None:
         value = "Namespace, and createNamespace is false"
         fix = f"pulumi config rm {NAMESPACE}:createNamespace, or take Namespace out"
         return problem("importExisting", value, "one of the two", fix)
+    if "KServeNamespaces" in wanted and not settings.kserve.install:
+        value = "KServeNamespaces, and this stack does not install KServe"
+        return problem("importExisting", value, f"{NAMESPACE}:kserve.install true beside it", "take it out")
     return None
 
 
