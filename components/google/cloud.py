@@ -29,7 +29,8 @@ class GoogleCloudArgs:
     imports: Kinds of the registry's parts that are there already.
     endpoint: By which an adopted cluster's control plane is reached: `ip`, its address, where it has one;
         `dns`, its DNS name; `auto`, the name where it lets in who comes from outside of Google, else as `ip`.
-        Another one than before makes all anew that the cluster's Kubernetes provider declares.
+        Another one than before makes all anew that the cluster's Kubernetes provider declares, unless that
+        has the cluster's `identifier`.
     """
 
     settings: GoogleSettings
@@ -57,7 +58,7 @@ class GoogleCloud(pulumi.ComponentResource):
     Outputs:
         registry: the component; images can be pushed once it is there.
         pools: the components by the pool's name; models can be placed once theirs is there.
-        cluster: name, location and kubeconfig of the cluster.
+        cluster: name, location, kubeconfig and identifier of the cluster.
         node_account: e-mail of the nodes' service account.
     """
 

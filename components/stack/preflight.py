@@ -153,8 +153,8 @@ def registry_is_there(stack: Stack, outputs: Mapping[str, Any]) -> bool:
 def endpoint_of(stack: Stack, outputs: Mapping[str, Any]) -> Endpoint:
     """Return by which endpoint the control plane of an adopted cluster is to be reached: as in the last run.
 
-    The Kubernetes provider takes another address for another cluster, and Pulumi would make anew all that is
-    in it.
+    In a state of a version before 0.4.0 the Kubernetes provider takes another address for another cluster,
+    and Pulumi would make anew all that is in it.
 
     Args:
         outputs: of the last run. A version that did not tell the endpoint took the address.

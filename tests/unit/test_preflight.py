@@ -132,17 +132,17 @@ def test_the_endpoint_of_a_created_cluster_is_looked_at_before_anything_is_decla
 
 
 def test_a_created_cluster_is_not_reached_otherwise_than_it_was_made() -> None:
-    """The Kubernetes provider takes another host for another cluster, and would delete all that is in it."""
+    """A preview has no host for an endpoint that only `up` makes."""
     [first] = endpoint_problems(BY_NAME, **NETWORKS)
     assert first.key == "modelcar:google.cluster.authorizedNetworks"
     assert first.value == (
-        "192.0.2.0/24; models-dev was made without, and is reached by its DNS name. By its address Pulumi "
-        "would delete and make anew all that is in it, models and KServe too"
+        "192.0.2.0/24; models-dev was made without, and is reached by its DNS name. Its address is not there "
+        "before `up` makes it, and so Pulumi can ask nothing in it"
     )
     assert first.allowed == "no network, as it was made with"
     assert first.fix.startswith("pulumi config rm --path modelcar:google.cluster.authorizedNetworks; for a")
     [last] = endpoint_problems(BY_ADDRESS)
-    assert last.value.startswith("not set; models-dev was made with some, and is reached by its address. By")
+    assert last.value.startswith("not set; models-dev was made with some, and is reached by its address. Its")
     assert last.allowed == "one network or more, as it was made with; which ones may change"
     assert last.fix.startswith("set the networks again; for a cluster without, deploy a new stack")
     heading = re.findall(r"docs/google-cloud\.md, '(.+?)'", last.fix)
