@@ -130,7 +130,9 @@ def adopted(google: GoogleSettings, endpoint: Endpoint = "ip") -> Cluster:
     else:
         name = pulumi.Output.from_input(str(google.cluster.name))
         location = pulumi.Output.from_input(str(google.location))
-    found = gcp.container.get_cluster_output(name=name, location=location, project=google.project)
+    asked = gcp.container.get_cluster_output(name=name, location=location, project=google.project)
+    # What is taken from it is public, and a secret only as a part of what has the client's key.
+    found = pulumi.Output.unsecret(asked)
     configs = found.control_plane_endpoints_configs
     by = configs.apply(lambda told: chosen(told, endpoint))
     dns_name = configs.apply(_dns_name)

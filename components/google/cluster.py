@@ -124,7 +124,10 @@ class NewCluster(pulumi.ComponentResource):
         dns_name = created.control_plane_endpoints_config.apply(_dns_name)
         if args.authorized_networks:
             endpoint, host = "ip", created.endpoint
-            authority = created.master_auth.apply(lambda auth: auth.cluster_ca_certificate or "")
+            # Public, and a secret only as a part of what has the client's key.
+            authority = pulumi.Output.unsecret(
+                created.master_auth.apply(lambda auth: auth.cluster_ca_certificate or "")
+            )
         else:
             endpoint, host = "dns", dns_name
             authority = pulumi.Output.from_input("")  # a public one vouches for the name

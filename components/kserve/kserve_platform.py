@@ -14,6 +14,7 @@ from components.config.arguments import validated
 from components.config.cluster import DestinationSettings
 from components.config.kserve import KServeSettings
 from components.engine.options import OWNED, child, unknown
+from components.engine.secrets import used
 from components.engine.threads import in_thread
 from modelcar.errors import InputError
 
@@ -175,7 +176,7 @@ class KServePlatform(pulumi.ComponentResource):
                 raise pulumi.RunError(f"KServe is installed, and no model was declared:\n{error}") from None
             return self
 
-        return pulumi.Output.all(controller.status, access.kubeconfig).apply(wait)
+        return pulumi.Output.all(controller.status, used(access.kubeconfig)).apply(wait)
 
 
 def values(settings: KServeSettings, mode: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pulumi
 import pytest
+from pulumi.runtime import rpc
 
 from components.config import disk
 from components.config.google import ClusterSettings, GoogleSettings, NodeSettings
@@ -573,3 +574,24 @@ def test_what_shortens_a_cold_start_is_off_unless_asked_for(up: Engine) -> None:
     assert config["secondaryBootDisks"] == [{"diskImage": image, "mode": "CONTAINER_IMAGE_CACHE"}]
     assert config["ephemeralStorageLocalSsdConfig"] == {"localSsdCount": 1}
     assert config["kubeletConfig"] == {"maxParallelImagePulls": 5}
+
+
+@pytest.mark.parametrize("changes", [{CLUSTER + "authorizedNetworks": ["192.0.2.0/24"]}, ADOPTED["by name"]])
+def test_a_kubeconfig_without_credentials_is_no_secret(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    """Google's provider marks the client's key beside the certificate, and the SDK all that holds it."""
+    key = {rpc._special_sig_key: rpc._special_secret_sig, "value": ""}
+    auth = {"clusterCaCertificate": "Q0E=", "clientKey": key}
+    monkeypatch.setitem(PROVIDED["gcp:container/cluster:Cluster"], "masterAuth", auth)
+    monkeypatch.setitem(ANSWERS["gcp:container/getCluster:getCluster"], "masterAuths", [auth])
+    google = load(dev(**changes)).google
+    assert google
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        cluster = GoogleCloud("modelcar", GoogleCloudArgs(settings=google)).cluster
+        return {"is": pulumi.Output.from_input(cluster.kubeconfig.is_secret()), "text": cluster.kubeconfig}
+
+    told = Engine(preview=False, secrets=True).run(program)
+    assert json.loads(told["text"])["clusters"][0]["cluster"]["certificate-authority-data"] == "Q0E="
+    assert not told["is"]
