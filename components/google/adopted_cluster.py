@@ -116,12 +116,16 @@ def _look(
         return None
 
 
-def adopted(google: GoogleSettings, endpoint: Endpoint = "ip") -> Cluster:
+def adopted(
+    google: GoogleSettings, endpoint: Endpoint = "ip", opts: pulumi.ResourceOptions | None = None
+) -> Cluster:
     """Return the cluster that is there already, by its name or by another stack's outputs.
 
     Args:
         google: the settings.
         endpoint: by which it is to be reached.
+        opts: with the component whose provider asks for it, and what that was told to wait for. Not the APIs:
+            where a run switches another one on, its preview would know nothing of a cluster that is there.
     """
     if google.cluster.stack_reference:
         reference = stack_reference(google.cluster.stack_reference)
@@ -130,7 +134,12 @@ def adopted(google: GoogleSettings, endpoint: Endpoint = "ip") -> Cluster:
     else:
         name = pulumi.Output.from_input(str(google.cluster.name))
         location = pulumi.Output.from_input(str(google.location))
-    asked = gcp.container.get_cluster_output(name=name, location=location, project=google.project)
+    asked = gcp.container.get_cluster_output(
+        name=name,
+        location=location,
+        project=google.project,
+        opts=pulumi.InvokeOutputOptions(parent=opts.parent, depends_on=opts.depends_on) if opts else None,
+    )
     # What is taken from it is public, and a secret only as a part of what has the client's key.
     found = pulumi.Output.unsecret(asked)
     configs = found.control_plane_endpoints_configs

@@ -12,6 +12,7 @@ from components.config import disk
 from components.config.arguments import as_arguments
 from components.config.checks.google import of_google, same_names
 from components.config.google import GoogleSettings
+from components.engine.options import child
 from components.google import adopted_cluster, apis, cluster
 from components.google.names import label_value
 from components.google.node_account import NodeServiceAccount, NodeServiceAccountArgs
@@ -73,8 +74,8 @@ class GoogleCloud(pulumi.ComponentResource):
         google = args.settings
         stack = pulumi.get_stack()
         labels = {"managed-by": "pulumi", "app": label_value(name), "stack": label_value(stack)}
-        enabled = apis.enable(google, parent=self) if google.enable_apis else []
-        own = pulumi.ResourceOptions(parent=self, depends_on=enabled)
+        enabled = apis.enable(google, child(self, opts)) if google.enable_apis else []
+        own = child(self, opts, *enabled)
 
         reader: pulumi.Input[str]
         if google.nodes.service_account:
@@ -112,7 +113,7 @@ class GoogleCloud(pulumi.ComponentResource):
             )
             self.cluster = cluster.NewCluster(str(google.cluster.name), made, own).cluster
         else:
-            self.cluster = adopted_cluster.adopted(google, args.endpoint)
+            self.cluster = adopted_cluster.adopted(google, args.endpoint, child(self, opts))
         self.pools = {}
         for nodes in google.all_pools:
             # The first one's name does not follow from its place in Google: its settings may be renamed.

@@ -118,7 +118,9 @@ class NewCluster(pulumi.ComponentResource):
                 "metadata": {"disable-legacy-endpoints": "true"},
                 "resource_labels": {**args.labels},
             },
-            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["initialNodeCount", "nodeCount"]),
+            opts=pulumi.ResourceOptions.merge(
+                own, pulumi.ResourceOptions(ignore_changes=["initialNodeCount", "nodeCount"])
+            ),
         )
         ready = pulumi.Output.all(created.name, system.id).apply(lambda values: str(values[0]))
         dns_name = created.control_plane_endpoints_config.apply(_dns_name)
