@@ -23,7 +23,7 @@ from components.image.former_image import Former
 from components.image.model_lock import model_doubts, model_lock
 from components.kserve import cluster_provider
 from components.manifests import gitops
-from components.stack import charts, kept_endpoint, kernel_fit, reachability, renamed
+from components.stack import charts, kept_endpoint, kept_pools, kernel_fit, reachability, renamed
 from modelcar.errors import InputError, Problem
 from modelcar.lock import Lock
 
@@ -85,6 +85,7 @@ def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> 
     locks: dict[str, Lock | None] = {}
     former: dict[str, Former | None] = {}
     problems = [*renamed.problems(stack, outputs or {}), *kept_endpoint.problems(stack, outputs or {})]
+    problems += kept_pools.problems(stack, outputs or {})
     for settings in stack.models:
         try:
             locks[settings.key] = None if settings.image else model_lock(settings, project)
