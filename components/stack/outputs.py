@@ -22,6 +22,7 @@ async def export(
     served: Mapping[str, Any],
     failed: Mapping[str, Exception],
     outputs: Mapping[str, Any],
+    cluster_uid: str | None = None,
 ) -> None:
     """Export the outputs, and end with an error where a model is not served.
 
@@ -31,6 +32,7 @@ async def export(
         served: what is told of each model that is there, by its key.
         failed: why the others are not.
         outputs: of the last run.
+        cluster_uid: of a cluster that the stack itself names.
 
     Raises:
         pulumi.RunError: naming the models that failed.
@@ -50,6 +52,8 @@ async def export(
     if not stack.listed and (only := told.get(stack.shared.key)) is not None:
         for name in OF_ONLY_MODEL:
             pulumi.export(name, only[name])
+    if cluster_uid:
+        pulumi.export("clusterUid", cluster_uid)
     if cloud:
         for name, output in _of_google(stack, cloud).items():
             if await _is_there(output):

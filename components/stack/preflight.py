@@ -23,7 +23,15 @@ from components.image.former_image import Former
 from components.image.model_lock import model_doubts, model_lock
 from components.kserve import cluster_provider
 from components.manifests import gitops
-from components.stack import charts, kept_endpoint, kept_pools, kernel_fit, reachability, renamed
+from components.stack import (
+    charts,
+    kept_cluster,
+    kept_endpoint,
+    kept_pools,
+    kernel_fit,
+    reachability,
+    renamed,
+)
 from modelcar.errors import InputError, Problem
 from modelcar.lock import Lock
 
@@ -42,6 +50,7 @@ class CheckedStack:
     existing: images that are there already, of the models that are served by one.
     charts_unread: whether KServe's charts are out of reach, in a preview.
     endpoint: by which an adopted cluster's control plane is reached.
+    cluster_uid: of a cluster that the stack itself names; None where nobody knows it.
     """
 
     stack: Stack
@@ -55,16 +64,18 @@ class CheckedStack:
     existing: Mapping[str, Existing] = field(default_factory=dict)
     charts_unread: bool = False
     endpoint: Endpoint = "auto"
+    cluster_uid: str | None = None
 
 
 def needs_outputs(stack: Stack) -> bool:
     """Tell whether `check` has to know what the last run told.
 
-    A service keeps its name, a cluster its endpoint, and a registry of the stack's own may not be
-    there yet. Of an image that is there it stands in for a registry that is out of reach.
+    A service keeps its name, a stack its cluster, that its endpoint, and a registry of the stack's own may
+    not be there yet. Of an image that is there it stands in for a registry that is out of reach.
     """
     images = any(model.image for model in stack.models)
-    return stack.google is not None or not stack.service_named or images
+    own_cluster = kept_cluster.is_asked(stack.shared)
+    return stack.google is not None or own_cluster or not stack.service_named or images
 
 
 def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None) -> CheckedStack:
@@ -119,6 +130,8 @@ def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> 
     reachable = reachability.check(shared, required=not preview, pushes=builds)
     unread = unread_charts(shared, preview=preview)
     doubts += unread
+    cluster_uid, unlike = kept_cluster.uid(shared, outputs or {}, reachable=reachable)
+    doubts += tuple(unlike)
     mode.require(shared, reachable=reachable)
     if reachable and not preview and not shared.kserve.install and shared.kserve.verify:
         webhooks.require(shared, say=pulumi.log.info)
@@ -138,7 +151,18 @@ def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> 
         )
         stack = replace(stack, models=tuple(_placed(model, tested) for model in stack.models))
     return CheckedStack(
-        stack, locks, former, disks, reachable, tested, doubts, project, existing, bool(unread), endpoint
+        stack,
+        locks,
+        former,
+        disks,
+        reachable,
+        tested,
+        doubts,
+        project,
+        existing,
+        bool(unread),
+        endpoint,
+        cluster_uid,
     )
 
 

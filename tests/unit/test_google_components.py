@@ -611,7 +611,7 @@ def test_all_of_it_waits_for_what_the_component_depends_on_and_uses_its_provider
     assert google
     waits: list[str] = []
     asked: list[str] = []
-    real = mocks.MockMonitor.Invoke
+    real: Any = mocks.MockMonitor.Invoke
 
     def invoke(self: Any, request: Any) -> Any:
         asked.append(request.provider)
@@ -623,7 +623,8 @@ def test_all_of_it_waits_for_what_the_component_depends_on_and_uses_its_provider
     def program() -> dict[str, pulumi.Output[Any]]:
         own = gcp.Provider("own", project="my-project")
         project = gcp.organizations.Project("project", project_id="my-project")
-        known = project.urn.apply(lambda urn: waits.append(urn) or project)
+        project.urn.apply(waits.append)
+        known = project.urn.apply(lambda _: project)
         first: Any = known if as_output else project
         options = pulumi.ResourceOptions(provider=own, depends_on=[first])
         cluster = GoogleCloud("models", GoogleCloudArgs(settings=google), options).cluster

@@ -218,7 +218,12 @@ def test_the_next_run_gets_to_know_it_once_the_pools_are_there() -> None:
     assert list(told(found, made_with(settings, {"gpu": disk.need([]).disk}), {})) == []
 
 
-LARGE = {"name": "large", "gpu": "nvidia-a100-80gb", "gpusPerNode": 2, "machineType": "a2-ultragpu-2g"}
+LARGE: dict[str, Any] = {
+    "name": "large",
+    "gpu": "nvidia-a100-80gb",
+    "gpusPerNode": 2,
+    "machineType": "a2-ultragpu-2g",
+}
 LARGE |= {"checkZones": False}
 TWO = {"google.pools": [LARGE]}
 
