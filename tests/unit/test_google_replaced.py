@@ -225,7 +225,7 @@ LARGE: dict[str, Any] = {
     "machineType": "a2-ultragpu-2g",
 }
 LARGE |= {"checkZones": False}
-TWO = {"google.pools": [LARGE]}
+TWO: dict[str, Any] = {"google.pools": [LARGE]}
 
 
 def test_a_pool_that_changes_places_is_refused_before_google_is_asked_for_a_second_one() -> None:
