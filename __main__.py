@@ -69,7 +69,7 @@ async def main() -> None:
     await registrations.settled()
     if stack.shared.delivery == "gitops":
         delivery.to_git(stack, PROJECT, failed)
-    await outputs.export(stack, cloud, served, failed, former)
+    await outputs.export(stack, cloud, served, failed, former, checked.cluster_uid)
 
 
 pulumi.run(main)

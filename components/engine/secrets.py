@@ -13,6 +13,11 @@ _FIELDS = frozenset({"args", "command", "env"})
 _KINDS = "kubernetes:serving.kserve.io/"
 
 
+def used(value: pulumi.Input[Any]) -> pulumi.Output[Any]:
+    """Return what may be a secret, for a wait that uses it and tells nothing of it: its result is none."""
+    return pulumi.Output.unsecret(pulumi.Output.from_input(value))
+
+
 def kept_in_objects() -> pulumi.ResourceOptions:
     """Return the options of a component whose objects have secrets in their containers.
 

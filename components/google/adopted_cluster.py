@@ -86,11 +86,12 @@ def _cluster_problems(google: GoogleSettings, found: Any, endpoint: Endpoint) ->
         )
     configs = getattr(found, "control_plane_endpoints_configs", None)
     if endpoint == "ip" and chosen(configs, endpoint) == "dns":
-        # The Kubernetes provider takes another address for another cluster, and deletes what is in it.
+        # Without an identifier, as of a version before 0.4.0, the Kubernetes provider takes another host for
+        # another cluster, and deletes what is in it.
         yield problem(
             key,
             f"{cluster.name} has lost the address by which this stack made what is in it: by its DNS name, "
-            "Pulumi would make all of that anew",
+            "Pulumi may make all of that anew",
             "the address, or a context of your own kubeconfig",
             f"{command} --enable-ip-access; or set {NAMESPACE}:kubeContext to "
             f"gke_{google.project}_{google.location}_{cluster.name}",
@@ -115,12 +116,16 @@ def _look(
         return None
 
 
-def adopted(google: GoogleSettings, endpoint: Endpoint = "ip") -> Cluster:
+def adopted(
+    google: GoogleSettings, endpoint: Endpoint = "ip", opts: pulumi.ResourceOptions | None = None
+) -> Cluster:
     """Return the cluster that is there already, by its name or by another stack's outputs.
 
     Args:
         google: the settings.
         endpoint: by which it is to be reached.
+        opts: with the component whose provider asks for it, and what that was told to wait for. Not the APIs:
+            where a run switches another one on, its preview would know nothing of a cluster that is there.
     """
     if google.cluster.stack_reference:
         reference = stack_reference(google.cluster.stack_reference)
@@ -129,10 +134,18 @@ def adopted(google: GoogleSettings, endpoint: Endpoint = "ip") -> Cluster:
     else:
         name = pulumi.Output.from_input(str(google.cluster.name))
         location = pulumi.Output.from_input(str(google.location))
-    found = gcp.container.get_cluster_output(name=name, location=location, project=google.project)
+    asked = gcp.container.get_cluster_output(
+        name=name,
+        location=location,
+        project=google.project,
+        opts=pulumi.InvokeOutputOptions(parent=opts.parent, depends_on=opts.depends_on) if opts else None,
+    )
+    # What is taken from it is public, and a secret only as a part of what has the client's key.
+    found = pulumi.Output.unsecret(asked)
     configs = found.control_plane_endpoints_configs
     by = configs.apply(lambda told: chosen(told, endpoint))
-    hosts = pulumi.Output.all(by=by, dns=configs.apply(_dns_name), ip=found.endpoint)
+    dns_name = configs.apply(_dns_name)
+    hosts = pulumi.Output.all(by=by, dns=dns_name, ip=found.endpoint)
     authority = found.master_auths.apply(lambda auths: str(auths[0].cluster_ca_certificate))
     reached = kubeconfig(
         name,
@@ -147,6 +160,7 @@ def adopted(google: GoogleSettings, endpoint: Endpoint = "ip") -> Cluster:
         known.apply(lambda told: str(told["location"])),
         reached,
         by,
+        dns_name.apply(lambda one: one or None),
     )
 
 

@@ -31,7 +31,7 @@ def needed(google: GoogleSettings) -> tuple[str, ...]:
     return (*APIS, *streaming, *scanning)
 
 
-def enable(google: GoogleSettings, *, parent: pulumi.Resource) -> list[pulumi.Resource]:
+def enable(google: GoogleSettings, opts: pulumi.ResourceOptions) -> list[pulumi.Resource]:
     """Switch the APIs on; they stay on when the stack goes, since others in the project may use them."""
     return [
         gcp.projects.Service(
@@ -39,7 +39,7 @@ def enable(google: GoogleSettings, *, parent: pulumi.Resource) -> list[pulumi.Re
             project=google.project,
             service=name,
             disable_on_destroy=False,
-            opts=pulumi.ResourceOptions(parent=parent),
+            opts=opts,
         )
         for name in needed(google)
     ]

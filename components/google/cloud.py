@@ -13,6 +13,7 @@ from components.config.arguments import as_arguments
 from components.config.checks.google import of_google, same_names
 from components.config.google import GoogleSettings
 from components.engine.inputs import Arguments
+from components.engine.options import child
 from components.google import adopted_cluster, apis, cluster
 from components.google.names import label_value
 from components.google.node_account import NodeServiceAccount, NodeServiceAccountArgs
@@ -30,7 +31,8 @@ class GoogleCloudArgs(Arguments):
     imports: Kinds of the registry's parts that are there already.
     endpoint: By which an adopted cluster's control plane is reached: `ip`, its address, where it has one;
         `dns`, its DNS name; `auto`, the name where it lets in who comes from outside of Google, else as `ip`.
-        Another one than before makes all anew that the cluster's Kubernetes provider declares.
+        Another one than before makes all anew that the cluster's Kubernetes provider declares, unless that
+        has the cluster's `identifier`.
     """
 
     settings: GoogleSettings
@@ -59,7 +61,7 @@ class GoogleCloud(pulumi.ComponentResource):
     Outputs:
         registry: the component; images can be pushed once it is there.
         pools: the components by the pool's name; models can be placed once theirs is there.
-        cluster: name, location and kubeconfig of the cluster.
+        cluster: name, location, kubeconfig and identifier of the cluster.
         node_account: e-mail of the nodes' service account.
     """
 
@@ -74,8 +76,8 @@ class GoogleCloud(pulumi.ComponentResource):
         google = args.settings
         stack = pulumi.get_stack()
         labels = {"managed-by": "pulumi", "app": label_value(name), "stack": label_value(stack)}
-        enabled = apis.enable(google, parent=self) if google.enable_apis else []
-        own = pulumi.ResourceOptions(parent=self, depends_on=enabled)
+        enabled = apis.enable(google, child(self, opts)) if google.enable_apis else []
+        own = child(self, opts, *enabled)
 
         reader: pulumi.Input[str]
         if google.nodes.service_account:
@@ -113,7 +115,7 @@ class GoogleCloud(pulumi.ComponentResource):
             )
             self.cluster = cluster.NewCluster(str(google.cluster.name), made, own).cluster
         else:
-            self.cluster = adopted_cluster.adopted(google, args.endpoint)
+            self.cluster = adopted_cluster.adopted(google, args.endpoint, child(self, opts))
         self.pools = {}
         for nodes in google.all_pools:
             # The first one's name does not follow from its place in Google: its settings may be renamed.

@@ -30,12 +30,15 @@ class Cluster:
 
     kubeconfig: without any credential in it.
     endpoint: by which it reaches the control plane: `dns`, its DNS name, or `ip`, its address.
+    identifier: tells it from every other cluster, one made anew by its name too, whatever becomes of its
+        address and certificates: its DNS name, which it has for life. None where it has none.
     """
 
     name: pulumi.Output[str]
     location: pulumi.Output[str]
     kubeconfig: pulumi.Output[str]
     endpoint: pulumi.Output[str]
+    identifier: pulumi.Output[str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,7 @@ class NewClusterArgs:
     release_channel: that keeps it up to date.
     authorized_networks: who may reach its control plane by address; by its DNS name where empty. The first
         one that is added to a cluster that is there, or the last one that goes, makes all anew that its
-        Kubernetes provider declares.
+        Kubernetes provider declares, unless that has the cluster's `identifier`.
     protect: refuse to delete it. labels: for costs.
     """
 
@@ -115,18 +118,25 @@ class NewCluster(pulumi.ComponentResource):
                 "metadata": {"disable-legacy-endpoints": "true"},
                 "resource_labels": {**args.labels},
             },
-            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["initialNodeCount", "nodeCount"]),
+            opts=pulumi.ResourceOptions.merge(
+                own, pulumi.ResourceOptions(ignore_changes=["initialNodeCount", "nodeCount"])
+            ),
         )
         ready = pulumi.Output.all(created.name, system.id).apply(lambda values: str(values[0]))
+        dns_name = created.control_plane_endpoints_config.apply(_dns_name)
         if args.authorized_networks:
             endpoint, host = "ip", created.endpoint
-            authority = created.master_auth.apply(lambda auth: auth.cluster_ca_certificate or "")
+            # Public, and a secret only as a part of what has the client's key.
+            authority = pulumi.Output.unsecret(
+                created.master_auth.apply(lambda auth: auth.cluster_ca_certificate or "")
+            )
         else:
-            endpoint, host = "dns", created.control_plane_endpoints_config.apply(_dns_name)
+            endpoint, host = "dns", dns_name
             authority = pulumi.Output.from_input("")  # a public one vouches for the name
         found = kubeconfig(ready, host, authority)
         # Told together with the name: the next run compares both.
-        self.cluster = Cluster(ready, created.location, found, ready.apply(lambda _: endpoint))
+        told = ready.apply(lambda _: endpoint)
+        self.cluster = Cluster(ready, created.location, found, told, dns_name.apply(lambda one: one or None))
         self.register_outputs({"name": ready, "location": created.location})
 
     def _network(
@@ -206,7 +216,8 @@ def cluster_inputs(args: NewClusterArgs) -> dict[str, Any]:
 
 
 def _dns_name(endpoints: Any) -> str:
-    return str(endpoints.dns_endpoint_config.endpoint)
+    found = endpoints.dns_endpoint_config if endpoints else None
+    return str(found.endpoint or "") if found else ""
 
 
 def kubeconfig(

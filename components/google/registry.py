@@ -69,9 +69,7 @@ class ModelRegistry(pulumi.ComponentResource):
         known_as = _identity(args)
         repository: gcp.artifactregistry.Repository
         if kept.existing:
-            repository = gcp.artifactregistry.Repository.get(
-                name, known_as, opts=pulumi.ResourceOptions(parent=self)
-            )
+            repository = gcp.artifactregistry.Repository.get(name, known_as, opts=child(self, opts))
         else:
             repository = gcp.artifactregistry.Repository(
                 name,

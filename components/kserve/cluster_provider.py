@@ -20,18 +20,29 @@ def cluster_provider(
     kubeconfig: pulumi.Input[str] | None,
     context: str | None = None,
     opts: pulumi.ResourceOptions | None = None,
+    identifier: pulumi.Input[str | None] = None,
 ) -> kubernetes.Provider:
     """Declare the provider.
+
+    Without an identifier it takes another address or CA certificate in the kubeconfig for another cluster,
+    and Pulumi makes anew all that is in it. Adding or removing one replaces nothing; another one does.
+    Source: DiffConfig in pulumi-kubernetes, provider/pkg/provider/provider.go (4.16 and newer).
 
     Args:
         name: of the resource.
         kubeconfig: its text or path; None for what the machine has (KUBECONFIG, ~/.kube/config).
         context: in it; the current one where None.
         opts: of the provider.
+        identifier: what tells the cluster from every other one, as long as it lives.
     """
     with _unseen(CAPTURED):
         return kubernetes.Provider(
-            name, kubeconfig=kubeconfig, context=context, enable_server_side_apply=True, opts=opts
+            name,
+            cluster_identifier=identifier,
+            kubeconfig=kubeconfig,
+            context=context,
+            enable_server_side_apply=True,
+            opts=opts,
         )
 
 

@@ -16,6 +16,7 @@ from components.config.cluster import DestinationSettings
 from components.config.kserve import KServeSettings
 from components.engine.inputs import Arguments
 from components.engine.options import child, imported, unknown
+from components.engine.secrets import used
 from components.engine.this_stack import marked
 from components.engine.threads import in_thread
 from components.kserve.spec import in_own_words
@@ -193,7 +194,7 @@ class KServePlatform(pulumi.ComponentResource):
                     raise pulumi.RunError(said) from None
             return self
 
-        return pulumi.Output.all(controller.status, access.kubeconfig).apply(wait)
+        return pulumi.Output.all(controller.status, used(access.kubeconfig)).apply(wait)
 
 
 def values(settings: KServeSettings, mode: str) -> dict[str, Any]:

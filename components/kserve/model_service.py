@@ -26,6 +26,7 @@ from components.config.scheduling import SchedulingSettings
 from components.config.termination import TerminationSettings
 from components.engine.inputs import Arguments, is_known
 from components.engine.options import OWNED, child, imported, once_there
+from components.engine.secrets import used
 from components.engine.taken_over import telling
 from components.engine.threads import in_thread
 from components.kserve.server import CustomServer, Replicas, ServerResources, VllmServer
@@ -317,7 +318,8 @@ def _served(
             await in_thread(await_rolled_out, own, str(wanted), pulumi.log.info)
         return str(urn)
 
-    return pulumi.Output.all(service.urn, declared, access.kubeconfig, namespace, args.node_pool).apply(wait)
+    reached = used(access.kubeconfig)
+    return pulumi.Output.all(service.urn, declared, reached, namespace, args.node_pool).apply(wait)
 
 
 def _imported_uri(
@@ -334,7 +336,8 @@ def _imported_uri(
         document = await in_thread(lambda: inference_service(Cluster.of(own), own))
         return oci_names.find_storage_uri((document or {}).get("spec")) or str(planned)
 
-    return pulumi.Output.all(service.urn, args.storage_uri, access.kubeconfig, namespace).apply(look)
+    reached = used(access.kubeconfig)
+    return pulumi.Output.all(service.urn, args.storage_uri, reached, namespace).apply(look)
 
 
 def _timeouts(spec: ModelSpec) -> pulumi.CustomTimeouts:

@@ -20,6 +20,7 @@ from components.config.model_spec import ModelSpec
 from components.config.scheduling import SchedulingSettings
 from components.engine.inputs import Arguments, is_known
 from components.engine.options import OWNED, child
+from components.engine.secrets import used
 from components.engine.threads import in_thread
 from components.kserve.spec import checked_namespace, checked_storage_uri, in_own_words, validated
 from components.manifests.pre_pull import daemon_set_name, daemon_set_spec
@@ -129,4 +130,5 @@ def _pulled(
             await in_thread(await_pulled, own, daemon_set_name(model), pulumi.log.info)
         return str(storage_uri)
 
-    return pulumi.Output.all(uri, daemon_set.urn, access.kubeconfig, namespace, args.node_pool).apply(wait)
+    reached = used(access.kubeconfig)
+    return pulumi.Output.all(uri, daemon_set.urn, reached, namespace, args.node_pool).apply(wait)

@@ -133,7 +133,9 @@ def destination(checked: CheckedStack, cloud: GoogleCloud | None) -> Destination
     access = translate.access(settings, kubeconfig)
     if "kubeconfig" in stack.secrets.keys and isinstance(reached, str):
         reached = pulumi.Output.secret(reached)
-    cluster = cluster_provider("cluster", reached, settings.kube_context)
+    # Nobody tells one of a cluster that the stack names itself, by a context of kubectl's for example.
+    identifier = cloud.cluster.identifier if cloud and kubeconfig is not None else None
+    cluster = cluster_provider("cluster", reached, settings.kube_context, identifier=identifier)
     options = pulumi.ResourceOptions(provider=cluster)
     if settings.kserve.install:
         installed = translate.platform(settings, access, unread=checked.charts_unread)

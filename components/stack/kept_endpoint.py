@@ -16,8 +16,8 @@ _WHERE = "docs/google-cloud.md, 'Who reaches the control plane of a created clus
 def problems(stack: Stack, outputs: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield the problem of a created cluster that would be reached by its other endpoint.
 
-    The Kubernetes provider takes another host for another cluster. It would delete, by an endpoint that the
-    same `up` has closed, all that is in the cluster.
+    Google makes the one and closes the other in the same `up`. Until then nothing in the cluster can be asked
+    for by the new one, and a preview has no host for it.
 
     Args:
         stack: its settings.
@@ -44,7 +44,7 @@ def problems(stack: Stack, outputs: Mapping[str, Any]) -> Iterator[Problem]:
         fix = f"set the networks again; {_elsewhere('without')}"
     yield problem(
         "google.cluster.authorizedNetworks",
-        f"{value}. By its {other} Pulumi would delete and make anew all that is in it, models and KServe too",
+        f"{value}. Its {other} is not there before `up` makes it, and so Pulumi can ask nothing in it",
         allowed,
         fix,
     )

@@ -87,6 +87,11 @@ class StackOutputs(_Outputs):
         description="By which endpoint the stack reaches the cluster's control plane, its DNS name or its "
         "address; the next run takes the same; with Google only.",
     )
+    cluster_uid: str | None = Field(
+        None,
+        description="Uid of the namespace kube-system of a cluster that the stack itself names (kubeconfig, "
+        "kubeContext or kubectl's current one): the next run is refused in another one.",
+    )
     node_pools: dict[str, NodePoolOutputs] | None = Field(
         None, description="The pools of GPU nodes, by name; with Google only."
     )

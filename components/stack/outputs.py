@@ -23,6 +23,7 @@ async def export(
     served: Mapping[str, Any],
     failed: Mapping[str, Exception],
     outputs: Mapping[str, Any],
+    cluster_uid: str | None = None,
 ) -> None:
     """Export the outputs, and end with an error where a model is not served.
 
@@ -32,6 +33,7 @@ async def export(
         served: what is told of each model that is there, by its key.
         failed: why others are not, or not with all that is declared for them.
         outputs: of the last run.
+        cluster_uid: of a cluster that the stack itself names.
 
     Raises:
         pulumi.RunError: naming the models that failed.
@@ -54,6 +56,8 @@ async def export(
     for name in OF_ONLY_MODEL:
         if name in at_top:
             pulumi.export(name, at_top[name])
+    if cluster_uid:
+        pulumi.export("clusterUid", cluster_uid)
     if cloud:
         for name, output in _of_google(stack, cloud).items():
             if await _is_there(output):

@@ -23,7 +23,16 @@ from components.image.former_image import Former
 from components.image.model_lock import model_doubts, model_lock
 from components.kserve import cluster_provider
 from components.manifests import gitops
-from components.stack import charts, kept_endpoint, kernel_fit, last_run, reachability, renamed
+from components.stack import (
+    charts,
+    kept_cluster,
+    kept_endpoint,
+    kept_pools,
+    kernel_fit,
+    last_run,
+    reachability,
+    renamed,
+)
 from modelcar.errors import InputError, Problem
 from modelcar.lock import Lock
 
@@ -43,6 +52,7 @@ class CheckedStack:
     charts_unread: whether KServe's charts are out of reach, in a preview.
     endpoint: by which an adopted cluster's control plane is reached.
     was_listed: whether the last run had a list of models.
+    cluster_uid: of a cluster that the stack itself names; None where nobody knows it.
     """
 
     stack: Stack
@@ -57,6 +67,7 @@ class CheckedStack:
     charts_unread: bool = False
     endpoint: Endpoint = "auto"
     was_listed: bool = False
+    cluster_uid: str | None = None
 
 
 def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None) -> CheckedStack:
@@ -81,13 +92,14 @@ def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> 
         *renamed.problems(stack, last),
         *renamed.taken(stack, last),
         *kept_endpoint.problems(stack, last),
+        *kept_pools.problems(stack, last),
     ]
     for settings in stack.models:
         try:
             locks[settings.key] = None if settings.image else model_lock(settings, project)
         except InputError as error:
             problems += error.problems
-    existing, unfit = existing_image.find_all(stack, preview=preview, outputs=outputs or {})
+    existing, unfit = existing_image.find_all(stack, preview=preview, outputs=last)
     problems += unfit
     unfit, adapter_doubts = adapter_images.look(stack, preview=preview)
     problems += unfit
@@ -101,14 +113,14 @@ def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> 
         raise InputError(problems)
     known = sizes(locks, existing)
     disks = node_disks(stack, known)
-    endpoint = endpoint_of(stack, outputs or {})
+    endpoint = endpoint_of(stack, last)
     doubts = node_doubts(stack, known, require_adopted(shared.google, endpoint)) if shared.google else ()
     doubts += tuple(doubt for one in existing.values() for doubt in one.doubts) + adapter_doubts
     doubts += tuple(doubt for settings in stack.models for doubt in termination.doubts(settings))
     # What all models inherit is told once.
     doubts += tuple(dict.fromkeys(doubt for one in stack.models for doubt in without_effect.doubts(one)))
     doubts += tuple(cluster_provider.doubts())
-    doubts += tuple(reachability.doubts(shared, outputs or {}))
+    doubts += tuple(reachability.doubts(shared, last))
     for settings in stack.models:
         doubts += model_doubts(settings, locks[settings.key], project)
     doubts += kernel_doubts(stack, locks, name)
@@ -116,6 +128,8 @@ def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> 
     reachable = reachability.check(shared, required=not preview, pushes=builds)
     unread = unread_charts(shared, preview=preview)
     doubts += unread
+    cluster_uid, unlike = kept_cluster.uid(shared, last, reachable=reachable)
+    doubts += tuple(unlike)
     mode.require(shared, reachable=reachable)
     if reachable and not preview and not shared.kserve.install and shared.kserve.verify:
         webhooks.require(shared, say=pulumi.log.info)
@@ -130,7 +144,7 @@ def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> 
             project,
             preview=preview,
             reachable=reachable,
-            registry=registry_is_there(stack, outputs or {}),
+            registry=registry_is_there(stack, last),
             say=pulumi.log.info,
             stack=name,
         )
@@ -145,9 +159,10 @@ def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> 
         doubts,
         project,
         existing,
-        bool(unread),
-        endpoint,
-        last_run.was_listed(last),
+        charts_unread=bool(unread),
+        endpoint=endpoint,
+        was_listed=last_run.was_listed(last),
+        cluster_uid=cluster_uid,
     )
 
 
@@ -163,8 +178,8 @@ def registry_is_there(stack: Stack, outputs: Mapping[str, Any]) -> bool:
 def endpoint_of(stack: Stack, outputs: Mapping[str, Any]) -> Endpoint:
     """Return by which endpoint the control plane of an adopted cluster is to be reached: as in the last run.
 
-    The Kubernetes provider takes another address for another cluster, and Pulumi would make anew all that is
-    in it.
+    In a state of a version before 0.4.0 the Kubernetes provider takes another address for another cluster,
+    and Pulumi would make anew all that is in it.
 
     Args:
         outputs: of the last run. A version that did not tell the endpoint took the address.

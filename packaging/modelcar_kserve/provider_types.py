@@ -216,7 +216,7 @@ class GoogleCloudArgs(TypedDict):
     imports: NotRequired[list[str]]
     """Kinds of the registry's parts that are there already."""
     endpoint: NotRequired[str]
-    """By which an adopted cluster's control plane is reached: `ip`, its address, where it has one; `dns`, its DNS name; `auto`, the name where it lets in who comes from outside of Google, else as `ip`. Another one than before makes all anew that the cluster's Kubernetes provider declares. One of: auto, dns, ip. Default: ip."""
+    """By which an adopted cluster's control plane is reached: `ip`, its address, where it has one; `dns`, its DNS name; `auto`, the name where it lets in who comes from outside of Google, else as `ip`. Another one than before makes all anew that the cluster's Kubernetes provider declares, unless that has the cluster's `identifier`. One of: auto, dns, ip. Default: ip."""
 
 
 class LoraModule(TypedDict):

@@ -37,7 +37,13 @@ settings = google.GoogleSettings(
 cloud = google.GoogleCloud("models", google.GoogleCloudArgs(settings=settings))
 kubeconfig = cloud.cluster.kubeconfig  # without credentials: gke-gcloud-auth-plugin has them
 access = ClusterAccess(kubeconfig)
-cluster = kubernetes.Provider("cluster", kubeconfig=kubeconfig, enable_server_side_apply=True)
+cluster = kubernetes.Provider(
+    "cluster",
+    # Another address or certificate of the same cluster makes nothing anew.
+    cluster_identifier=cloud.cluster.identifier,
+    kubeconfig=kubeconfig,
+    enable_server_side_apply=True,
+)
 in_cluster = pulumi.ResourceOptions(provider=cluster)
 kserve = KServePlatform("kserve", KServePlatformArgs(access=access), in_cluster)
 space = kubernetes.core.v1.Namespace("models", metadata={"name": "models"}, opts=in_cluster)

@@ -116,3 +116,69 @@ def test_another_checkout_previews_no_difference(checkout: Checkout, tmp_path: P
         shown = json.loads(pulumi(clone, "preview", "--json", **own))
         assert {step["op"] for step in shown["steps"]} == {"same"}
         pulumi(clone, "up", "--yes", "--skip-preview", "--expect-no-changes", **own)
+
+
+#: Reads what the cluster is like from the environment, as a run gets it from Google.
+CLUSTER = """
+import os
+from components.kserve.cluster_provider import cluster_provider
+cluster_provider("cluster", os.environ["REACHED_BY"], identifier=os.environ.get("KNOWN_AS"))
+"""
+
+
+def reached_by(address: str) -> str:
+    """Return a kubeconfig as this program makes them; nothing listens there."""
+    cluster = {"server": f"https://{address}:9"}
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "models", "cluster": cluster}],
+            "users": [{"name": "models", "user": {}}],
+            "contexts": [{"name": "models", "context": {"cluster": "models", "user": "models"}}],
+            "current-context": "models",
+        }
+    )
+
+
+def test_a_cluster_is_known_by_its_identifier_and_adding_one_replaces_nothing(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    """The real provider's own comparison: one that is replaced takes all with it that is in the cluster."""
+    project, state = tmp_path / "project", tmp_path / "state"
+    left_out = shutil.ignore_patterns("data", "models", "__pycache__")
+    for part in ("components", "modelcar"):
+        shutil.copytree(checkout.folder / part, project / part, ignore=left_out)
+    state.mkdir()
+    runtime = {"name": "python", "options": {"virtualenv": str(PROJECT / ".venv")}}
+    (project / "Pulumi.yaml").write_text(json.dumps({"name": "identity", "runtime": runtime}))
+    (project / "__main__.py").write_text(CLUSTER)
+    shell = {**checkout.environment, **checkout.shell(), "PULUMI_BACKEND_URL": state.as_uri()}
+
+    def pulumi(*arguments: str, **cluster: str) -> str:
+        result = subprocess.run(
+            ["pulumi", *arguments, "--stack", "test", "--non-interactive"],
+            cwd=project,
+            env={**shell, **cluster},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    def steps(**cluster: str) -> set[str]:
+        """Return what a preview does with the provider."""
+        shown = json.loads(pulumi("preview", "--json", **cluster))
+        return {step["op"] for step in shown["steps"] if step["urn"].endswith("::cluster")}
+
+    before, rotated = reached_by("127.0.0.1"), reached_by("127.0.0.2")
+    pulumi("stack", "init")
+    pulumi("up", "--yes", "--skip-preview", REACHED_BY=before)
+    assert "replace" in steps(REACHED_BY=rotated), "as versions before 0.4.0 had it"
+    assert steps(REACHED_BY=before, KNOWN_AS="gke-1") == {"update"}
+    pulumi("up", "--yes", "--skip-preview", REACHED_BY=before, KNOWN_AS="gke-1")
+    assert steps(REACHED_BY=before, KNOWN_AS="gke-1") == {"same"}
+    assert steps(REACHED_BY=rotated, KNOWN_AS="gke-1") == {"update"}
+    assert steps(REACHED_BY=before) == {"update"}, "it can be taken away, too"
+    assert "replace" in steps(REACHED_BY=rotated, KNOWN_AS="gke-2"), "a new cluster counts as one"

@@ -235,6 +235,7 @@ def test_a_cluster_that_another_stack_made_without_an_address_is_reached_by_its_
     assert kubeconfig["clusters"] == [
         {"name": "closed", "cluster": {"server": "https://gke-1.europe-west4.gke.goog"}}
     ], "and no authority but the public ones"
+    assert steps["cluster"]["newState"]["inputs"]["clusterIdentifier"] == "gke-1.europe-west4.gke.goog"
     assert steps["modelcar-gpu"]["newState"]["inputs"]["cluster"] == "closed"
 
     dev.configure(google={**google, "cluster": {"stackReference": f"{reference}-none"}})

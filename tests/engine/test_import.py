@@ -66,7 +66,8 @@ def test_what_kubectl_applied_comes_into_the_stack_without_a_change(by_kubectl: 
     pods, services = uids(project, "pods"), uids(project, "inferenceservices")
     refused = project.pulumi("up", "--yes", "--skip-preview", check=False)
     assert refused.returncode
-    assert re.search("already exists|exists in the cluster already|is there already", refused.stdout + refused.stderr)
+    said = refused.stdout + refused.stderr
+    assert re.search("already exists|exists in the cluster already|is there already", said)
     forget(project)
 
     project.configure(importExisting=["Namespace"], importObjects=[SERVICE, RUNTIME, POLICY])

@@ -57,6 +57,8 @@ class Declared:
     on_error: tuple[str, ...] = ()
     imported: str = ""
     ignored: tuple[str, ...] = ()
+    #: Its URN and id; empty for the default one.
+    provider: str = ""
     #: How long create, update and delete may take; empty where the provider decides.
     timeouts: tuple[str, str, str] = ("", "", "")
 
@@ -93,6 +95,7 @@ class Monitor(mocks.MockMonitor):
                     tuple(request.hooks.on_error),
                     request.importId,
                     tuple(request.ignoreChanges),
+                    request.provider,
                     (
                         request.customTimeouts.create,
                         request.customTimeouts.update,

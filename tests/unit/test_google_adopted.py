@@ -79,7 +79,7 @@ def refused(found: Stack, endpoint: Any = "auto") -> Problem:
 def test_a_cluster_is_reached_as_in_the_last_run(
     outputs: dict[str, Any], changes: dict[str, Any], endpoint: str
 ) -> None:
-    """Pulumi would take another address for another cluster, and make anew what is in it."""
+    """In a former version's state Pulumi takes another address for another cluster."""
     found = stack(**changes)
     assert endpoint_of(found, outputs) == endpoint
     assert endpoint_of(referring(**changes).at_cluster(TOLD), outputs) == endpoint
@@ -93,7 +93,7 @@ def test_a_cluster_that_lost_the_address_it_was_reached_by_is_refused(cluster: S
     assert require_adopted(google, "auto"), "a stack that has nothing in it yet"
     problem = refused(stack(), "ip")
     assert problem.key == "modelcar:google.cluster.name"
-    assert "make all of that anew" in problem.value
+    assert "may make all of that anew" in problem.value
     assert "clusters update shared --location=europe-west4-b --project=my-project --enable-ip" in problem.fix
     assert "modelcar:kubeContext to gke_my-project_europe-west4-b_shared" in problem.fix
 

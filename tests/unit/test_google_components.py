@@ -10,7 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pulumi
+import pulumi_gcp as gcp
 import pytest
+from pulumi.runtime import mocks, rpc
 
 from components.config import disk
 from components.config.google import ClusterSettings, GoogleSettings, NodeSettings
@@ -573,3 +575,68 @@ def test_what_shortens_a_cold_start_is_off_unless_asked_for(up: Engine) -> None:
     assert config["secondaryBootDisks"] == [{"diskImage": image, "mode": "CONTAINER_IMAGE_CACHE"}]
     assert config["ephemeralStorageLocalSsdConfig"] == {"localSsdCount": 1}
     assert config["kubeletConfig"] == {"maxParallelImagePulls": 5}
+
+
+@pytest.mark.parametrize("changes", [{CLUSTER + "authorizedNetworks": ["192.0.2.0/24"]}, ADOPTED["by name"]])
+def test_a_kubeconfig_without_credentials_is_no_secret(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    """Google's provider marks the client's key beside the certificate, and the SDK all that holds it."""
+    key = {rpc._special_sig_key: rpc._special_secret_sig, "value": ""}
+    auth = {"clusterCaCertificate": "Q0E=", "clientKey": key}
+    monkeypatch.setitem(PROVIDED["gcp:container/cluster:Cluster"], "masterAuth", auth)
+    monkeypatch.setitem(ANSWERS["gcp:container/getCluster:getCluster"], "masterAuths", [auth])
+    google = load(dev(**changes)).google
+    assert google
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        cluster = GoogleCloud("modelcar", GoogleCloudArgs(settings=google)).cluster
+        return {"is": pulumi.Output.from_input(cluster.kubeconfig.is_secret()), "text": cluster.kubeconfig}
+
+    told = Engine(preview=False, secrets=True).run(program)
+    assert json.loads(told["text"])["clusters"][0]["cluster"]["certificate-authority-data"] == "Q0E="
+    assert not told["is"]
+
+
+ALL = {"google.repository.existing": True, "google.repository.name": "shared", NODES + "imageStreaming": True}
+
+
+@pytest.mark.parametrize("as_output", [False, True])
+@pytest.mark.parametrize("changes", [{}, {**ADOPTED["by name"], **ALL}, ADOPTED["by another stack"]])
+def test_all_of_it_waits_for_what_the_component_depends_on_and_uses_its_provider(
+    monkeypatch: pytest.MonkeyPatch, up: Engine, changes: dict[str, Any], as_output: bool
+) -> None:
+    """A project that is made in the same run, an account that is impersonated: nothing is asked past them."""
+    google = load(dev(**changes)).google
+    assert google
+    waits: list[str] = []
+    asked: list[str] = []
+    real: Any = mocks.MockMonitor.Invoke
+
+    def invoke(self: Any, request: Any) -> Any:
+        asked.append(request.provider)
+        assert waits, "nobody is asked before what the component depends on is there"
+        return real(self, request)
+
+    monkeypatch.setattr(mocks.MockMonitor, "Invoke", invoke)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        own = gcp.Provider("own", project="my-project")
+        project = gcp.organizations.Project("project", project_id="my-project")
+        project.urn.apply(waits.append)
+        known = project.urn.apply(lambda _: project)
+        first: Any = known if as_output else project
+        options = pulumi.ResourceOptions(provider=own, depends_on=[first])
+        cluster = GoogleCloud("models", GoogleCloudArgs(settings=google), options).cluster
+        return {"cluster": cluster.name, "kubeconfig": cluster.kubeconfig}
+
+    assert up.run(program)["cluster"]
+    made = [one for one in up.declared if one.type.startswith("gcp:") and one.type != PROJECT_TYPE]
+    assert {"NodePool", "Service", "RepositoryIamMember"} <= {one.type.rpartition(":")[2] for one in made}
+    assert not [one.urn for one in made if waits[0] not in one.dependencies]
+    assert not [one.urn for one in made if "::own::" not in one.provider]
+    assert bool(asked) is not google.cluster.create
+    assert all("::own::" in provider for provider in asked)
+
+
+PROJECT_TYPE = "gcp:organizations/project:Project"

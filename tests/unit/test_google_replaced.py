@@ -9,13 +9,15 @@ import pytest
 
 from components.config import disk
 from components.config.google import ClusterSettings, GoogleSettings, NodeSettings, RepositorySettings
+from components.config.models import load_stack
 from components.google.cloud import GoogleCloud, GoogleCloudArgs
 from components.google.replaced import NODE_BY_NODE, OF_POOL, MadeWith, made_with, output, told
+from components.stack import kept_pools
 from local.standins.gcp_provider.changes import REPLACING, changes
 from local.standins.gcp_provider.kinds import KINDS
 from local.standins.gcp_provider.settings import Settings
 from tests.unit.mocked_engine import Declared, Engine
-from tests.unit.test_google_settings import CLUSTER, NODES, dev, load
+from tests.unit.test_google_settings import CLUSTER, NODES, PROJECT, as_texts, dev, load
 
 OWN = "nodes-own@my-project.iam.gserviceaccount.com"
 #: A pool that takes reservations and SSDs, to change one setting of it at a time.
@@ -214,3 +216,60 @@ def test_the_next_run_gets_to_know_it_once_the_pools_are_there() -> None:
     found = engine.run(program)["made"]
     assert found["nodes"]["driver"] == "DEFAULT"
     assert list(told(found, made_with(settings, {"gpu": disk.need([]).disk}), {})) == []
+
+
+LARGE: dict[str, Any] = {
+    "name": "large",
+    "gpu": "nvidia-a100-80gb",
+    "gpusPerNode": 2,
+    "machineType": "a2-ultragpu-2g",
+}
+LARGE |= {"checkZones": False}
+TWO: dict[str, Any] = {"google.pools": [LARGE]}
+
+
+def test_a_pool_that_changes_places_is_refused_before_google_is_asked_for_a_second_one() -> None:
+    """It is another resource with the name of one that is deleted last."""
+    first = dev()["modelcar:google"]["nodes"]
+    before = {"googleMadeWith": made(google(**TWO))}
+    for changed, refused in (
+        ({"google.nodes": LARGE}, ["google.nodes.name: large, which the last run had in google.pools"]),
+        (
+            {"google.nodes": LARGE, "google.pools": [{**first, "name": "gpu"}]},
+            [
+                "google.nodes.name: large, which the last run had in google.pools",
+                "google.pools[0].name: gpu, which the last run had in google.nodes",
+            ],
+        ),
+    ):
+        names = {found.urn.rpartition("::")[2]: found.inputs.get("name") for found in declared(google(**TWO))}
+        after = {
+            found.urn.rpartition("::")[2]: found.inputs.get("name") for found in declared(google(**changed))
+        }
+        assert any(names.get(one) != name and name in names.values() for one, name in after.items()), (
+            "else no need"
+        )
+        problems = list(kept_pools.problems(load_stack(as_texts(dev(**changed)), PROJECT), before))
+        assert [
+            f"{one.key}: {one.value.partition(':')[0]}".removeprefix("modelcar:") for one in problems
+        ] == refused
+        assert "leave large in google.pools" in problems[0].fix
+    heading = problems[0].fix.partition("'")[2].partition("'")[0]
+    assert f"**{heading}.**" in (PROJECT / "docs/google-cloud.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        TWO,
+        {"google.pools": []},
+        {"google.nodes": {**LARGE, "name": "new"}, **TWO},
+        {"google.pools": [LARGE, {**LARGE, "name": "new"}]},
+        {"google.nodes": LARGE, CLUSTER + "name": "another"},
+    ],
+    ids=["as before", "without", "the first one anew", "one more", "another cluster"],
+)
+def test_pools_that_stay_in_their_place_come_and_go(changes: dict[str, Any]) -> None:
+    stack = load_stack(as_texts(dev(**changes)), PROJECT)
+    assert not list(kept_pools.problems(stack, {"googleMadeWith": made(google(**TWO))}))
+    assert not list(kept_pools.problems(stack, {}))

@@ -28,7 +28,9 @@ FORMER: dict[str, Any] = {
 }
 
 
-def exported(former: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], str]:
+def exported(
+    former: dict[str, Any], monkeypatch: pytest.MonkeyPatch, uid: str | None = None
+) -> tuple[dict[str, Any], str]:
     """Return what an update in which the cluster fails exports, and the error that it ends with."""
     told: dict[str, Any] = {}
     monkeypatch.setattr(pulumi, "export", told.__setitem__)
@@ -47,7 +49,7 @@ def exported(former: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[d
         )
         with pytest.raises(pulumi.RunError) as caught:
             await outputs.export(
-                on_google({"name": "chat"}), cloud, {}, {"chat": ValueError("no place")}, former
+                on_google({"name": "chat"}), cloud, {}, {"chat": ValueError("no place")}, former, uid
             )
         return str(caught.value)
 
@@ -67,7 +69,7 @@ def test_what_failed_is_told_as_the_last_run_told_it(monkeypatch: pytest.MonkeyP
 def test_what_never_was_there_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told, _ = exported({}, monkeypatch)
     assert "clusterLocation" in told
-    assert told.keys() & {"clusterName", "nodeServiceAccount", "googleMadeWith"} == set()
+    assert told.keys() & {"clusterName", "nodeServiceAccount", "googleMadeWith", "clusterUid"} == set()
     assert told["models"] == {}
 
 
@@ -95,3 +97,8 @@ def test_a_model_of_a_former_version_that_fails_is_told_as_it_serves_on(
         for name in ("serviceName", "storageUri", "modelDigest", "imageReference"):
             assert shown[name] == before[name]
         former = told
+
+
+def test_the_next_run_knows_the_cluster_of_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, _ = exported({}, monkeypatch, "some-uid")
+    assert told["clusterUid"] == "some-uid"

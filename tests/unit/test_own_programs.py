@@ -25,7 +25,7 @@ from components.image.modelcar_image import ModelcarImage, ModelcarImageArgs
 from components.kserve.autoscaler import Autoscaler, AutoscalerArgs
 from components.kserve.egress import EgressPolicy, EgressPolicyArgs
 from components.kserve.ingress import IngressPolicy, IngressPolicyArgs
-from components.kserve.kserve_platform import KServePlatformArgs
+from components.kserve.kserve_platform import KServePlatform, KServePlatformArgs
 from components.kserve.model_service import ModelService, ModelServiceArgs
 from components.kserve.pre_pull import PrePull, PrePullArgs
 from components.kserve.pull_access import PullAccess, PullAccessArgs
@@ -119,6 +119,46 @@ def test_what_a_component_depends_on_may_be_an_output(preview: bool, how: str) -
     for kind in ("ServingRuntime", "InferenceService"):
         found = {urn.rpartition(":")[2] for urn in engine.the(kind).dependencies}
         assert found == waited | ({"chat-runtime"} if kind == "InferenceService" else set())
+
+
+OF_CHAT: dict[str, Any] = {"service": "chat", "namespace": "models"}
+TRIGGER: Any = {
+    "type": "cron",
+    "timezone": "UTC",
+    "start": "0 8 * * *",
+    "end": "0 9 * * *",
+    "desired_replicas": 1,
+}
+COMPONENTS: list[tuple[Any, Any]] = [
+    (EgressPolicy, EgressPolicyArgs(**OF_CHAT)),
+    (IngressPolicy, IngressPolicyArgs(**OF_CHAT, settings=IngressSettings(namespaces=("gateway",)))),
+    (PullAccess, PullAccessArgs(**OF_CHAT, host="registry.example.com", username="u", password="p")),
+    (PrePull, PrePullArgs(**OF_CHAT, storage_uri=URI, server_image=SERVER.image)),
+    (Autoscaler, AutoscalerArgs(**OF_CHAT, scaling=AutoscalingSettings(triggers=(TRIGGER,)), max_replicas=2)),
+    (SharedRuntime, SharedRuntimeArgs(namespace="models", name="vllm", server=SERVER)),
+    (KServePlatform, KServePlatformArgs()),
+    (ModelcarImage, ModelcarImageArgs(lock=LOCK, registry="registry.example.com/models")),
+    (NodeServiceAccount, NodeServiceAccountArgs(project="my-project", purpose="chat")),
+]
+
+
+@pytest.mark.parametrize(("component", "args"), COMPONENTS, ids=lambda one: getattr(one, "__name__", ""))
+def test_all_of_a_component_waits_for_what_it_depends_on(component: Any, args: Any) -> None:
+    engine = Engine(preview=False)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        first = kubernetes.core.v1.Namespace("first", metadata={"name": "first"})
+        component("chat", args, pulumi.ResourceOptions(depends_on=[first]))
+        return {}
+
+    engine.run(program, modelcar_image(LOCK, read_base("amd64")).digest)
+    own = [
+        one
+        for one in engine.declared
+        if one.urn.rpartition(":")[2] != "first" and "modelcar:" not in one.type
+    ]
+    assert own
+    assert not [one.urn for one in own if not any(urn.endswith("::first") for urn in one.dependencies)]
 
 
 def test_each_run_of_a_process_has_its_names_anew() -> None:

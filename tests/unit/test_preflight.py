@@ -9,13 +9,16 @@ from typing import Any
 import pulumi
 import pytest
 
+from components.cluster.access import ClusterError
 from components.cluster.placement import Found
 from components.config.checks import without_effect
 from components.config.models import load_stack
-from components.stack import kept_endpoint, preflight, reachability, renamed
+from components.config.settings import Settings
+from components.stack import kept_cluster, kept_endpoint, preflight, reachability, renamed
 from modelcar import locking
 from modelcar.errors import InputError, Problem
 from modelcar.tiny_model import make_tiny_model
+from tests.unit.fake_cluster import FakeCluster
 from tests.unit.test_components_models import load as list_of
 from tests.unit.test_components_settings import MINIMAL, as_text, load
 from tests.unit.test_google_settings import CLUSTER, PROJECT, as_texts, dev
@@ -229,17 +232,17 @@ def test_the_endpoint_of_a_created_cluster_is_looked_at_before_anything_is_decla
 
 
 def test_a_created_cluster_is_not_reached_otherwise_than_it_was_made() -> None:
-    """The Kubernetes provider takes another host for another cluster, and would delete all that is in it."""
+    """A preview has no host for an endpoint that only `up` makes."""
     [first] = endpoint_problems(BY_NAME, **NETWORKS)
     assert first.key == "modelcar:google.cluster.authorizedNetworks"
     assert first.value == (
-        "192.0.2.0/24; models-dev was made without, and is reached by its DNS name. By its address Pulumi "
-        "would delete and make anew all that is in it, models and KServe too"
+        "192.0.2.0/24; models-dev was made without, and is reached by its DNS name. Its address is not there "
+        "before `up` makes it, and so Pulumi can ask nothing in it"
     )
     assert first.allowed == "no network, as it was made with"
     assert first.fix.startswith("pulumi config rm --path modelcar:google.cluster.authorizedNetworks; for a")
     [last] = endpoint_problems(BY_ADDRESS)
-    assert last.value.startswith("not set; models-dev was made with some, and is reached by its address. By")
+    assert last.value.startswith("not set; models-dev was made with some, and is reached by its address. Its")
     assert last.allowed == "one network or more, as it was made with; which ones may change"
     assert last.fix.startswith("set the networks again; for a cluster without, deploy a new stack")
     heading = re.findall(r"docs/google-cloud\.md, '(.+?)'", last.fix)
@@ -307,3 +310,82 @@ def test_whether_the_last_run_had_a_list_is_known(
     project: Path, outputs: dict[str, Any], listed: bool
 ) -> None:
     assert check(project, outputs).was_listed is listed
+
+
+IN_A = {"clusterUid": "a"}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    """The cluster that the stack's context leads to."""
+    found = FakeCluster()
+    found.found["/api/v1/namespaces/kube-system"] = {"metadata": {"name": "kube-system", "uid": "b"}}
+    monkeypatch.setattr("components.cluster.access.Cluster.of", lambda _: found)
+    return found
+
+
+def in_cluster(**settings: Any) -> Settings:
+    return load(**{"checkReachable": True, **settings})
+
+
+@pytest.mark.parametrize("own", [{"kubeContext": "lab"}, {}], ids=["a context", "kubectl's own"])
+def test_a_context_of_another_cluster_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, own: dict[str, Any]
+) -> None:
+    """Pulumi would make nothing there, and forget what is in the former one."""
+    (tmp_path / "config").write_text("{contexts: [], current-context: lab}")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    settings = in_cluster(**own)
+    assert kept_cluster.uid(settings, {}, reachable=True) == ("b", []), "told for the next run"
+    assert kept_cluster.uid(settings, {"clusterUid": "b"}, reachable=True) == ("b", [])
+    with pytest.raises(InputError) as caught:
+        kept_cluster.uid(settings, IN_A, reachable=True)
+    [problem] = caught.value.problems
+    assert problem.key == "modelcar:kubeContext"
+    assert problem.value.startswith(
+        "lab: another cluster than the last run's (its namespace kube-system has uid b"
+    )
+    assert "had a" in problem.value
+    assert "pulumi destroy" in problem.fix
+    heading = problem.fix.partition(", '")[2].partition("')")[0]
+    assert f"## `{heading}`\n" in (PROJECT / "docs/troubleshooting.md").read_text()
+
+
+def test_where_nobody_can_ask_it_is_the_last_runs_cluster(cluster: FakeCluster) -> None:
+    settings = in_cluster(kubeContext="lab")
+    assert kept_cluster.uid(settings, IN_A, reachable=False) == ("a", [])
+    cluster.refusals["/api/v1/namespaces/kube-system"] = ClusterError(403, "forbidden")
+    assert kept_cluster.uid(settings, IN_A, reachable=True) == ("a", []), "and the next run still knows it"
+
+
+def test_a_cluster_that_is_gone_can_be_left(cluster: FakeCluster) -> None:
+    settings = in_cluster(kubeContext="lab", checkReachable=False)
+    found, [doubt] = kept_cluster.uid(settings, IN_A, reachable=True)
+    assert found == "b"
+    assert "`pulumi up --refresh`" in doubt
+
+
+def test_a_kubeconfig_of_the_stacks_own_is_compared_by_pulumi(cluster: FakeCluster) -> None:
+    found, [doubt] = kept_cluster.uid(in_cluster(kubeconfig="/a/path"), IN_A, reachable=True)
+    assert found == "b"
+    assert "another cluster than the last run's" in doubt
+
+
+@pytest.mark.parametrize("more", [{}, {"delivery": "gitops", "gitops": {"folder": "../apps"}}])
+def test_the_cluster_is_asked_only_where_the_stack_names_it(
+    cluster: FakeCluster, more: dict[str, Any]
+) -> None:
+    if more:
+        more = {**more, "kubeContext": "lab", "kserve": {"install": False}}
+    google = load_stack(as_texts(dev(**more)), PROJECT).shared
+    assert kept_cluster.uid(google, IN_A, reachable=True) == (None, []), "Google tells which one it is"
+
+
+def test_another_cluster_is_found_out_before_anything_is_declared(
+    project: Path, monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster
+) -> None:
+    monkeypatch.setattr("components.stack.reachability.check", lambda *_, **__: True)
+    settings: dict[str, Any] = {"checkReachable": "true", "kubeContext": "lab", "kserve": {"verify": False}}
+    assert check(project, **settings).cluster_uid == "b"
+    with pytest.raises(InputError, match=r"modelcar:kubeContext: lab: another cluster"):
+        check(project, IN_A, **settings)

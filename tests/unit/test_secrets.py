@@ -11,6 +11,7 @@ import pytest
 from pulumi.runtime import rpc
 
 from components.cluster.access import ClusterError
+from components.cluster.guard import ClusterAccess
 from components.config.fields import MAY_HOLD_SECRETS
 from components.config.models import load_stack
 from components.config.secrets import KEPT, OF_SERVER, Secrets
@@ -19,6 +20,9 @@ from components.config.settings import Settings
 from components.config.stack import Stack
 from components.engine.secrets import kept
 from components.engine.taken_over import telling
+from components.kserve.kserve_platform import KServePlatform, KServePlatformArgs
+from components.kserve.model_service import ModelService, ModelServiceArgs
+from components.kserve.pre_pull import PrePull, PrePullArgs
 from components.kserve.server import CustomServer, VllmServer
 from components.manifests import gitops
 from components.stack import configuration, delivery
@@ -27,7 +31,7 @@ from modelcar.errors import InputError, refuse
 from operations import __main__ as operations
 from operations import stack as operations_stack
 from tests.unit.fake_cluster import FakeCluster
-from tests.unit.mocked_engine import Engine
+from tests.unit.mocked_engine import DIGEST, Engine
 from tests.unit.test_components_image_and_service import STORAGE_URI
 from tests.unit.test_components_settings import MINIMAL, as_text
 
@@ -326,3 +330,34 @@ def test_nor_has_what_it_tells_meanwhile(
     monkeypatch.setattr("operations.validate.validate", told)
     assert operations.main(["validate", "--stack", "dev"]) == 130
     assert "the server says [secret]" in capsys.readouterr().err
+
+
+def test_what_is_reached_by_a_secret_kubeconfig_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pulumi stack output` prints it, in `up` as in a preview."""
+    monkeypatch.setattr("components.cluster.webhooks.await_answer", lambda *_, **__: None)
+    monkeypatch.setattr("components.kserve.model_service.inference_service", lambda *_: None)
+    monkeypatch.setattr("components.kserve.model_service.Cluster.of", lambda *_: FakeCluster())
+    server, common = VllmServer(image=f"vllm/vllm-openai@{DIGEST}"), {"namespace": "models"}
+    engine, told = Engine(preview=False, secrets=True), dict[str, pulumi.Output[Any]]()
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        access = ClusterAccess(pulumi.Output.secret(KUBECONFIG))
+        at: Any = {**common, "access": access}
+        pulled = PrePull(
+            "pull", PrePullArgs(storage_uri=STORAGE_URI, server_image=server.image, service="chat", **at)
+        )
+        taken_over: dict[str, Any] = {"imports": ["InferenceService"], **at}
+        for name, uri, more in (("chat", pulled.storage_uri, at), ("old", STORAGE_URI, taken_over)):
+            args = ModelServiceArgs(storage_uri=uri, server=server, **more)
+            service = ModelService(name, args)
+            for output in ("name", "namespace", "storage_uri", "endpoint", "served_model_name"):
+                told[f"{name}.{output}"] = getattr(service, output)
+        told["pulled"] = pulled.storage_uri
+        told["kserve"] = KServePlatform("kserve", KServePlatformArgs(access=access)).version
+        return {name: pulumi.Output.from_input(output.is_secret()) for name, output in told.items()}
+
+    secret = engine.run(program)
+    assert len(secret) == 12
+    assert not [name for name, is_one in secret.items() if is_one]
+    assert engine.await_rolled_out.called
+    assert engine.await_pulled.called

@@ -121,7 +121,10 @@ def _merged(made: Any, given: Any) -> Any:
 
 def with_secrets(state: State) -> State:
     """Return state in which what the official provider keeps secret is secret."""
-    return {key: Secret(value) if key in _SECRET else value for key, value in state.items()}
+    found = {key: Secret(value) if key in _SECRET else value for key, value in state.items()}
+    if isinstance(auth := state.get("masterAuth"), dict):
+        found["masterAuth"] = {**auth, "clientKey": Secret(auth.get("clientKey"))}
+    return found
 
 
 def inputs_of(kind: Kind, name: str, state: State, given: Mapping[str, Any]) -> State:
