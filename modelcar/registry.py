@@ -26,12 +26,14 @@ from modelcar.errors import InputError, Problem, refuse
 from modelcar.manifest import MANIFEST_TYPE, sha256_digest
 from modelcar.registry_http import (
     PATIENCE,
+    InTheClearError,
     NoManifestError,
     NotARegistryError,
     RegistryClient,
     asked_pause,
     checked,
     has_blob,
+    is_own,
     json_of,
     list_in,
     upload_place,
@@ -385,7 +387,10 @@ class Registry:
             following = answer.links.get("next", {}).get("url")
             if not following:
                 return found
-            place = url.join(following)
+            try:
+                place = url.join(following)
+            except httpx.InvalidURL:
+                raise NotARegistryError(answer) from None
             if (place.host, place.port) != (url.host, url.port):
                 raise self._endless(path, f"goes on at {place.host}")
             url = url.copy_with(raw_path=place.raw_path)
@@ -421,6 +426,8 @@ def in_words(target: Target, error: httpx.HTTPError) -> UnansweredError:
         )
     elif isinstance(error, NoManifestError):
         found, fix = text, "push the image again, or name another one"
+    elif isinstance(error, InTheClearError):
+        found, fix = text, error.fix
     elif isinstance(error, NotARegistryError):
         found, fix = text, "check the name, and that no proxy asks you to log in (NO_PROXY)"
     elif isinstance(error, httpx.HTTPStatusError) and (pause := asked_pause(error.response)):
@@ -470,6 +477,8 @@ class RegistryAuth(httpx.Auth):
     Distribution's token authentication: a 401 names a server that gives tokens for a repository, by GET for a
     user and a password. For an identity token, which `az acr login` keeps instead, it is the OAuth 2 one: a
     POST with that as the refresh token.
+
+    A registry may lead to other hosts, such as a bucket: none of them gets credentials, nor says who does.
     """
 
     def __init__(
@@ -497,38 +506,48 @@ class RegistryAuth(httpx.Auth):
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Ask without credentials, then with what the registry wants."""
+        if not is_own(self._target.url, request.url):
+            yield request
+            return
         if self._header:
             request.headers["Authorization"] = self._header
         response = yield request
+        if not is_own(self._target.url, response.url):
+            return
         # A body that was streamed cannot be sent again: only what comes before it asks for a token.
         if response.status_code == httpx.codes.UNAUTHORIZED and request.method != "PUT":
             with self._lock:
-                self._header = self._asked(response.headers.get("WWW-Authenticate", ""))
+                self._header = self._asked(response)
             if self._header:
                 request.headers["Authorization"] = self._header
                 response = yield request
-        self._tell(response)
+        if is_own(self._target.url, response.url):
+            self._tell(response)
 
-    def _asked(self, challenge: str) -> str | None:
-        kind, _, rest = challenge.partition(" ")
+    def _asked(self, response: httpx.Response) -> str | None:
+        kind, _, rest = response.headers.get("WWW-Authenticate", "").partition(" ")
         known = self._known()
         basic = _basic(known)
         if kind.lower() == "basic":
             return basic
         fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
-        clear = ("https://", "http://") if self._target.insecure else ("https://",)
-        if kind.lower() != "bearer" or not fields.get("realm", "").startswith(clear):
+        clear = ("https", "http") if self._target.insecure else ("https",)
+        try:
+            realm = httpx.URL(fields.get("realm", ""))
+        except httpx.InvalidURL:
+            raise NotARegistryError(response) from None
+        if kind.lower() != "bearer" or realm.scheme not in clear:
             return None  # no credentials in the clear
         service = {"service": fields["service"]} if "service" in fields else {}
         with RegistryClient(verify=self._tls, patience=self._patience, timeout=30) as client:
             if refresh := known.get("identitytoken"):
                 form = {**service, "grant_type": "refresh_token", "refresh_token": refresh}
                 scope = " ".join(self._scopes)
-                answer = client.post(fields["realm"], data={**form, "client_id": CLIENT, "scope": scope})
+                answer = client.post(realm, data={**form, "client_id": CLIENT, "scope": scope})
             else:
                 headers = {"Authorization": basic} if basic else {}
                 asked = {**service, "scope": self._scopes}
-                answer = client.get(fields["realm"], params=asked, headers=headers)
+                answer = client.get(realm, params=asked, headers=headers)
         self._tell(answer)
         found = json_of(answer)
         token = found.get("token") or found.get("access_token")

@@ -71,6 +71,8 @@ class Registry:
     read_from: list[int] = field(default_factory=list)
     #: Method and path of each request.
     requests: list[str] = field(default_factory=list)
+    #: Credentials of those that had some.
+    credentials: list[str] = field(default_factory=list)
     #: Whether it sends parts of blobs.
     gives_parts: bool = True
     #: Whether it has the API of referrers.
@@ -139,6 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not super().parse_request():
             return False
         self.served.requests.append(f"{self.command} {self.path}")
+        if given := self.headers.get("Authorization"):
+            self.served.credentials.append(given)
         if not (answer := self.served.instead(self.command, self.path)):
             return True
         self.rfile.read(int(self.headers.get("Content-Length", 0)))

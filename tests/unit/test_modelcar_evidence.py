@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 from pathlib import Path
@@ -296,6 +297,37 @@ def test_a_registry_that_sends_another_manifest_is_not_believed(project: Path, i
         push(server, project, image)
         server.manifests[image.digest] = (b'{"layers": []}', MANIFEST_TYPE)
         with pytest.raises(InputError, match="do not trust"), Registry(target(server)) as registry:
+            registry.manifest(image.digest)
+
+
+@pytest.mark.parametrize("wants", ["Basic", "Bearer"])
+def test_another_host_that_has_the_blobs_gets_no_credentials(
+    project: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wants: str
+) -> None:
+    """A bucket that asks for a login is not asked who gives tokens, nor told who the user is."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with registry_server.serve(wants) as server, registry_server.serve("Bearer") as bucket:
+        pair = f"{registry_server.USER}:{registry_server.PASSWORD}"
+        known = {"auth": base64.b64encode(pair.encode()).decode()}
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {server.host: known}}))
+        push(server, project, image)
+        leads = (307, {"Location": f"http://{bucket.host}/v2/x/blobs/{image.config_digest}"}, b"")
+        server.instead = lambda method, path: leads if method == "GET" and "/blobs/" in path else None
+        with pytest.raises(InputError, match="answers 401"), Registry(target(server)) as registry:
+            registry.blob(image.config_digest)
+        assert server.credentials
+        assert len(bucket.requests) > 0
+        assert bucket.credentials == []
+        bucket.wants, bucket.blobs = None, {image.config_digest: image.config}
+        with Registry(target(server)) as registry:
+            assert registry.blob(image.config_digest) == image.config
+
+
+@pytest.mark.parametrize("challenge", ['Bearer realm="https://exa mple:port/x"', "Bearer", "Other"])
+def test_a_challenge_that_names_no_address_is_told(image: Image, challenge: str) -> None:
+    with registry_server.serve() as server:
+        server.instead = lambda _method, _path: (401, {"WWW-Authenticate": challenge}, b"")
+        with pytest.raises(InputError, match="answers 401"), Registry(target(server)) as registry:
             registry.manifest(image.digest)
 
 

@@ -22,8 +22,8 @@ from modelcar.lock import lock_path
 from modelcar.lock_reader import read_lock
 from modelcar.manifest import Image
 from modelcar.push import layers_there, push_layers
-from modelcar.registry import Registry, Target
-from modelcar.registry_http import NotARegistryError
+from modelcar.registry import Registry, Target, in_words
+from modelcar.registry_http import NotARegistryError, upload_place
 from modelcar.tiny_model import make_tiny_model
 from tests.registry_server import PASSWORD, USER, Answer, serve
 from tests.registry_server import Registry as Server
@@ -105,6 +105,44 @@ def test_a_broken_docker_configuration_is_told(project: Path, image: Image, cred
         credentials.write_text(json.dumps({"auths": {registry.host: "robot"}}))
         with pytest.raises(httpx.HTTPStatusError, match=r"401.*configuration .*config\.json cannot be read"):
             push(project, image, registry)
+
+
+@pytest.mark.parametrize("wants", ["Basic", "Bearer"])
+def test_another_host_that_takes_the_layers_gets_no_credentials(
+    project: Path, image: Image, credentials: Path, wants: str
+) -> None:
+    """A registry may lead an upload to a bucket by an address that is signed."""
+    with serve(wants) as registry, serve() as bucket:
+        log_in(credentials, registry)
+
+        def instead(method: str, path: str) -> Answer | None:
+            signed = f"http://{bucket.host}/v2/models/tiny/blobs/uploads/one?signature=x"
+            return (202, {"Location": signed}, b"") if (method, path[-9:]) == ("POST", "/uploads/") else None
+
+        registry.instead = instead
+        assert push(project, image, registry) > 0
+        assert registry.credentials
+        assert sorted(bucket.sent) == sorted(layer.digest for layer in image.layers)
+        assert bucket.credentials == []
+
+
+@pytest.mark.parametrize(
+    ("location", "says"),
+    [
+        ("http://registry.example/v2/tiny/blobs/uploads/one", "wants what is uploaded by plain HTTP"),
+        ("https://exa mple:port/x", "this is not a registry"),
+        (None, "this is not a registry"),
+    ],
+)
+def test_an_upload_that_is_led_to_plain_http_or_nowhere_is_told(location: str | None, says: str) -> None:
+    headers = {"Location": location} if location else {}
+    transport = httpx.MockTransport(lambda _: httpx.Response(202, headers=headers))
+    with httpx.Client(transport=transport) as client, pytest.raises(httpx.HTTPStatusError) as caught:
+        upload_place(client, "https://registry.example/v2/tiny", image_digest := "sha256:" + "0" * 64)
+    told = str(in_words(Target("registry.example", "tiny"), caught.value))
+    assert says in told
+    assert image_digest not in told
+    assert "fix: " in told
 
 
 def test_a_server_in_trouble_is_asked_again(project: Path, image: Image) -> None:
