@@ -63,6 +63,8 @@ _REFERENCE = re.compile(
     r"(?P<registry>[\w.-]+(?::\d+)?)/(?P<path>[a-z0-9._/-]+?)"
     r"(?::(?P<tag>[\w][\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
+#: Those that docker's credentials are an answer to (RFC 9110, 11.6.1).
+_CHALLENGE = re.compile(r"(?:^|,)\s*(basic|bearer)(?![\w=])\s*(.*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -515,7 +517,8 @@ class RegistryAuth(httpx.Auth):
         if not is_own(self._target.url, response.url):
             return
         # A body that was streamed cannot be sent again: only what comes before it asks for a token.
-        if response.status_code == httpx.codes.UNAUTHORIZED and request.method != "PUT":
+        again = isinstance(request.stream, httpx.ByteStream)
+        if response.status_code == httpx.codes.UNAUTHORIZED and again:
             with self._lock:
                 self._header = self._asked(response)
             if self._header:
@@ -525,10 +528,10 @@ class RegistryAuth(httpx.Auth):
             self._tell(response)
 
     def _asked(self, response: httpx.Response) -> str | None:
-        kind, _, rest = response.headers.get("WWW-Authenticate", "").partition(" ")
+        kind, rest = _challenge(response)
         known = self._known()
         basic = _basic(known)
-        if kind.lower() == "basic":
+        if kind == "basic":
             return basic
         fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
         clear = ("https", "http") if self._target.insecure else ("https",)
@@ -536,7 +539,7 @@ class RegistryAuth(httpx.Auth):
             realm = httpx.URL(fields.get("realm", ""))
         except httpx.InvalidURL:
             raise NotARegistryError(response) from None
-        if kind.lower() != "bearer" or realm.scheme not in clear:
+        if kind != "bearer" or realm.scheme not in clear:
             return None  # no credentials in the clear
         service = {"service": fields["service"]} if "service" in fields else {}
         with RegistryClient(verify=self._tls, patience=self._patience, timeout=30) as client:
@@ -586,6 +589,14 @@ def _is_manifest(document: dict[str, Any], answer: httpx.Response) -> bool:
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
+
+
+def _challenge(answer: httpx.Response) -> tuple[str, str]:
+    """Return kind and fields of the first challenge that can be met; Negotiate may come before it."""
+    for header in answer.headers.get_list("WWW-Authenticate"):
+        if found := _CHALLENGE.search(header):
+            return found[1].lower(), found[2]
+    return "", ""
 
 
 def _basic(known: dict[str, Any]) -> str | None:

@@ -93,6 +93,17 @@ def test_docker_s_credentials_are_used(project: Path, image: Image, credentials:
         assert set(registry.scopes) <= {"repository:models/tiny:pull,push"}
 
 
+@pytest.mark.parametrize("others", [["Negotiate"], ['Digest realm="a,b", qop="auth", Negotiate']])
+@pytest.mark.parametrize("wants", ["Basic", "Bearer"])
+def test_a_challenge_that_docker_cannot_meet_may_come_first(
+    project: Path, image: Image, credentials: Path, wants: str, others: list[str]
+) -> None:
+    with serve(wants) as registry:
+        log_in(credentials, registry)
+        registry.other_challenges = others
+        assert push(project, image, registry) > 0
+
+
 @pytest.mark.parametrize("wants", ["Basic", "Bearer"])
 def test_without_credentials_the_registry_s_answer_is_told(project: Path, image: Image, wants: str) -> None:
     with serve(wants) as registry, pytest.raises(httpx.HTTPStatusError, match="401") as caught:
