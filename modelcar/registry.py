@@ -326,9 +326,12 @@ class Registry:
             )
 
     def referrers(self, digest: str) -> list[dict[str, Any]]:
-        """Return descriptors of what refers to a manifest: by the API, or the tag that stands for it."""
+        """Return descriptors of what refers to a manifest: by the API, or the tag that stands for it.
+
+        GHCR has no API, and leads to a web page of GitHub's, which refuses most who ask.
+        """
         path, accept = f"referrers/{digest}", {"Accept": INDEX_TYPE}
-        listed = self._listed(path, "manifests", dict, accept, NO_API)
+        listed = self._listed(path, "manifests", dict, accept, NO_API, at_home=True)
         if listed is not None:
             return listed
         index = self.manifest(fallback_tag(digest))
@@ -367,6 +370,8 @@ class Registry:
         kind: type,
         headers: dict[str, str],
         absent: Collection[int] = (httpx.codes.NOT_FOUND,),
+        *,
+        at_home: bool = False,
     ) -> list[Any] | None:
         """Return a list, page by page as Link headers lead from one to the next; None where there is none.
 
@@ -379,11 +384,12 @@ class Registry:
             kind: of each entry.
             headers: of each request.
             absent: statuses of the first page that say that there is no such list.
+            at_home: being led to another host says so, too.
         """
         url, found = httpx.URL(f"{self.target.url}/{path}"), list[Any]()
         for page in range(MOST_PAGES):
-            answer = self._client.get(url, headers=headers)
-            if answer.status_code in absent and not page:
+            answer = self._at_home(url, headers) if at_home else self._client.get(url, headers=headers)
+            if not page and (answer.status_code in absent or answer.next_request):
                 return None
             found += list_in(json_of(answer), name, kind, answer)
             following = answer.links.get("next", {}).get("url")
@@ -397,6 +403,16 @@ class Registry:
                 raise self._endless(path, f"goes on at {place.host}")
             url = url.copy_with(raw_path=place.raw_path)
         raise self._endless(path, f"has more than {MOST_PAGES} pages")
+
+    def _at_home(self, url: httpx.URL, headers: dict[str, str]) -> httpx.Response:
+        """Return an answer of the registry itself: a redirect to another host is not followed."""
+        answer = self._client.get(url, headers=headers, follow_redirects=False)
+        for _ in range(self._client.max_redirects):
+            following = answer.next_request
+            if following is None or not is_own(self.target.url, following.url):
+                break
+            answer = self._client.send(following, follow_redirects=False)
+        return answer
 
     def _endless(self, path: str, found: str) -> InputError:
         return refuse(

@@ -175,6 +175,45 @@ def test_a_registry_without_the_api_says_so_in_its_own_way(
         assert list(differences(found, lock)) == []
 
 
+@pytest.mark.parametrize("status", [200, 303, 403, 429])
+def test_a_registry_that_leads_to_a_web_page_has_no_api(
+    project: Path, lock: Lock, image: Image, status: int
+) -> None:
+    """GHCR leads to GitHub's pages, which are rate-limited; its own host may lead on to itself."""
+    with registry_server.serve() as server, registry_server.serve() as pages:
+        page = {"Content-Type": "text/html", "Retry-After": "3600", "Location": "/login"}
+        pages.instead = lambda *_: (status, page, b"<html>Log in</html>")
+        away = (303, {"Location": f"http://{pages.host}/packages"}, b"")
+
+        def instead(_: str, path: str) -> registry_server.Answer | None:
+            if "/referrers/" in path:
+                return 307, {"Location": f"http://{server.host}/elsewhere/"}, b""
+            return away if path == "/elsewhere/" else None
+
+        server.has_referrers, server.instead = False, instead
+        push(server, project, image)
+        with Registry(target(server), write=True) as registry:
+            manifest = registry.manifest("latest")
+            assert manifest
+            attach_sbom(registry, manifest, lock)
+            assert [entry["artifactType"] for entry in registry.referrers(image.digest)] == [SBOM_TYPE]
+            found, _ = inspect(registry, "latest")
+        assert list(differences(found, lock)) == []
+
+
+def test_a_list_of_tags_on_another_host_is_no_empty_one(project: Path, image: Image) -> None:
+    """`make prune` takes what no tag names for unused."""
+    with registry_server.serve() as server, registry_server.serve() as other:
+        push(server, project, image)
+        push(other, project, image)
+        there = f"http://{other.host}/v2/models/tiny/tags/list"
+        server.instead = lambda _, path: (
+            (307, {"Location": there}, b"") if path.endswith("/tags/list") else None
+        )
+        with Registry(target(server)) as registry:
+            assert set(registry.tagged()) == {image.digest}
+
+
 @pytest.mark.parametrize("status", [401, 403, 500])
 def test_a_registry_that_refuses_or_fails_does_not_say_that_nothing_is_attached(
     project: Path, image: Image, status: int
