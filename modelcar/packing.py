@@ -273,7 +273,7 @@ class Packer:
     def _differences(
         self, layer: LockedLayer, locked: LockedLayer | None, sha256: Mapping[str, str]
     ) -> list[Problem]:
-        said_by = "the lock" if self._expected else "the hub"
+        said_by = "the lock" if self._expected else "the hub, or --extra,"
         problems = [
             Problem(
                 f"{self._source.name}/{printable(path)}",
