@@ -140,8 +140,8 @@ def read_description(path: Path) -> Description:
     )
 
 
-def write_description(project: Path, name: str, description: Description) -> None:
-    """Keep what a model is made of, for the next lock."""
+def document_of(description: Description) -> dict[str, Any]:
+    """Return what model.yaml says for a description; defaults are left out."""
     source: dict[str, Any] = (
         {"folder": description.folder}
         if description.folder
@@ -156,11 +156,16 @@ def write_description(project: Path, name: str, description: Description) -> Non
         "layout": description.layout if description.layout != "auto" else None,
         "extra": [asdict(file) for file in description.extra],
     }
-    document = {**source, **{key: value for key, value in rest.items() if value}}
+    return {**source, **{key: value for key, value in rest.items() if value}}
+
+
+def write_description(project: Path, name: str, description: Description) -> None:
+    """Keep what a model is made of, for the next lock."""
     path = description_path(project, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     head = f"# What `python -m modelcar lock {name}` locks; {LOCK_HINT}\n"
-    replace_file(path, (head + yaml.safe_dump(document, sort_keys=False)).encode())
+    text = yaml.safe_dump(document_of(description), sort_keys=False)
+    replace_file(path, (head + text).encode())
 
 
 LOCK_HINT = "the result is model.lock."
@@ -412,6 +417,7 @@ __all__ = [
     "Resolved",
     "check_name",
     "description_path",
+    "document_of",
     "layout_path",
     "lock_model",
     "read_description",

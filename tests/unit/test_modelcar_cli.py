@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from modelcar import locking
 from modelcar.__main__ import main
@@ -109,6 +110,51 @@ def test_a_second_lock_needs_no_options_and_tells_what_changed(
     assert "+ NOTICE  1 B" in capsys.readouterr().out
     assert run(tmp_path, "diff", "tiny", "tiny") == 0
     assert capsys.readouterr().out == "no difference\n"
+
+
+def description_of(project: Path) -> dict[str, object]:
+    found: dict[str, object] = yaml.safe_load((project / "modelcar/models/tiny/model.yaml").read_text())
+    return found
+
+
+def test_what_is_left_out_by_another_lock_is_left_out_besides(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Messages say `--ignore X`: a file that was left out before, perhaps a private one, stays out."""
+    for name in ("notes.txt", "draft.txt"):
+        (model / name).write_text("x")
+    assert (
+        run(tmp_path, "lock", "tiny", "--folder", str(model), "--ignore", "notes*", "--license", "MIT") == 0
+    )
+    assert run(tmp_path, "lock", "tiny", "--ignore", "draft*") == 0
+    assert run(tmp_path, "lock", "tiny", "--ignore", "draft*", "--license", "Apache-2.0") == 0
+    assert "no longer says" not in capsys.readouterr().err
+    locked = read_lock(tmp_path / "modelcar/models/tiny/model.lock")
+    assert not {"notes.txt", "draft.txt"} & {file.path for file in locked.files}
+    said = description_of(tmp_path)
+    assert (said["ignore"], said["license"]) == (["notes*", "draft*"], "Apache-2.0")
+
+
+def test_a_source_starts_anew_and_what_is_no_longer_said_is_told(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (model / "notes.txt").write_text("x")
+    said = ["--ignore", "notes*", "--ignore", "draft*", "--license", "MIT", "--layout", "any"]
+    assert run(tmp_path, "lock", "tiny", "--folder", str(model), *said) == 0
+    assert "no longer says" not in capsys.readouterr().err
+    again = ["--folder", str(model), "--ignore", "draft*", "--layout", "auto"]
+    assert run(tmp_path, "lock", "tiny", *again) == 0
+    path = tmp_path / "modelcar/models/tiny/model.yaml"
+    told = capsys.readouterr().err.splitlines()
+    assert told[:3] == [
+        f"warning: {path} no longer says ignore: notes*",
+        f"warning: {path} no longer says license: MIT",
+        "--hub and --folder start anew: say these again, or leave --hub and --folder out to keep all",
+    ]
+    assert description_of(tmp_path) == {"folder": str(model.relative_to(tmp_path)), "ignore": ["draft*"]}
+    path.write_text("ignore: {")
+    assert run(tmp_path, "lock", "tiny", "--folder", str(model)) == 0
+    assert f"warning: {path} cannot be read: nothing of it is kept" in capsys.readouterr().err
 
 
 def test_verify_fails_where_the_disk_changed_something(
