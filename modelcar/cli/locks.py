@@ -178,9 +178,13 @@ def _relative(project: Path, folder: str) -> str:
 
 
 def _former(path: Path) -> Lock | None:
+    """Return the lock that is replaced; one that cannot be read is told before it is gone."""
     try:
         return read_lock(path)
     except InputError:
+        if path.exists():
+            note(f"warning: {path} cannot be read: it is written anew, without the kernels that it had")
+            note(f"to keep them, stop, and restore it first: git checkout {path}; or {RENEW}")
         return None
 
 
