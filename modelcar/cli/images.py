@@ -146,6 +146,8 @@ def run_verify_image(options: argparse.Namespace) -> int:
     for problem in problems:
         note(f"{found.digest}: {problem}")
     if not problems:
+        if not found.files:
+            note("note: no bill of materials of this program is attached (`python -m modelcar attach`)")
         say(f"{found.digest} is what {lock.name}'s lock says")
     return 1 if problems else 0
 

@@ -20,7 +20,7 @@ from modelcar.evidence import Artifact, attach, attach_sbom, attached_sbom, sbom
 from modelcar.image import modelcar_image
 from modelcar.inspect_image import differences, inspect
 from modelcar.lock import FolderSource, HubSource, Lock
-from modelcar.manifest import MANIFEST_TYPE, Image
+from modelcar.manifest import LAYER_TYPES, MANIFEST_TYPE, Image, ImageLayer, make_image, sha256_digest
 from modelcar.push import push_layers
 from modelcar.registry import Registry, Target, fallback_tag, parse
 from modelcar.sbom import SBOM_TYPE, sbom
@@ -278,7 +278,6 @@ def test_a_bill_of_materials_of_another_tool_is_not_taken_for_our_own(
             assert attached_sbom(registry, image.digest) is None
             found, _ = inspect(registry, "latest")
             assert (found.attached, found.files) == ((SBOM_TYPE,), ())
-            assert list(differences(found, lock)) == ["no bill of materials is attached"]
             attach_sbom(registry, manifest, lock)
             found, _ = inspect(registry, "latest")
             assert list(differences(found, lock)) == []
@@ -324,11 +323,77 @@ def test_what_differs_from_a_lock_is_told(project: Path, lock: Lock, image: Imag
         push(server, project, image)
         with Registry(target(server)) as registry:
             found, _ = inspect(registry, "latest")
-    assert list(differences(found, lock)) == ["no bill of materials is attached"]
+    assert list(differences(found, lock)) == []
     other = dataclasses.replace(lock, license="MIT", layers=lock.layers + lock.layers)
     told = list(differences(found, other))
     assert told[0] == f"made from the lock {lock.digest}, not {other.digest}"
     assert told[1] == "its layers are not the lock's"
+
+
+EVIL = ImageLayer("sha256:" + "e" * 64, 9, "sha256:" + "e" * 64, LAYER_TYPES["none"], "modelcar: evil.py")
+
+
+def made_otherwise(image: Image, *layers: ImageLayer, **config: Any) -> Image:
+    """An image with the annotations of the lock's own one."""
+    known = {**json.loads(image.config)["config"], **config}
+    return make_image(layers or image.layers, "amd64", known, image.annotations)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda i: made_otherwise(i, i.layers[0], EVIL, *i.layers[1:]), f"has not: {EVIL.digest}"),
+        (lambda i: made_otherwise(i, *i.layers, EVIL), f"has not: {EVIL.digest}"),
+        (lambda i: made_otherwise(i, EVIL, *i.layers[1:]), "its programs are not base.lock's"),
+        (lambda i: made_otherwise(i, *reversed(i.layers)), "its layers are not the lock's"),
+        (lambda i: made_otherwise(i, Entrypoint=["/models/evil"]), "its Entrypoint is ['/models/evil']"),
+        (lambda i: made_otherwise(i, Env=["PATH=/models"]), "its Env is ['PATH=/models'], not ['PATH="),
+    ],
+    ids=["below", "above", "base", "order", "entry point", "environment"],
+)
+def test_what_an_image_has_beside_the_locks_layers_is_told(
+    project: Path,
+    lock: Lock,
+    image: Image,
+    change: Any,
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its annotations and its bill of materials say that it is the lock's: whoever pushes writes them."""
+    other = change(image)
+    with registry_server.serve() as server:
+        push(server, project, image)
+        server.blobs[EVIL.digest] = b"evil"
+        with Registry(target(server), write=True) as registry:
+            registry.add_blob(other.config)
+            registry.add_manifest("v1", other.manifest, MANIFEST_TYPE)
+            manifest = registry.manifest("v1")
+            assert manifest
+            attach_sbom(registry, manifest, lock)
+        reference = f"{server.host}/models/tiny:v1"
+        assert main(["--project", str(project), "verify-image", "tiny", reference, "--insecure"]) == 1
+    said = capsys.readouterr()
+    assert told in said.err
+    assert said.out == ""
+
+
+def test_an_image_that_another_builder_wrote_is_the_locks(project: Path, lock: Lock, image: Image) -> None:
+    """kaniko notes when it built."""
+    known = {**json.loads(image.config), "created": "2026-01-01T00:00:00Z"}
+    config = json.dumps(known).encode()
+    manifest = json.loads(image.manifest)
+    manifest["config"] |= {"digest": sha256_digest(config), "size": len(config)}
+    with registry_server.serve() as server:
+        push(server, project, image)
+        with Registry(target(server), write=True) as registry:
+            registry.add_blob(config)
+            registry.add_manifest("v1", json.dumps(manifest).encode(), MANIFEST_TYPE)
+            found, _ = inspect(registry, "v1")
+    assert found.digest != image.digest
+    assert list(differences(found, lock)) == []
+    assert list(differences(dataclasses.replace(found, platform="windows/amd64"), lock)) == [
+        "made for windows/amd64, not for linux and amd64 or arm64"
+    ]
 
 
 def test_a_registry_that_sends_another_manifest_is_not_believed(project: Path, image: Image) -> None:
@@ -382,10 +447,11 @@ def test_commands_speak_in_words(project: Path, image: Image, capsys: pytest.Cap
         reference = f"{server.host}/models/tiny"
         at = ["--project", str(project)]
         assert main([*at, "inspect", f"{reference}:absent", "--insecure"]) == 2
-        assert main([*at, "verify-image", "tiny", reference, "--insecure"]) == 1
+        assert main([*at, "verify-image", "tiny", reference, "--insecure"]) == 0
         assert "no bill of materials" in capsys.readouterr().err
         assert main([*at, "attach", "tiny", reference, "--insecure"]) == 0
         assert main([*at, "verify-image", "tiny", reference, "--insecure"]) == 0
+        assert "no bill of materials" not in capsys.readouterr().err
         assert main([*at, "sbom", "tiny"]) == 0
         assert '"machine-learning-model"' in capsys.readouterr().out
 

@@ -304,7 +304,9 @@ def test_an_image_without_a_locks_kernels_is_another(project: Path) -> None:
     plain, lock = read_lock(lock_path(project, "tiny")), with_kernels(project, entry()[0])
 
     def found(of: Lock) -> Inspection:
-        layers = tuple(InspectedLayer(layer.digest, layer.size, "") for layer in of.all_layers)
+        layers = tuple(
+            InspectedLayer(layer.digest, layer.size, "") for layer in modelcar_image(of, BASE).layers
+        )
         notes = {"io.modelcar.lock.digest": lock.digest}
         return Inspection("sha256:x", "linux/amd64", 1, notes, layers, (), ())
 
