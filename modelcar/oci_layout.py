@@ -22,6 +22,10 @@ from modelcar.manifest import CREATED_BY, MANIFEST_TYPE, Image, to_json
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 
+#: What a layout begins with, and the folder of what is not finished.
+FIRST = "oci-layout"
+INGEST = "ingest"
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -47,9 +51,11 @@ class LayoutStore:
     def __init__(self, path: Path) -> None:
         """Take the folder over; the caller holds the lock."""
         self.path = path
-        self.ingest = path / "ingest"
+        self.ingest = path / INGEST
         self._blobs = path / "blobs" / "sha256"
-        replace_file(path / "oci-layout", to_json({"imageLayoutVersion": "1.0.0"}))
+        for part in (*path.glob(f".{FIRST}.*"), *path.glob(".index.json.*")):  # of runs that were killed
+            part.unlink()
+        replace_file(path / FIRST, to_json({"imageLayoutVersion": "1.0.0"}))
         self._blobs.mkdir(parents=True, exist_ok=True)
         self.ingest.mkdir(exist_ok=True)
 
@@ -155,8 +161,11 @@ def require_space(path: Path, needed: int, what: str) -> None:
         )
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; leave one alone that already has this content."""
+def replace_file(path: Path, content: bytes, *, synced: bool = True) -> None:
+    """Write a file whole or not at all; leave one alone that already has this content.
+
+    synced: wait for the disk. Else a power cut may leave an empty file under the name.
+    """
     try:
         if path.read_bytes() == content:
             return
@@ -164,7 +173,11 @@ def replace_file(path: Path, content: bytes) -> None:
         pass
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        part.write_bytes(content)
+        with part.open("wb") as file:
+            file.write(content)
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
         part.chmod(0o644)
         part.replace(path)
     finally:
@@ -184,22 +197,25 @@ def _refuse_foreign(path: Path) -> None:
         str(path),
         found,
         allowed="a new or empty folder, or an image layout that this program wrote",
-        fix="choose another folder, or remove what is there yourself",
+        fix="move what is there elsewhere, or remove it yourself",
     )
 
 
 def _is_ours(path: Path) -> bool:
+    index = path / "index.json"
     try:
-        if not (path / "index.json").exists():
-            return (path / "oci-layout").exists()  # a first write that did not end
-        described = json.loads((path / "index.json").read_bytes())["manifests"][0]
-        for part in ("config", None):
-            document = _blob_json(path, described)
-            if part:
-                described = document[part]
-        return bool(document["history"][0]["created_by"].startswith(CREATED_BY))
-    except (OSError, ValueError, LookupError, TypeError):
+        described = json.loads(index.read_bytes())["manifests"][0]
+        config = _blob_json(path, _blob_json(path, described)["config"])
+        return bool(config["history"][0]["created_by"].startswith(CREATED_BY))
+    except (OSError, ValueError):  # not there, or empty or cut, as a power cut leaves it
+        return _is_begun(path) and (not index.exists() or (path / INGEST).is_dir())
+    except (LookupError, TypeError, AttributeError):
         return False
+
+
+def _is_begun(path: Path) -> bool:
+    """Tell whether a first write did not end: there is what it makes first, or a part of that."""
+    return (path / FIRST).exists() or all(entry.name.startswith(f".{FIRST}.") for entry in path.iterdir())
 
 
 def _blob_json(path: Path, described: dict[str, Any]) -> dict[str, Any]:

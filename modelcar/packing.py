@@ -440,7 +440,8 @@ class _Record:
             self._write(self._kept_files, self._kept_layers)
 
     def _write(self, files: Mapping[str, str], layers: Mapping[str, dict[str, Any]]) -> None:
-        replace_file(self._path, to_json({"files": files, "layers": layers, "version": self.VERSION}))
+        content = to_json({"files": files, "layers": layers, "version": self.VERSION})
+        replace_file(self._path, content, synced=False)  # without it files are read again
 
 
 def _layer_key(files: Sequence[LockedFile], compression: str) -> str:

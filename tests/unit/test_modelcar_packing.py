@@ -837,6 +837,34 @@ def test_somebody_elses_layout_is_not_touched(project: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("content", [b"", bytes(64), b'{"manifests": ['], ids=["empty", "zeros", "cut"])
+@pytest.mark.parametrize("damaged", ["index", "manifest", "config", "oci-layout"])
+def test_what_a_power_cut_leaves_of_a_layout_is_written_again(
+    project: Path, damaged: str, content: bytes
+) -> None:
+    """Gigabytes of layers are there: nobody is told to remove them."""
+    locked, _ = lock(project)
+    image = modelcar_image(locked, BASE)
+    place = layout(project)
+    digests = {"manifest": image.digest, "config": image.config_digest}
+    known = {"index": place / "index.json", "oci-layout": place / "oci-layout"}
+    path = known.get(damaged) or place / "blobs" / digests[damaged].replace(":", "/")
+    path.write_bytes(content)
+    assert not fetching.verify(locked, place)
+    assert fetch(project, locked).written == 0
+    assert digest_in(project) == DIGEST
+    path.write_bytes(content)
+    assert lock(project) == (locked, 0)
+    read_image(place)
+
+
+def test_a_run_that_was_killed_at_its_first_file_is_gone_on_from(project: Path) -> None:
+    layout(project).mkdir(parents=True)
+    (layout(project) / ".oci-layout.4711").write_bytes(b"{")
+    lock(project)
+    read_image(layout(project))
+
+
 def test_concurrent_writers_take_turns(project: Path) -> None:
     other = write_model(project / "other")
     (other / "config.json").write_text('{"model_type": "llama"}')
