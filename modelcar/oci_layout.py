@@ -11,12 +11,15 @@ import fcntl
 import json
 import os
 import shutil
+import sys
+import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from modelcar import progress
 from modelcar.errors import refuse
 from modelcar.manifest import CREATED_BY, MANIFEST_TYPE, Image, to_json
 
@@ -25,6 +28,11 @@ INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 #: What a layout begins with, and the folder of what is not finished.
 FIRST = "oci-layout"
 INGEST = "ingest"
+
+#: Seconds that another process may have a layout before it is told that this one waits for it.
+PATIENCE = 2.0
+#: Seconds between two looks whether it still does.
+LOOK = 0.1
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ class LayoutStore:
 
 @contextmanager
 def open_store(path: Path) -> Iterator[LayoutStore]:
-    """Open a layout for writing; waits while another process writes the same one.
+    """Open a layout for writing; waits, and says so, while another process writes the same one.
 
     The lock keeps writers apart, not readers: a build that reads the layout while another model is
     written into it can fail on a blob that is gone, and will succeed when repeated.
@@ -133,11 +141,33 @@ def open_store(path: Path) -> Iterator[LayoutStore]:
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f".{path.name}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, by the kernel after a kill
+    with (path.parent / f".{path.name}.lock").open("a+") as lock:
+        _take(lock, path.name)  # released when the file is closed, by the kernel after a kill
         _refuse_foreign(path)
         path.mkdir(exist_ok=True)
         yield LayoutStore(path)
+
+
+def _take(lock: TextIO, name: str) -> None:
+    """Take a lock that another process may have; its number is in the file."""
+    began, told = time.monotonic(), False
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not told and time.monotonic() - began >= PATIENCE:
+                lock.seek(0)
+                owner = lock.read(20).strip()
+                who = f"another command (process {owner})" if owner.isdigit() else "another command"
+                progress.say(f"{name} is in use by {who}: waiting until that one ends", sys.stderr)
+                told = True
+            time.sleep(LOOK)
+        else:
+            lock.seek(0)
+            lock.truncate()
+            lock.write(str(os.getpid()))
+            lock.flush()
+            return
 
 
 def require_space(path: Path, needed: int, what: str) -> None:

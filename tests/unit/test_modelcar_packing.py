@@ -16,6 +16,7 @@ import tarfile
 import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +27,7 @@ import pytest
 import zstandard
 from safetensors.numpy import save_file
 
-from modelcar import fetching, locking, packing, sources
+from modelcar import fetching, locking, oci_layout, packing, sources
 from modelcar.base import read_base
 from modelcar.errors import InputError
 from modelcar.image import modelcar_image
@@ -884,6 +885,25 @@ def test_concurrent_writers_take_turns(project: Path) -> None:
     read_image(layout(project))
     lock(project)
     assert digest_in(project) == DIGEST
+
+
+def test_who_waits_for_another_command_says_so(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A `push` or an `up` beside a download of an hour seemed to hang."""
+    locked, _ = lock(project)
+    monkeypatch.setattr(oci_layout, "PATIENCE", 0.0)
+    with ThreadPoolExecutor(1) as pool:
+        with oci_layout.open_store(layout(project)):
+            waiting = pool.submit(fetching.verify, locked, layout(project))
+            told = ""
+            while "waiting" not in told:
+                assert not waiting.done()
+                told += capfd.readouterr().err
+        assert waiting.result(timeout=60) == ()
+    assert f"m.oci is in use by another command (process {os.getpid()}): waiting" in told
+    fetching.verify(locked, layout(project))
+    assert capfd.readouterr().err == ""
 
 
 def test_memory_does_not_grow_with_the_model(project: Path) -> None:
