@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Protocol
 
 from modelcar import hub
@@ -45,6 +46,13 @@ class Source(Protocol):
 
     def read(self, path: str, start: int, sink: Sink) -> None:
         """Read a file from a byte on to its end."""
+
+
+def pieces_of(path: Path) -> Iterator[bytes]:
+    """Yield a file's bytes, a buffer at a time."""
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(BUFFER):
+            yield piece
 
 
 class FolderFiles:

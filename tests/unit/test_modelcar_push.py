@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import base64
 import json
 import os
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -13,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from modelcar import locking, registry_http
+from modelcar import fetching, locking, registry_http
 from modelcar.__main__ import main
 from modelcar.base import read_base
 from modelcar.errors import InputError
@@ -195,6 +197,42 @@ def test_the_command_sends_layers_and_tells_the_digest(
     told = capsys.readouterr().err
     assert f"error: {registry.host}/models/tiny: cannot be reached" in told
     assert "fix: check name and network" in told
+
+
+def test_ctrl_c_ends_it_while_layers_are_sent(project: Path, image: Image) -> None:
+    with serve() as registry:
+        over = threading.Event()
+
+        def stalls(method: str, _: str) -> Answer | None:
+            if method == "PUT":
+                _thread.interrupt_main()
+                over.wait(60)
+            return None
+
+        registry.instead = stalls
+        with pytest.raises(KeyboardInterrupt):
+            push(project, image, registry)
+        assert registry.sent == []
+        over.set()
+
+
+def test_ctrl_c_ends_verify_in_mid_layer(
+    project: Path, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, layout = read_lock(lock_path(project, "tiny")), locking.layout_path(project, "tiny")
+    read, over = [0], threading.Event()
+
+    def counted(count: int) -> None:
+        read[0] += count
+        if read[0] == count:
+            _thread.interrupt_main()
+        over.wait(60)
+
+    monkeypatch.setattr("modelcar.sources.BUFFER", 1000)
+    with pytest.raises(KeyboardInterrupt):
+        fetching.verify(lock, layout, progress=counted)
+    over.set()
+    assert read[0] <= 2 * 1000, "of each of two layers"
 
 
 SIGNED = "X-Amz-Credential=AKIA-s3cret&X-Amz-Signature=s3cret"
