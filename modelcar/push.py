@@ -9,13 +9,15 @@ A blob is sent as a whole, in one PUT (OCI distribution specification 1.1): Arti
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import httpx
 
 from modelcar.build_options import image_tag
-from modelcar.manifest import MANIFEST_TYPE, Image, ImageLayer
+from modelcar.errors import refuse
+from modelcar.manifest import CREATED_BY, MANIFEST_TYPE, Image, ImageLayer
 from modelcar.packing import Progress
 from modelcar.registry import Registry, Target, connect
 from modelcar.registry_http import Patience, checked, has_blob, upload_place
@@ -77,6 +79,7 @@ def push_layers(
     Raises:
         httpx.HTTPError: the registry refuses, or cannot be reached. Whoever calls goes on with the build,
             which sends them too.
+        InputError: a layer is not what it should be.
         OSError: a layer cannot be read.
     """
     work = Work(JOBS)
@@ -89,11 +92,31 @@ def push_layers(
                 target,
                 layer.digest,
                 layer.size,
-                lambda: work.while_wanted(pieces_of(path)),
+                lambda: _whole(layer, path, work.while_wanted(pieces_of(path))),
                 progress or (lambda _: None),
             )
 
         return sum(work.all(sent, [layer for layer in image.layers if layer.digest not in there]))
+
+
+def _whole(layer: ImageLayer, path: Path, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Pass a layer's bytes on; registries refuse a wrong one in their own words, or as if they had failed.
+
+    Raises:
+        InputError: they are not the layer's.
+    """
+    hasher = hashlib.sha256()
+    for piece in pieces:
+        hasher.update(piece)
+        yield piece
+    if (found := f"sha256:{hasher.hexdigest()}") != layer.digest:
+        raise refuse(
+            str(path),
+            f"its content is {found} ({layer.created_by.removeprefix(f'{CREATED_BY}: ')})",
+            allowed=layer.digest,
+            fix="the disk, or somebody, changed it: delete this file, then fetch the model "
+            "(`python -m modelcar verify NAME` reads all of its layers)",
+        )
 
 
 def send_blob(

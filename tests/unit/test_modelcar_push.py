@@ -174,15 +174,22 @@ def test_a_refusal_is_not_repeated(project: Path, image: Image, status: int) -> 
         assert len(registry.failures) >= 20 - len(image.layers)
 
 
-def test_a_layer_that_is_not_what_it_should_be_is_not_taken(project: Path, image: Image) -> None:
+def test_a_layer_that_is_not_what_it_should_be_is_told_and_not_taken(
+    project: Path, image: Image, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = locking.layout_path(project, "tiny") / "blobs" / image.layers[-1].digest.replace(":", "/")
     whole = path.read_bytes()
     path.write_bytes(b"x" + whole[1:])
     try:
-        with serve() as registry, pytest.raises(httpx.HTTPStatusError, match="400"):
-            push(project, image, registry)
+        with serve() as registry:
+            name = f"{registry.host}/models/tiny"
+            assert main(["--project", str(project), "push", "tiny", name, "--insecure"]) == 2
+            assert image.layers[-1].digest not in registry.sent
     finally:
         path.write_bytes(whole)
+    told = capsys.readouterr().err
+    assert f"{path}: its content is sha256:" in told
+    assert "fix: the disk, or somebody, changed it: delete this file, then fetch the model" in told
 
 
 def test_the_command_sends_layers_and_tells_the_digest(
