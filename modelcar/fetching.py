@@ -74,6 +74,7 @@ def fetch(
             full.
     """
     with open_store(destination) as store:
+        add_base_layer(store, base)  # first: where it cannot be had, nothing is downloaded for hours
         written = 0
         origins: dict[str, str] = {}
         lacking = _missing_blobs(store, lock, elsewhere)
@@ -96,7 +97,6 @@ def fetch(
             packer.pack([layer.files for layer in missing], missing)
             written += packer.written
         kernel_store.bring(store, lock, project, elsewhere)
-        add_base_layer(store, base)
         return Fetched(store.publish(modelcar_image(lock, base), elsewhere), written, origins)
 
 

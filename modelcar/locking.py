@@ -271,6 +271,8 @@ def lock_model(
         for group in group_files(list(source.sizes.items()), large_file=large_file)
     ]
     with open_store(layout_path(project, name)) as store:
+        base = read_base(architecture)
+        add_base_layer(store, base)  # first: where it cannot be had, nothing is downloaded for hours
         packer = Packer(store, source, compression=description.compression, progress=progress, jobs=jobs)
         packed = packer.pack(groups)
         _check_contents(store, packed, source.sizes, resolved, description)
@@ -291,8 +293,6 @@ def lock_model(
             path.parent,
         )
         check_lock(lock, path)
-        base = read_base(architecture)
-        add_base_layer(store, base)
         # Kernels may be on another machine; `fetch` brings them.
         store.publish(modelcar_image(lock, base), [entry.digest for entry in kernels])
         path.parent.mkdir(parents=True, exist_ok=True)

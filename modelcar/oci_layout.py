@@ -141,7 +141,7 @@ def open_store(path: Path) -> Iterator[LayoutStore]:
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f".{path.name}.lock").open("a+") as lock:
+    with (path.parent / f".{path.name}.lock").open("a") as lock:
         _take(lock, path.name)  # released when the file is closed, by the kernel after a kill
         _refuse_foreign(path)
         path.mkdir(exist_ok=True)
@@ -149,24 +149,17 @@ def open_store(path: Path) -> Iterator[LayoutStore]:
 
 
 def _take(lock: TextIO, name: str) -> None:
-    """Take a lock that another process may have; its number is in the file."""
+    """Take a lock that another process may have."""
     began, told = time.monotonic(), False
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not told and time.monotonic() - began >= PATIENCE:
-                lock.seek(0)
-                owner = lock.read(20).strip()
-                who = f"another command (process {owner})" if owner.isdigit() else "another command"
-                progress.say(f"{name} is in use by {who}: waiting until that one ends", sys.stderr)
                 told = True
+                progress.say(f"{name} is in use by another command: waiting until that one ends", sys.stderr)
             time.sleep(LOOK)
         else:
-            lock.seek(0)
-            lock.truncate()
-            lock.write(str(os.getpid()))
-            lock.flush()
             return
 
 
