@@ -162,7 +162,7 @@ def bring(lock: Lock, wanted: Collection[LockedFile], project: Path) -> FolderFi
 def _of_folder(folder: Path, *, only: Collection[str] | None = None, allow_pickle: bool) -> Weights | None:
     if not folder.is_dir() or not any(path.is_symlink() or path.is_file() for path in folder.rglob("*")):
         return None
-    return read_weights(folder, only=only, allow_pickle=allow_pickle, layout="any")
+    return read_weights(folder, only=only, allow_pickle=allow_pickle, layout="any", may_be_empty=True)
 
 
 def _source(folder: Path, files: Sequence[WeightFile], known: Mapping[str, str]) -> FolderFiles:

@@ -27,7 +27,6 @@ from modelcar.lock import (
     LockedFile,
     layout_path,
     lock_path,
-    write_lock,
 )
 from modelcar.lock import MODELS as DESCRIPTIONS
 from modelcar.lock import NAME as MODEL_NAME
@@ -292,14 +291,14 @@ def lock_model(
             kernels,
             path.parent,
         )
-        check_lock(lock, path)
+        content = check_lock(lock, path)
         # Kernels may be on another machine; `fetch` brings them.
         store.publish(modelcar_image(lock, base), [entry.digest for entry in kernels])
         path.parent.mkdir(parents=True, exist_ok=True)
         model_config.keep(
             path.parent, source.sizes, lambda wanted: _content(store, packed, source.sizes, wanted)
         )
-        replace_file(path, write_lock(lock))
+        replace_file(path, content)
         return lock, packer.written
 
 

@@ -157,6 +157,31 @@ def test_a_source_starts_anew_and_what_is_no_longer_said_is_told(
     assert f"warning: {path} cannot be read: nothing of it is kept" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("choice", [["--allow", "nothing*"], ["--ignore", "*"]])
+def test_a_choice_that_takes_no_file_is_told_before_anything_is_packed(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], choice: list[str]
+) -> None:
+    for command in (["check", str(model)], ["lock", "tiny", "--folder", str(model)]):
+        assert run(tmp_path, *command, "--layout", "any", *choice) == 2
+        told = capsys.readouterr().err
+        assert f"{model}: none of its files is chosen; it has config.json, generation_config.json, " in told
+        assert "fix: change --allow and --ignore, or name another folder" in told
+    assert not (tmp_path / "modelcar").exists()
+
+
+def test_a_lock_that_would_be_too_large_to_read_is_not_written(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10):
+        (model / f"{'n' * 100}{number}").write_text("")
+    monkeypatch.setattr("modelcar.strict_yaml.MAX_FILE", 1500)
+    assert run(tmp_path, "lock", "tiny", "--folder", str(model)) == 2
+    told = capsys.readouterr().err
+    assert "model.lock: 17 files make a lock of " in told
+    assert "allowed: at most 1500 bytes" in told
+    assert not (tmp_path / "modelcar/models/tiny/model.lock").exists()
+
+
 def test_verify_fails_where_the_disk_changed_something(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
