@@ -268,7 +268,7 @@ def run_options(options: argparse.Namespace) -> None:
         "--build-arg=SOURCE_DATE_EPOCH=0",
         f"--build-context=weights={context_of(layout, image.digest)}",
         f"--output={export},name={name}",
-        str(options.project / "modelcar"),
+        str(BASE_LOCK.parent),  # with the Dockerfile, also where the program is installed
     ):
         say(option)
 

@@ -182,6 +182,19 @@ def test_a_lock_that_would_be_too_large_to_read_is_not_written(
     assert not (tmp_path / "modelcar/models/tiny/model.lock").exists()
 
 
+def test_the_build_context_is_the_programs_own_folder(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A project whose program is installed has no Dockerfile, but gigabytes of weights in `modelcar/data`."""
+    assert run(tmp_path, "lock", "tiny", "--folder", str(model)) == 0
+    capsys.readouterr()
+    assert run(tmp_path, "options", "tiny", "h.io/models/tiny") == 0
+    context = Path(capsys.readouterr().out.splitlines()[-1])
+    assert context.is_absolute()
+    assert (context / "Dockerfile").is_file()
+    assert (context / ".dockerignore").is_file()
+
+
 def test_verify_fails_where_the_disk_changed_something(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
