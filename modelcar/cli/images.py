@@ -11,7 +11,7 @@ import httpx
 from modelcar import fetching, locking, signing
 from modelcar.base import add_base_layer, read_base
 from modelcar.builder_push import push_by_builder
-from modelcar.cli.common import locked, not_fetched, note, repository, say, say_origins
+from modelcar.cli.common import locked, not_fetched, note, note_unused, repository, say, say_origins
 from modelcar.errors import refuse
 from modelcar.evidence import attach_sbom
 from modelcar.image import modelcar_image
@@ -31,6 +31,7 @@ from modelcar.signing import SCHEME, Trust
 
 def run_push(options: argparse.Namespace) -> int:
     """Send a model's layers to a registry; 1 where that did not work."""
+    note_unused(options)
     lock = locked(options, options.name)
     base = read_base(options.architecture)
     image = modelcar_image(lock, base)

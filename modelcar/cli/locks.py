@@ -12,7 +12,7 @@ from pathlib import Path
 from modelcar import fetching, lock_diff, locking
 from modelcar.base import BASE_LOCK, lock_base, read_base
 from modelcar.build_options import export_options, image_tag
-from modelcar.cli.common import locked, not_fetched, note, repository, say, say_origins
+from modelcar.cli.common import locked, not_fetched, note, note_unused, repository, say, say_origins
 from modelcar.demo_model import make_demo_model
 from modelcar.errors import InputError, refuse
 from modelcar.extra import parse_option
@@ -205,6 +205,7 @@ def _files(paths: Sequence[str]) -> str:
 
 def run_fetch(options: argparse.Namespace) -> None:
     """Bring a locked model onto this machine."""
+    note_unused(options)
     lock = locked(options, options.name)
     destination = locking.layout_path(options.project, lock.name)
     missing = fetching.missing_bytes(lock, destination)

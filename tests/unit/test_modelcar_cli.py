@@ -16,6 +16,7 @@ from modelcar import locking
 from modelcar.__main__ import main
 from modelcar.cli.parser import parser
 from modelcar.lock_reader import read_lock
+from tests import registry_server
 
 
 @pytest.fixture
@@ -193,6 +194,21 @@ def test_the_build_context_is_the_programs_own_folder(
     assert context.is_absolute()
     assert (context / "Dockerfile").is_file()
     assert (context / ".dockerignore").is_file()
+
+
+def test_an_option_that_needs_another_one_is_told(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "lock", "tiny", "--folder", str(model)) == 0
+    capsys.readouterr()
+    assert run(tmp_path, "fetch", "tiny", "--from-insecure", "--endpoint", "https://hub.example") == 0
+    told = capsys.readouterr().err
+    assert "note: --from-insecure has no effect without --from" in told
+    assert "--endpoint has" not in told
+    with registry_server.serve() as server:
+        place = f"{server.host}/models/tiny"
+        assert run(tmp_path, "push", "tiny", place, "--insecure", "--endpoint", "https://hub.example") == 0
+    assert "note: --endpoint has no effect without --builder" in capsys.readouterr().err
 
 
 def test_verify_fails_where_the_disk_changed_something(
