@@ -22,6 +22,7 @@ from modelcar.errors import refuse
 from modelcar.layer_format import END_OF_TAR, FOLDER_MODE, tar_header, tar_padding
 from modelcar.manifest import LAYER_TYPES, ImageLayer, make_image, sha256_digest
 from modelcar.oci_layout import Layout, LayoutStore, open_store, replace_file, require_space
+from modelcar.version import DISTRIBUTION
 
 BASE_LOCK = Path(__file__).parent / "base.lock"
 
@@ -190,7 +191,7 @@ def pinned_program(base: Base) -> bytes:
     Raises:
         InputError: it is not on this machine, and the package cannot be downloaded.
     """
-    cache = Path(os.environ.get("MODELCAR_CACHE") or BASE_LOCK.parent.parent / ".cache")
+    cache = _cache()
     kept = cache / "base" / base.program
     for path in (kept, cache / "tools/debian/bin/busybox", Path("/bin/busybox"), Path("/usr/bin/busybox")):
         try:
@@ -200,9 +201,21 @@ def pinned_program(base: Base) -> bytes:
         if hashlib.sha256(program).hexdigest() == base.program:
             return program
     program = program_of(_download(base.urls, base.package))
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(kept, program)
+    with suppress(OSError):  # it was kept for the next model only
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(kept, program)
     return program
+
+
+def _cache() -> Path:
+    """Return the folder that downloads are kept in: the checkout's, or the user's of an installed package."""
+    if named := os.environ.get("MODELCAR_CACHE"):
+        return Path(named)
+    around = BASE_LOCK.parent.parent
+    if (around / "pyproject.toml").is_file():
+        return around / ".cache"
+    caches = os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME", ""), ".cache")
+    return Path(caches) / DISTRIBUTION
 
 
 def _download(urls: Iterable[str], sha256: str | None = None) -> bytes:

@@ -29,7 +29,7 @@ Note = Callable[[str], None]
 #: Seconds between two lines.
 INTERVAL = 10.0
 
-#: Characters of a path that nothing escapes where it stands in a Dockerfile; their names are expanded there.
+#: Characters of a path or a URL that nothing escapes in a Dockerfile; their names are expanded there.
 _NAMED = {"$": ("DOLLAR", "'$'"), "'": ("APOSTROPHE", '"\'"'), '"': ("QUOTE", "'\"'")}
 _NAMES = [f"ARG {name}={value}" for name, value in _NAMED.values()]
 _EXPANDED = str.maketrans({character: f"${{{name}}}" for character, (name, _) in _NAMED.items()})
@@ -78,7 +78,8 @@ def dockerfile(lock: Lock, layers: Sequence[LockedLayer], endpoint: str | None =
             url = urls.get(path) or hf_hub_url(
                 source.repository, path, revision=source.revision, endpoint=endpoint
             )
-            place = json.dumps([url, f"/{MODELS}/{path}".translate(_EXPANDED)], ensure_ascii=False)
+            words = [word.translate(_EXPANDED) for word in (url, f"/{MODELS}/{path}")]
+            place = json.dumps(words, ensure_ascii=False)
             lines.append(f"ADD --link --chmod=a=rX --checksum=sha256:{checksums[path]} {place}")
         if len(lines) == 1:
             last += lines

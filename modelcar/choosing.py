@@ -10,7 +10,9 @@ from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
+from modelcar.errors import InputError, refuse
 from modelcar.kernels import is_kernels
+from modelcar.paths import printable
 
 #: What a download leaves behind that is no part of the model.
 SKIPPED_FOLDERS = frozenset({".cache", ".git", ".huggingface"})
@@ -77,6 +79,17 @@ def left_out(paths: Collection[str], allow: Sequence[str] = (), ignore: Sequence
         if why:
             found[path] = why
     return found
+
+
+def none_chosen(where: str, paths: Sequence[str], kind: str) -> InputError:
+    """Return the error for a choice that takes no file. kind: of the source, folder or repository."""
+    there = ", ".join(map(printable, paths[:10])) or "no file"
+    return refuse(
+        where,
+        f"none of its files is chosen; it has {there}",
+        allowed=f"a {kind} with config.json, safetensors and a tokenizer",
+        fix=f"change --allow and --ignore, or name another {kind}",
+    )
 
 
 def unnamed(paths: Iterable[str], named: Collection[str], folder: str) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,6 +21,7 @@ from modelcar.manifest import CONFIG_TYPE
 from modelcar.paths import printable
 from modelcar.registry import Manifest, Registry
 from modelcar.registry_http import NoManifestError
+from modelcar.side_by_side import Work
 
 #: Programs that KServe's containers run.
 PROGRAMS = ("sh", "ls", "ln", "sleep")
@@ -150,8 +150,7 @@ def look(registry: Registry, digest: str, architecture: str) -> ExistingImage | 
         raise UnfitError(Fault(what, *as_it_should_be)) from None
     if fault:
         raise UnfitError(fault)
-    with ThreadPoolExecutor(JOBS) as pool:
-        heads = list(pool.map(lambda layer: read_head(registry, layer), layers[:MOST_LAYERS]))
+    heads = Work(JOBS).all(lambda layer: read_head(registry, layer), layers[:MOST_LAYERS])
     return ExistingImage(digest, manifest, config, ImageFiles.of(heads, _history(config, len(layers))))
 
 

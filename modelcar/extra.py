@@ -10,7 +10,7 @@ import hashlib
 import re
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def gather(named: Sequence[Extra], folder: Path, project: Path, *, allow_pickle:
     files = [*(own.files if own else ()), *(_download(extra, project) for extra in named)]
     origins = {**{file.path: None for file in (own.files if own else ())}, **{e.path: e.url for e in named}}
     return Gathered(
-        _source(folder, files),
+        _source(folder, files, {extra.path: extra.sha256 for extra in named}),
         tuple(ExtraFile(path, origins[path]) for path in sorted(origins)),
         tuple((f"extra/{path}", why) for path, why in own.skipped) if own else (),
     )
@@ -150,32 +150,36 @@ def bring(lock: Lock, wanted: Collection[LockedFile], project: Path) -> FolderFi
         if found is None or found.size != file.size:
             value = f"{found.size} bytes" if found else "there is no such file"
             said = f"{file.size} bytes, as the lock says"
-            problems.append(Problem(str(folder / printable(file.path)), value, said, CHANGED))
+            place = found.source if found and url else folder / printable(file.path)
+            problems.append(Problem(str(place), value, said, CHANGED))
         else:
             files.append(found)
     if problems:
         raise InputError(problems)
-    return _source(folder, files)
+    return _source(folder, files, {file.path: file.sha256 for file in wanted})
 
 
 def _of_folder(folder: Path, *, only: Collection[str] | None = None, allow_pickle: bool) -> Weights | None:
     if not folder.is_dir() or not any(path.is_symlink() or path.is_file() for path in folder.rglob("*")):
         return None
-    return read_weights(folder, only=only, allow_pickle=allow_pickle, layout="any")
+    return read_weights(folder, only=only, allow_pickle=allow_pickle, layout="any", may_be_empty=True)
 
 
-def _source(folder: Path, files: Sequence[WeightFile]) -> FolderFiles:
+def _source(folder: Path, files: Sequence[WeightFile], known: Mapping[str, str]) -> FolderFiles:
     ordered = tuple(sorted(files, key=lambda file: file.path))
-    found = FolderFiles(Weights(folder, ordered, sum(file.size for file in ordered), None, 0))
+    found = FolderFiles(Weights(folder, ordered, sum(file.size for file in ordered), None, 0), known)
     found.outlast_clock_tick()
     return found
 
 
 def _download(extra: Extra, project: Path) -> WeightFile:
-    """Return a file out of the cache, after bringing it there; what differs from its digest is not kept."""
+    """Return a file out of the cache, after bringing it there; what differs from its digest is not kept.
+
+    One that is there is read again: it is not synced to disk, so a power cut may have cut it.
+    """
     cache = project / LAYOUTS / "extra"
     place = cache / extra.sha256
-    if not place.is_file():
+    if not place.is_file() or _sha256(place) != extra.sha256:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=cache, suffix=".part", delete=False) as file:
             part = Path(file.name)
@@ -198,6 +202,11 @@ def _download(extra: Extra, project: Path) -> WeightFile:
             f"extra: {printable(extra.path)}", "0 bytes", allowed="a file with content", fix="take it out"
         )
     return made
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(extra: Extra, part: Path) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +19,8 @@ from modelcar.lock import FolderSource, Lock, LockedLayer
 from modelcar.manifest import Image
 from modelcar.oci_layout import Layout, LayoutStore, open_store
 from modelcar.packing import CHANGED, Packer, Progress
-from modelcar.sources import BUFFER, FolderFiles, HubFiles, JoinedFiles, Source
+from modelcar.side_by_side import Work
+from modelcar.sources import FolderFiles, HubFiles, JoinedFiles, Source, pieces_of
 from modelcar.weights import WeightFile, Weights, read_weights
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def fetch(
             full.
     """
     with open_store(destination) as store:
+        add_base_layer(store, base)  # first: where it cannot be had, nothing is downloaded for hours
         written = 0
         origins: dict[str, str] = {}
         lacking = _missing_blobs(store, lock, elsewhere)
@@ -96,7 +97,6 @@ def fetch(
             packer.pack([layer.files for layer in missing], missing)
             written += packer.written
         kernel_store.bring(store, lock, project, elsewhere)
-        add_base_layer(store, base)
         return Fetched(store.publish(modelcar_image(lock, base), elsewhere), written, origins)
 
 
@@ -147,22 +147,25 @@ def verify(
     lock: Lock, destination: Path, *, progress: Progress | None = None, jobs: int = 2
 ) -> tuple[Problem, ...]:
     """Read every layer of the layout again and return what differs from the lock."""
-    with open_store(destination) as store, ThreadPoolExecutor(max_workers=jobs) as pool:
-        found = pool.map(lambda layer: _verify(store, layer, progress or (lambda _: None)), lock.all_layers)
-        return tuple(problem for problem in found if problem)
+    work = Work(jobs)
+    with open_store(destination) as store:
+
+        def read(layer: LockedLayer) -> Problem | None:
+            path = store.blob(layer.digest)
+            return _verify(path, layer, work.while_wanted(pieces_of(path)), progress or (lambda _: None))
+
+        return tuple(problem for problem in work.all(read, lock.all_layers) if problem)
 
 
-def _verify(store: LayoutStore, layer: LockedLayer, progress: Progress) -> Problem | None:
-    key = str(store.blob(layer.digest))
+def _verify(path: Path, layer: LockedLayer, pieces: Iterator[bytes], progress: Progress) -> Problem | None:
+    key = str(path)
     shown = ", ".join(layer.files[:3]) + (" …" if len(layer.files) > 3 else "")
     hasher, size = hashlib.sha256(), 0
     try:
-        with store.blob(layer.digest).open("rb", buffering=0) as blob:
-            buffer = memoryview(bytearray(BUFFER))
-            while count := blob.readinto(buffer):
-                hasher.update(buffer[:count])
-                size += count
-                progress(count)
+        for piece in pieces:
+            hasher.update(piece)
+            size += len(piece)
+            progress(len(piece))
     except FileNotFoundError:
         return Problem(key, f"not there (layer of {shown})", f"{layer.size} bytes", "fetch the model")
     found = f"sha256:{hasher.hexdigest()}"

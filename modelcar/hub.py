@@ -33,7 +33,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from huggingface_hub.utils import logging as hub_logging
 
 from modelcar import hub_address, layouts
-from modelcar.choosing import PICKLE_SUFFIXES, left_out, unnamed
+from modelcar.choosing import PICKLE_SUFFIXES, left_out, none_chosen, unnamed
 from modelcar.connections import trusted
 from modelcar.errors import InputError, Problem, refuse
 from modelcar.paths import fault_of_name, printable, same_but_for_case
@@ -128,13 +128,7 @@ def resolve(
         )
     chosen, skipped = _choose(files, allow, ignore)
     if not chosen:
-        there = ", ".join(printable(file.path) for file in files[:10]) or "no file"
-        raise refuse(
-            f"{repository}@{revision}",
-            f"none of its files is chosen; it has {there}",
-            allowed="a repository with config.json, safetensors and a tokenizer",
-            fix="change --allow and --ignore, or name another repository",
-        )
+        raise none_chosen(f"{repository}@{revision}", [file.path for file in files], "repository")
     _check(repository, chosen, dict(skipped), extra, allow_pickle=allow_pickle, layout=layout)
     taken = {*extra, *(file.path for file in chosen)}
     indexes = [f for f in chosen if "/" not in f.path and f.path.endswith(".safetensors.index.json")]

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from modelcar.base import LOCKED_ARCHITECTURES, read_base
 from modelcar.errors import refuse
 from modelcar.evidence import attached_sbom
-from modelcar.image import LOCK_ANNOTATION
+from modelcar.image import LOCK_ANNOTATION, modelcar_image
 from modelcar.lock import Lock
 from modelcar.manifest import CREATED_BY
 from modelcar.paths import printable
 from modelcar.progress import amount
 from modelcar.registry import Manifest, Registry
+
+#: Keys of a configuration that decide on what a container runs (OCI image specification, config).
+RUNS = ("Entrypoint", "Cmd", "Env", "User")
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,10 @@ class InspectedLayer:
 
 @dataclass(frozen=True)
 class Inspection:
-    """An image. files: path, bytes and SHA-256, where its own bill of materials is attached."""
+    """An image. files: path, bytes and SHA-256, where its own bill of materials is attached.
+
+    runs: what its configuration says of what it runs.
+    """
 
     digest: str
     platform: str
@@ -37,6 +44,7 @@ class Inspection:
     layers: tuple[InspectedLayer, ...]
     attached: tuple[str, ...]
     files: tuple[tuple[str, int, str], ...]
+    runs: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_modelcar(self) -> bool:
@@ -81,6 +89,7 @@ def inspect(registry: Registry, reference: str) -> tuple[Inspection, Manifest]:
         layers,
         tuple(attached),
         tuple(_files(bill)),
+        _runs(config.get("config")),
     )
     return found, manifest
 
@@ -94,6 +103,11 @@ def _config(registry: Registry, document: dict[str, Any]) -> dict[str, Any] | No
     except (ValueError, RecursionError):
         found = None
     return found if isinstance(found, dict) else {}
+
+
+def _runs(config: Any) -> dict[str, Any]:
+    """Return what a configuration says of what is run; what is empty is not said."""
+    return {key: config[key] for key in RUNS if config.get(key)} if isinstance(config, dict) else {}
 
 
 def _files(bill: dict[str, Any]) -> list[tuple[str, int, str]]:
@@ -135,15 +149,36 @@ def to_document(found: Inspection) -> dict[str, Any]:
 
 
 def differences(found: Inspection, lock: Lock) -> Iterator[str]:
-    """Yield what an image has otherwise than a lock says; nothing where it is the lock's."""
+    """Yield what an image has otherwise than a lock says; nothing where it is the lock's.
+
+    Builders other than BuildKit write manifest and configuration in another way (docs/builders.md): what
+    counts is the same.
+    """
+    system, _, architecture = found.platform.partition("/")
+    if system != "linux" or architecture not in LOCKED_ARCHITECTURES:
+        yield f"made for {found.platform}, not for linux and {' or '.join(LOCKED_ARCHITECTURES)}"
+        return
+    predicted = modelcar_image(lock, read_base(architecture))
+    files = sorted((file.path, file.size, file.sha256) for file in lock.files)
+    if found.files and sorted(found.files) != files:
+        yield "the files of its bill of materials are not the lock's"
+    if found.digest == predicted.digest:
+        return
     said = found.annotations.get(LOCK_ANNOTATION)
     if said != lock.digest:
         yield f"made from the lock {said or 'of nobody'}, not {lock.digest}"
+    yield from _other_layers(found, [layer.digest for layer in predicted.layers])
+    wanted = _runs(json.loads(predicted.config)["config"])
+    for key in RUNS:
+        if found.runs.get(key) != wanted.get(key):
+            yield printable(f"its {key} is {found.runs.get(key)}, not {wanted.get(key)}")
+
+
+def _other_layers(found: Inspection, wanted: list[str]) -> Iterator[str]:
     digests = [layer.digest for layer in found.layers]
-    wanted = [layer.digest for layer in lock.all_layers]
-    if digests[-len(wanted) :] != wanted:
+    if digests[1:] == wanted[1:] and digests[0] != wanted[0]:
+        yield f"its programs are not base.lock's: the layer {digests[0]}, not {wanted[0]}"
+    elif digests != wanted:
         yield "its layers are not the lock's"
-    if not found.files:
-        yield "no bill of materials is attached"
-    elif sorted(found.files) != sorted((file.path, file.size, file.sha256) for file in lock.files):
-        yield "the files of its bill of materials are not the lock's"
+        for digest in sorted(set(digests) - set(wanted)):
+            yield f"it has a layer that the lock has not: {digest}"

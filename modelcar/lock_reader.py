@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from modelcar.lock import (
     LockedFile,
     LockedLayer,
     document_of,
+    write_lock,
 )
 from modelcar.paths import fault_of_name, printable, same_but_for_case
 
@@ -53,16 +55,25 @@ def read_lock(path: Path) -> Lock:
     return lock
 
 
-def check_lock(lock: Lock, path: Path) -> None:
-    """Check a lock before it is written, as `read_lock` will.
+def check_lock(lock: Lock, path: Path) -> bytes:
+    """Check a lock before it is written, as `read_lock` will; return it as its file has it.
 
     Raises:
         InputError: with everything that it would be refused for.
     """
-    reader = _Reader(path, "say another --license, or leave the file out (--ignore) or rename it")
+    reader = _Reader(path, "leave the file out (--ignore), or rename it")
     reader.lock(document_of(lock))
-    if reader.problems:
-        raise InputError(reader.problems)
+    content = write_lock(lock)
+    if len(content) > strict_yaml.MAX_FILE:
+        found = f"{len(lock.files)} files make a lock of {len(content)} bytes"
+        reader.problem("", found, f"at most {strict_yaml.MAX_FILE} bytes", "leave some out (--ignore)")
+    problems = [
+        replace(problem, fix="say another --license") if problem.key.endswith(": license") else problem
+        for problem in reader.problems
+    ]
+    if problems:
+        raise InputError(problems)
+    return content
 
 
 def fault_of_url(url: object) -> str | None:

@@ -27,7 +27,6 @@ from modelcar.lock import (
     LockedFile,
     layout_path,
     lock_path,
-    write_lock,
 )
 from modelcar.lock import MODELS as DESCRIPTIONS
 from modelcar.lock import NAME as MODEL_NAME
@@ -140,8 +139,8 @@ def read_description(path: Path) -> Description:
     )
 
 
-def write_description(project: Path, name: str, description: Description) -> None:
-    """Keep what a model is made of, for the next lock."""
+def document_of(description: Description) -> dict[str, Any]:
+    """Return what model.yaml says for a description; defaults are left out."""
     source: dict[str, Any] = (
         {"folder": description.folder}
         if description.folder
@@ -156,11 +155,16 @@ def write_description(project: Path, name: str, description: Description) -> Non
         "layout": description.layout if description.layout != "auto" else None,
         "extra": [asdict(file) for file in description.extra],
     }
-    document = {**source, **{key: value for key, value in rest.items() if value}}
+    return {**source, **{key: value for key, value in rest.items() if value}}
+
+
+def write_description(project: Path, name: str, description: Description) -> None:
+    """Keep what a model is made of, for the next lock."""
     path = description_path(project, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     head = f"# What `python -m modelcar lock {name}` locks; {LOCK_HINT}\n"
-    replace_file(path, (head + yaml.safe_dump(document, sort_keys=False)).encode())
+    text = yaml.safe_dump(document_of(description), sort_keys=False)
+    replace_file(path, (head + text).encode())
 
 
 LOCK_HINT = "the result is model.lock."
@@ -266,6 +270,8 @@ def lock_model(
         for group in group_files(list(source.sizes.items()), large_file=large_file)
     ]
     with open_store(layout_path(project, name)) as store:
+        base = read_base(architecture)
+        add_base_layer(store, base)  # first: where it cannot be had, nothing is downloaded for hours
         packer = Packer(store, source, compression=description.compression, progress=progress, jobs=jobs)
         packed = packer.pack(groups)
         _check_contents(store, packed, source.sizes, resolved, description)
@@ -285,16 +291,14 @@ def lock_model(
             kernels,
             path.parent,
         )
-        check_lock(lock, path)
-        base = read_base(architecture)
-        add_base_layer(store, base)
+        content = check_lock(lock, path)
         # Kernels may be on another machine; `fetch` brings them.
         store.publish(modelcar_image(lock, base), [entry.digest for entry in kernels])
         path.parent.mkdir(parents=True, exist_ok=True)
         model_config.keep(
             path.parent, source.sizes, lambda wanted: _content(store, packed, source.sizes, wanted)
         )
-        replace_file(path, write_lock(lock))
+        replace_file(path, content)
         return lock, packer.written
 
 
@@ -412,6 +416,7 @@ __all__ = [
     "Resolved",
     "check_name",
     "description_path",
+    "document_of",
     "layout_path",
     "lock_model",
     "read_description",

@@ -11,16 +11,28 @@ import fcntl
 import json
 import os
 import shutil
+import sys
+import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from modelcar import progress
 from modelcar.errors import refuse
 from modelcar.manifest import CREATED_BY, MANIFEST_TYPE, Image, to_json
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+
+#: What a layout begins with, and the folder of what is not finished.
+FIRST = "oci-layout"
+INGEST = "ingest"
+
+#: Seconds that another process may have a layout before it is told that this one waits for it.
+PATIENCE = 2.0
+#: Seconds between two looks whether it still does.
+LOOK = 0.1
 
 
 @dataclass(frozen=True)
@@ -47,9 +59,11 @@ class LayoutStore:
     def __init__(self, path: Path) -> None:
         """Take the folder over; the caller holds the lock."""
         self.path = path
-        self.ingest = path / "ingest"
+        self.ingest = path / INGEST
         self._blobs = path / "blobs" / "sha256"
-        replace_file(path / "oci-layout", to_json({"imageLayoutVersion": "1.0.0"}))
+        for part in (*path.glob(f".{FIRST}.*"), *path.glob(".index.json.*")):  # of runs that were killed
+            part.unlink()
+        replace_file(path / FIRST, to_json({"imageLayoutVersion": "1.0.0"}))
         self._blobs.mkdir(parents=True, exist_ok=True)
         self.ingest.mkdir(exist_ok=True)
 
@@ -117,7 +131,7 @@ class LayoutStore:
 
 @contextmanager
 def open_store(path: Path) -> Iterator[LayoutStore]:
-    """Open a layout for writing; waits while another process writes the same one.
+    """Open a layout for writing; waits, and says so, while another process writes the same one.
 
     The lock keeps writers apart, not readers: a build that reads the layout while another model is
     written into it can fail on a blob that is gone, and will succeed when repeated.
@@ -128,10 +142,25 @@ def open_store(path: Path) -> Iterator[LayoutStore]:
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     with (path.parent / f".{path.name}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, by the kernel after a kill
+        _take(lock, path.name)  # released when the file is closed, by the kernel after a kill
         _refuse_foreign(path)
         path.mkdir(exist_ok=True)
         yield LayoutStore(path)
+
+
+def _take(lock: TextIO, name: str) -> None:
+    """Take a lock that another process may have."""
+    began, told = time.monotonic(), False
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not told and time.monotonic() - began >= PATIENCE:
+                told = True
+                progress.say(f"{name} is in use by another command: waiting until that one ends", sys.stderr)
+            time.sleep(LOOK)
+        else:
+            return
 
 
 def require_space(path: Path, needed: int, what: str) -> None:
@@ -155,8 +184,11 @@ def require_space(path: Path, needed: int, what: str) -> None:
         )
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; leave one alone that already has this content."""
+def replace_file(path: Path, content: bytes, *, synced: bool = True) -> None:
+    """Write a file whole or not at all; leave one alone that already has this content.
+
+    synced: wait for the disk. Else a power cut may leave an empty file under the name.
+    """
     try:
         if path.read_bytes() == content:
             return
@@ -164,7 +196,11 @@ def replace_file(path: Path, content: bytes) -> None:
         pass
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        part.write_bytes(content)
+        with part.open("wb") as file:
+            file.write(content)
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
         part.chmod(0o644)
         part.replace(path)
     finally:
@@ -184,22 +220,25 @@ def _refuse_foreign(path: Path) -> None:
         str(path),
         found,
         allowed="a new or empty folder, or an image layout that this program wrote",
-        fix="choose another folder, or remove what is there yourself",
+        fix="move what is there elsewhere, or remove it yourself",
     )
 
 
 def _is_ours(path: Path) -> bool:
+    index = path / "index.json"
     try:
-        if not (path / "index.json").exists():
-            return (path / "oci-layout").exists()  # a first write that did not end
-        described = json.loads((path / "index.json").read_bytes())["manifests"][0]
-        for part in ("config", None):
-            document = _blob_json(path, described)
-            if part:
-                described = document[part]
-        return bool(document["history"][0]["created_by"].startswith(CREATED_BY))
-    except (OSError, ValueError, LookupError, TypeError):
+        described = json.loads(index.read_bytes())["manifests"][0]
+        config = _blob_json(path, _blob_json(path, described)["config"])
+        return bool(config["history"][0]["created_by"].startswith(CREATED_BY))
+    except (OSError, ValueError):  # not there, or empty or cut, as a power cut leaves it
+        return _is_begun(path) and (not index.exists() or (path / INGEST).is_dir())
+    except (LookupError, TypeError, AttributeError):
         return False
+
+
+def _is_begun(path: Path) -> bool:
+    """Tell whether a first write did not end: there is what it makes first, or a part of that."""
+    return (path / FIRST).exists() or all(entry.name.startswith(f".{FIRST}.") for entry in path.iterdir())
 
 
 def _blob_json(path: Path, described: dict[str, Any]) -> dict[str, Any]:

@@ -273,7 +273,7 @@ class Packer:
     def _differences(
         self, layer: LockedLayer, locked: LockedLayer | None, sha256: Mapping[str, str]
     ) -> list[Problem]:
-        said_by = "the lock" if self._expected else "the hub"
+        said_by = "the lock" if self._expected else "the hub, or --extra,"
         problems = [
             Problem(
                 f"{self._source.name}/{printable(path)}",
@@ -440,7 +440,8 @@ class _Record:
             self._write(self._kept_files, self._kept_layers)
 
     def _write(self, files: Mapping[str, str], layers: Mapping[str, dict[str, Any]]) -> None:
-        replace_file(self._path, to_json({"files": files, "layers": layers, "version": self.VERSION}))
+        content = to_json({"files": files, "layers": layers, "version": self.VERSION})
+        replace_file(self._path, content, synced=False)  # without it files are read again
 
 
 def _layer_key(files: Sequence[LockedFile], compression: str) -> str:

@@ -7,7 +7,7 @@ that no mirror brings are left to whoever calls.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import httpx
 
@@ -17,7 +17,7 @@ from modelcar.mirrors import JOBS, Blob, Plan, look, name_of, reader, said
 from modelcar.packing import Progress
 from modelcar.push import send_blob
 from modelcar.registry import Target, connect
-from modelcar.registry_http import RegistryClient, checked, has_blob
+from modelcar.registry_http import RegistryClient, begun_at, checked, has_blob
 from modelcar.side_by_side import Work
 
 #: Told what went otherwise than wanted, a line at a time.
@@ -117,11 +117,8 @@ def _fault_of_mount(client: RegistryClient, target: Target, mirror: Target, laye
 
 def _cancel(client: RegistryClient, target: Target, begun: httpx.Response) -> None:
     """End an upload that nobody wants; a registry that cannot do that forgets it after some time."""
-    if "Location" in begun.headers:
-        try:
-            client.delete(httpx.URL(target.url).join(begun.headers["Location"]))
-        except httpx.HTTPError:
-            return
+    with suppress(httpx.HTTPError):
+        client.delete(begun_at(target.url, begun))
 
 
 class _Copies:

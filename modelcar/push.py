@@ -9,23 +9,25 @@ A blob is sent as a whole, in one PUT (OCI distribution specification 1.1): Arti
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 
 from modelcar.build_options import image_tag
-from modelcar.manifest import MANIFEST_TYPE, Image
+from modelcar.errors import refuse
+from modelcar.manifest import CREATED_BY, MANIFEST_TYPE, Image, ImageLayer
 from modelcar.packing import Progress
 from modelcar.registry import Registry, Target, connect
 from modelcar.registry_http import Patience, checked, has_blob, upload_place
+from modelcar.side_by_side import Work
+from modelcar.sources import pieces_of
 
 #: Layers that are sent at a time.
 JOBS = 4
 #: Tries of one layer, those aside that a busy registry asks to repeat.
 TRIES = 3
-PIECE = 2**20
 
 
 def layers_there(image: Image, target: Target, timeout: float | None = None) -> frozenset[str]:
@@ -37,13 +39,9 @@ def layers_there(image: Image, target: Target, timeout: float | None = None) -> 
     Raises:
         httpx.HTTPError: the registry refuses, or cannot be reached.
     """
-
-    with (
-        connect(target, write=True, timeout=timeout) as client,
-        ThreadPoolExecutor(JOBS) as pool,
-    ):
+    with connect(target, write=True, timeout=timeout) as client:
         layers = image.layers
-        found = pool.map(lambda layer: has_blob(client, target.url, layer.digest, layer.size), layers)
+        found = Work(JOBS).all(lambda layer: has_blob(client, target.url, layer.digest, layer.size), layers)
         return frozenset(layer.digest for layer, there in zip(layers, found, strict=True) if there)
 
 
@@ -81,26 +79,44 @@ def push_layers(
     Raises:
         httpx.HTTPError: the registry refuses, or cannot be reached. Whoever calls goes on with the build,
             which sends them too.
+        InputError: a layer is not what it should be.
         OSError: a layer cannot be read.
     """
-    with (
-        connect(target, write=True) as client,
-        ThreadPoolExecutor(JOBS) as pool,
-    ):
-        sent = pool.map(
-            lambda layer: _push(
-                client, target, layout, layer.digest, layer.size, progress or (lambda _: None)
-            ),
-            [layer for layer in image.layers if layer.digest not in there],
+    work = Work(JOBS)
+    with connect(target, write=True) as client:
+
+        def sent(layer: ImageLayer) -> int:
+            path = layout / "blobs" / layer.digest.replace(":", "/")
+            return send_blob(
+                client,
+                target,
+                layer.digest,
+                layer.size,
+                lambda: _whole(layer, path, work.while_wanted(pieces_of(path))),
+                progress or (lambda _: None),
+            )
+
+        return sum(work.all(sent, [layer for layer in image.layers if layer.digest not in there]))
+
+
+def _whole(layer: ImageLayer, path: Path, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Pass a layer's bytes on; registries refuse a wrong one in their own words, or as if they had failed.
+
+    Raises:
+        InputError: they are not the layer's.
+    """
+    hasher = hashlib.sha256()
+    for piece in pieces:
+        hasher.update(piece)
+        yield piece
+    if (found := f"sha256:{hasher.hexdigest()}") != layer.digest:
+        raise refuse(
+            str(path),
+            f"its content is {found} ({layer.created_by.removeprefix(f'{CREATED_BY}: ')})",
+            allowed=layer.digest,
+            fix="the disk, or somebody, changed it: delete this file, then fetch the model "
+            "(`python -m modelcar verify NAME` reads all of its layers)",
         )
-        return sum(sent)
-
-
-def _push(
-    client: httpx.Client, target: Target, layout: Path, digest: str, size: int, progress: Progress
-) -> int:
-    path = layout / "blobs" / digest.replace(":", "/")
-    return send_blob(client, target, digest, size, lambda: _pieces(path), progress)
 
 
 def send_blob(
@@ -153,12 +169,6 @@ def send_blob(
             raise
         else:
             return size
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(PIECE):
-            yield piece
 
 
 class _Counted:

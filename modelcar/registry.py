@@ -26,12 +26,14 @@ from modelcar.errors import InputError, Problem, refuse
 from modelcar.manifest import MANIFEST_TYPE, sha256_digest
 from modelcar.registry_http import (
     PATIENCE,
+    InTheClearError,
     NoManifestError,
     NotARegistryError,
     RegistryClient,
     asked_pause,
     checked,
     has_blob,
+    is_own,
     json_of,
     list_in,
     upload_place,
@@ -61,6 +63,8 @@ _REFERENCE = re.compile(
     r"(?P<registry>[\w.-]+(?::\d+)?)/(?P<path>[a-z0-9._/-]+?)"
     r"(?::(?P<tag>[\w][\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
+#: Those that docker's credentials are an answer to (RFC 9110, 11.6.1).
+_CHALLENGE = re.compile(r"(?:^|,)\s*(basic|bearer)(?![\w=])\s*(.*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -322,9 +326,12 @@ class Registry:
             )
 
     def referrers(self, digest: str) -> list[dict[str, Any]]:
-        """Return descriptors of what refers to a manifest: by the API, or the tag that stands for it."""
+        """Return descriptors of what refers to a manifest: by the API, or the tag that stands for it.
+
+        GHCR has no API, and leads to a web page of GitHub's, which refuses most who ask.
+        """
         path, accept = f"referrers/{digest}", {"Accept": INDEX_TYPE}
-        listed = self._listed(path, "manifests", dict, accept, NO_API)
+        listed = self._listed(path, "manifests", dict, accept, NO_API, at_home=True)
         if listed is not None:
             return listed
         index = self.manifest(fallback_tag(digest))
@@ -363,6 +370,8 @@ class Registry:
         kind: type,
         headers: dict[str, str],
         absent: Collection[int] = (httpx.codes.NOT_FOUND,),
+        *,
+        at_home: bool = False,
     ) -> list[Any] | None:
         """Return a list, page by page as Link headers lead from one to the next; None where there is none.
 
@@ -375,21 +384,35 @@ class Registry:
             kind: of each entry.
             headers: of each request.
             absent: statuses of the first page that say that there is no such list.
+            at_home: being led to another host says so, too.
         """
         url, found = httpx.URL(f"{self.target.url}/{path}"), list[Any]()
         for page in range(MOST_PAGES):
-            answer = self._client.get(url, headers=headers)
-            if answer.status_code in absent and not page:
+            answer = self._at_home(url, headers) if at_home else self._client.get(url, headers=headers)
+            if not page and (answer.status_code in absent or answer.next_request):
                 return None
             found += list_in(json_of(answer), name, kind, answer)
             following = answer.links.get("next", {}).get("url")
             if not following:
                 return found
-            place = url.join(following)
+            try:
+                place = url.join(following)
+            except httpx.InvalidURL:
+                raise NotARegistryError(answer) from None
             if (place.host, place.port) != (url.host, url.port):
                 raise self._endless(path, f"goes on at {place.host}")
             url = url.copy_with(raw_path=place.raw_path)
         raise self._endless(path, f"has more than {MOST_PAGES} pages")
+
+    def _at_home(self, url: httpx.URL, headers: dict[str, str]) -> httpx.Response:
+        """Return an answer of the registry itself: a redirect to another host is not followed."""
+        answer = self._client.get(url, headers=headers, follow_redirects=False)
+        for _ in range(self._client.max_redirects):
+            following = answer.next_request
+            if following is None or not is_own(self.target.url, following.url):
+                break
+            answer = self._client.send(following, follow_redirects=False)
+        return answer
 
     def _endless(self, path: str, found: str) -> InputError:
         return refuse(
@@ -421,6 +444,8 @@ def in_words(target: Target, error: httpx.HTTPError) -> UnansweredError:
         )
     elif isinstance(error, NoManifestError):
         found, fix = text, "push the image again, or name another one"
+    elif isinstance(error, InTheClearError):
+        found, fix = text, error.fix
     elif isinstance(error, NotARegistryError):
         found, fix = text, "check the name, and that no proxy asks you to log in (NO_PROXY)"
     elif isinstance(error, httpx.HTTPStatusError) and (pause := asked_pause(error.response)):
@@ -470,6 +495,8 @@ class RegistryAuth(httpx.Auth):
     Distribution's token authentication: a 401 names a server that gives tokens for a repository, by GET for a
     user and a password. For an identity token, which `az acr login` keeps instead, it is the OAuth 2 one: a
     POST with that as the refresh token.
+
+    A registry may lead to other hosts, such as a bucket: none of them gets credentials, nor says who does.
     """
 
     def __init__(
@@ -497,38 +524,49 @@ class RegistryAuth(httpx.Auth):
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Ask without credentials, then with what the registry wants."""
+        if not is_own(self._target.url, request.url):
+            yield request
+            return
         if self._header:
             request.headers["Authorization"] = self._header
         response = yield request
+        if not is_own(self._target.url, response.url):
+            return
         # A body that was streamed cannot be sent again: only what comes before it asks for a token.
-        if response.status_code == httpx.codes.UNAUTHORIZED and request.method != "PUT":
+        again = isinstance(request.stream, httpx.ByteStream)
+        if response.status_code == httpx.codes.UNAUTHORIZED and again:
             with self._lock:
-                self._header = self._asked(response.headers.get("WWW-Authenticate", ""))
+                self._header = self._asked(response)
             if self._header:
                 request.headers["Authorization"] = self._header
                 response = yield request
-        self._tell(response)
+        if is_own(self._target.url, response.url):
+            self._tell(response)
 
-    def _asked(self, challenge: str) -> str | None:
-        kind, _, rest = challenge.partition(" ")
+    def _asked(self, response: httpx.Response) -> str | None:
+        kind, rest = _challenge(response)
         known = self._known()
         basic = _basic(known)
-        if kind.lower() == "basic":
+        if kind == "basic":
             return basic
         fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
-        clear = ("https://", "http://") if self._target.insecure else ("https://",)
-        if kind.lower() != "bearer" or not fields.get("realm", "").startswith(clear):
+        clear = ("https", "http") if self._target.insecure else ("https",)
+        try:
+            realm = httpx.URL(fields.get("realm", ""))
+        except httpx.InvalidURL:
+            raise NotARegistryError(response) from None
+        if kind != "bearer" or realm.scheme not in clear:
             return None  # no credentials in the clear
         service = {"service": fields["service"]} if "service" in fields else {}
         with RegistryClient(verify=self._tls, patience=self._patience, timeout=30) as client:
             if refresh := known.get("identitytoken"):
                 form = {**service, "grant_type": "refresh_token", "refresh_token": refresh}
                 scope = " ".join(self._scopes)
-                answer = client.post(fields["realm"], data={**form, "client_id": CLIENT, "scope": scope})
+                answer = client.post(realm, data={**form, "client_id": CLIENT, "scope": scope})
             else:
                 headers = {"Authorization": basic} if basic else {}
                 asked = {**service, "scope": self._scopes}
-                answer = client.get(fields["realm"], params=asked, headers=headers)
+                answer = client.get(realm, params=asked, headers=headers)
         self._tell(answer)
         found = json_of(answer)
         token = found.get("token") or found.get("access_token")
@@ -567,6 +605,14 @@ def _is_manifest(document: dict[str, Any], answer: httpx.Response) -> bool:
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
+
+
+def _challenge(answer: httpx.Response) -> tuple[str, str]:
+    """Return kind and fields of the first challenge that can be met; Negotiate may come before it."""
+    for header in answer.headers.get_list("WWW-Authenticate"):
+        if found := _CHALLENGE.search(header):
+            return found[1].lower(), found[2]
+    return "", ""
 
 
 def _basic(known: dict[str, Any]) -> str | None:

@@ -99,6 +99,19 @@ class NoManifestError(NotARegistryError):
     what = "this is no manifest of an image"
 
 
+class InTheClearError(httpx.HTTPStatusError):
+    """A registry that is spoken to by HTTPS leads an upload to plain HTTP."""
+
+    fix = "let the proxy in front of it set X-Forwarded-Proto, or set the registry's external address"
+
+    def __init__(self, answer: httpx.Response) -> None:
+        super().__init__(
+            "the registry is asked by HTTPS and wants what is uploaded by plain HTTP, for anybody to read",
+            request=answer.request,
+            response=answer,
+        )
+
+
 def checked(answer: httpx.Response, *statuses: int) -> httpx.Response:
     """Return an answer that has one of these statuses and is no page.
 
@@ -173,9 +186,30 @@ def upload_place(client: httpx.Client, url: str, digest: str) -> httpx.URL:
         httpx.HTTPError: as `has_blob`.
     """
     started = checked(client.post(f"{url}/blobs/uploads/"), httpx.codes.ACCEPTED)
-    if "Location" not in started.headers:
-        raise NotARegistryError(started)
-    return httpx.URL(url).join(started.headers["Location"]).copy_merge_params({"digest": digest})
+    return begun_at(url, started).copy_merge_params({"digest": digest})
+
+
+def begun_at(url: str, started: httpx.Response) -> httpx.URL:
+    """Return where an upload goes on that a registry began. It may be a bucket of another host.
+
+    Raises:
+        httpx.HTTPStatusError: the answer names no place (NotARegistryError), or one without TLS
+            (InTheClearError).
+    """
+    own = httpx.URL(url)
+    try:
+        place = own.join(started.headers["Location"])
+    except (KeyError, httpx.InvalidURL):
+        raise NotARegistryError(started) from None
+    if own.scheme == "https" and place.scheme != "https":
+        raise InTheClearError(started)
+    return place
+
+
+def is_own(url: str, place: httpx.URL) -> bool:
+    """Tell whether an address is of a registry's own host: credentials are for no other one."""
+    own = httpx.URL(url)
+    return (place.host, place.port) == (own.host, own.port) and place.scheme in {own.scheme, "https"}
 
 
 def _is_page(answer: httpx.Response) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Protocol
 
 from modelcar import hub
@@ -47,13 +48,22 @@ class Source(Protocol):
         """Read a file from a byte on to its end."""
 
 
+def pieces_of(path: Path) -> Iterator[bytes]:
+    """Yield a file's bytes, a buffer at a time."""
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(BUFFER):
+            yield piece
+
+
 class FolderFiles:
     """The files of a folder that was checked just now."""
 
     jobs = 2
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, known: Mapping[str, str] | None = None) -> None:
+        """Take the files, and the digests that some of them have to have."""
         self.name = str(weights.folder)
+        self._known = known or {}
         self._files = {file.path: file for file in weights.files}
         self._sizes = {path: file.size for path, file in self._files.items()}
 
@@ -62,9 +72,9 @@ class FolderFiles:
         """Bytes of each file, by path."""
         return self._sizes
 
-    def sha256(self, path: str) -> str | None:  # noqa: ARG002
-        """Nobody knows before it is read."""
-        return None
+    def sha256(self, path: str) -> str | None:
+        """Return what was said of the file; of most nobody knows before they are read."""
+        return self._known.get(path)
 
     def identity(self, path: str) -> str | None:
         """Return what the file system says of the file."""

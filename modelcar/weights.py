@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from modelcar import layouts
-from modelcar.choosing import PICKLE_SUFFIXES, SKIPPED_FOLDERS, left_out, unnamed
+from modelcar.choosing import PICKLE_SUFFIXES, SKIPPED_FOLDERS, left_out, none_chosen, unnamed
 from modelcar.errors import InputError, Problem
 from modelcar.paths import fault_of_name, printable, same_but_for_case
 from modelcar.safetensors_header import MAX_HEADER, Header, HeaderError, read_header
@@ -110,6 +110,7 @@ def read_weights(
     only: Collection[str] | None = None,
     allow_pickle: bool = False,
     layout: str = "auto",
+    may_be_empty: bool = False,
 ) -> Weights:
     """Check a folder of weights and return what is in it.
 
@@ -121,6 +122,7 @@ def read_weights(
         only: paths of the files to take, as a lock names them, in place of a choice.
         allow_pickle: take pickled weights too, which can run any code when they are loaded.
         layout: one of `layouts.LAYOUTS`.
+        may_be_empty: whether all files may be left out.
 
     Raises:
         InputError: with everything that is wrong with the folder.
@@ -129,6 +131,8 @@ def read_weights(
     _check_folder(folder)
     reader = _Reader(folder, allow_pickle, layout)
     reader.read(allow, ignore, only)
+    if only is None and not may_be_empty and not reader.files and not reader.problems:
+        raise none_chosen(str(folder), sorted(reader.skipped), "folder")
     return reader.result()
 
 

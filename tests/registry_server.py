@@ -43,6 +43,10 @@ class Registry:
     """The running server. wants: None, Basic or Bearer credentials."""
 
     wants: str | None = None
+    #: Whether it wants them for writing alone.
+    reads_are_public: bool = False
+    #: Challenges of its 401 before its own.
+    other_challenges: list[str] = field(default_factory=list)
     host: str = ""
     scheme: str = "http"
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -71,6 +75,8 @@ class Registry:
     read_from: list[int] = field(default_factory=list)
     #: Method and path of each request.
     requests: list[str] = field(default_factory=list)
+    #: Credentials of those that had some.
+    credentials: list[str] = field(default_factory=list)
     #: Whether it sends parts of blobs.
     gives_parts: bool = True
     #: Whether it has the API of referrers.
@@ -139,6 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not super().parse_request():
             return False
         self.served.requests.append(f"{self.command} {self.path}")
+        if given := self.headers.get("Authorization"):
+            self.served.credentials.append(given)
         if not (answer := self.served.instead(self.command, self.path)):
             return True
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -156,14 +164,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _allowed(self) -> bool:
         registry, given = self.served, self.headers.get("Authorization", "")
+        if registry.reads_are_public and self.command in {"GET", "HEAD"}:
+            return True
         if registry.wants == "Basic" and given != registry.basic:
-            self._send(401, {"WWW-Authenticate": 'Basic realm="registry"'})
+            self._challenge('Basic realm="registry"')
             return False
         if registry.wants == "Bearer" and given != f"Bearer {TOKEN}":
-            realm = f'Bearer realm="{registry.scheme}://{registry.host}/token",service="here"'
-            self._send(401, {"WWW-Authenticate": realm})
+            self._challenge(f'Bearer realm="{registry.scheme}://{registry.host}/token",service="here"')
             return False
         return True
+
+    def _challenge(self, own: str) -> None:
+        self.send_response(401)
+        for challenge in [*self.served.other_challenges, own]:
+            self.send_header("WWW-Authenticate", challenge)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)

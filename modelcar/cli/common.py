@@ -44,6 +44,14 @@ def repository(options: argparse.Namespace) -> Target:
     return Target(registry, last, options.insecure)
 
 
+def note_unused(options: argparse.Namespace) -> None:
+    """Tell of options that another one is missing for."""
+    if options.from_insecure and not options.mirrors:
+        note("note: --from-insecure has no effect without --from")
+    if getattr(options, "builder", options) is None and options.endpoint:
+        note("note: --endpoint has no effect without --builder: only a builder fetches from the hub here")
+
+
 def not_fetched(lock: Lock) -> InputError:
     """Return the error for a model whose layers are not on this machine."""
     fix = f"python -m modelcar fetch {lock.name}"

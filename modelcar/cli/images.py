@@ -11,7 +11,7 @@ import httpx
 from modelcar import fetching, locking, signing
 from modelcar.base import add_base_layer, read_base
 from modelcar.builder_push import push_by_builder
-from modelcar.cli.common import locked, not_fetched, note, repository, say, say_origins
+from modelcar.cli.common import locked, not_fetched, note, note_unused, repository, say, say_origins
 from modelcar.errors import refuse
 from modelcar.evidence import attach_sbom
 from modelcar.image import modelcar_image
@@ -31,6 +31,7 @@ from modelcar.signing import SCHEME, Trust
 
 def run_push(options: argparse.Namespace) -> int:
     """Send a model's layers to a registry; 1 where that did not work."""
+    note_unused(options)
     lock = locked(options, options.name)
     base = read_base(options.architecture)
     image = modelcar_image(lock, base)
@@ -146,6 +147,8 @@ def run_verify_image(options: argparse.Namespace) -> int:
     for problem in problems:
         note(f"{found.digest}: {problem}")
     if not problems:
+        if not found.files:
+            note("note: no bill of materials of this program is attached (`python -m modelcar attach`)")
         say(f"{found.digest} is what {lock.name}'s lock says")
     return 1 if problems else 0
 

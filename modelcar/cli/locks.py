@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,14 +12,14 @@ from pathlib import Path
 from modelcar import fetching, lock_diff, locking
 from modelcar.base import BASE_LOCK, lock_base, read_base
 from modelcar.build_options import export_options, image_tag
-from modelcar.cli.common import locked, not_fetched, note, repository, say, say_origins
+from modelcar.cli.common import locked, not_fetched, note, note_unused, repository, say, say_origins
 from modelcar.demo_model import make_demo_model
 from modelcar.errors import InputError, refuse
 from modelcar.extra import parse_option
 from modelcar.image import modelcar_image
 from modelcar.layer_format import LARGE_FILE
 from modelcar.layouts import LAYOUTS
-from modelcar.lock import Lock, lock_path
+from modelcar.lock import EXTRA, Lock, lock_path
 from modelcar.lock_reader import read_lock
 from modelcar.made_up import make_made_up_model
 from modelcar.made_up import size_of as made_up_size
@@ -110,7 +110,10 @@ def _say_left_out(skipped: Sequence[tuple[str, str]], doubts: Sequence[str]) -> 
 
 
 def _description(options: argparse.Namespace) -> locking.Description:
-    """Return what is to be locked: as it is kept, and as the command line says otherwise."""
+    """Return what is to be locked: as it is kept, and as the command line adds to it or says otherwise.
+
+    A source on the command line starts anew, and what is no longer said then is told.
+    """
     path = locking.description_path(options.project, options.name)
     for option, value in (("--hub", options.hub), ("--folder", options.folder)):
         if value is not None and not value.strip():
@@ -124,17 +127,48 @@ def _description(options: argparse.Namespace) -> locking.Description:
         description = locking.read_description(path)
     if options.revision and description.folder:
         raise refuse("--revision", options.revision, allowed="with a hub's repository", fix="leave it out")
+    extra = {file.path: file for file in (*description.extra, *map(parse_option, options.extra or ()))}
     said = {
         "revision": options.revision,
-        "allow": tuple(options.allow) if options.allow else None,
-        "ignore": tuple(options.ignore) if options.ignore else None,
         "license": options.license,
         "compression": options.compression,
         "allow_pickle": options.allow_pickle,
         "layout": options.layout,
-        "extra": tuple(map(parse_option, options.extra)) if options.extra else None,
     }
-    return replace(description, **{key: value for key, value in said.items() if value is not None})
+    description = replace(
+        description,
+        allow=tuple(dict.fromkeys([*description.allow, *(options.allow or ())])),
+        ignore=tuple(dict.fromkeys([*description.ignore, *(options.ignore or ())])),
+        extra=tuple(extra.values()),
+        **{key: value for key, value in said.items() if value is not None},
+    )
+    if (options.hub or options.folder) and path.exists():
+        _say_dropped(path, description, {key for key, value in said.items() if value is not None})
+    return description
+
+
+def _say_dropped(path: Path, description: locking.Description, said: Collection[str]) -> None:
+    """Tell what a model.yaml says that the one that takes its place will not; said: by an option."""
+    try:
+        former = locking.document_of(locking.read_description(path))
+    except InputError:
+        note(f"warning: {path} cannot be read: nothing of it is kept")
+        return
+    following = locking.document_of(description)
+    dropped = []
+    for key, value in former.items():
+        if key in {"hub", "folder", *said} or (key == "revision" and description.folder):
+            continue
+        kept = following.get(key)
+        if isinstance(value, list):
+            entries = [entry for entry in value if entry not in (kept or ())]
+            dropped += [f"{key}: {entry['path'] if key == EXTRA else entry}" for entry in entries]
+        elif kept != value:
+            dropped.append(f"{key}: {value}")
+    for text in dropped:
+        note(f"warning: {path} no longer says {printable(text)}")
+    if dropped:
+        note("--hub and --folder start anew: say these again, or leave --hub and --folder out to keep all")
 
 
 def _relative(project: Path, folder: str) -> str:
@@ -144,9 +178,13 @@ def _relative(project: Path, folder: str) -> str:
 
 
 def _former(path: Path) -> Lock | None:
+    """Return the lock that is replaced; one that cannot be read is told before it is gone."""
     try:
         return read_lock(path)
     except InputError:
+        if path.exists():
+            note(f"warning: {path} cannot be read: it is written anew, without the kernels that it had")
+            note(f"to keep them, stop, and restore it first: git checkout {path}; or {RENEW}")
         return None
 
 
@@ -167,6 +205,7 @@ def _files(paths: Sequence[str]) -> str:
 
 def run_fetch(options: argparse.Namespace) -> None:
     """Bring a locked model onto this machine."""
+    note_unused(options)
     lock = locked(options, options.name)
     destination = locking.layout_path(options.project, lock.name)
     missing = fetching.missing_bytes(lock, destination)
@@ -230,7 +269,7 @@ def run_options(options: argparse.Namespace) -> None:
         "--build-arg=SOURCE_DATE_EPOCH=0",
         f"--build-context=weights={context_of(layout, image.digest)}",
         f"--output={export},name={name}",
-        str(options.project / "modelcar"),
+        str(BASE_LOCK.parent),  # with the Dockerfile, also where the program is installed
     ):
         say(option)
 

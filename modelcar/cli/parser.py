@@ -62,15 +62,18 @@ def parser(prog: str, project: Path) -> argparse.ArgumentParser:
     lock.set_defaults(run=locks.run_lock)
     lock.add_argument("name", metavar="NAME", help="of the model; modelcar/models/NAME/model.lock is written")
     source = lock.add_mutually_exclusive_group()
-    source.add_argument("--hub", metavar="OWNER/NAME", help="repository of a model hub")
+    source.add_argument(
+        "--hub", metavar="OWNER/NAME", help="repository of a model hub; --hub and --folder start anew"
+    )
     source.add_argument("--folder", metavar="PATH", help="folder with config.json, safetensors, a tokenizer")
     lock.add_argument("--revision", help="branch, tag or commit of the repository (default: main)")
-    _choice_options(lock)
+    _choice_options(lock, ", added to what model.yaml has")
     lock.add_argument(
         "--extra",
         action="append",
         metavar="PATH=URL#sha256=…",
-        help="a file that a hub's model gets; repeatable. Those of modelcar/models/NAME/extra/ are taken too",
+        help="a file that a hub's model gets; repeatable, added to what model.yaml has. Those of "
+        "modelcar/models/NAME/extra/ are taken too",
     )
     lock.add_argument("--license", help="SPDX identifier, where the hub does not say the right one")
     lock.add_argument("--compression", choices=COMPRESSIONS, help="of the layers (default: none)")
@@ -197,9 +200,9 @@ def _architecture_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _choice_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--allow", action="append", metavar="PATTERN", help="take only these; repeatable")
-    parser.add_argument("--ignore", action="append", metavar="PATTERN", help="leave these out; repeatable")
+def _choice_options(parser: argparse.ArgumentParser, more: str = "") -> None:
+    for option, does in (("--allow", "take only these"), ("--ignore", "leave these out")):
+        parser.add_argument(option, action="append", metavar="PATTERN", help=f"{does}; repeatable{more}")
     parser.add_argument(
         "--layout", choices=LAYOUTS, help="any: take a layout that vLLM may not load (default: auto)"
     )

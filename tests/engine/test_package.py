@@ -57,6 +57,9 @@ def test_its_command_works_in_a_folder_of_somebody_else(environment: Path, tmp_p
     assert run(command, "digest", "tiny", cwd=tmp_path).strip() == digest
     assert (tmp_path / "modelcar/models/tiny/model.lock").exists()
 
+    context = Path(run(command, "options", "tiny", "h.io/tiny", cwd=tmp_path).splitlines()[-1])
+    assert (context / "Dockerfile").is_file()
+    assert (context / ".dockerignore").is_file(), "or the build would be sent all weights"
     shutil.rmtree(tmp_path / "modelcar/data")
     refused = subprocess.run(
         [str(command), "verify", "tiny"], cwd=tmp_path, capture_output=True, text=True, check=False

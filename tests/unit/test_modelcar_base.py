@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from modelcar import base
+from modelcar import base, locking
 from modelcar.base import APPLETS, write_base_layout
 from modelcar.errors import InputError
 from modelcar.manifest import sha256_digest
 from modelcar.oci_layout import open_store
+from modelcar.tiny_model import make_tiny_model
 from tests.served import served
 
 
@@ -236,6 +237,45 @@ def test_a_damaged_program_in_the_cache_is_downloaded_again(
     kept.write_bytes(PROGRAM[:-1])
     assert base.pinned_program(pinned) == PROGRAM
     assert kept.read_bytes() == PROGRAM
+
+
+def test_a_folder_that_cannot_be_written_to_keeps_nobody_from_a_model(
+    pinned: base.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MODELCAR_CACHE", str(tmp_path / "file" / "cache"))
+    assert base.pinned_program(pinned) == PROGRAM
+
+
+def test_an_installed_package_keeps_it_with_the_users_other_caches(
+    pinned: base.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside its modules, as in a checkout, it may not write at all."""
+    monkeypatch.delenv("MODELCAR_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr(base, "BASE_LOCK", tmp_path / "site-packages/modelcar_kserve/modelcar/base.lock")
+    assert base.pinned_program(pinned) == PROGRAM
+    assert (tmp_path / "xdg/modelcar-kserve/base" / pinned.program).read_bytes() == PROGRAM
+    assert not (tmp_path / "site-packages").exists()
+
+
+def test_without_the_programs_nothing_is_packed(
+    pinned: base.Base, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.files.clear()
+    monkeypatch.setattr(locking, "read_base", lambda _: pinned)
+    make_tiny_model(tmp_path / "weights")
+    description = locking.Description(folder="weights")
+    packed: list[int] = []
+    with pytest.raises(InputError, match="the base's package"):
+        locking.lock_model(
+            "tiny",
+            description,
+            locking.resolve(description, tmp_path),
+            tmp_path,
+            progress=packed.append,
+        )
+    assert packed == []
 
 
 def test_a_package_of_another_content_is_not_taken(

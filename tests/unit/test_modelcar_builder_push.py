@@ -16,7 +16,7 @@ from modelcar.__main__ import main
 from modelcar.builder_push import dockerfile, fault_for_builder, push_by_builder
 from modelcar.errors import InputError
 from modelcar.layer_format import layer_size
-from modelcar.lock import FolderSource, Lock, LockedFile, LockedLayer, lock_path, write_lock
+from modelcar.lock import ExtraFile, FolderSource, Lock, LockedFile, LockedLayer, lock_path, write_lock
 from modelcar.registry import Target
 from tests.registry_server import serve
 from tests.unit.test_components_image_and_service import LOCK
@@ -81,6 +81,21 @@ def test_what_a_builder_cannot_bring_is_told_before_it_is_asked(locked: Lock, sa
     assert says in fault[0]
     with pytest.raises(InputError, match=says):
         push_by_builder(locked, locked.layers, TARGET, "b")
+
+
+def test_a_url_is_not_expanded() -> None:
+    """BuildKit takes quotes and variables out of the words of ADD."""
+    url = "https://host.example/drives('x')/items/$value?a=$(b)"
+    file = LockedFile("vocab.json", 3, "a" * 64)
+    layer = LockedLayer("sha256:" + "b" * 64, 2048, "sha256:" + "b" * 64, ("vocab.json",))
+    extra = (ExtraFile("vocab.json", url),)
+    lock = replace(LOCK, files=(file,), layers=(layer,), extra=extra)
+    [line] = [line for line in dockerfile(lock, [layer]).splitlines() if line.startswith("ADD ")]
+    [word, _] = json.loads(line[line.index("[") :])
+    assert not set(word.replace("${", "")) & set("$'\"")
+    for name, character in (("DOLLAR", "$"), ("APOSTROPHE", "'")):
+        word = word.replace(f"${{{name}}}", character)
+    assert word == url
 
 
 def test_the_stack_needs_a_builder_with_a_name() -> None:

@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from modelcar import locking
 from modelcar.__main__ import main
 from modelcar.cli.parser import parser
 from modelcar.lock_reader import read_lock
+from tests import registry_server
 
 
 @pytest.fixture
@@ -109,6 +111,104 @@ def test_a_second_lock_needs_no_options_and_tells_what_changed(
     assert "+ NOTICE  1 B" in capsys.readouterr().out
     assert run(tmp_path, "diff", "tiny", "tiny") == 0
     assert capsys.readouterr().out == "no difference\n"
+
+
+def description_of(project: Path) -> dict[str, object]:
+    found: dict[str, object] = yaml.safe_load((project / "modelcar/models/tiny/model.yaml").read_text())
+    return found
+
+
+def test_what_is_left_out_by_another_lock_is_left_out_besides(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Messages say `--ignore X`: a file that was left out before, perhaps a private one, stays out."""
+    for name in ("notes.txt", "draft.txt"):
+        (model / name).write_text("x")
+    assert (
+        run(tmp_path, "lock", "tiny", "--folder", str(model), "--ignore", "notes*", "--license", "MIT") == 0
+    )
+    assert run(tmp_path, "lock", "tiny", "--ignore", "draft*") == 0
+    assert run(tmp_path, "lock", "tiny", "--ignore", "draft*", "--license", "Apache-2.0") == 0
+    assert "no longer says" not in capsys.readouterr().err
+    locked = read_lock(tmp_path / "modelcar/models/tiny/model.lock")
+    assert not {"notes.txt", "draft.txt"} & {file.path for file in locked.files}
+    said = description_of(tmp_path)
+    assert (said["ignore"], said["license"]) == (["notes*", "draft*"], "Apache-2.0")
+
+
+def test_a_source_starts_anew_and_what_is_no_longer_said_is_told(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (model / "notes.txt").write_text("x")
+    said = ["--ignore", "notes*", "--ignore", "draft*", "--license", "MIT", "--layout", "any"]
+    assert run(tmp_path, "lock", "tiny", "--folder", str(model), *said) == 0
+    assert "no longer says" not in capsys.readouterr().err
+    again = ["--folder", str(model), "--ignore", "draft*", "--layout", "auto"]
+    assert run(tmp_path, "lock", "tiny", *again) == 0
+    path = tmp_path / "modelcar/models/tiny/model.yaml"
+    told = capsys.readouterr().err.splitlines()
+    assert told[:3] == [
+        f"warning: {path} no longer says ignore: notes*",
+        f"warning: {path} no longer says license: MIT",
+        "--hub and --folder start anew: say these again, or leave --hub and --folder out to keep all",
+    ]
+    assert description_of(tmp_path) == {"folder": str(model.relative_to(tmp_path)), "ignore": ["draft*"]}
+    path.write_text("ignore: {")
+    assert run(tmp_path, "lock", "tiny", "--folder", str(model)) == 0
+    assert f"warning: {path} cannot be read: nothing of it is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("choice", [["--allow", "nothing*"], ["--ignore", "*"]])
+def test_a_choice_that_takes_no_file_is_told_before_anything_is_packed(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], choice: list[str]
+) -> None:
+    for command in (["check", str(model)], ["lock", "tiny", "--folder", str(model)]):
+        assert run(tmp_path, *command, "--layout", "any", *choice) == 2
+        told = capsys.readouterr().err
+        assert f"{model}: none of its files is chosen; it has config.json, generation_config.json, " in told
+        assert "fix: change --allow and --ignore, or name another folder" in told
+    assert not (tmp_path / "modelcar").exists()
+
+
+def test_a_lock_that_would_be_too_large_to_read_is_not_written(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10):
+        (model / f"{'n' * 100}{number}").write_text("")
+    monkeypatch.setattr("modelcar.strict_yaml.MAX_FILE", 1500)
+    assert run(tmp_path, "lock", "tiny", "--folder", str(model)) == 2
+    told = capsys.readouterr().err
+    assert "model.lock: 17 files make a lock of " in told
+    assert "allowed: at most 1500 bytes" in told
+    assert not (tmp_path / "modelcar/models/tiny/model.lock").exists()
+
+
+def test_the_build_context_is_the_programs_own_folder(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A project whose program is installed has no Dockerfile, but gigabytes of weights in `modelcar/data`."""
+    assert run(tmp_path, "lock", "tiny", "--folder", str(model)) == 0
+    capsys.readouterr()
+    assert run(tmp_path, "options", "tiny", "h.io/models/tiny") == 0
+    context = Path(capsys.readouterr().out.splitlines()[-1])
+    assert context.is_absolute()
+    assert (context / "Dockerfile").is_file()
+    assert (context / ".dockerignore").is_file()
+
+
+def test_an_option_that_needs_another_one_is_told(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "lock", "tiny", "--folder", str(model)) == 0
+    capsys.readouterr()
+    assert run(tmp_path, "fetch", "tiny", "--from-insecure", "--endpoint", "https://hub.example") == 0
+    told = capsys.readouterr().err
+    assert "note: --from-insecure has no effect without --from" in told
+    assert "--endpoint has" not in told
+    with registry_server.serve() as server:
+        place = f"{server.host}/models/tiny"
+        assert run(tmp_path, "push", "tiny", place, "--insecure", "--endpoint", "https://hub.example") == 0
+    assert "note: --endpoint has no effect without --builder" in capsys.readouterr().err
 
 
 def test_verify_fails_where_the_disk_changed_something(

@@ -147,6 +147,24 @@ def test_a_url_that_does_not_give_the_file_is_refused(
     assert not list((project / "modelcar/data").rglob("*.part"))
 
 
+@pytest.mark.parametrize(
+    "damage", [VOCABULARY[:-1], b"", b"x" + VOCABULARY[1:]], ids=["cut", "empty", "flipped"]
+)
+def test_a_kept_download_that_a_power_cut_damaged_is_downloaded_anew(
+    project: Path, server: Hub, damage: bytes
+) -> None:
+    made = lock(project, server, named(server))
+    kept = project / "modelcar/data/extra" / SHA256
+    kept.write_bytes(damage)
+    assert lock(project, server, named(server)) == made
+    kept.write_bytes(damage)
+    shutil.rmtree(locking.layout_path(project, "m"))
+    layout = locking.layout_path(project, "m")
+    fetching.fetch(made, read_base("amd64"), project, layout, endpoint=server.url)
+    assert not fetching.verify(made, layout)
+    assert kept.read_bytes() == VOCABULARY
+
+
 def test_a_file_that_the_repository_has_too_needs_a_choice(project: Path, server: Hub) -> None:
     put(project, "tokenizer.json", b'{"own": 1}')
     with pytest.raises(InputError, match=r"tokenizer\.json(?s:.*)--ignore tokenizer\.json"):

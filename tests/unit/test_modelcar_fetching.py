@@ -180,7 +180,7 @@ def test_a_hub_that_lies_about_a_digest_is_not_locked(
     server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.fault(EXTRA, flip=5)
-    with pytest.raises(InputError, match=rf"{EXTRA}: sha256 .*\n.*as the hub says"):
+    with pytest.raises(InputError, match=rf"{EXTRA}: sha256 .*\n.*as the hub, or --extra, says"):
         lock(server, tmp_path)
     assert not (tmp_path / "modelcar/models/tiny/model.lock").exists()
 

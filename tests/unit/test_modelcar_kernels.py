@@ -257,6 +257,22 @@ def test_locking_again_keeps_kernels_where_the_configuration_is_the_same(
     assert f"- kernels {made.name}" in said.out
 
 
+def test_a_lock_that_cannot_be_read_is_told_before_its_kernels_are_lost(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a merge that left git's marks in it; its error names this very command."""
+    with_kernels(project, entry()[0])
+    path = lock_path(project, "tiny")
+    path.write_text("<<<<<<< HEAD\n" + path.read_text())
+    assert main(["--project", str(project), "lock", "tiny", "--folder", str(project / "weights")]) == 0
+    said = capsys.readouterr().err
+    assert f"warning: {path} cannot be read: it is written anew, without the kernels" in said
+    assert f"git checkout {path}" in said
+    path.unlink()
+    assert main(["--project", str(project), "lock", "tiny", "--folder", str(project / "weights")]) == 0
+    assert "cannot be read" not in capsys.readouterr().err, "a first lock replaces none"
+
+
 def test_kernels_of_a_hub_or_a_folder_never_get_into_a_model(project: Path) -> None:
     """A pod would run them: only what a stack's own pods compiled may lie there."""
     path = f".kernels/{H100.name}/vllm/model"
@@ -288,7 +304,9 @@ def test_an_image_without_a_locks_kernels_is_another(project: Path) -> None:
     plain, lock = read_lock(lock_path(project, "tiny")), with_kernels(project, entry()[0])
 
     def found(of: Lock) -> Inspection:
-        layers = tuple(InspectedLayer(layer.digest, layer.size, "") for layer in of.all_layers)
+        layers = tuple(
+            InspectedLayer(layer.digest, layer.size, "") for layer in modelcar_image(of, BASE).layers
+        )
         notes = {"io.modelcar.lock.digest": lock.digest}
         return Inspection("sha256:x", "linux/amd64", 1, notes, layers, (), ())
 

@@ -16,6 +16,7 @@ import tarfile
 import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +27,7 @@ import pytest
 import zstandard
 from safetensors.numpy import save_file
 
-from modelcar import fetching, locking, packing, sources
+from modelcar import fetching, locking, oci_layout, packing, sources
 from modelcar.base import read_base
 from modelcar.errors import InputError
 from modelcar.image import modelcar_image
@@ -798,7 +799,8 @@ def test_full_disk_is_refused_before_anything_is_written(
     needed = int(said.split("at least ")[1].split()[0])
     total = sum(path.stat().st_size for path in (project / "weights").rglob("*") if path.is_file())
     assert total < needed < total + 9 * 2**20
-    assert not any((layout(project) / "blobs/sha256").iterdir())
+    there = {path.name for path in (layout(project) / "blobs/sha256").iterdir()}
+    assert there == {BASE.layer.digest.removeprefix("sha256:")}, "no weights"
 
 
 def test_unchanged_weights_need_no_disk(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -837,6 +839,34 @@ def test_somebody_elses_layout_is_not_touched(project: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("content", [b"", bytes(64), b'{"manifests": ['], ids=["empty", "zeros", "cut"])
+@pytest.mark.parametrize("damaged", ["index", "manifest", "config", "oci-layout"])
+def test_what_a_power_cut_leaves_of_a_layout_is_written_again(
+    project: Path, damaged: str, content: bytes
+) -> None:
+    """Gigabytes of layers are there: nobody is told to remove them."""
+    locked, _ = lock(project)
+    image = modelcar_image(locked, BASE)
+    place = layout(project)
+    digests = {"manifest": image.digest, "config": image.config_digest}
+    known = {"index": place / "index.json", "oci-layout": place / "oci-layout"}
+    path = known.get(damaged) or place / "blobs" / digests[damaged].replace(":", "/")
+    path.write_bytes(content)
+    assert not fetching.verify(locked, place)
+    assert fetch(project, locked).written == 0
+    assert digest_in(project) == DIGEST
+    path.write_bytes(content)
+    assert lock(project) == (locked, 0)
+    read_image(place)
+
+
+def test_a_run_that_was_killed_at_its_first_file_is_gone_on_from(project: Path) -> None:
+    layout(project).mkdir(parents=True)
+    (layout(project) / ".oci-layout.4711").write_bytes(b"{")
+    lock(project)
+    read_image(layout(project))
+
+
 def test_concurrent_writers_take_turns(project: Path) -> None:
     other = write_model(project / "other")
     (other / "config.json").write_text('{"model_type": "llama"}')
@@ -856,6 +886,25 @@ def test_concurrent_writers_take_turns(project: Path) -> None:
     read_image(layout(project))
     lock(project)
     assert digest_in(project) == DIGEST
+
+
+def test_who_waits_for_another_command_says_so(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A `push` or an `up` beside a download of an hour seemed to hang."""
+    locked, _ = lock(project)
+    monkeypatch.setattr(oci_layout, "PATIENCE", 0.0)
+    with ThreadPoolExecutor(1) as pool:
+        with oci_layout.open_store(layout(project)):
+            waiting = pool.submit(fetching.verify, locked, layout(project))
+            told = ""
+            while "waiting" not in told:
+                assert not waiting.done()
+                told += capfd.readouterr().err
+        assert waiting.result(timeout=60) == ()
+    assert "m.oci is in use by another command: waiting" in told
+    fetching.verify(locked, layout(project))
+    assert capfd.readouterr().err == ""
 
 
 def test_memory_does_not_grow_with_the_model(project: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import base64
 import json
 import os
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -13,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from modelcar import locking, registry_http
+from modelcar import fetching, locking, registry_http
 from modelcar.__main__ import main
 from modelcar.base import read_base
 from modelcar.errors import InputError
@@ -22,8 +24,8 @@ from modelcar.lock import lock_path
 from modelcar.lock_reader import read_lock
 from modelcar.manifest import Image
 from modelcar.push import layers_there, push_layers
-from modelcar.registry import Registry, Target
-from modelcar.registry_http import NotARegistryError
+from modelcar.registry import Registry, Target, in_words
+from modelcar.registry_http import NotARegistryError, upload_place
 from modelcar.tiny_model import make_tiny_model
 from tests.registry_server import PASSWORD, USER, Answer, serve
 from tests.registry_server import Registry as Server
@@ -93,6 +95,17 @@ def test_docker_s_credentials_are_used(project: Path, image: Image, credentials:
         assert set(registry.scopes) <= {"repository:models/tiny:pull,push"}
 
 
+@pytest.mark.parametrize("others", [["Negotiate"], ['Digest realm="a,b", qop="auth", Negotiate']])
+@pytest.mark.parametrize("wants", ["Basic", "Bearer"])
+def test_a_challenge_that_docker_cannot_meet_may_come_first(
+    project: Path, image: Image, credentials: Path, wants: str, others: list[str]
+) -> None:
+    with serve(wants) as registry:
+        log_in(credentials, registry)
+        registry.other_challenges = others
+        assert push(project, image, registry) > 0
+
+
 @pytest.mark.parametrize("wants", ["Basic", "Bearer"])
 def test_without_credentials_the_registry_s_answer_is_told(project: Path, image: Image, wants: str) -> None:
     with serve(wants) as registry, pytest.raises(httpx.HTTPStatusError, match="401") as caught:
@@ -105,6 +118,44 @@ def test_a_broken_docker_configuration_is_told(project: Path, image: Image, cred
         credentials.write_text(json.dumps({"auths": {registry.host: "robot"}}))
         with pytest.raises(httpx.HTTPStatusError, match=r"401.*configuration .*config\.json cannot be read"):
             push(project, image, registry)
+
+
+@pytest.mark.parametrize("wants", ["Basic", "Bearer"])
+def test_another_host_that_takes_the_layers_gets_no_credentials(
+    project: Path, image: Image, credentials: Path, wants: str
+) -> None:
+    """A registry may lead an upload to a bucket by an address that is signed."""
+    with serve(wants) as registry, serve() as bucket:
+        log_in(credentials, registry)
+
+        def instead(method: str, path: str) -> Answer | None:
+            signed = f"http://{bucket.host}/v2/models/tiny/blobs/uploads/one?signature=x"
+            return (202, {"Location": signed}, b"") if (method, path[-9:]) == ("POST", "/uploads/") else None
+
+        registry.instead = instead
+        assert push(project, image, registry) > 0
+        assert registry.credentials
+        assert sorted(bucket.sent) == sorted(layer.digest for layer in image.layers)
+        assert bucket.credentials == []
+
+
+@pytest.mark.parametrize(
+    ("location", "says"),
+    [
+        ("http://registry.example/v2/tiny/blobs/uploads/one", "wants what is uploaded by plain HTTP"),
+        ("https://exa mple:port/x", "this is not a registry"),
+        (None, "this is not a registry"),
+    ],
+)
+def test_an_upload_that_is_led_to_plain_http_or_nowhere_is_told(location: str | None, says: str) -> None:
+    headers = {"Location": location} if location else {}
+    transport = httpx.MockTransport(lambda _: httpx.Response(202, headers=headers))
+    with httpx.Client(transport=transport) as client, pytest.raises(httpx.HTTPStatusError) as caught:
+        upload_place(client, "https://registry.example/v2/tiny", image_digest := "sha256:" + "0" * 64)
+    told = str(in_words(Target("registry.example", "tiny"), caught.value))
+    assert says in told
+    assert image_digest not in told
+    assert "fix: " in told
 
 
 def test_a_server_in_trouble_is_asked_again(project: Path, image: Image) -> None:
@@ -123,15 +174,22 @@ def test_a_refusal_is_not_repeated(project: Path, image: Image, status: int) -> 
         assert len(registry.failures) >= 20 - len(image.layers)
 
 
-def test_a_layer_that_is_not_what_it_should_be_is_not_taken(project: Path, image: Image) -> None:
+def test_a_layer_that_is_not_what_it_should_be_is_told_and_not_taken(
+    project: Path, image: Image, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = locking.layout_path(project, "tiny") / "blobs" / image.layers[-1].digest.replace(":", "/")
     whole = path.read_bytes()
     path.write_bytes(b"x" + whole[1:])
     try:
-        with serve() as registry, pytest.raises(httpx.HTTPStatusError, match="400"):
-            push(project, image, registry)
+        with serve() as registry:
+            name = f"{registry.host}/models/tiny"
+            assert main(["--project", str(project), "push", "tiny", name, "--insecure"]) == 2
+            assert image.layers[-1].digest not in registry.sent
     finally:
         path.write_bytes(whole)
+    told = capsys.readouterr().err
+    assert f"{path}: its content is sha256:" in told
+    assert "fix: the disk, or somebody, changed it: delete this file, then fetch the model" in told
 
 
 def test_the_command_sends_layers_and_tells_the_digest(
@@ -146,6 +204,42 @@ def test_the_command_sends_layers_and_tells_the_digest(
     told = capsys.readouterr().err
     assert f"error: {registry.host}/models/tiny: cannot be reached" in told
     assert "fix: check name and network" in told
+
+
+def test_ctrl_c_ends_it_while_layers_are_sent(project: Path, image: Image) -> None:
+    with serve() as registry:
+        over = threading.Event()
+
+        def stalls(method: str, _: str) -> Answer | None:
+            if method == "PUT":
+                _thread.interrupt_main()
+                over.wait(60)
+            return None
+
+        registry.instead = stalls
+        with pytest.raises(KeyboardInterrupt):
+            push(project, image, registry)
+        assert registry.sent == []
+        over.set()
+
+
+def test_ctrl_c_ends_verify_in_mid_layer(
+    project: Path, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, layout = read_lock(lock_path(project, "tiny")), locking.layout_path(project, "tiny")
+    read, over = [0], threading.Event()
+
+    def counted(count: int) -> None:
+        read[0] += count
+        if read[0] == count:
+            _thread.interrupt_main()
+        over.wait(60)
+
+    monkeypatch.setattr("modelcar.sources.BUFFER", 1000)
+    with pytest.raises(KeyboardInterrupt):
+        fetching.verify(lock, layout, progress=counted)
+    over.set()
+    assert read[0] <= 2 * 1000, "of each of two layers"
 
 
 SIGNED = "X-Amz-Credential=AKIA-s3cret&X-Amz-Signature=s3cret"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,24 @@ def test_it_has_the_tag_that_up_gives_images(server: registry_server.Registry, a
         assert {found: tags for found, (_, tags) in registry.tagged().items()} == {
             digest: [image_tag(digest)]
         }
+
+
+@pytest.mark.parametrize("wants", ["Basic", "Bearer"])
+def test_a_registry_that_everybody_may_read_asks_for_credentials_when_the_tag_is_written(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wants: str
+) -> None:
+    """An image whose layers are there is read from end to end before its manifest is sent."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    digest = modelcar_image(read_lock(lock_path(adapter, "french")), read_base("amd64")).digest
+    with registry_server.serve(wants) as server:
+        server.reads_are_public = True
+        pair = f"{registry_server.USER}:{registry_server.PASSWORD}".encode()
+        known = {"auth": base64.b64encode(pair).decode()}
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {server.host: known}}))
+        assert not push(adapter, f"{server.host}/models/french")
+        server.manifests.clear()
+        assert not push(adapter, f"{server.host}/models/french")
+        assert set(server.manifests) == {digest, image_tag(digest)}
 
 
 def test_a_tag_of_another_image_is_never_moved(
