@@ -30,9 +30,10 @@ PARTS = (
 
 #: A server that starts at once: busybox httpd, with a page for the probes, the weights, and the model's
 #: configuration, which it keeps as vLLM does: a pod that goes serves on while its weights have gone already.
+#: Where the model has none it serves too: it needs no more of a model than the program waits for.
 PAGES = (
-    "mkdir -p /tmp/www && echo ok > /tmp/www/health && cp /mnt/models/config.json /tmp/www/"
-    " && ln -sfn /mnt/models /tmp/www/models"
+    "mkdir -p /tmp/www && echo ok > /tmp/www/health && ln -sfn /mnt/models /tmp/www/models"
+    " && { [ ! -r /mnt/models/config.json ] || cp /mnt/models/config.json /tmp/www/; }"
 )
 STUB_SERVER = ["sh", "-c", f"{PAGES} && exec httpd -f -p 8080 -h /tmp/www", "stub"]
 
