@@ -6,6 +6,7 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,10 @@ from components.cluster.rollout import await_rolled_out
 from components.config import loading as stack
 from components.config.settings import Settings
 from components.manifests.service import REVISION, predictor, revision, service_annotations, serving_runtime
-from local.pki import NODE
+from tests import gpus_in_name
 from tests.conftest import Platform
 from tests.engine.conftest import STUB_SERVER
 from tests.local.conftest import SECONDS, push_tiny
-
-GPU = "nvidia.com/gpu"
 
 
 @pytest.fixture(scope="module")
@@ -137,18 +136,9 @@ class Client(threading.Thread):
 
 @pytest.fixture
 def gpus(platform: Platform) -> Iterator[Callable[[int], None]]:
-    """Give the node GPUs in name (an extended resource), and take them away again."""
-
-    def give(count: int) -> None:
-        patch = json.dumps({"status": {"capacity": {GPU: str(count)}, "allocatable": {GPU: str(count)}}})
-        platform.kubectl("patch", "node", NODE, "--subresource=status", "--type=merge", "-p", patch)
-        path = GPU.replace(".", r"\.")
-        there = f"--for=jsonpath={{.status.allocatable.{path}}}={count}"
-        platform.kubectl("wait", "node", NODE, there, "--timeout=60s")
-
-    yield give
-    gone = json.dumps([{"op": "remove", "path": f"/status/capacity/{GPU.replace('/', '~1')}"}])
-    platform.kubectl("patch", "node", NODE, "--subresource=status", "--type=json", "-p", gone)
+    """Give the node GPUs in name, and take them away again."""
+    yield partial(gpus_in_name.give, platform)
+    gpus_in_name.take(platform)
 
 
 def test_with_two_gpus_a_new_version_leaves_no_gap(
