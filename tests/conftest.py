@@ -125,6 +125,19 @@ def _checkout(folder: Path) -> Checkout:
     return Checkout(folder, environment)
 
 
+def _clean(made: Checkout) -> None:
+    """Stop the platform and remove what it wrote; what stays of it is a fault of `make clean`."""
+    made.make("clean")
+    state = made.folder / ".local/local"
+    links = [alias.read_text().strip() for alias in Path("/sys/class/net").glob("*/ifalias")]
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    left = [line for line in [*links, *mounts] if f"{made.folder}/" in line]
+    if state.exists():
+        left += [str(state), *map(str, state.iterdir())]
+    if left:
+        pytest.fail(f"make clean left {left}")
+
+
 @contextmanager
 def _in_turn(folder: Path) -> Iterator[None]:
     """Let one worker at a time into the block."""
@@ -139,7 +152,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterat
     if worker_id == "master":
         made = copied(tmp_path_factory.mktemp("checkout"))
         yield made
-        made.make("clean", check=False)
+        _clean(made)
         return
     run = tmp_path_factory.getbasetemp().parent
     folder, users = run / "checkout", run / "checkout.users"
@@ -151,7 +164,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterat
     with _in_turn(run):
         (users / worker_id).unlink()
         if not any(users.iterdir()):
-            made.make("clean", check=False)
+            _clean(made)
             shutil.rmtree(folder)
 
 

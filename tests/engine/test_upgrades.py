@@ -136,3 +136,7 @@ def test_nothing_of_a_former_version_is_replaced_or_lost(dev: Project, version: 
         if step["op"] == "create":
             made.add(kind)
     assert made <= NEW
+
+    dev.pulumi("destroy", "--yes")
+    assert not dev.has_resources()
+    dev.platform.kubectl("wait", "--for=delete", "namespace", dev.namespace, "--timeout=120s")
