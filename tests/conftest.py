@@ -16,7 +16,18 @@ from typing import Any
 import pytest
 import yaml
 
+from local import direct
+
 PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def past_proxies() -> Iterator[None]:
+    """Behind a proxy, ask what the tests serve past it, as all does that make starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in direct.variables(None).items():
+            patch.setenv(name, value)
+        yield
 
 
 @dataclass(frozen=True)
@@ -174,7 +185,10 @@ def platform(checkout: Checkout) -> Platform:
     with _in_turn(checkout.folder):
         checkout.make("platform")
     settings = json.loads((checkout.folder / ".local/local/platform.json").read_text())
-    return Platform(checkout, settings, checkout.shell())
+    shell = checkout.shell()
+    # With the platform's addresses. Python's libraries know no networks there: tests ask pods by themselves.
+    os.environ.update({name: shell[name] for name in ("NO_PROXY", "no_proxy") if name in shell})
+    return Platform(checkout, settings, shell)
 
 
 def write_stack(folder: Path, name: str, config: dict[str, Any]) -> None:

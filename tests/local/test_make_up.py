@@ -60,15 +60,16 @@ def test_the_server_speaks_openai(served: Platform) -> None:
     evidence = summary(served.checkout)
     url = f"http://{pod_of(evidence)['address']}:{pod_of(evidence)['port']}"
     name = evidence["outputs"]["servedModelName"]
-    assert httpx.get(f"{url}/health").status_code == 200
-    assert [model["id"] for model in httpx.get(f"{url}/v1/models").json()["data"]] == [name]
     body = {"model": name, "prompt": PROMPT, "max_tokens": 64, "temperature": 0}
-    first = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()
-    assert first["choices"][0]["text"] == evidence["models"][0]["answer"]["text"], (
-        "greedy decoding repeats itself"
-    )
-    unknown = httpx.post(f"{url}/v1/completions", json={**body, "model": "other"}, timeout=60)
-    assert unknown.status_code == 404
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as pod:
+        assert pod.get("/health").status_code == 200
+        assert [model["id"] for model in pod.get("/v1/models").json()["data"]] == [name]
+        first = pod.post("/v1/completions", json=body).json()
+        assert first["choices"][0]["text"] == evidence["models"][0]["answer"]["text"], (
+            "greedy decoding repeats itself"
+        )
+        unknown = pod.post("/v1/completions", json={**body, "model": "other"})
+        assert unknown.status_code == 404
 
 
 def test_the_pod_reads_the_weights_that_lie_on_disk(served: Platform) -> None:
