@@ -17,6 +17,7 @@ from typing import Any
 from modelcar.image import LOCK_ANNOTATION
 from modelcar.image_files import ImageFiles
 from modelcar.layer_head import CONFIG, PLAIN, read_head
+from modelcar.layouts import PARAMS, config_of
 from modelcar.manifest import CONFIG_TYPE
 from modelcar.paths import printable
 from modelcar.registry import Manifest, Registry
@@ -259,13 +260,16 @@ def _history(config: Mapping[str, Any], layers: int) -> list[bool]:
     return [_MODELS_ONLY.fullmatch(text.strip()) is not None for text in said]
 
 
-def faults(image: ExistingImage, user: int, *, runs_arguments: bool = False) -> Iterator[Fault]:
+def faults(
+    image: ExistingImage, user: int, *, runs_arguments: bool = False, needs_config: bool = True
+) -> Iterator[Fault]:
     """Yield what would keep a pod from being served by an image.
 
     Args:
         image: what is known of it.
         user: that KServe runs the containers as.
         runs_arguments: somebody knows that the image's entry point runs its arguments.
+        needs_config: the server is vLLM, which finds the model's configuration in /models or ends.
     """
     yield from _entrypoint_fault(image.entrypoint, runs_arguments=runs_arguments)
     files = image.files
@@ -276,7 +280,7 @@ def faults(image: ExistingImage, user: int, *, runs_arguments: bool = False) -> 
             "build it FROM busybox or another small base, in place of scratch or distroless; an image of "
             "weights alone is for image volumes, which KServe mounts from version 0.20 on",
         )
-    yield from _files_faults(files, user)
+    yield from _files_faults(files, user, needs_config=needs_config)
 
 
 def _has(image: ExistingImage, program: str) -> bool:
@@ -302,28 +306,23 @@ def _wraps(entrypoint: Sequence[str]) -> bool:
     return entrypoint[0].rpartition("/")[2] in WRAPPERS
 
 
-def _files_faults(files: ImageFiles, user: int) -> Iterator[Fault]:
-    allowed = "the model's files in /models, and config.json among them"
-    inside = files.below(files.real("models"))
+def _files_faults(files: ImageFiles, user: int, *, needs_config: bool) -> Iterator[Fault]:
+    models = files.real("models")
+    inside = files.below(models)
     if not inside and not files.leads_out("models"):
         if files.unread_models:
             return
         found = "its folder /models is empty" if files.find("models") else "has no folder /models"
         other = files.elsewhere("config.json")
         fix = f"COPY the folder of /{other} to /models" if other else "COPY the model's files to /models"
+        allowed = "the model's files in /models"
         yield Fault(f"{found}: KServe's init container fails", allowed, f"{fix}, and build it again")
         return
     outside = [path for path in ["models", *inside] if files.leads_out(path)]
-    if files.find(CONFIG) is None and not files.unread_models and not {"models", CONFIG} & set(outside):
-        below = [path for path in inside if path.endswith("/config.json")]
-        where = f": it is in /{below[0]}" if below else ""
-        yield Fault(
-            f"has no /{CONFIG}{printable(where)}; the server waits for it, and never starts",
-            allowed,
-            f"COPY the files of that folder to /models itself ({printable(below[0].rpartition('/')[0])}/. )"
-            if below
-            else "add it",
-        )
+    told = files.unread_models or {"models", CONFIG} & set(outside)
+    there = [path.removeprefix(f"{models}/") for path in inside if files.find(path)]
+    if needs_config and not told and config_of(there) is None:
+        yield _no_config([path for path in inside if path.endswith("/config.json") and files.find(path)])
     if outside:
         found = f"/{printable(outside[0])} is a link to an absolute path"
         more = f", as {len(outside) - 1} more" if len(outside) > 1 else ""
@@ -344,6 +343,19 @@ def _files_faults(files: ImageFiles, user: int) -> Iterator[Fault]:
         )
 
 
+def _no_config(below: Sequence[str]) -> Fault:
+    """Return that vLLM finds no configuration of the model; below: where there is one all the same."""
+    where = f" (it is in /{below[0]})" if below else ""
+    move = (
+        f"COPY the files of that folder to /models itself ({below[0].rpartition('/')[0]}/. )" if below else ""
+    )
+    return Fault(
+        f"has no /{CONFIG}{printable(where)}: vLLM ends without it",
+        f"the model's config.json in /models itself, or Mistral's {PARAMS} beside consolidated*.safetensors",
+        f"{printable(move) or 'add it'}; or serve the model by another server (modelcar:runtime custom)",
+    )
+
+
 def notes(image: ExistingImage) -> Iterator[str]:
     """Yield what does not keep it from being served, and what could not be looked at."""
     files = image.files
@@ -360,8 +372,10 @@ def notes(image: ExistingImage) -> Iterator[str]:
     unread = []
     if not files.below(files.real("models")):
         unread.append("whether /models has files")
-    if image.model_config is None:
+    if image.model_config is None and (files.unread_models or files.find(CONFIG)):
         unread.append("config.json, so that the server's arguments are not compared with the model")
+    elif image.model_config is None:
+        yield f"has no /{CONFIG}: whether the server can read the model is not looked at"
     if lacking := [program for program in PROGRAMS if not _has(image, program)]:
         if files.unread_programs:
             unread.append(f"whether it has {', '.join(lacking)}")

@@ -16,7 +16,18 @@ from typing import Any
 import pytest
 import yaml
 
+from local import direct
+
 PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def past_proxies() -> Iterator[None]:
+    """Behind a proxy, ask what the tests serve past it, as all does that make starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in direct.variables(None).items():
+            patch.setenv(name, value)
+        yield
 
 
 @dataclass(frozen=True)
@@ -125,6 +136,19 @@ def _checkout(folder: Path) -> Checkout:
     return Checkout(folder, environment)
 
 
+def _clean(made: Checkout) -> None:
+    """Stop the platform and remove what it wrote; what stays of it is a fault of `make clean`."""
+    made.make("clean")
+    state = made.folder / ".local/local"
+    links = [alias.read_text().strip() for alias in Path("/sys/class/net").glob("*/ifalias")]
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    left = [line for line in [*links, *mounts] if f"{made.folder}/" in line]
+    if state.exists():
+        left += [str(state), *map(str, state.iterdir())]
+    if left:
+        pytest.fail(f"make clean left {left}")
+
+
 @contextmanager
 def _in_turn(folder: Path) -> Iterator[None]:
     """Let one worker at a time into the block."""
@@ -139,7 +163,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterat
     if worker_id == "master":
         made = copied(tmp_path_factory.mktemp("checkout"))
         yield made
-        made.make("clean", check=False)
+        _clean(made)
         return
     run = tmp_path_factory.getbasetemp().parent
     folder, users = run / "checkout", run / "checkout.users"
@@ -151,7 +175,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterat
     with _in_turn(run):
         (users / worker_id).unlink()
         if not any(users.iterdir()):
-            made.make("clean", check=False)
+            _clean(made)
             shutil.rmtree(folder)
 
 
@@ -161,7 +185,10 @@ def platform(checkout: Checkout) -> Platform:
     with _in_turn(checkout.folder):
         checkout.make("platform")
     settings = json.loads((checkout.folder / ".local/local/platform.json").read_text())
-    return Platform(checkout, settings, checkout.shell())
+    shell = checkout.shell()
+    # With the platform's addresses. Python's libraries know no networks there: tests ask pods by themselves.
+    os.environ.update({name: shell[name] for name in ("NO_PROXY", "no_proxy") if name in shell})
+    return Platform(checkout, settings, shell)
 
 
 def write_stack(folder: Path, name: str, config: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pulumi
 
+from components.config.checks import vllm
 from components.config.checks.fit import unfit
 from components.config.checks.image import PATIENCE
 from components.config.image_place import ImagePlace
@@ -201,7 +202,8 @@ def _problems(
 ) -> Iterator[Problem]:
     from modelcar.existing_image import faults  # only a stack that serves such an image needs it
 
-    for fault in faults(image, MODELCAR_UID, runs_arguments=settings.entrypoint_runs_arguments):
+    runs, needs = settings.entrypoint_runs_arguments, vllm.needs_config(settings)
+    for fault in faults(image, MODELCAR_UID, runs_arguments=runs, needs_config=needs):
         yield Problem(key, f"{shown}: {fault.found}", fault.allowed, fault.fix)
     if image.model_config is not None:
         yield from unfit(_without_adapters(settings), _known(image, shown))

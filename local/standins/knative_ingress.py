@@ -27,6 +27,8 @@ ENDPOINTS = ("discovery.k8s.io", "v1", "endpointslices")
 SERVICE_LABEL = "kubernetes.io/service-name"
 #: Names of the ports that revisions take requests on.
 PORTS = frozenset({"http", "http1"})
+#: Status, headers and text.
+Answer = tuple[int, list[tuple[str, str]], bytes]
 #: Seconds between two looks at what is to be done, and until a service without pods is given up.
 LOOK, PATIENCE = 0.5, 600.0
 
@@ -79,15 +81,25 @@ class Controller(threading.Thread):
             ready = [one for one in entry.get("endpoints") or [] if one["conditions"].get("ready")]
             found = [(str(address), int(ports[0])) for one in ready for address in one["addresses"]]
             pods.setdefault((entry["metadata"]["namespace"], service), []).extend(found)
-        splits: dict[str, list[dict[str, Any]]] = {}
-        for ingress in self.custom.list_cluster_custom_object(GROUP, VERSION, PLURAL)["items"]:
-            if (ingress["metadata"].get("annotations") or {}).get(CLASS_ANNOTATION) != self.ingress_class:
-                continue
-            for rule in ingress["spec"].get("rules") or []:
-                for host in rule["hosts"]:
-                    splits[host] = rule["http"]["paths"][0]["splits"]
-            self._tell(ingress)
-        self.routes.pods, self.routes.splits = pods, splits
+        listed = self.custom.list_cluster_custom_object(GROUP, VERSION, PLURAL)["items"]
+        own = [
+            ingress
+            for ingress in listed
+            if (ingress["metadata"].get("annotations") or {}).get(CLASS_ANNOTATION) == self.ingress_class
+        ]
+        self.routes.pods = pods
+        self.routes.splits = {
+            host: rule["http"]["paths"][0]["splits"]
+            for ingress in own
+            for rule in ingress["spec"].get("rules") or []
+            for host in rule["hosts"]
+        }
+        # Only now, as real ones do: who is told goes by the new routes.
+        for ingress in own:
+            try:
+                self._tell(ingress)
+            except client.ApiException as error:  # it has changed, or is going; the others are told
+                print(f"cannot tell {ingress['metadata']['name']}: {error}", file=sys.stderr, flush=True)
 
     def _tell(self, ingress: dict[str, Any]) -> None:
         generation = ingress["metadata"]["generation"]
@@ -118,21 +130,25 @@ def handler(routes: Routes) -> type[BaseHTTPRequestHandler]:
         def _pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             deadline = time.monotonic() + PATIENCE
+            answer: Answer
             while True:
                 split = routes.choose(self.headers.get("Host", ""))
                 pod = routes.pod_of(split) if split else None
                 try:
                     if split and pod:
-                        return self._ask(split, pod, body)
+                        answer = self._ask(split, pod, body)
+                        break
                 except OSError:
-                    pass  # it has just gone; nothing of an answer was sent
+                    pass  # it has just gone
                 if split is None or time.monotonic() > deadline:
-                    return self._answer(404 if split is None else 503, [], b"")
+                    answer = (404 if split is None else 503, [], b"")
+                    break
                 time.sleep(0.1)
+            self._answer(*answer)
 
         do_GET = do_POST = _pass_on  # the library's names
 
-        def _ask(self, split: dict[str, Any], pod: tuple[str, int], body: bytes) -> None:
+        def _ask(self, split: dict[str, Any], pod: tuple[str, int], body: bytes) -> Answer:
             connection = http.client.HTTPConnection(*pod, timeout=PATIENCE)
             sent = {**dict(self.headers.items()), **(split.get("appendHeaders") or {})}
             try:
@@ -143,7 +159,7 @@ def handler(routes: Routes) -> type[BaseHTTPRequestHandler]:
                 raise ConnectionError(str(error)) from error
             finally:
                 connection.close()
-            self._answer(answer.status, answer.getheaders(), text)
+            return answer.status, answer.getheaders(), text
 
         def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
             self.send_response(status)

@@ -30,9 +30,10 @@ PARTS = (
 
 #: A server that starts at once: busybox httpd, with a page for the probes, the weights, and the model's
 #: configuration, which it keeps as vLLM does: a pod that goes serves on while its weights have gone already.
+#: Where the model has none it serves too: it needs no more of a model than the program waits for.
 PAGES = (
-    "mkdir -p /tmp/www && echo ok > /tmp/www/health && cp /mnt/models/config.json /tmp/www/"
-    " && ln -sfn /mnt/models /tmp/www/models"
+    "mkdir -p /tmp/www && echo ok > /tmp/www/health && ln -sfn /mnt/models /tmp/www/models"
+    " && { [ ! -r /mnt/models/config.json ] || cp /mnt/models/config.json /tmp/www/; }"
 )
 STUB_SERVER = ["sh", "-c", f"{PAGES} && exec httpd -f -p 8080 -h /tmp/www", "stub"]
 
@@ -90,6 +91,11 @@ class Project:
         [found] = (self.folder / ".state").glob(f".pulumi/stacks/*/{self.stack}.json")
         return found
 
+    def end(self) -> None:
+        """Destroy what a test left of the stack, which works for every state that `up` can leave."""
+        if self.has_resources():
+            self.pulumi("destroy", "--yes")
+
     def has_resources(self) -> bool:
         """Tell whether there is anything to destroy, or no telling; asks the state's file, not the CLI."""
         try:
@@ -120,7 +126,8 @@ class Project:
         self.lock()
 
 
-def second_stack(project: Project) -> Project:
+@pytest.fixture
+def prod(project: Project) -> Iterator[Project]:
     """Make a stack `prod` of the same program, with a repository and namespace of its own, behind `test`."""
     config = {
         **project.config,
@@ -131,7 +138,8 @@ def second_stack(project: Project) -> Project:
     made = replace(project, config=config, stack="prod")
     made.configure()
     made.pulumi("stack", "init")
-    return made
+    yield made
+    made.end()
 
 
 @pytest.fixture
@@ -164,5 +172,4 @@ def project(platform: Platform, tmp_path: Path) -> Iterator[Project]:
     made.lock()
     made.pulumi("stack", "init")
     yield made
-    if made.has_resources():
-        made.pulumi("destroy", "--yes", check=False)
+    made.end()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import pytest
 from modelcar.errors import InputError
 from tests.browser import Browser, browser
 from tests.conftest import PROJECT
+from tests.served import served
 
 MEASURE = (Path(__file__).parent / "docs_page.js").read_text()
 #: Pixels: a desktop's window, and a small phone's.
@@ -46,17 +46,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("site")
     build = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", str(DOCS), str(folder)]
     subprocess.run(build, cwd=PROJECT, check=True)
-    with served(folder) as address:
+    with serve(folder) as address:
         yield address
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
+def serve(folder: Path) -> Iterator[str]:
     """Serve a folder; yield its address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
+    with served(server):
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +129,7 @@ def test_each_page_has_a_name_of_its_own_in_the_list_of_pages(page: Browser, sit
 def test_what_is_wrong_with_a_page_is_seen(page: Browser, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text(BROKEN)
     (tmp_path / "black.svg").write_text(BLACK)
-    with served(tmp_path) as address:
+    with serve(tmp_path) as address:
         page.look(width=PHONE)
         page.open(f"{address}/index.html")
         seen = page.value(MEASURE)

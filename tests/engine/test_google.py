@@ -1,8 +1,8 @@
 """The whole dev stack by the real engine: Google's side against the stand-in, the rest on the real platform.
 
-The image goes to the platform's registry, and Kubernetes parts to its cluster, whose node is given a GPU in
-name. No Google project could be had, so the stand-in is as far as this goes; with the official plugin on the
-machine these tests are skipped: they would create real things.
+The image goes to the platform's registry, and Kubernetes parts to its cluster, whose node has a GPU in name
+where pods are to run. No Google project could be had, so the stand-in is as far as this goes; with the
+official plugin on the machine these tests are skipped: they would create real things.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import PROJECT
+from tests import gpus_in_name
+from tests.conftest import PROJECT, Platform
 from tests.engine.conftest import Project
 
 pytestmark = pytest.mark.skipif(
@@ -55,12 +57,14 @@ def dev(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     project.configure()
     project.variables["MODELCAR_GCP_STANDIN"] = str(project.folder / "google.json")
     project.variables["PATH"] = f"{project.platform.shell['PATH']}:{PROJECT / 'local/standins/bin'}"
-    node = ("node", "modelcar")
-    gpu = json.dumps({"status": {"capacity": {"nvidia.com/gpu": "1"}}})
-    project.platform.kubectl("patch", *node, "--subresource=status", "--type=merge", "-p", gpu)
-    # As GKE labels the nodes of a pool.
-    project.platform.kubectl("label", *node, "--overwrite", "cloud.google.com/gke-nodepool=gpu")
     return project
+
+
+@pytest.fixture
+def gpu_node(platform: Platform) -> Iterator[None]:
+    """Let the stack's pods run; all workers share the node and its GPU, so only this file's tests take it."""
+    with gpus_in_name.of_a_pool(platform, "gpu"):
+        yield
 
 
 def in_google(project: Project) -> dict[str, Any]:
@@ -82,6 +86,7 @@ def types(steps: list[dict[str, Any]]) -> dict[str, set[str]]:
 OTHERS = "projects/my-project/serviceAccounts/modelcar-nodes@my-project.iam.gserviceaccount.com"
 
 
+@pytest.mark.usefixtures("gpu_node")
 def test_the_dev_stack_lives_and_dies(dev: Project) -> None:
     account = {"accountId": "modelcar-nodes", "project": "my-project"}
     there = {OTHERS: {"type": "gcp:serviceaccount/account:Account", "state": account}}
@@ -131,6 +136,7 @@ def test_the_dev_stack_lives_and_dies(dev: Project) -> None:
 
 
 @pytest.mark.extended
+@pytest.mark.usefixtures("gpu_node")
 def test_a_protected_stack_is_not_destroyed(dev: Project) -> None:
     dev.configure(google={**dev.config["google"], "protect": True})
     dev.up()

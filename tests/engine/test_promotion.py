@@ -31,7 +31,7 @@ from modelcar.push import layers_there
 from modelcar.registry import Target
 from modelcar.tiny_model import make_tiny_model
 from tests.conftest import PROJECT
-from tests.engine.conftest import Project, second_stack
+from tests.engine.conftest import Project
 from tests.engine.test_digest import uploaded
 from tests.engine.test_fetch_on_builder import here, lock_from_hub
 from tests.hub_server import Hub, serve
@@ -61,14 +61,6 @@ def hub(project: Project) -> Iterator[Hub]:
         # Only the embedded platform's own settings may name a hub in the clear.
         project.variables["HF_ENDPOINT"] = running.url
         yield running
-
-
-@pytest.fixture
-def prod(project: Project) -> Iterator[Project]:
-    made = second_stack(project)
-    yield made
-    if made.has_resources():
-        made.pulumi("destroy", "--yes", check=False)
 
 
 def test_prod_serves_what_dev_has_when_the_hub_is_gone(project: Project, prod: Project, hub: Hub) -> None:

@@ -13,7 +13,7 @@ from local.tools import find_tool
 from modelcar.registry import Target
 from tests import made_images as made
 from tests.conftest import PROJECT
-from tests.engine.conftest import Project, second_stack
+from tests.engine.conftest import Project
 from tests.key_pair import PASSWORD, make_key_pair
 
 pytestmark = pytest.mark.extended
@@ -87,27 +87,23 @@ def test_up_signs_once_and_everybody_can_verify_it(signed: Project, cosign: Path
     assert signatures(signed, uri) == 1
 
 
-def test_a_signature_of_dev_is_enough_for_prod(signed: Project) -> None:
+def test_a_signature_of_dev_is_enough_for_prod(signed: Project, prod: Project) -> None:
     """prod knows dev's public key alone; a signature by another key is neither copied nor enough."""
     signed.up()
-    prod = second_stack(signed)
-    try:
-        prod.configure(signature={"publicKey": "other.pub"})
-        refused = prod.pulumi("up", "--yes", "--skip-preview", "--color=never", check=False)
-        assert refused.returncode
-        said = refused.stdout + refused.stderr
-        assert "no valid signature by" in said
-        assert "the image is not signed, and nothing was deployed" in said
+    prod.configure(signature={"publicKey": "other.pub"})
+    refused = prod.pulumi("up", "--yes", "--skip-preview", "--color=never", check=False)
+    assert refused.returncode
+    said = refused.stdout + refused.stderr
+    assert "no valid signature by" in said
+    assert "the image is not signed, and nothing was deployed" in said
 
-        prod.configure(signature={"publicKey": "cosign.pub"})
-        said = prod.pulumi("up", "--yes", "--skip-preview", "--color=never").stdout
-        assert "its signature is copied from" in said
-        uri = json.loads(prod.pulumi("stack", "output", "--json").stdout)["storageUri"]
-        assert signatures(prod, uri) == 1
-        verify = ("verify-signature", uri, "--public-key")
-        assert command(prod, *verify, f"{prod.folder}/cosign.pub").returncode == 0
-    finally:
-        prod.pulumi("destroy", "--yes", check=False)
+    prod.configure(signature={"publicKey": "cosign.pub"})
+    said = prod.pulumi("up", "--yes", "--skip-preview", "--color=never").stdout
+    assert "its signature is copied from" in said
+    uri = json.loads(prod.pulumi("stack", "output", "--json").stdout)["storageUri"]
+    assert signatures(prod, uri) == 1
+    verify = ("verify-signature", uri, "--public-key")
+    assert command(prod, *verify, f"{prod.folder}/cosign.pub").returncode == 0
 
 
 def test_what_cannot_be_signed_is_not_deployed(signed: Project) -> None:

@@ -78,7 +78,8 @@ def answers(platform: Platform) -> dict[str, str]:
     """Return what each model of the server says, by its name."""
     found = served_pod(core_api(str(platform.settings["kubeconfig"]), None), *SERVICE)
     base = f"http://{found.address}:{found.port}"
-    names = [one["id"] for one in httpx.get(f"{base}/v1/models", timeout=30).json()["data"]]
+    models = httpx.get(f"{base}/v1/models", timeout=30, trust_env=False).json()["data"]
+    names = [one["id"] for one in models]
     return {name: ask(base, name).text for name in names}
 
 

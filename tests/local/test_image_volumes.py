@@ -79,7 +79,7 @@ def restricted_config(project: Project) -> dict[str, str]:
 def test_a_change_of_the_placement_fails_no_request(project: Project) -> None:
     project.configure(minReplicas=2, maxReplicas=2)
     project.up()
-    with Client(project) as client:
+    with Client.of(project) as client:
         until(lambda: client.answered > 5, 60, lambda: str(client.failed))
         for placement, containers in (("imageVolume", 1), ("servingRuntime", 2)):
             project.configure(placement=placement)

@@ -180,8 +180,10 @@ def test_vllm_itself_is_validated_idles_and_wakes(knative: Platform, ingress: st
         checkout.make("wake", STACK="local")
         assert "FAIL" not in checkout.make("validate", STACK="local").stdout
     finally:
-        checkout.make("pulumi", ARGS="destroy --yes --skip-preview --stack local", check=False)
-        own.write_text(before)
+        try:
+            checkout.make("pulumi", ARGS="destroy --yes --skip-preview --stack local")
+        finally:
+            own.write_text(before)
 
 
 def test_a_canary_gets_its_share_and_no_request_fails(

@@ -93,7 +93,7 @@ def test_one_up_installs_serves_upgrades_and_a_destroy_leaves_nothing(
     project.configure(kserve=kserve(NEWER_KSERVE_VERSION))
     changed = {step["urn"].rpartition("::")[2]: step["op"] for step in project.preview()}
     assert set(changed.values()) == {"update"}, changed
-    with Client(project) as client:
+    with Client.of(project) as client:
         until(lambda: client.answered > 5, 60, lambda: str(client.failed))
         project.up()
         asked = client.answered

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import yaml
 from components.manifests.service import CONTAINER
 from local.pki import NODE
 from operations import monitoring
+from tests import gpus_in_name
 from tests.conftest import Platform
 from tests.unit.test_components_settings import load
 
@@ -24,7 +26,6 @@ LINES = [
     "egress impossible",
 ]
 POLICY = ("-n", "kserve-demo", "networkpolicy", "qwen-oci-egress")
-GPU_IS_THERE = r"--for=jsonpath={.status.allocatable.nvidia\.com/gpu}=1"
 PODS = ("-n", "kserve-demo", "get", "pods", "-o", "name")
 
 
@@ -75,11 +76,16 @@ def test_without_the_policy_it_fails_with_what_connects(served: Platform) -> Non
     assert "from the pod connects" in found["egress impossible"]
 
 
+@pytest.fixture
+def gpu(platform: Platform) -> Iterator[None]:
+    gpus_in_name.give(platform, 1)
+    yield
+    gpus_in_name.take(platform)
+
+
 @pytest.mark.extended
+@pytest.mark.usefixtures("gpu")
 def test_idle_leaves_no_pod_and_wake_serves_again(served: Platform) -> None:
-    gpu = json.dumps({"status": {"capacity": {"nvidia.com/gpu": "1"}}})  # in name only
-    served.kubectl("patch", "node", NODE, "--subresource=status", "--type=merge", "-p", gpu)
-    served.kubectl("wait", "node", NODE, GPU_IS_THERE, "--timeout=60s")
     file = served.checkout.folder / "Pulumi.local.yaml"
     committed = file.read_bytes()
     idle = served.checkout.make("idle", STACK="local")

@@ -40,7 +40,7 @@ def other(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Itera
     write_stack(folder, "local", config)
     made = Checkout(folder, environment)
     yield made
-    made.make("pulumi", "ARGS=destroy --yes --stack local", check=False)
+    made.make("pulumi", "ARGS=destroy --yes --stack local")
 
 
 def test_make_up_serves_on_it(platform: Platform, other: Checkout) -> None:

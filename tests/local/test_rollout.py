@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,16 @@ import httpx
 import pulumi
 import pytest
 
-from components.cluster.access import Cluster
+from components.cluster.access import Cluster, ClusterError
 from components.cluster.rollout import await_rolled_out
 from components.config import loading as stack
 from components.config.settings import Settings
 from components.manifests.service import REVISION, predictor, revision, service_annotations, serving_runtime
-from local.pki import NODE
+from tests import gpus_in_name
 from tests.conftest import Platform
 from tests.engine.conftest import STUB_SERVER
-from tests.local.conftest import SECONDS, push_tiny
-
-GPU = "nvidia.com/gpu"
+from tests.local.client import Client
+from tests.local.conftest import SECONDS, push_tiny, until
 
 
 @pytest.fixture(scope="module")
@@ -107,48 +106,27 @@ class Served:
         items: list[dict[str, Any]] = json.loads(found)["items"]
         return items
 
-    def answers(self, cluster: Cluster) -> bool:
-        """Ask through the Service's ready endpoints, as a proxy does."""
+    def ask(self, cluster: Cluster) -> str:
+        """Ask through the Service's ready endpoints, as a proxy does; return why there is no answer."""
         slices = f"/apis/discovery.k8s.io/v1/namespaces/{self.namespace}/endpointslices"
-        found = cluster.get(slices, labelSelector="kubernetes.io/service-name=m-predictor") or {}
-        ends = [end for part in found.get("items") or [] for end in part.get("endpoints") or []]
-        for end in ends:
-            if end["conditions"].get("ready"):
-                try:
+        try:
+            found = cluster.get(slices, labelSelector="kubernetes.io/service-name=m-predictor") or {}
+            ends = [end for part in found.get("items") or [] for end in part.get("endpoints") or []]
+            for end in ends:
+                if end["conditions"].get("ready"):
                     url = f"http://{end['addresses'][0]}:8080/config.json"
-                    return httpx.get(url, timeout=5).is_success
-                except httpx.HTTPError:
-                    return False
-        return False
-
-
-class Client(threading.Thread):
-    """Asks without a pause until stopped; each request may be tried twice, as clients do."""
-
-    def __init__(self, ask: Callable[[], bool]) -> None:
-        super().__init__(daemon=True)
-        self.ask, self.asked, self.failed, self.end = ask, 0, 0, threading.Event()
-
-    def run(self) -> None:
-        while not self.end.is_set():
-            self.asked += 1
-            self.failed += not (self.ask() or self.ask())
+                    httpx.get(url, timeout=5, trust_env=False).raise_for_status()
+                    return ""
+        except (ClusterError, httpx.HTTPError) as error:
+            return repr(error)
+        return "no endpoint is ready"
 
 
 @pytest.fixture
 def gpus(platform: Platform) -> Iterator[Callable[[int], None]]:
-    """Give the node GPUs in name (an extended resource), and take them away again."""
-
-    def give(count: int) -> None:
-        patch = json.dumps({"status": {"capacity": {GPU: str(count)}, "allocatable": {GPU: str(count)}}})
-        platform.kubectl("patch", "node", NODE, "--subresource=status", "--type=merge", "-p", patch)
-        path = GPU.replace(".", r"\.")
-        there = f"--for=jsonpath={{.status.allocatable.{path}}}={count}"
-        platform.kubectl("wait", "node", NODE, there, "--timeout=60s")
-
-    yield give
-    gone = json.dumps([{"op": "remove", "path": f"/status/capacity/{GPU.replace('/', '~1')}"}])
-    platform.kubectl("patch", "node", NODE, "--subresource=status", "--type=json", "-p", gone)
+    """Give the node GPUs in name, and take them away again."""
+    yield partial(gpus_in_name.give, platform)
+    gpus_in_name.take(platform)
 
 
 def test_with_two_gpus_a_new_version_leaves_no_gap(
@@ -157,13 +135,13 @@ def test_with_two_gpus_a_new_version_leaves_no_gap(
     gpus(2)
     settings = served.serve(versions[0], gpuCount="1", rollout="RollingUpdate")
     cluster = Cluster.of(settings)
-    client = Client(lambda: served.answers(cluster))
-    client.start()
-    served.serve(versions[1], gpuCount="1", rollout="RollingUpdate")
-    client.end.set()
-    client.join()
-    assert client.asked > 10
-    assert client.failed == 0
+    # Each request may be tried twice, as clients do.
+    with Client(lambda: served.ask(cluster) and served.ask(cluster)) as client:
+        until(lambda: client.answered > 5, SECONDS, lambda: str(client.failed))
+        served.serve(versions[1], gpuCount="1", rollout="RollingUpdate")
+        asked = client.answered
+        until(lambda: client.answered > asked + 5, SECONDS, lambda: str(client.failed))
+    assert client.failed == []
     images = [box["image"] for pod in served.pods() for box in pod["spec"]["initContainers"]]
     assert versions[1].removeprefix("oci://") in images
 

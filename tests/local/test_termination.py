@@ -69,7 +69,9 @@ class Stream:
             "stream_options": {"include_usage": True},
         }
         try:
-            with httpx.stream("POST", f"{self.url}/v1/completions", json=body, timeout=300) as answer:
+            with httpx.stream(
+                "POST", f"{self.url}/v1/completions", json=body, timeout=300, trust_env=False
+            ) as answer:
                 # `iter_lines` also splits at U+2028 and U+0085, which JSON leaves as they are in a token.
                 for line in split(answer.iter_bytes()):
                     if line.startswith(b"data: {"):
@@ -102,19 +104,32 @@ class Busy:
             text=True,
         )
         self.url = f"http://{pod['status']['podIP']}:8080"
-        self.model = httpx.get(f"{self.url}/v1/models").json()["data"][0]["id"]
+        self.model = httpx.get(f"{self.url}/v1/models", trust_env=False).json()["data"][0]["id"]
         # The stand-in for vLLM on small machines gives one answer a request, and slowly.
         self.answers = ANSWERS if is_vllm(platform) else 1
         self.streams: list[Stream] = []
         self.late, self.gone, self.restarts, self.weights = threading.Event(), 0.0, 0, ""
         self.loaders = [threading.Thread(target=self._load, args=(n,), daemon=True) for n in range(STREAMS)]
-        for loader in self.loaders:
-            loader.start()
-        threading.Thread(target=self._watch, daemon=True).start()
+        self.over = threading.Event()
+        self.watcher = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Busy:
+        for thread in (*self.loaders, self.watcher):
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing that goes on against the pod, however the test ends."""
+        self.over.set()
+        self.late.set()
+        for thread in (*self.loaders, self.watcher):
+            thread.join(300)
+        self.log.kill()
+        self.log.wait()
 
     def _load(self, number: int) -> None:
         """Ask again and again, until the pod gets no new requests; not all at the same time."""
-        time.sleep(number / 4)
+        self.late.wait(number / 4)
         while not self.late.is_set():
             stream = Stream(self.url, self.model, self.answers)
             self.streams.append(stream)
@@ -122,20 +137,22 @@ class Busy:
 
     def _watch(self) -> None:
         """See that the pod is to go; until then it has to be left alone."""
-        while not self.gone:
-            pod = json.loads(self.platform.kubectl(*HERE, "get", "pod", self.name, "-o", "json"))
-            self.restarts = restarts(pod) - self.before
-            if pod["metadata"].get("deletionTimestamp"):
-                self.gone = time.time()
-            time.sleep(0.5)
-        time.sleep(LATE)
-        self.late.set()
+        try:
+            while not self.gone and not self.over.wait(0.5):
+                pod = json.loads(self.platform.kubectl(*HERE, "get", "pod", self.name, "-o", "json"))
+                self.restarts = restarts(pod) - self.before
+                if pod["metadata"].get("deletionTimestamp"):
+                    self.gone = time.time()
+            self.over.wait(LATE)
+        finally:
+            self.late.set()
         look = ("exec", self.name, "-c", "kserve-container", "--", "ls", "/mnt/models/config.json")
         self.weights = self.platform.kubectl(*HERE, *look, check=False).strip()
 
     def finished(self) -> str:
         """Wait for all answers and for the pod to go; return what the server said meanwhile."""
         assert self.late.wait(120), "the pod is not deleted"
+        assert self.gone, "nobody saw it being deleted"
         for loader in self.loaders:
             loader.join(300)
         said = self.log.communicate(timeout=60)[0]
@@ -154,9 +171,9 @@ def test_answers_outlive_their_pod_when_the_model_is_scaled_down(served: Platfor
 
 def check(served: Platform, *targets: str) -> None:
     """Let make end the pod under load: no restart, no answer that is cut, and none that holds it for ever."""
-    busy = Busy(served)
-    served.checkout.make(*targets)
-    said = busy.finished()
+    with Busy(served) as busy:
+        served.checkout.make(*targets)
+        said = busy.finished()
     assert busy.restarts == 0
     assert [stream.error for stream in busy.streams if stream.error] == []
     assert all(stream.whole for stream in busy.streams)

@@ -191,6 +191,23 @@ def test_what_keeps_it_from_being_served_is_told_at_once_and_with_the_setting(
     assert "entrypointRunsArguments" in doubt
 
 
+def test_files_that_vllm_does_not_read_are_for_another_server(server: registry_server.Registry) -> None:
+    gguf = made.image([SHELL, made.layer({"models/": None, "models/model.gguf": b"GGUF"})])
+    with pytest.raises(InputError) as caught:
+        found(settings(server, gguf))
+    [one] = caught.value.problems
+    assert one.value.endswith("has no /models/config.json: vLLM ends without it")
+    assert "modelcar:runtime custom" in one.fix
+    own = {
+        "runtime": "custom",
+        "serverCommand": ["llama-server"],
+        "serverImage": f"registry.example/llama@{DIGEST}",
+    }
+    [doubt] = found(settings(server, gguf, **own)).doubts
+    assert "has no /models/config.json" in doubt
+    assert found(settings(server, gguf, serverArgs=["--hf-config-path", "/opt/config"])).doubts
+
+
 def test_one_that_is_not_there_is_refused_in_a_preview_too(server: registry_server.Registry) -> None:
     absent = settings(server, image=IMAGE)
     server.manifests.clear()

@@ -21,9 +21,24 @@ from modelcar.manifest import sha256_digest
 from modelcar.proxies import is_direct
 from operations.kernel_reading import _ASK
 from tests import registry_server
+from tests.conftest import PROJECT
 from tests.proxy_server import Proxy, elsewhere
 
 pytestmark = pytest.mark.usefixtures("no_proxies")
+
+
+def test_the_tests_ask_their_own_servers_past_the_proxy(proxy: Proxy) -> None:
+    one = "tests/unit/test_modelcar_hub.py::test_a_revision_is_resolved_to_its_commit"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", one],
+        cwd=PROJECT,
+        env={"PATH": os.environ["PATH"], **proxy.variables()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert not [line for line in proxy.asked if "127.0.0.1" in line]
 
 
 def instance_in(folder: Path) -> Instance:

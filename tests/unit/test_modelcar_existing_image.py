@@ -180,7 +180,10 @@ def test_a_shell_is_found_by_path_and_through_links(target: Target) -> None:
         ({}, "has no folder /models"),
         ({"models/": None}, "its folder /models is empty"),
         ({"config.json": b"{}", "model.safetensors": b"w"}, "has no folder /models"),
-        ({"models/": None, "models/model.safetensors": b"w"}, "has no /models/config.json; the server waits"),
+        (
+            {"models/": None, "models/model.safetensors": b"w"},
+            "has no /models/config.json: vLLM ends without",
+        ),
         ({"models/": None, "models/tiny/config.json": b"{}"}, "it is in /models/tiny/config.json"),
         (
             {**made.MODEL, "models/config.json": "/hub/config.json"},
@@ -203,6 +206,22 @@ def test_the_models_files_have_to_be_where_kserve_looks(
 ) -> None:
     [fault] = why(target, BASE, made.layer(files))
     assert found in fault
+
+
+@pytest.mark.parametrize("path", ["models/model.gguf", "models/tiny/config.json"])
+def test_a_server_of_ones_own_needs_no_config_and_is_told_of(target: Target, path: str) -> None:
+    image = seen(target, made.image([BASE, made.layer({"models/": None, path: b"{}"})]))
+    assert len(list(faults(image, USER))) == 1
+    assert list(faults(image, USER, needs_config=False)) == []
+    [note] = notes(image)
+    assert note == "has no /models/config.json: whether the server can read the model is not looked at"
+
+
+def test_mistrals_own_configuration_counts_where_vllm_reads_it(target: Target) -> None:
+    weights: dict[str, made.Content] = {"models/consolidated.safetensors": b"w", "models/params.json": b"{}"}
+    assert why(target, BASE, made.layer(weights)) == []
+    [fault] = why(target, BASE, made.layer({"models/a.safetensors": b"w", "models/params.json": b"{}"}))
+    assert "vLLM ends without it" in fault
 
 
 def test_a_relative_link_is_followed(target: Target) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import httpx
 import pytest
 
 from local.servers import transformers_server as server
+from tests.served import served
 
 
 class Parrot:
@@ -55,13 +57,10 @@ def parrot(service: server.Service) -> Parrot:
 
 @pytest.fixture
 def client(service: server.Service) -> Iterator[httpx.Client]:
-    with server.Server(("127.0.0.1", 0), service) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        with httpx.Client(base_url=f"http://127.0.0.1:{running.server_address[1]}") as found:
-            yield found
-        running.shutdown()
-        thread.join()
+    running = server.Server(("127.0.0.1", 0), service)
+    url = f"http://127.0.0.1:{running.server_address[1]}"
+    with served(running), httpx.Client(base_url=url) as found:
+        yield found
 
 
 def complete(client: httpx.Client, **fields: Any) -> httpx.Response:
@@ -210,24 +209,23 @@ def test_a_failure_of_the_model_is_told_and_survived(client: httpx.Client) -> No
 def test_closing_waits_for_the_answer_in_work(service: server.Service, parrot: Parrot) -> None:
     parrot.go.clear()
     running = server.Server(("127.0.0.1", 0), service)
-    url = f"http://127.0.0.1:{running.server_address[1]}"
-    serving = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-    serving.start()
-    answers: list[int] = []
-    body = {"model": "tiny", "prompt": "abc"}
-    asking = threading.Thread(
-        target=lambda: answers.append(httpx.post(f"{url}/v1/completions", json=body).status_code)
-    )
-    asking.start()
-    assert parrot.running.wait(30)
-    running.shutdown()
-    closing = threading.Thread(target=running.server_close)
-    closing.start()
-    assert closing.is_alive()
-    parrot.go.set()
-    for thread in (closing, asking, serving):
-        thread.join(30)
-    assert answers == [200]
+    url = f"http://127.0.0.1:{running.server_address[1]}/v1/completions"
+
+    def close() -> bool:
+        running.server_close()
+        return parrot.go.is_set()
+
+    with ThreadPoolExecutor() as pool, served(running):
+        try:
+            asking = pool.submit(httpx.post, url, json={"model": "tiny", "prompt": "abc"})
+            assert parrot.running.wait(30)
+            running.shutdown()
+            closing = pool.submit(close)
+            wait([closing], 1)  # one that does not wait for the answer is over by then
+        finally:
+            parrot.go.set()
+        assert closing.result(30), "closed, and the answer was not there yet"
+    assert asking.result().status_code == 200
 
 
 def test_health_answers_while_the_model_is_busy_and_the_queue_is_bounded(
@@ -235,15 +233,15 @@ def test_health_answers_while_the_model_is_busy_and_the_queue_is_bounded(
 ) -> None:
     parrot.go.clear()
     monkeypatch.setattr(service, "_places", threading.BoundedSemaphore(1))
-    answers: list[int] = []
-    asking = threading.Thread(target=lambda: answers.append(complete(client).status_code))
-    asking.start()
-    assert parrot.running.wait(30)
-    assert client.get("/health").status_code == 200
-    assert complete(client).status_code == 503
-    parrot.go.set()
-    asking.join(30)
-    assert answers == [200]
+    with ThreadPoolExecutor() as pool:
+        try:
+            asking = pool.submit(complete, client)
+            assert parrot.running.wait(30)
+            assert client.get("/health").status_code == 200
+            assert complete(client).status_code == 503
+        finally:
+            parrot.go.set()
+        assert asking.result().status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -167,10 +167,15 @@ def unfit(settings: ModelSpec, model: KnownModel) -> Iterator[Problem]:
     yield from vocabulary.unfit(settings, model)
 
 
+def needs_config(settings: ModelSpec) -> bool:
+    """Tell whether the server is vLLM, and has to find the model's configuration by itself."""
+    elsewhere = {"--hf-config-path", "--config-format"} & said(settings.server_args).keys()
+    return settings.runtime == "vllm" and not elsewhere
+
+
 def _unreadable(settings: ModelSpec, model: KnownModel) -> Iterator[Problem]:
     """A lock of any layout may hold what vLLM does not find by itself."""
-    elsewhere = {"--hf-config-path", "--config-format"} & said(settings.server_args).keys()
-    if model.files and not model.has_config and not elsewhere:
+    if model.files and not model.has_config and needs_config(settings):
         yield problem(
             "model",
             f"{model.teller} has no config.json: vLLM would not start",
