@@ -204,7 +204,7 @@ def test_the_cover_and_the_cgroups_of_another_platform_stay(
     monkeypatch.setattr(platform, "CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(platform, "COVERED", {str(hidden): "kubelet"})
     monkeypatch.setattr(platform, "slot_is_free", lambda slot: slot not in {5, 6})
-    group = platform.CGROUPS / "k8s.io" / "of-a-container-that-starts"
+    group = tmp_path / "cgroup" / "k8s.io" / "of-a-container-that-starts"
     group.mkdir(parents=True)
     platform.clean_leftovers(instance, None)
     assert hidden.exists()
