@@ -17,7 +17,7 @@ import httpx
 import psutil
 import yaml
 
-from local import direct, kserve, netfilter, state_folder
+from local import cgroups, direct, kserve, netfilter, state_folder
 from local.alone import alone
 from local.cgroups import make_room
 from local.debian import find_debian
@@ -191,19 +191,20 @@ def starts(service: dict[str, Any]) -> int:
 
 
 def clean_leftovers(instance: Instance, tools: Toolbox | None) -> None:
-    """Remove what outlives the namespaces, or a crash: the link, empty cgroups, pid files, cover folders."""
+    """Remove what outlives the namespaces, or a crash: the link, pid files, empty cgroups, cover folders."""
     ip = tools.programs["ip"] if tools else find_debian("ip", tools_folder() / "debian")
     if ip and link_owner(instance.link) == str(instance.state):  # never another checkout's
         # The kernel removes it a moment after the last process; deleting it at once is not an error.
         subprocess.run([str(ip), "link", "delete", instance.link], capture_output=True, check=False)
-    for hierarchy in Path("/sys/fs/cgroup").glob("**/k8s.io"):
-        _remove_empty_cgroups(hierarchy)
     for pid_file in instance.pids.glob("*.pid"):
         pid_file.unlink()
     for file in (instance.status_file, instance.buildkit_socket):
         file.unlink(missing_ok=True)
-    # Removing a folder would take another platform's cover off it (mount_namespaces(7), since Linux 3.18).
+    # With another platform beside it these may be that one's. Removing a folder would take its cover off
+    # (mount_namespaces(7), since Linux 3.18), and a cgroup is empty until its container starts.
     if all(slot_is_free(slot) for slot in SLOTS if slot != instance.slot):
+        for hierarchy in cgroups.ROOT.glob("**/k8s.io"):
+            _remove_empty_cgroups(hierarchy)
         for hidden in COVERED:
             with suppress(OSError):
                 Path(hidden).rmdir()  # only where it is empty: the platform covers it, and never writes there

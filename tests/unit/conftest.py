@@ -21,6 +21,12 @@ def from_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELCAR_TOOLS", "source")
 
 
+@pytest.fixture(autouse=True)
+def no_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test remove control groups of this machine's own platforms."""
+    monkeypatch.setattr("local.cgroups.ROOT", Path("/nonexistent"))
+
+
 @pytest.fixture
 def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take this machine's own proxies away."""

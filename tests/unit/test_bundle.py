@@ -773,8 +773,6 @@ def test_the_platform_is_stopped_where_no_ip_is_on_path(
     instance = Instance("local", 63, tmp_path / "state")
     instance.pids.mkdir(parents=True)
     monkeypatch.setattr(local_platform, "link_owner", lambda _link: str(instance.state))
-    # What this machine's own platforms use stays.
-    monkeypatch.setattr(local_platform, "_remove_empty_cgroups", lambda _root: None)
     monkeypatch.setattr(local_platform, "slot_is_free", lambda _slot: False)
     local_platform.clean_leftovers(instance, None)
     assert called.read_text() == "link delete modelcar63\n"

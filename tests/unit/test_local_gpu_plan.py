@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from local import driver, plan, platform
+from local import cgroups, driver, plan, platform
 from local.gpu import Card, Gpus
 from local.instance import Instance
 from local.pki import write_pki
@@ -195,16 +195,21 @@ def test_what_the_running_platform_hands_out_is_known(
     assert platform.hands_out(instance) == set()
 
 
-def test_the_cover_of_another_platform_stays_on(
+def test_the_cover_and_the_cgroups_of_another_platform_stay(
     instance: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """rmdir of a folder that is covered elsewhere succeeds, and takes the cover off there."""
     hidden = tmp_path / "kubelet"
     hidden.mkdir()
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path / "cgroup")
     monkeypatch.setattr(platform, "COVERED", {str(hidden): "kubelet"})
     monkeypatch.setattr(platform, "slot_is_free", lambda slot: slot not in {5, 6})
+    group = cgroups.ROOT / "k8s.io" / "of-a-container-that-starts"
+    group.mkdir(parents=True)
     platform.clean_leftovers(instance, None)
     assert hidden.exists()
+    assert group.exists()
     monkeypatch.setattr(platform, "slot_is_free", lambda slot: slot != 5)
     platform.clean_leftovers(instance, None)
     assert not hidden.exists()
+    assert not group.exists()
