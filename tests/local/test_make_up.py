@@ -9,16 +9,20 @@ import socket
 import subprocess
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from local import instance, pki
 from local.ask import PROMPT
+from local.cgroups import ROOT as CGROUPS
 from modelcar.demo_model import TEXT
 from tests.conftest import Checkout, Platform
+from tests.local.conftest import until
 
 
 def summary(checkout: Checkout) -> dict[str, Any]:
@@ -144,34 +148,50 @@ def test_a_platform_on_the_same_link_is_refused_and_harms_nobody(served: Platfor
     assert "modelcar" in served.kubectl("get", "nodes"), "this platform is still there"
 
 
-def traces(folder: Path) -> dict[str, list[str]]:
-    """Return what a platform of this checkout could leave: processes, mounts, links, routes, cgroups."""
+def traces(folder: Path, link: str) -> dict[str, list[str]]:
+    """Return what a platform of this checkout could leave: processes, mounts, links, routes, cgroups.
+
+    Cgroups do not say whose they are: beside another platform they are not looked at.
+    """
 
     def lines(*command: str) -> list[str]:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
+    links = [path.name for path in Path("/sys/class/net").glob("modelcar*")]
+    own = {process.pid for process in (psutil.Process(), *psutil.Process().parents())}
+    running = [process.info for process in psutil.process_iter(["pid", "cmdline"])]
     return {
         "processes": [
-            line for line in lines("ps", "-eo", "args") if str(folder) in line and "pytest" not in line
+            " ".join(one["cmdline"])
+            for one in running
+            if one["pid"] not in own and str(folder) in " ".join(one["cmdline"] or [])
         ],
         "mounts": [line for line in lines("mount") if str(folder) in line],
-        "links": [line for line in lines("ip", "-brief", "link") if line.startswith("modelcar")],
-        "routes": [line for line in lines("ip", "route") if "modelcar" in line],
-        "cgroups": [str(path) for path in Path("/sys/fs/cgroup").glob("**/k8s.io")],
+        "links": [name for name in links if name == link],
+        "routes": [line for line in lines("ip", "route") if link in line.split()],
+        "cgroups": [str(path) for path in CGROUPS.glob("**/k8s.io")] if {*links} <= {link} else [],
     }
 
 
+def link_of(checkout: Checkout) -> str:
+    return f"modelcar{(checkout.folder / '.local/local/slot').read_text().strip()}"
+
+
+def leaves_nothing(checkout: Checkout) -> None:
+    """Stop the platform: nothing of it is left, as soon as the kernel has done with its last process."""
+    left = partial(traces, checkout.folder, link_of(checkout))
+    checkout.make("down")
+    until(lambda: not any(left().values()), 10, lambda: str(left()))
+
+
 def test_down_leaves_nothing_and_up_brings_the_model_back(served: Platform) -> None:
-    others = traces(Path("/nonexistent"))["links"]
     checkout = served.checkout
     before = summary(checkout)["outputs"]["modelDigest"]
     supervisor = int((checkout.folder / ".local/local/pids/supervisor.pid").read_text())
-    checkout.make("down")
+    running = traces(checkout.folder, link_of(checkout))
+    assert all(running[what] for what in ("processes", "links", "routes")), "there is what to look for"
+    leaves_nothing(checkout)
     assert not Path(f"/proc/{supervisor}").exists()
-    left = traces(checkout.folder)
-    assert left["processes"] == []
-    assert left["mounts"] == []
-    assert len(left["links"]) == len(others) - 1
     checkout.make("up")
     assert summary(checkout)["outputs"]["modelDigest"] == before
 
@@ -201,8 +221,5 @@ def test_down_after_a_crash_leaves_nothing(served: Platform) -> None:
     checkout = served.checkout
     supervisor = int((checkout.folder / ".local/local/pids/supervisor.pid").read_text())
     subprocess.run(["kill", "-9", str(supervisor)], check=True)
-    checkout.make("down")
-    left = traces(checkout.folder)
-    assert left["processes"] == []
-    assert left["mounts"] == []
+    leaves_nothing(checkout)
     checkout.make("platform")
