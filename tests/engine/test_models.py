@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from modelcar import locking
+from modelcar.registry import Registry, Target
 from modelcar.tiny_model import make_tiny_model
 from tests.engine.conftest import STUB_SERVER, Project
 
@@ -73,14 +74,21 @@ def test_models_come_and_go_by_themselves(project: Project, model: Add) -> None:
     up(project)
     assert outputs(project)["models"][renamed["name"]] == told[b["name"]]
 
-    # One less: what is its own goes, and its image stays in the registry.
+    # One less: what is its own goes, and its image stays in the registry, so that it can come back.
     project.configure(models=[a])
     assert all(op == "delete" and renamed["name"] in name for op, name in changed(project))
     up(project)
     services = project.platform.kubectl("-n", project.namespace, "get", "isvc", "-o", "name").split()
     assert services == [f"inferenceservice.serving.kserve.io/{a['name']}"]
-    project.configure(models=[a, renamed])
     assert outputs(project)["models"].keys() == {a["name"]}
+    registry, _, repository = told[b["name"]]["storageUri"].removeprefix("oci://").partition("/")
+    path, _, digest = repository.partition("@")
+    with Registry(Target(f"{registry}/{path.rpartition('/')[0]}", path.rpartition("/")[2], True)) as there:
+        assert there.manifest(digest), "nothing deletes it but make prune"
+    project.configure(models=[a, renamed])
+    assert all(op == "create" and renamed["name"] in name for op, name in changed(project))
+    up(project)
+    assert outputs(project)["models"][renamed["name"]]["modelDigest"] == digest
 
 
 def test_one_models_failure_leaves_the_others_up_and_is_told_at_the_end(project: Project, model: Add) -> None:
