@@ -219,15 +219,20 @@ def cuda_obstacles(gpus: Gpus) -> list[str]:
                 f"the device file {' and '.join(absent)} is missing (nvidia-modprobe -u -c 0 makes it, as "
                 "does the first program of CUDA after a boot; in a container, start it with the GPU)"
             )
+    return [*found, *compiler_obstacles()]
+
+
+def compiler_obstacles() -> list[str]:
+    """Return what is missing to compile a module of Python in C, as Triton does."""
     compiler = c_compiler()
     if compiler is None:
-        found.append("there is no C compiler, gcc or clang (Debian: apt-get install gcc libc6-dev)")
-    elif failed := _cannot_compile(compiler):
-        found.append(
+        return ["there is no C compiler, gcc or clang (Debian: apt-get install gcc libc6-dev)"]
+    if failed := _cannot_compile(compiler):
+        return [
             f"{compiler} cannot compile against Python's headers: {failed} (Debian: apt-get install "
             f"libc6-dev python{sys.version_info.major}.{sys.version_info.minor}-dev)"
-        )
-    return found
+        ]
+    return []
 
 
 def c_compiler() -> str | None:
