@@ -17,9 +17,8 @@ import httpx
 import psutil
 import yaml
 
-from local import direct, kserve, netfilter, state_folder
+from local import cgroups, direct, kserve, netfilter, state_folder
 from local.alone import alone
-from local.cgroups import ROOT as CGROUPS
 from local.cgroups import make_room
 from local.debian import find_debian
 from local.gpu import Gpus
@@ -204,7 +203,7 @@ def clean_leftovers(instance: Instance, tools: Toolbox | None) -> None:
     # With another platform beside it these may be that one's. Removing a folder would take its cover off
     # (mount_namespaces(7), since Linux 3.18), and a cgroup is empty until its container starts.
     if all(slot_is_free(slot) for slot in SLOTS if slot != instance.slot):
-        for hierarchy in CGROUPS.glob("**/k8s.io"):
+        for hierarchy in cgroups.ROOT.glob("**/k8s.io"):
             _remove_empty_cgroups(hierarchy)
         for hidden in COVERED:
             with suppress(OSError):

@@ -24,7 +24,7 @@ def from_source(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def no_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no test remove control groups of this machine's own platforms."""
-    monkeypatch.setattr("local.platform.CGROUPS", Path("/nonexistent"))
+    monkeypatch.setattr("local.cgroups.ROOT", Path("/nonexistent"))
 
 
 @pytest.fixture

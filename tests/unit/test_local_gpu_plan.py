@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from local import driver, plan, platform
+from local import cgroups, driver, plan, platform
 from local.gpu import Card, Gpus
 from local.instance import Instance
 from local.pki import write_pki
@@ -201,10 +201,10 @@ def test_the_cover_and_the_cgroups_of_another_platform_stay(
     """rmdir of a folder that is covered elsewhere succeeds, and takes the cover off there."""
     hidden = tmp_path / "kubelet"
     hidden.mkdir()
-    monkeypatch.setattr(platform, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path / "cgroup")
     monkeypatch.setattr(platform, "COVERED", {str(hidden): "kubelet"})
     monkeypatch.setattr(platform, "slot_is_free", lambda slot: slot not in {5, 6})
-    group = tmp_path / "cgroup" / "k8s.io" / "of-a-container-that-starts"
+    group = cgroups.ROOT / "k8s.io" / "of-a-container-that-starts"
     group.mkdir(parents=True)
     platform.clean_leftovers(instance, None)
     assert hidden.exists()

@@ -141,8 +141,8 @@ def found_obstacles(finding: Finding) -> str:
     return "; ".join(choice.cuda_obstacles(finding.gpus))
 
 
-def test_a_fitting_card_has_no_obstacle() -> None:
-    assert choice.c_compiler(), "the machine that runs the tests has a C compiler"
+def test_a_fitting_card_has_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "compiler_obstacles", list)  # not every machine that runs the tests has one
     assert found_obstacles(cards((7, 5), (9, 0), (12, 0))) == ""
 
 
@@ -180,6 +180,8 @@ def test_a_machine_without_a_c_compiler_is_told(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_machine_without_pythons_headers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if choice.c_compiler() is None:
+        pytest.skip("no C compiler on this machine")
     monkeypatch.setattr("sysconfig.get_paths", lambda scheme: {"include": str(tmp_path)})
     said = found_obstacles(cards((9, 0)))
     assert "cannot compile against Python's headers: fatal error: Python.h" in said
