@@ -149,7 +149,7 @@ def _repository(cluster: Cluster, stack: Stack, image: str, *, delete: bool) -> 
     shared, name = stack.shared, image.removeprefix(f"{stack.shared.registry}/")
     if name == image:
         why = f"in another registry than the stack's ({shared.registry}): delete it there"
-        yield Pruned(image, "", REFUSED, why)
+        yield Pruned(image, "", "kept", why)  # no fault of this stack, and told at each run
         return
     target = Target(shared.registry, name, shared.registry_insecure)
     with Registry(target, delete=delete) as registry:
