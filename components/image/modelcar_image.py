@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pulumi
 import pulumi_docker_build as docker_build
@@ -20,6 +20,7 @@ from components.config.image import ImageSettings
 from components.config.signature import SignatureSettings
 from components.engine.hooks import error_hook, resource_hook
 from components.engine.inputs import Arguments, checked
+from components.engine.left_out import LeftOutError
 from components.engine.one_run import OfOneRun
 from components.engine.options import child, unknown
 from components.engine.threads import in_thread
@@ -155,6 +156,7 @@ class ModelcarImage(pulumi.ComponentResource):
 
     Raises (inside of the output):
         ValueError: the registry got another digest than the lock says.
+        components.engine.left_out.LeftOutError: this run leaves the image out.
         pulumi.RunError: the image has no signature that counts, and cannot be signed here.
     """
 
@@ -198,7 +200,7 @@ class ModelcarImage(pulumi.ComponentResource):
             build_on_preview=False,
             opts=pulumi.ResourceOptions.merge(child(self, opts), pulumi.ResourceOptions(hooks=hooks)),
         )
-        self.digest = _signed(_pushed(image, planned), args, made, registry)
+        self.digest = _signed(_pushed(image, planned, layout), args, made, registry)
         self.storage_uri = pulumi.Output.all(registry, self.digest).apply(
             lambda found: oci_names.storage_uri(str(found[0]), repository, str(found[1]))
         )
@@ -319,22 +321,36 @@ def _fetching(
     )
 
 
-def _pushed(image: docker_build.Image, planned: Image | None) -> pulumi.Output[str]:
-    """Return the digest that was pushed, which has to be the planned one; in a preview the planned one."""
+def _pushed(image: docker_build.Image, planned: Image | None, layout: Path) -> pulumi.Output[str]:
+    """Return the digest that was pushed, which has to be the planned one; in a preview the planned one.
+
+    Args:
+        image: the provider's. planned: the image as the lock says it.
+        layout: what the image is declared to be built of.
+    """
     if pulumi.runtime.is_dry_run():
         # The provider (0.0.22) shows the digest of an update as the *known* empty string, so it is not asked.
         return image.urn.apply(lambda _: planned.digest) if planned else unknown()
 
-    def check(found: str | None) -> str:
+    def check(known: list[Any]) -> str:
+        found, context = known
+        if planned and found != planned.digest and _built_of(context) != context_of(layout, planned.digest):
+            raise LeftOutError
         if planned is None or found != planned.digest:
             raise ValueError(
                 f"the docker-build provider pushed {found!r}, and the lock says "
                 f"{planned.digest if planned else None!r}; nothing was deployed. The builder does not pass "
                 "the layout on as it is: take one of BuildKit 0.31, and nothing that adds attestations"
             )
-        return found
+        return str(found)
 
-    return image.digest.apply(check)
+    return pulumi.Output.all(image.digest, image.context).apply(check)
+
+
+def _built_of(context: Any) -> str:
+    """Return what the engine says that an image was built of."""
+    named = (context or {}).get("named") or {}
+    return str((named.get("weights") or {}).get("location", ""))
 
 
 def _signed(

@@ -25,6 +25,7 @@ from components.config.probes import ProbesSettings
 from components.config.scheduling import SchedulingSettings
 from components.config.termination import TerminationSettings
 from components.engine.inputs import Arguments, is_known
+from components.engine.left_out import LeftOutError
 from components.engine.options import OWNED, child, imported, once_there
 from components.engine.secrets import used
 from components.engine.taken_over import telling
@@ -186,6 +187,7 @@ class ModelService(pulumi.ComponentResource):
         modelcar.errors.InputError: plain arguments are wrong, each with what is allowed and the fix.
         pulumi.RunError: (inside of the outputs) the pods of this declaration are not ready in time, or cannot
             get ready. KServe alone would not tell: it calls a service ready as long as former pods serve.
+        components.engine.left_out.LeftOutError: (likewise) this run leaves the service out.
     """
 
     name: pulumi.Output[str]
@@ -312,14 +314,23 @@ def _served(
         return service.urn
 
     async def wait(found: list[Any]) -> str:
-        urn, wanted, kubeconfig, space, pool = found
+        urn, there, wanted, kubeconfig, space, pool = found
+        if _annotation(there, REVISION) != wanted:
+            raise LeftOutError
         own = spec.on_pool(pool).reached_at(access.place(kubeconfig), str(space))
         with in_own_words():
             await in_thread(await_rolled_out, own, str(wanted), pulumi.log.info)
         return str(urn)
 
     reached = used(access.kubeconfig)
-    return pulumi.Output.all(service.urn, declared, reached, namespace, args.node_pool).apply(wait)
+    # Not known where the engine could not make it; its URN is, with `--continue-on-error`.
+    there = pulumi.Output.unsecret(pulumi.get(service, "metadata"))
+    return pulumi.Output.all(service.urn, there, declared, reached, namespace, args.node_pool).apply(wait)
+
+
+def _annotation(metadata: Any, name: str) -> str | None:
+    found: str | None = ((metadata or {}).get("annotations") or {}).get(name)
+    return found
 
 
 def _imported_uri(

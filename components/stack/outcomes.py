@@ -15,7 +15,9 @@ class FailedInEngineError(Exception):
     """The engine could not register a resource; it has said why by then."""
 
     def __init__(self) -> None:
-        super().__init__("as the engine says above; `pulumi up` goes on from here")
+        # One that never was made, and that `--target` leaves out, looks the same from here.
+        said = "as the engine says above, unless this run leaves it out"
+        super().__init__(f"{said}; `pulumi up` goes on from here")
 
 
 class Registrations:
@@ -42,6 +44,7 @@ async def outcomes(models: Mapping[str, Model]) -> tuple[dict[str, Any], dict[st
     Returns:
         The outputs of those that serve, and the errors of those that failed, by key: one that serves, and
         whose ScaledObject was refused, is in both. An output that a preview does not know yet is there too.
+        One that this run leaves out has LeftOutError.
     """
     found: dict[str, Any] = {}
     failed: dict[str, Exception] = {}

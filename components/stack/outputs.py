@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pulumi
 
 from components.config.stack import Stack
+from components.engine.left_out import LeftOutError
 from components.google import replaced
 from components.google.cloud import GoogleCloud
 from components.stack import last_run
@@ -64,8 +65,11 @@ async def export(
                 pulumi.export(name, output)
             elif name in outputs:
                 pulumi.export(name, outputs[name])
-    if failed:
-        end_with(stack.secrets.hide(_told(stack, failed)))
+    left_out = [name for name, error in failed.items() if isinstance(error, LeftOutError)]
+    if left_out:
+        pulumi.log.warn(f"{', '.join(left_out)}: {LeftOutError()}")
+    if failed.keys() - set(left_out):
+        end_with(stack.secrets.hide(_told(stack, failed, left_out)))
 
 
 def _of_google(stack: Stack, cloud: GoogleCloud) -> dict[str, Any]:
@@ -89,10 +93,10 @@ async def _is_there(output: Any) -> bool:
         return False
 
 
-def _told(stack: Stack, failed: Mapping[str, Exception]) -> str:
+def _told(stack: Stack, failed: Mapping[str, Exception], left_out: Collection[str]) -> str:
     others = [settings.key for settings in stack.models if settings.key not in failed]
-    lines = [f"{name}: {error}" for name, error in failed.items()]
+    lines = [f"{name}: {error}" for name, error in failed.items() if name not in left_out]
+    count = f"{len(lines)} of {len(stack.models)} models failed"
     if others:
         lines.append(f"not touched by this, and as declared: {', '.join(others)}")
-    count = f"{len(failed)} of {len(stack.models)} models failed"
     return "\n  ".join([count, *lines])

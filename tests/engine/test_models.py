@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -108,6 +109,25 @@ def test_a_service_stays_its_models_under_another_name_and_in_a_list(project: Pr
         assert changed(project) == set()
         up(project)
         entry = {**entry, "name": f"newer-{name}"}
+
+
+def test_what_a_run_leaves_out_is_as_it_was(project: Project, model: Add) -> None:
+    a, b = model("a"), model("b")
+    project.configure(models=[a, b])
+    up(project)
+    before = outputs(project)["models"]
+    project.configure(models=[model("a", seed=8), model("b", seed=9)])
+    own = [f"--target=**::{b['name']}{rest}" for rest in ("", "-*")]
+    began = time.monotonic()
+    said = up(project, *own)
+    assert f"{a['name']}: left out of this run" in said.stdout + said.stderr
+    assert time.monotonic() - began < project.config["startTimeoutSeconds"], "it is not waited for"
+    after = outputs(project)["models"]
+    assert after[a["name"]] == before[a["name"]]
+    assert after[b["name"]]["modelDigest"] != before[b["name"]]["modelDigest"]
+    assert names(changed(project)) >= {a["name"]}
+    up(project)
+    assert outputs(project)["models"][a["name"]]["modelDigest"] != before[a["name"]]["modelDigest"]
 
 
 def test_one_models_failure_leaves_the_others_up_and_is_told_at_the_end(project: Project, model: Add) -> None:

@@ -19,6 +19,7 @@ from components.cluster import failures, rollout
 from components.config import arguments
 from components.config.settings import Settings
 from components.config.signature import SignatureSettings
+from components.engine.left_out import LeftOutError
 from components.engine.options import OWNED
 from components.image.modelcar_image import ModelcarImage, ModelcarImageArgs
 from components.kserve.model_service import ModelService, ModelServiceArgs
@@ -32,7 +33,7 @@ from modelcar.image import modelcar_image
 from modelcar.lock import FolderSource, HubSource, Lock, LockedFile, LockedLayer
 from modelcar.tiny_model import make_tiny_model
 from tests.conftest import PROJECT
-from tests.unit.mocked_engine import DIGEST, UNKNOWN, Engine
+from tests.unit.mocked_engine import DIGEST, OUTPUTS, UNKNOWN, Engine
 
 REGISTRY = "registry.example:5000/models"
 STORAGE_URI = f"oci://{REGISTRY}/tiny@{DIGEST}"
@@ -256,7 +257,7 @@ def test_images_of_one_lock_for_several_processors_leave_each_other_alone(
         return {}
 
     pushed = "components.image.modelcar_image._pushed"  # the mocks push one digest for all of them
-    monkeypatch.setattr(pushed, lambda image, planned: image.urn.apply(lambda _: planned.digest))
+    monkeypatch.setattr(pushed, lambda image, planned, _: image.urn.apply(lambda _: planned.digest))
     up.run(program)
     contexts = {
         one.urn.rpartition(":")[2]: one.inputs["context"]["named"]["weights"]["location"]
@@ -883,3 +884,18 @@ def test_the_cluster_of_the_stack_is_asked(up: Engine) -> None:
     declare_service(up, kubeconfig="kind: Config")
     [call] = up.await_rolled_out.call_args_list
     assert call.args[0].kubeconfig == "kind: Config"
+
+
+def test_a_service_that_a_run_leaves_out_is_not_waited_for(up: Engine) -> None:
+    """By `--target` the engine answers with what its state has."""
+    former = {"metadata": {"annotations": {"modelcar/revision": "former"}}}
+    service = "kubernetes:serving.kserve.io/v1beta1:InferenceService"
+    with mock.patch.dict(OUTPUTS, {service: former}), pytest.raises(LeftOutError, match="--target"):
+        declare_service(up)
+    assert not up.await_rolled_out.called
+
+
+def test_an_image_that_a_run_leaves_out_is_not_its_builders_fault(up: Engine) -> None:
+    former = {"context": {"location": "-", "named": {"weights": {"location": "oci-layout://former"}}}}
+    with mock.patch.dict(OUTPUTS, {"docker-build:index:Image": former}), pytest.raises(LeftOutError):
+        declare_image(up, digest=f"sha256:{'0' * 64}")

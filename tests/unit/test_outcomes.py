@@ -12,6 +12,7 @@ import pulumi
 import pytest
 
 from components.config.models import load_stack
+from components.engine.left_out import LeftOutError
 from components.stack import outputs
 from tests.unit.test_components_models import load as list_of
 from tests.unit.test_components_models import on_google
@@ -102,3 +103,27 @@ def test_a_model_of_a_former_version_that_fails_is_told_as_it_serves_on(
 def test_the_next_run_knows_the_cluster_of_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     told, _ = exported({}, monkeypatch, "some-uid")
     assert told["clusterUid"] == "some-uid"
+
+
+def test_what_a_run_leaves_out_is_told_as_it_was_and_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: dict[str, Any] = {}
+    warned: list[str] = []
+    monkeypatch.setattr(pulumi, "export", told.__setitem__)
+    monkeypatch.setattr(pulumi.log, "warn", warned.append)
+    stack = list_of({"name": "chat"}, {"name": "code"})
+    former = {
+        "models": {
+            "chat": {"serviceName": "chat", "storageUri": f"oci://former.example/chat@sha256:{'a' * 64}"}
+        }
+    }
+    now = {"serviceName": "code"}
+    asyncio.run(outputs.export(stack, None, {"code": now}, {"chat": LeftOutError()}, former))
+    assert told["models"] == {**former["models"], "code": now}
+    assert "removedModels" not in told, "it serves on"
+    assert warned == ["chat: left out of this run (--target, --exclude): as the last one made it"]
+    failed = {"chat": LeftOutError(), "code": ValueError("no place")}
+    with pytest.raises(pulumi.RunError) as caught:
+        asyncio.run(outputs.export(stack, None, {}, failed, former))
+    assert str(caught.value) == "1 of 2 models failed\n  code: no place"
