@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from components.config.fields import MAY_HOLD_SECRETS, SERVICE, Refused
 from components.config.problems import NAMESPACE, problem
 from modelcar.errors import Problem
+from modelcar.likely import likely
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -98,11 +99,6 @@ def explained(
             yield told(shown, allowed, fix)
         else:
             yield told(shown, _allowed(found), f"correct {owner or NAMESPACE}{'.' if owner else ':'}{key}")
-
-
-def likely(key: str, names: Collection[str]) -> str | None:
-    """Return the name that was probably meant; None where none is like it."""
-    return next(iter(difflib.get_close_matches(key, names, n=1, cutoff=0.6)), None)
 
 
 def _allowed(found: ErrorDetails) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from components.config import loading
 from components.config.checks.models import together
-from components.config.explain import UNKNOWN, likely
+from components.config.explain import UNKNOWN
 from components.config.google import GoogleSettings
 from components.config.loading import KEYS, OF_ENTRIES, OF_STACK
 from components.config.pools import placed
@@ -22,6 +22,7 @@ from components.config.secrets import Secrets
 from components.config.settings import Settings
 from components.config.stack import KEEP_REMOVED_DAYS, PARALLEL_BUILDS, Stack
 from modelcar.errors import InputError, Problem
+from modelcar.likely import likely
 
 #: What belongs to the whole stack, so that an entry cannot say it.
 SHARED = frozenset(

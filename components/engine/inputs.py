@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import pulumi
 
-from components.config.explain import likely
 from modelcar.errors import InputError, Problem
+from modelcar.likely import likely
 
 T = TypeVar("T")
 

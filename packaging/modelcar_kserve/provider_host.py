@@ -9,7 +9,7 @@ import pulumi
 from pulumi.provider import ConstructResult, main
 from pulumi.provider.experimental.component import ComponentProvider
 
-from modelcar_kserve.components.config.explain import likely
+from modelcar_kserve.modelcar.likely import likely
 
 #: Why a value is refused that is not there yet when the component is made.
 _LATER = (

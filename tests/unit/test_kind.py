@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -159,12 +160,11 @@ def test_a_full_disk_leaves_what_is_written_down(
     before = kind.read(instance.state)
     assert before
 
-    def full(path: Path, _: bytes) -> int:
-        path.touch()
+    def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as disk:
-        disk.setattr(Path, "write_bytes", full)
+        disk.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space"):
             replace(before, ready=False).write()
     assert kind.read(instance.state) == before

@@ -119,7 +119,8 @@ def test_in_a_program_too_nothing_comes_after_webhooks_that_do_not_answer(
 ) -> None:
     class Silent(FakeCluster):
         def request(self, *_: Any, **__: Any) -> Any:
-            raise ClusterError(500, 'failed calling webhook "x": context deadline exceeded')
+            webhook = "inferenceservice.kserve-webhook-server.defaulter"
+            raise ClusterError(500, f'failed calling webhook "{webhook}": context deadline exceeded')
 
     monkeypatch.setattr(webhooks, "PAUSE", 0)
     monkeypatch.setattr(Cluster, "of", lambda _: Silent())
