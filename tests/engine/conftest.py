@@ -37,6 +37,9 @@ PAGES = (
 )
 STUB_SERVER = ["sh", "-c", f"{PAGES} && exec httpd -f -p 8080 -h /tmp/www", "stub"]
 
+#: Answers what the last run told, and is in the state once a run has asked.
+ENGINE = "pulumi:providers:pulumi"
+
 
 @dataclass
 class Project:
@@ -82,9 +85,10 @@ class Project:
         return outputs
 
     def resources(self) -> list[str]:
-        """Return the types of the resources in the stack's state."""
+        """Return the types of the resources in the stack's state, but for the engine's own provider."""
         state = json.loads(self.pulumi("stack", "export").stdout)
-        return [resource["type"] for resource in state["deployment"].get("resources", [])]
+        found = [resource["type"] for resource in state["deployment"].get("resources", [])]
+        return [kind for kind in found if kind != ENGINE]
 
     def state_file(self) -> Path:
         """Return the file that the backend keeps the stack's state in."""
@@ -103,7 +107,7 @@ class Project:
         except (OSError, ValueError):
             return True
         rows = latest.get("resources") or []
-        return any(row["type"] != "pulumi:pulumi:Stack" for row in rows) or bool(
+        return any(row["type"] not in {"pulumi:pulumi:Stack", ENGINE} for row in rows) or bool(
             latest.get("pending_operations")
         )
 
