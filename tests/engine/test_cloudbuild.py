@@ -103,7 +103,7 @@ def test_the_steps_build_the_locked_image_and_no_other(workspace: Path) -> None:
     assert f"--build-context=weights=oci-layout://modelcar/data/tiny.oci@{digest}" in words
     [export] = [word for word in words if word.startswith("--output=")]
     assert f"name=registry.example/models/tiny:{digest[7:23]}" in export
-    assert words[-1] == "modelcar"
+    assert words[-1] == str(PROJECT / "modelcar"), "where the Dockerfile is"
 
     (workspace / "metadata.json").write_text(json.dumps({"containerimage.digest": digest}))
     assert run(workspace, "check").returncode == 0
