@@ -18,9 +18,9 @@ from components.config.checks.image import fetching, foreign_mirrors
 from components.config.explain import explained
 from components.config.image import ImageSettings
 from components.config.signature import SignatureSettings
+from components.engine import left_out
 from components.engine.hooks import error_hook, resource_hook
 from components.engine.inputs import Arguments, checked
-from components.engine.left_out import LeftOutError
 from components.engine.one_run import OfOneRun
 from components.engine.options import child, unknown
 from components.engine.threads import in_thread
@@ -156,7 +156,6 @@ class ModelcarImage(pulumi.ComponentResource):
 
     Raises (inside of the output):
         ValueError: the registry got another digest than the lock says.
-        components.engine.left_out.LeftOutError: this run leaves the image out.
         pulumi.RunError: the image has no signature that counts, and cannot be signed here.
     """
 
@@ -200,7 +199,7 @@ class ModelcarImage(pulumi.ComponentResource):
             build_on_preview=False,
             opts=pulumi.ResourceOptions.merge(child(self, opts), pulumi.ResourceOptions(hooks=hooks)),
         )
-        self.digest = _signed(_pushed(image, planned, layout), args, made, registry)
+        self.digest = _signed(_pushed(image, planned, name, layout), args, made, registry)
         self.storage_uri = pulumi.Output.all(registry, self.digest).apply(
             lambda found: oci_names.storage_uri(str(found[0]), repository, str(found[1]))
         )
@@ -321,11 +320,13 @@ def _fetching(
     )
 
 
-def _pushed(image: docker_build.Image, planned: Image | None, layout: Path) -> pulumi.Output[str]:
+def _pushed(image: docker_build.Image, planned: Image | None, name: str, layout: Path) -> pulumi.Output[str]:
     """Return the digest that was pushed, which has to be the planned one; in a preview the planned one.
 
+    Of an image that this run leaves out it is the last run's.
+
     Args:
-        image: the provider's. planned: the image as the lock says it.
+        image: the provider's. planned: the image as the lock says it. name: of the component.
         layout: what the image is declared to be built of.
     """
     if pulumi.runtime.is_dry_run():
@@ -335,7 +336,8 @@ def _pushed(image: docker_build.Image, planned: Image | None, layout: Path) -> p
     def check(known: list[Any]) -> str:
         found, context = known
         if planned and found != planned.digest and _built_of(context) != context_of(layout, planned.digest):
-            raise LeftOutError
+            left_out.note(name)
+            return str(found)
         if planned is None or found != planned.digest:
             raise ValueError(
                 f"the docker-build provider pushed {found!r}, and the lock says "

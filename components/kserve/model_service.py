@@ -24,8 +24,8 @@ from components.config.model_spec import ModelSpec
 from components.config.probes import ProbesSettings
 from components.config.scheduling import SchedulingSettings
 from components.config.termination import TerminationSettings
+from components.engine import left_out
 from components.engine.inputs import Arguments, is_known
-from components.engine.left_out import LeftOutError
 from components.engine.options import OWNED, child, imported, once_there
 from components.engine.secrets import used
 from components.engine.taken_over import telling
@@ -187,7 +187,6 @@ class ModelService(pulumi.ComponentResource):
         modelcar.errors.InputError: plain arguments are wrong, each with what is allowed and the fix.
         pulumi.RunError: (inside of the outputs) the pods of this declaration are not ready in time, or cannot
             get ready. KServe alone would not tell: it calls a service ready as long as former pods serve.
-        components.engine.left_out.LeftOutError: (likewise) this run leaves the service out.
     """
 
     name: pulumi.Output[str]
@@ -256,7 +255,7 @@ class ModelService(pulumi.ComponentResource):
             ),
         )
         # Known in a preview, and tied to the service: nobody gets the name before it is served.
-        served = _served(service, declared, spec, namespace, args)
+        served = _served(name, service, declared, spec, namespace, args)
         self.name = served.apply(lambda _: spec.service_name)
         self.namespace = pulumi.Output.all(served, namespace).apply(lambda found: str(found[1]))
         if taken_over:
@@ -299,13 +298,17 @@ def _predictor(spec: ModelSpec, uri: pulumi.Input[str], args: ModelServiceArgs) 
 
 
 def _served(
+    name: str,
     service: CustomResource,
     declared: pulumi.Output[str],
     spec: ModelSpec,
     namespace: pulumi.Input[str],
     args: ModelServiceArgs,
 ) -> pulumi.Output[str]:
-    """Return an output that is there once the pods of this declaration serve, and no others."""
+    """Return an output that is there once the pods of this declaration serve, and no others.
+
+    A service that this run leaves out is not waited for. name: of the component.
+    """
     access = args.access
     # What is imported is as somebody else declared it; an idle model's pods go, or in Knative mode come once.
     known = spec.await_ready and "InferenceService" not in args.imports
@@ -316,7 +319,8 @@ def _served(
     async def wait(found: list[Any]) -> str:
         urn, there, wanted, kubeconfig, space, pool = found
         if _annotation(there, REVISION) != wanted:
-            raise LeftOutError
+            left_out.note(name)
+            return str(urn)
         own = spec.on_pool(pool).reached_at(access.place(kubeconfig), str(space))
         with in_own_words():
             await in_thread(await_rolled_out, own, str(wanted), pulumi.log.info)

@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 
 import pulumi
 
+from components.engine import left_out
+from components.engine.left_out import LeftOutError
 from components.stack.model import Model
 
 
@@ -50,6 +52,9 @@ async def outcomes(models: Mapping[str, Model]) -> tuple[dict[str, Any], dict[st
     failed: dict[str, Exception] = {}
     for key, model in models.items():
         error = await _error_of(model.done)
+        if error is None and key in left_out.names():
+            failed[key] = LeftOutError()
+            continue
         if error:
             failed[key] = error
         if error is None or (not pulumi.runtime.is_dry_run() and await _error_of(model.served) is None):

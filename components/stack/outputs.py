@@ -66,8 +66,6 @@ async def export(
             elif name in outputs:
                 pulumi.export(name, outputs[name])
     left_out = [name for name, error in failed.items() if isinstance(error, LeftOutError)]
-    if left_out:
-        pulumi.log.warn(f"{', '.join(left_out)}: {LeftOutError()}")
     if failed.keys() - set(left_out):
         end_with(stack.secrets.hide(_told(stack, failed, left_out)))
 

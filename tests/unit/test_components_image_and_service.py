@@ -19,7 +19,6 @@ from components.cluster import failures, rollout
 from components.config import arguments
 from components.config.settings import Settings
 from components.config.signature import SignatureSettings
-from components.engine.left_out import LeftOutError
 from components.engine.options import OWNED
 from components.image.modelcar_image import ModelcarImage, ModelcarImageArgs
 from components.kserve.model_service import ModelService, ModelServiceArgs
@@ -257,7 +256,7 @@ def test_images_of_one_lock_for_several_processors_leave_each_other_alone(
         return {}
 
     pushed = "components.image.modelcar_image._pushed"  # the mocks push one digest for all of them
-    monkeypatch.setattr(pushed, lambda image, planned, _: image.urn.apply(lambda _: planned.digest))
+    monkeypatch.setattr(pushed, lambda image, planned, *_: image.urn.apply(lambda _: planned.digest))
     up.run(program)
     contexts = {
         one.urn.rpartition(":")[2]: one.inputs["context"]["named"]["weights"]["location"]
@@ -886,16 +885,28 @@ def test_the_cluster_of_the_stack_is_asked(up: Engine) -> None:
     assert call.args[0].kubeconfig == "kind: Config"
 
 
-def test_a_service_that_a_run_leaves_out_is_not_waited_for(up: Engine) -> None:
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    told: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", lambda text, *_, **__: told.append(text))
+    return told
+
+
+LEFT_OUT = "left out of this run (--target, --exclude): as the last one made it"
+
+
+def test_a_service_that_a_run_leaves_out_is_not_waited_for(up: Engine, warned: list[str]) -> None:
     """By `--target` the engine answers with what its state has."""
     former = {"metadata": {"annotations": {"modelcar/revision": "former"}}}
-    service = "kubernetes:serving.kserve.io/v1beta1:InferenceService"
-    with mock.patch.dict(OUTPUTS, {service: former}), pytest.raises(LeftOutError, match="--target"):
+    with mock.patch.dict(OUTPUTS, {"kubernetes:serving.kserve.io/v1beta1:InferenceService": former}):
         declare_service(up)
     assert not up.await_rolled_out.called
+    assert [line for line in warned if LEFT_OUT in line] == [f"tiny-service: {LEFT_OUT}"]
 
 
-def test_an_image_that_a_run_leaves_out_is_not_its_builders_fault(up: Engine) -> None:
+def test_an_image_that_a_run_leaves_out_is_the_former_one(up: Engine, warned: list[str]) -> None:
     former = {"context": {"location": "-", "named": {"weights": {"location": "oci-layout://former"}}}}
-    with mock.patch.dict(OUTPUTS, {"docker-build:index:Image": former}), pytest.raises(LeftOutError):
-        declare_image(up, digest=f"sha256:{'0' * 64}")
+    digest = f"sha256:{'0' * 64}"
+    with mock.patch.dict(OUTPUTS, {"docker-build:index:Image": former}):
+        assert declare_image(up, digest=digest)["digest"] == digest
+    assert [line for line in warned if LEFT_OUT in line] == [f"tiny-image: {LEFT_OUT}"]
