@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -162,19 +162,21 @@ class Bench:
 
 
 def _watch(process: psutil.Popen, peaks: dict[str, float]) -> None:
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        try:
-            family = [process, *process.children(recursive=True)]
-            for member in family:
-                size = member.memory_info().rss / 2**20
-                command = " ".join(member.cmdline()[:4])
-                kind = "program" if "program_runner" in command or "language-python-exec" in command else None
-                kind = "engine" if member.pid == process.pid else kind
-                if kind:
-                    peaks[kind] = max(peaks[kind], size)
-        except psutil.Error:
-            continue
-        time.sleep(0.05)
+    with suppress(psutil.NoSuchProcess):  # it may end between two looks
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            with suppress(psutil.Error):  # one of its children, likewise
+                _look(process, peaks)
+            time.sleep(0.05)
+
+
+def _look(process: psutil.Popen, peaks: dict[str, float]) -> None:
+    for member in [process, *process.children(recursive=True)]:
+        size = member.memory_info().rss / 2**20
+        command = " ".join(member.cmdline()[:4])
+        kind = "program" if "program_runner" in command or "language-python-exec" in command else None
+        kind = "engine" if member.pid == process.pid else kind
+        if kind:
+            peaks[kind] = max(peaks[kind], size)
 
 
 def measure(counts: Sequence[int], repeats: int) -> list[Run]:
