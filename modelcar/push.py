@@ -87,28 +87,32 @@ def push_layers(
 
         def sent(layer: ImageLayer) -> int:
             path = layout / "blobs" / layer.digest.replace(":", "/")
-            return send_blob(
-                client,
-                target,
-                layer.digest,
-                layer.size,
-                lambda: _whole(layer, path, work.while_wanted(pieces_of(path))),
-                progress or (lambda _: None),
-            )
+
+            def pieces() -> Iterator[bytes]:
+                return work.while_wanted(pieces_of(path))
+
+            told = progress or (lambda _: None)
+            try:
+                return send_blob(client, target, layer.digest, layer.size, pieces, told)
+            except httpx.HTTPStatusError as error:
+                if error.request.method == "PUT":
+                    _require_whole(layer, path, pieces())
+                raise
 
         return sum(work.all(sent, [layer for layer in image.layers if layer.digest not in there]))
 
 
-def _whole(layer: ImageLayer, path: Path, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Pass a layer's bytes on; registries refuse a wrong one in their own words, or as if they had failed.
+def _require_whole(layer: ImageLayer, path: Path, pieces: Iterator[bytes]) -> None:
+    """Refuse a layer that is damaged: registries do it in their own words, or as if they had failed.
+
+    Only of one that a registry did not take, as each registry compares what it gets.
 
     Raises:
-        InputError: they are not the layer's.
+        InputError: its bytes are not the layer's.
     """
     hasher = hashlib.sha256()
     for piece in pieces:
         hasher.update(piece)
-        yield piece
     if (found := f"sha256:{hasher.hexdigest()}") != layer.digest:
         raise refuse(
             str(path),
