@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 
 import httpx
 
 from modelcar import signing
 from modelcar.errors import InputError
-from modelcar.evidence import Artifact, Attachment, attach_all, attachments
+from modelcar.evidence import Artifact, attach
 from modelcar.mirrors import name_of, said
 from modelcar.registry import Registry, Target
 from modelcar.signing import Trust
 
 #: Begins the artifact types of Sigstore's bundles, as cosign 3 attaches them.
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle"
+#: Of one image that are looked at: each is a run of cosign.
+MOST_BUNDLES = 20
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def copy_signatures(
@@ -28,7 +32,9 @@ def copy_signatures(
 ) -> str | None:
     """Copy the signatures of the first mirror whose image is signed as it has to be.
 
-    What does not count there is not copied: nobody would ask for it here.
+    Each of its bundles is verified by itself, and only those that count are copied: what else the mirror
+    lists would get into the target with the stack's credentials. The target gets a manifest of its own for
+    each; of the mirror's comes the bundle alone.
 
     Args:
         digest: of the image, in the target already.
@@ -52,30 +58,51 @@ def copy_signatures(
             continue
         try:
             with Registry(mirror) as source:
-                bundles = _bundles(source, digest)
+                found = list(_signatures(source, digest, trust))
         except (InputError, httpx.HTTPError) as error:
             note(f"{name}: {said(error)}")
             continue
-        if not bundles:
+        if not found:
             note(f"{name}: signed, but not by a bundle that refers to the image (cosign 3)")
             continue
         with Registry(target, write=True) as registry:
             image = registry.manifest(digest)
-            attach_all(registry, digest, [*bundles, *(attachments(image, beside) if image else [])])
+            if image is None:
+                return None
+            attach(registry, image, [*found, *beside])
         return name
     return None
 
 
-def _bundles(source: Registry, digest: str) -> list[Attachment]:
-    """Return the signatures of an image, with all that they are made of."""
-    found = []
-    for entry in source.referrers(digest):
-        if not str(entry.get("artifactType", "")).startswith(BUNDLE_TYPE):
-            continue
-        manifest = source.manifest(str(entry.get("digest")))
-        if manifest:
-            parts = [manifest.document.get("config") or {}, *(manifest.document.get("layers") or [])]
-            blobs = tuple(source.blob(part["digest"]) for part in parts if part)
-            described = {**manifest.descriptor, "artifactType": entry["artifactType"]}
-            found.append(Attachment(manifest, described, blobs))
-    return found
+def _signatures(source: Registry, digest: str, trust: Trust) -> Iterator[Artifact]:
+    """Yield the signatures of an image that count.
+
+    Whoever has the mirror lists there what he likes, beside a signature that counts.
+    """
+    listed = [
+        str(entry.get("digest"))
+        for entry in source.referrers(digest)
+        if str(entry.get("artifactType", "")).startswith(BUNDLE_TYPE)
+    ]
+    seen: set[bytes | None] = {None}
+    for reference in listed[:MOST_BUNDLES]:
+        try:
+            content = _bundle(source, reference, digest)
+        except InputError:
+            continue  # of another digest, or larger than any; the others may count
+        if content not in seen and (signature := signing.bundle_of(content or b"", digest, trust)):
+            yield signature
+        seen.add(content)
+
+
+def _bundle(source: Registry, reference: str, digest: str) -> bytes | None:
+    """Return the one file of an artifact that refers to an image; None where it is another thing."""
+    manifest = source.manifest(reference) if _DIGEST.fullmatch(reference) else None
+    if manifest is None:
+        return None
+    subject, layers = manifest.document.get("subject") or {}, manifest.document.get("layers") or []
+    if subject.get("digest") != digest or len(layers) != 1:
+        return None
+    if not str(layers[0].get("mediaType", "")).startswith(BUNDLE_TYPE):
+        return None
+    return source.blob(layers[0]["digest"])

@@ -6,8 +6,10 @@ the weights, where they are from, their licence, and the bill of materials, whic
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -31,10 +33,13 @@ TIMEOUT = 300.0
 #: How cosign 3 attaches a signature, and how it and Kyverno find it (its pkg/oci/remote/write.go,
 #: WriteAttestationNewBundleFormat).
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+_PREDICATE_TYPE = "dev.sigstore.bundle.predicateType"
 _BUNDLE = {
     "dev.sigstore.bundle.content": "dsse-envelope",
-    "dev.sigstore.bundle.predicateType": "https://sigstore.dev/cosign/sign/v1",
+    _PREDICATE_TYPE: "https://sigstore.dev/cosign/sign/v1",
 }
+_BUNDLE_KIND = re.compile(r"application/vnd\.dev\.sigstore\.bundle\.v[0-9]+\.[0-9]+\+json")
+_PREDICATE = re.compile(r"https?://[!-~]{1,500}")
 
 #: No transparency log, no authority for certificates: what signing by a key needs of Sigstore's servers.
 _NO_SERVERS = {"mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json"}
@@ -132,18 +137,55 @@ def verify(reference: str, trust: Trust, *, insecure: bool = False) -> str | Non
     Raises:
         InputError: there is no cosign.
     """
-    options = ["--output=json"]
-    if trust.public_key:
-        options += [f"--key={trust.public_key}"]
-        options += [] if trust.transparency_log else ["--insecure-ignore-tlog=true"]
-    else:
-        options += [f"--certificate-identity={trust.identity}", f"--certificate-oidc-issuer={trust.issuer}"]
-    result = _cosign("verify", options, reference, insecure=insecure)
+    result = _cosign("verify", ["--output=json", *_asked(trust)], reference, insecure=insecure)
     if result.returncode == 0:
         return None
     if result.returncode == _UNSIGNED:
         return "no signature"
     return f"no valid signature by {trust.shown}: {_said(result)}"
+
+
+def bundle_of(content: bytes, digest: str, trust: Trust) -> Artifact | None:
+    """Return a signature of an image as it is attached; None where it does not count.
+
+    `verify` asks whether one of all that are attached counts. This asks of one, wherever it is from: nothing
+    of the manifest that it came by gets into what is returned.
+
+    Args:
+        content: a Sigstore bundle, or anything else.
+        digest: of the image that it has to be a signature of.
+        trust: whose signature counts.
+
+    Raises:
+        InputError: there is no cosign.
+    """
+    try:
+        bundle = json.loads(content)
+        kind = str(bundle["mediaType"])
+        statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"], validate=True))
+        predicate = str(statement["predicateType"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    if not _BUNDLE_KIND.fullmatch(kind) or not _PREDICATE.fullmatch(predicate):
+        return None
+    wanted = [f"--digest={digest.removeprefix('sha256:')}", "--digestAlg=sha256", f"--type={predicate}"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "bundle.sigstore.json")
+        path.write_bytes(content)
+        result = _cosign(
+            "verify-blob-attestation", [*_asked(trust), f"--bundle={path}", *wanted], None, insecure=False
+        )
+    if result.returncode:
+        return None
+    return Artifact(kind, content, annotations={**_BUNDLE, _PREDICATE_TYPE: predicate})
+
+
+def _asked(trust: Trust) -> list[str]:
+    """Return cosign's options for whose signature counts."""
+    if trust.public_key:
+        ignored = [] if trust.transparency_log else ["--insecure-ignore-tlog=true"]
+        return [f"--key={trust.public_key}", *ignored]
+    return [f"--certificate-identity={trust.identity}", f"--certificate-oidc-issuer={trust.issuer}"]
 
 
 def sign(
@@ -275,13 +317,13 @@ def _servers(*, used: bool) -> Iterator[Sequence[str]]:
 
 
 def _cosign(
-    command: str, options: Sequence[str], reference: str, *, insecure: bool
+    command: str, options: Sequence[str], reference: str | None, *, insecure: bool
 ) -> subprocess.CompletedProcess[str]:
     program = _program()
     plain = ["--allow-http-registry"] if insecure else []
     try:
         return subprocess.run(
-            [program, command, *options, *plain, reference.removeprefix("oci://")],
+            [program, command, *options, *plain, *([reference.removeprefix("oci://")] if reference else [])],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -290,7 +332,7 @@ def _cosign(
         )
     except subprocess.TimeoutExpired:
         raise refuse(
-            reference,
+            reference or "bundle",
             f"cosign {command} has not ended after {TIMEOUT:.0f} s",
             allowed="an answer of the registry, and of the servers that hold key or log",
             fix="check the network",

@@ -14,13 +14,14 @@ from components.image.image_delivery import have_signed
 from local.tools import find_tool
 from modelcar import locking, signing
 from modelcar.base import read_base
-from modelcar.evidence import attach_sbom, attached_sbom
+from modelcar.evidence import EMPTY, Artifact, attach, attach_sbom, attached_sbom
 from modelcar.image import modelcar_image
 from modelcar.lock import Lock
 from modelcar.manifest import MANIFEST_TYPE
 from modelcar.push import push_layers
 from modelcar.registry import Registry, Target
-from modelcar.signing import Trust
+from modelcar.signature_copy import copy_signatures
+from modelcar.signing import BUNDLE_TYPE, Trust
 from modelcar.tiny_model import make_tiny_model
 from tests import registry_server
 from tests.key_pair import PASSWORD, make_key_pair
@@ -96,3 +97,28 @@ def test_cosigns_own_way_is_refused_there_after_a_bill_of_materials(pushed: Push
     assert refused.returncode
     assert "is immutable" in refused.stderr
     assert signing.verify(pushed.reference, Trust(f"{pushed.folder}/cosign.pub"), insecure=True)
+
+
+def test_of_a_mirrors_signatures_those_that_count_are_copied(pushed: Pushed) -> None:
+    make_key_pair(pushed.cosign, pushed.folder, "other")
+    with Registry(pushed.target, write=True) as mirror:
+        image = mirror.manifest(pushed.digest)
+        assert image
+        made = [
+            signing._signature(
+                pushed.reference, f"{pushed.folder}/{name}.key", transparency_log=False, insecure=True
+            )
+            for name in ("other", "cosign")
+        ]
+        attach(mirror, image, [Artifact(BUNDLE_TYPE, content) for content in made])
+    trust = Trust(f"{pushed.folder}/cosign.pub")
+    with registry_server.serve() as server:
+        prod = Target(f"{server.host}/prod", "tiny", insecure=True)
+        with Registry(prod, write=True) as registry:
+            registry.add_manifest(pushed.digest, image.content, MANIFEST_TYPE)
+        assert copy_signatures(pushed.digest, prod, [pushed.target], trust)
+        [there] = [content for content in server.blobs.values() if content != EMPTY]
+        assert there == made[1]
+        reference = f"{prod.registry}/{prod.name}@{pushed.digest}"
+        assert signing.verify(reference, trust, insecure=True) is None
+        assert signing.verify(reference, Trust(f"{pushed.folder}/other.pub"), insecure=True)

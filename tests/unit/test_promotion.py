@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +41,7 @@ from tests.unit.test_outputs import MODEL, OUTPUTS
 BASE = read_base("amd64")
 REPOSITORY = "org/tiny"
 LAYOUT = LAYOUTS / "tiny.oci"
+TAR = "application/vnd.oci.image.layer.v1.tar"
 DEV = "acme/modelcar/dev"
 PROD = "acme/modelcar/prod"
 
@@ -511,11 +514,21 @@ def test_a_preview_without_mirrors_says_no_more_than_before(
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
+def bundle_by(who: str) -> bytes:
+    statement = to_json({"predicateType": "https://sigstore.dev/cosign/sign/v1", "by": who})
+    envelope = {"payload": base64.b64encode(statement).decode()}
+    return to_json({"mediaType": BUNDLE, "dsseEnvelope": envelope})
+
+
+OURS = bundle_by("cosign.pub")
+
+
 @pytest.fixture
 def signed(delivery: Delivery, registry: Server, image: Image) -> Iterator[Server]:
-    """A registry of dev, with the image and its signature."""
+    """A registry of dev, with the image and its signature; the image is in prod's, too."""
+    registry.manifests[image.digest] = (image.manifest, MANIFEST_TYPE)
     with serve() as dev:
-        content = b'{"signed": true}'
+        content = OURS
         part = {"mediaType": BUNDLE, "digest": sha256_digest(content), "size": len(content)}
         empty = {
             "mediaType": "application/vnd.oci.empty.v1+json",
@@ -550,7 +563,16 @@ def have_signed(
         known = any(BUNDLE.encode() in content for content, _ in server.manifests.values())
         return None if (known and trust.public_key == "cosign.pub") or made else "no signature"
 
+    def cosign(command: str, options: list[str], *_: Any, **__: Any) -> subprocess.CompletedProcess[str]:
+        """Take a bundle by the asked key, of the image alone."""
+        told = dict(option.partition("=")[::2] for option in options)
+        assert command == "verify-blob-attestation"
+        assert told["--digest"] == image.digest.removeprefix("sha256:")
+        counts = Path(told["--bundle"]).read_bytes() == bundle_by(told["--key"])
+        return subprocess.CompletedProcess([], 0 if counts else 1, "", "")
+
     monkeypatch.setattr(signing, "verify", verify)
+    monkeypatch.setattr(signing, "_cosign", cosign)
     monkeypatch.setattr(signing, "sign", lambda reference, *_, **__: made.append(reference))
     image_delivery.have_signed(
         f"{registry.host}/prod/tiny@{image.digest}",
@@ -576,13 +598,62 @@ def test_a_signature_that_counts_is_copied(
     assert have_signed(monkeypatch, registry, image, signed, key=None) == [], "no private key is needed"
     [line] = [line for line in log if "its signature is copied from" in line]
     assert f"{signed.host}/dev/tiny (cosign.pub)" in line
-    kept = {digest for digest in registry.manifests if digest.startswith("sha256:")}
-    bundles = {digest for digest in kept & signed.manifests.keys() if BUNDLE in str(signed.manifests[digest])}
-    assert len(bundles) == 1, "and nothing else that is attached there"
-    assert set(registry.blobs) == {sha256_digest(b'{"signed": true}'), sha256_digest(b"{}")}
+    assert [attached["artifactType"] for attached in attachments_of(registry, image)] == [BUNDLE]
+    assert set(registry.blobs) == {sha256_digest(OURS), sha256_digest(b"{}")}
     if not has_referrers:
         index = json.loads(registry.manifests[image.digest.replace(":", "-")][0])
         assert [entry["artifactType"] for entry in index["manifests"]] == [BUNDLE]
+
+
+def attachments_of(registry: Server, image: Image) -> list[dict[str, Any]]:
+    """Return the manifests of all that a registry has beside the image and the list of what refers to it."""
+    others = [digest for digest in registry.manifests if digest.startswith("sha256:")]
+    found = [json.loads(registry.manifests[digest][0]) for digest in others if digest != image.digest]
+    return [document for document in found if "manifests" not in document]
+
+
+@pytest.mark.parametrize(
+    ("what", "changes"),
+    [
+        ("a bundle by another key", {"content": bundle_by("other.pub")}),
+        ("a bundle of our key beside a layer", {"layers": 2}),
+        ("a bundle of our key for another image", {"subject": {"digest": f"sha256:{'0' * 64}"}}),
+        ("an image that refers to nothing", {"subject": None, "content": b"layer", "type": TAR}),
+        ("an image that refers to ours", {"content": b"layer", "type": TAR}),
+        ("a bundle that is none", {"content": b"[" * 10_000}),
+    ],
+)
+def test_what_else_a_mirror_calls_a_signature_does_not_come_with_the_one_that_counts(
+    monkeypatch: pytest.MonkeyPatch,
+    registry: Server,
+    signed: Server,
+    image: Image,
+    log: list[str],
+    what: str,
+    changes: dict[str, Any],
+) -> None:
+    [ours] = [digest for digest, (content, _) in signed.manifests.items() if BUNDLE.encode() in content][:1]
+    content = changes.get("content", OURS)
+    part = {"mediaType": changes.get("type", BUNDLE), "digest": sha256_digest(content), "size": len(content)}
+    document = json.loads(signed.manifests[ours][0])
+    document |= {"layers": [part] * changes.get("layers", 1), "annotations": {"what": what}}
+    document |= {"subject": changes.get("subject", document["subject"])}
+    foreign = to_json({key: value for key, value in document.items() if value is not None})
+    signed.blobs[sha256_digest(content)] = content
+    signed.manifests[sha256_digest(foreign)] = (foreign, MANIFEST_TYPE)
+    # The list says what whoever has the mirror likes.
+    entries = [
+        {"digest": digest, "artifactType": BUNDLE, "size": 1} for digest in [sha256_digest(foreign), ours]
+    ]
+    signed.has_referrers = False
+    listed = to_json({"schemaVersion": 2, "manifests": entries})
+    signed.manifests[image.digest.replace(":", "-")] = (listed, "application/vnd.oci.image.index.v1+json")
+    assert have_signed(monkeypatch, registry, image, signed, key=None) == []
+    assert [line for line in log if "its signature is copied from" in line]
+    [attached] = attachments_of(registry, image)
+    assert [layer["digest"] for layer in attached["layers"]] == [sha256_digest(OURS)]
+    assert attached["subject"]["digest"] == image.digest
+    assert set(registry.blobs) == {sha256_digest(OURS), sha256_digest(b"{}")}
 
 
 def test_signature_and_bill_of_materials_are_listed_by_one_write(
@@ -595,7 +666,6 @@ def test_signature_and_bill_of_materials_are_listed_by_one_write(
 ) -> None:
     """As Artifact Registry is reported: no API for referrers, and no tag ever moves."""
     registry.has_referrers, registry.immutable_tags = False, True
-    registry.manifests[image.digest] = (image.manifest, MANIFEST_TYPE)
     assert have_signed(monkeypatch, registry, image, signed, key=None, lock=lock) == []
     index = json.loads(registry.manifests[image.digest.replace(":", "-")][0])
     assert {entry["artifactType"] for entry in index["manifests"]} == {BUNDLE, SBOM_TYPE}
@@ -607,7 +677,7 @@ def test_a_signature_by_another_key_is_not_copied_but_made_anew(
 ) -> None:
     made = have_signed(monkeypatch, registry, image, signed, key="prod.key")
     assert made == [f"{registry.host}/prod/tiny@{image.digest}"]
-    assert registry.manifests == {}, "dev's signature is of no use here"
+    assert not attachments_of(registry, image), "dev's signature is of no use here"
     assert f"{signed.host}/dev/tiny: no signature" in log
 
 
