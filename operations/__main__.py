@@ -352,6 +352,7 @@ def _kernels(options: argparse.Namespace) -> int:
                 out=options.out,
                 push=push,
                 say=partial(_note, options),
+                secrets=options.secrets,
             )
     elif options.action == "remove":
         entries.remove(settings, options.project, options.what, every=options.all)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from components.cluster.access import JSON, Cluster
 from components.cluster.pods import is_ready, pods_of
 from components.config import command_line
+from components.config.secrets import Secrets
 from components.config.settings import Settings
 from components.manifests import kernels as fitting
 from components.manifests.image_volume import model_image
@@ -35,6 +36,7 @@ from modelcar.registry import Target as Repository
 from operations.kernel_reading import Caches, ask, read
 
 Say = Callable[[str], None]
+NO_SECRETS = Secrets()
 
 #: Times that caches are read while their server writes to them, and seconds between two.
 TRIES, PAUSE = 4, 5.0
@@ -42,6 +44,9 @@ TRIES, PAUSE = 4, 5.0
 SETTLED = 60.0
 
 
+#: Characters of a secret that is looked for, and what is taken for none.
+_SHORTEST = 8
+_PLAIN = re.compile(r"-*[A-Za-z_,.:-]+|[0-9.,:]+|/\S*")
 #: What is an option's name, and no value that begins with a dash.
 _OPTION = re.compile(r"--[a-z][a-z0-9.-]*|-[a-z]{1,3}")
 
@@ -66,6 +71,7 @@ def save(
     out: Path | None = None,
     push: bool = True,
     say: Say = lambda _: None,
+    secrets: Secrets = NO_SECRETS,
 ) -> tuple[Saved, ...]:
     """Take what a model's servers compiled out of their pods, and note it in the model's lock.
 
@@ -78,6 +84,7 @@ def save(
         out: write an archive, for a machine that the registry is not reached from.
         push: send the layers to the image's repository.
         say: told what happens.
+        secrets: of the stack: none of them gets into the lock or the layer.
 
     Raises:
         InputError: no pod is fit to be read, or its caches are not.
@@ -95,8 +102,8 @@ def save(
             say(
                 f"{name}: prompts were not answered ({fault}): what compiles at the first answer is not in it"
             )
-        caches = _read(cluster, settings, chosen, say)
-        target = replace(target, arguments=fitting.arguments_of(settings))
+        caches = _read(cluster, settings, chosen, say, secrets)
+        target = replace(target, arguments=fitting.written(fitting.arguments_of(settings), secrets))
         _tell_others(name, target, lock, say)
         content, diff_id = pack(target, _cleaned(name, caches, target.count, say), caches.times)
         entry = _entry(target, caches, content, diff_id)
@@ -224,7 +231,7 @@ def _target(settings: Settings, place: str) -> Target:
 # --- their caches -----------------------------------------------------------------------------------
 
 
-def _read(cluster: Cluster, settings: Settings, pod: JSON, say: Say) -> Caches:
+def _read(cluster: Cluster, settings: Settings, pod: JSON, say: Say, secrets: Secrets) -> Caches:
     """Read the caches of a pod that nobody writes to meanwhile.
 
     Raises:
@@ -255,14 +262,34 @@ def _read(cluster: Cluster, settings: Settings, pod: JSON, say: Say) -> Caches:
             allowed="what one model compiles",
             fix="delete the pod, so that its caches begin anew",
         )
-    if secret := [path for path in caches.secret if not is_needless(path)]:
+    found = {*caches.secret, *_with_secrets(caches.contents, secrets)}
+    if secret := sorted(path for path in found if not is_needless(path)):
         raise refuse(
             f"pod {name}",
-            f"{secret[0]} holds a secret of the server's variables (not shown)",
+            f"{secret[0]} holds a secret of the server's arguments or variables (not shown)",
             allowed="caches without secrets: their layer goes into the image",
-            fix="give the server its key by a file or argument, not by a variable that vLLM compiles in",
+            fix="give the server its secret by a file, or let a gateway before it ask for one: vLLM compiles "
+            "this setting in",
         )
     return caches
+
+
+def _with_secrets(contents: Mapping[str, bytes], secrets: Secrets) -> Iterator[str]:
+    """Yield the paths of files with a text of the stack's secrets.
+
+    Pulumi does not say which entry of a list is secret. Words, numbers and paths, which the other entries
+    are made of (`FLASHINFER`), stand in caches in any case.
+    """
+    values = [
+        text.encode()
+        for text in secrets.texts
+        if len(text) >= _SHORTEST
+        and not _PLAIN.fullmatch(text)
+        and not _PLAIN.fullmatch(text.partition("=")[2])
+    ]
+    for path, content in contents.items():
+        if any(value in content for value in values):
+            yield path
 
 
 def _tell_others(name: str, target: Target, lock: Lock, say: Say) -> None:

@@ -8,8 +8,10 @@ that several models share works like any other; the program only tells the pod w
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from components.config.model_spec import ModelSpec
+from components.config.secrets import Secrets
 from components.manifests.server_arguments import server_arguments
 from modelcar.kernels import FITS, FOLDER, TIMED, TIMES
 from modelcar.manifest import to_json
@@ -157,7 +159,10 @@ _NOT_SHOWN = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CACHE_ROOT", "CACHE_DIR", "
 
 
 def arguments_of(settings: ModelSpec) -> tuple[str, ...]:
-    """Return the server's arguments and variables that kernels depend on; nothing that may be a secret."""
+    """Return the server's arguments and variables that kernels depend on.
+
+    Those whose name says that they are secret are not among them; of others `written` hides the value.
+    """
     found: list[str] = []
     keep = False
     for argument in server_arguments(settings):
@@ -173,6 +178,37 @@ def arguments_of(settings: ModelSpec) -> tuple[str, ...]:
         and not any(part in entry.partition("=")[0] for part in _NOT_SHOWN)
     ]
     return (*found, *sorted(variables))
+
+
+def written(arguments: Sequence[str], secrets: Secrets) -> tuple[str, ...]:
+    """Return arguments as a lock may have them, which is committed and hashed into the image: no secrets.
+
+    Pulumi does not say which argument of a list is the secret one, so that others may be hidden too.
+    """
+    return tuple(
+        _concealed(argument) if secrets.hide(argument) != argument else argument for argument in arguments
+    )
+
+
+def as_written(arguments: Sequence[str], lock: Sequence[str]) -> tuple[str, ...]:
+    """Return arguments to be compared with those of a lock: what is hidden there, hidden too."""
+    if not any(_CONCEALED in argument for argument in lock):
+        return tuple(arguments)
+    hidden = {argument: _concealed(argument) for argument in arguments if argument not in lock}
+    return tuple(hidden[argument] if hidden.get(argument) in lock else argument for argument in arguments)
+
+
+#: Begins what stands in place of a value: a key that is derived from it (PBKDF2), as guessing has to be slow.
+_CONCEALED = "pbkdf2:"
+_ROUNDS = 200_000
+
+
+def _concealed(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    if not equals:
+        name, value = "", argument
+    derived = hashlib.pbkdf2_hmac("sha256", value.encode(), f"{SERVER} {name}".encode(), _ROUNDS, 16)
+    return f"{name}{equals}{_CONCEALED}{derived.hex()}"
 
 
 def environment(settings: ModelSpec, *, own: bool, extra: bool) -> dict[str, str]:

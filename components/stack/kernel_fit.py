@@ -5,7 +5,7 @@ from __future__ import annotations
 from components.config.gpus import CARDS
 from components.config.problems import problem
 from components.config.settings import Settings
-from components.manifests.kernels import arguments_of, server_of
+from components.manifests.kernels import arguments_of, as_written, server_of
 from modelcar.errors import Problem
 from modelcar.kernels import Kernels, Target
 from modelcar.lock import Lock
@@ -26,9 +26,14 @@ def misfit(settings: Settings, lock: Lock) -> str | None:
     if not of_server:
         versions = ", ".join(sorted({f"vLLM {entry.vllm}" for entry in lock.kernels}))
         return f"its kernels are for another server image ({versions})"
-    same = [entry for entry in of_server if entry.target.arguments == arguments]
+    same = [
+        entry
+        for entry in of_server
+        if entry.target.arguments == as_written(arguments, entry.target.arguments)
+    ]
     if not same:
         other = of_server[0].target.arguments
+        arguments = as_written(arguments, other)
         more = [f"+{text}" for text in arguments if text not in other]
         less = [f"-{text}" for text in other if text not in arguments]
         told = " ".join([*less, *more]) or "their order"

@@ -20,10 +20,12 @@ from typing import Any
 import pytest
 
 from components.cluster.access import ClusterError
+from components.config.secrets import Secrets
 from components.config.settings import Settings
 from components.config.stack import Stack
 from components.manifests.kernels import arguments_of
 from components.manifests.server_arguments import server_arguments
+from components.stack.kernel_fit import misfit
 from modelcar import kernel_store, locking
 from modelcar.errors import InputError
 from modelcar.kernels import fault_of_layer
@@ -272,6 +274,33 @@ def test_a_secret_of_the_server_never_leaves_the_pod(
     with pytest.raises(InputError, match="holds a secret") as raised:
         save(cluster, settings, project)
     assert "s3cret" not in str(raised.value)
+
+
+def test_a_secret_of_the_stack_is_in_neither_lock_nor_layer(
+    cluster: PodsHere, settings: Settings, project: Path
+) -> None:
+    """Its variable is not named like one, as the server's own are free to be."""
+    told = {
+        "serverEnv": ["VLLM_PLUGIN=https://robot:hunter2hunter@host", "VLLM_ATTENTION_BACKEND=FLASHINFER"]
+    }
+    own = settings.model_copy(update={"server_env": tuple(told["serverEnv"])})
+    secrets = Secrets.of({"serverEnv": json.dumps(told["serverEnv"])}, {"serverEnv"})
+    cluster.variables |= dict(entry.split("=", 1) for entry in told["serverEnv"])
+    env = [dict(zip(("name", "value"), entry.split("=", 1), strict=True)) for entry in told["serverEnv"]]
+    cache = cluster.add(own, env=env)
+    fill(cache, {**CACHES, "triton/ABCD/backend": b"FLASHINFER"})
+    save(cluster, own, project, secrets=secrets)
+    written = (project / own.lock_path).read_text()
+    assert "hunter2" not in written
+    assert "VLLM_PLUGIN=pbkdf2:" in written
+    assert "other arguments" not in str(misfit(own, lock(project)))
+    changed = (f"{told['serverEnv'][0]}er", told["serverEnv"][1])
+    other = own.model_copy(update={"server_env": changed})
+    assert "other arguments of the server (-VLLM_PLUGIN=pbkdf2:" in str(misfit(other, lock(project)))
+    fill(cache, {"triton/ABCD/options.json": b"https://robot:hunter2hunter@host"})
+    with pytest.raises(InputError, match=r"options\.json holds a secret") as raised:
+        save(cluster, own, project, secrets=secrets)
+    assert "hunter2" not in str(raised.value)
 
 
 OTHERWISE: dict[str, tuple[dict[str, Any], str]] = {
