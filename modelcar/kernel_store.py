@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import mmap
 import tarfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from modelcar.lock import LAYOUTS, Lock
 from modelcar.manifest import LAYER_TYPES, MANIFEST_TYPE, sha256_digest, to_json
 from modelcar.oci_layout import LayoutStore, replace_file
 from modelcar.registry import Manifest, Registry
+from modelcar.tar_members import plain_files
 
 #: Type of what a registry keeps a layer of kernels by: a manifest of its own, so that no cleanup deletes it.
 ARTIFACT_TYPE = "application/vnd.modelcar.kernels.v1"
@@ -196,9 +198,10 @@ def read_archive(path: Path) -> tuple[tuple[tuple[Kernels, bytes], ...], str]:
 
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
-    if path.stat().st_size > MOST_ARCHIVED:
+    size = path.stat().st_size
+    if size > MOST_ARCHIVED:
         raise ValueError(f"more than {MOST_ARCHIVED} bytes")
-    with tarfile.open(path, mode="r:") as archive:
-        for member in archive:
-            if member.isreg() and (file := archive.extractfile(member)):
-                yield member.name, file.read()
+    # Mapped, it gives no more than there is, whatever a header of it claims.
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        for member, content in plain_files(mapped, size):
+            yield member.name, content

@@ -20,6 +20,7 @@ from modelcar.errors import InputError, Problem, refuse
 from modelcar.layer_format import MODELS, layer_parts, layer_size
 from modelcar.manifest import sha256_digest, to_json
 from modelcar.paths import fault_of_name, is_bad, printable
+from modelcar.tar_members import READ_ERRORS, is_plain, require_sized
 
 #: Folder of all kernels in the model's folder; with its dot no loader takes it for a part of the model.
 FOLDER = ".kernels"
@@ -298,14 +299,22 @@ def fault_of_layer(entry: Kernels, content: bytes) -> str | None:
     layer = unpacked(content)
     if layer is None or sha256_digest(layer) != entry.diff_id:
         return "a layer that unpacks to another one than the lock says"
+    try:
+        return _fault_of_files(entry, layer)
+    except READ_ERRORS as error:
+        return f"a layer that cannot be read ({type(error).__name__})"
+
+
+def _fault_of_files(entry: Kernels, layer: bytes) -> str | None:
     own = f"{MODELS}/{FOLDER}/{entry.name}"
     above = {MODELS, f"{MODELS}/{FOLDER}", own}
     fits = b""
     with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
         for member in archive:
+            require_sized(member)
             if member.isdir() and (member.name in above or member.name.startswith(f"{own}/")):
                 continue
-            if not member.isreg() or not member.name.startswith(f"{own}/") or fault_of_name(member.name):
+            if not is_plain(member) or not member.name.startswith(f"{own}/") or fault_of_name(member.name):
                 return f"a layer with {printable(member.name)}, which is no file of {own}"
             if member.name == f"{own}/{FITS}" and (file := archive.extractfile(member)):
                 fits = file.read()

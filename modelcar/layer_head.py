@@ -21,6 +21,7 @@ import zstandard
 
 from modelcar.manifest import LAYER_TYPES
 from modelcar.registry import Registry
+from modelcar.tar_members import READ_ERRORS, require_sized
 
 #: Bytes of one layer that are read at most, as they are pulled. Small bases (busybox, Alpine) have less.
 HEAD = 8 * 2**20
@@ -34,6 +35,8 @@ PIECE, PIECES = 64 * 1024, 256
 PLAIN = frozenset({LAYER_TYPES["none"], "application/vnd.docker.image.rootfs.diff.tar"})
 #: Bytes. A larger config.json is no model's.
 LARGEST_CONFIG = 2**20
+#: Bytes. Files' names and what else a header has take less.
+LARGEST_READ = 2 * LARGEST_CONFIG
 
 CONFIG = "models/config.json"
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -88,9 +91,7 @@ def read_head(registry: Registry, layer: Mapping[str, Any]) -> LayerHead:
             whole = _read(_Limited(_Pieces(pieces), HEAD), files, found)
     except _EnoughError as error:
         return LayerHead(files, config=found.get(CONFIG), why=str(error))
-    except (httpx.HTTPError, OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        return LayerHead(files, config=found.get(CONFIG), why=f"{type(error).__name__}: {error}")
-    except (zstandard.ZstdError, ValueError) as error:
+    except (httpx.HTTPError, OSError, zlib.error, zstandard.ZstdError, LookupError, *READ_ERRORS) as error:
         return LayerHead(files, config=found.get(CONFIG), why=f"{type(error).__name__}: {error}")
     return LayerHead(files, whole, found.get(CONFIG), "" if whole else "the files before are large")
 
@@ -104,6 +105,7 @@ def _names(
         return False
     with tarfile.open(fileobj=_Parts(registry, digest, size, first), mode="r:") as archive:
         for member in archive:
+            require_sized(member)
             _note(archive, member, files, found)
     return True
 
@@ -188,16 +190,37 @@ class _Parts(io.RawIOBase):
         """Return the place."""
         return self._at
 
+    def read(self, size: int = -1) -> bytes:
+        """Return so many bytes, fewer at the end. A header may claim any number of them.
+
+        Raises:
+            _EnoughError: as `readinto`, or it is more than any file has that is read.
+        """
+        left = max(0, self._size - self._at)
+        size = left if size < 0 else min(size, left)
+        if size > LARGEST_READ:
+            raise _EnoughError(f"a header of it claims {size} bytes")
+        found = bytearray()
+        while len(found) < size:
+            piece = bytearray(size - len(found))
+            taken = self.readinto(piece)
+            if not taken:
+                break
+            found += piece[:taken]
+        return bytes(found)
+
     def readinto(self, buffer: Any) -> int:
         """Bring some bytes; none at the end.
 
         Raises:
             _EnoughError: it was asked for too many parts, or it took too long.
         """
-        if self._at >= self._size:
+        if time.monotonic() > self._end:
+            raise _EnoughError(f"it took more than {TIME:.0f} s")
+        if not 0 <= self._at < self._size:
             return 0
         if not self._start <= self._at < self._start + len(self._part):
-            if not self._left or time.monotonic() > self._end:
+            if not self._left:
                 raise _EnoughError("it has very many files")
             self._left -= 1
             self._start = self._at

@@ -20,6 +20,7 @@ from components.config.settings import Settings
 from components.manifests.kernels import PLACE
 from components.manifests.service import CONTAINER
 from modelcar.kernels import MOST_UNPACKED
+from modelcar.tar_members import plain_files
 from operations.asking import CLIENT, python
 
 #: Folders as the start script has them (`components/manifests/kernels.py`).
@@ -215,11 +216,9 @@ def _unpacked(data: str) -> tuple[dict[str, bytes], dict[str, int]]:
         content = inflater.decompress(base64.b64decode(data, validate=True), 2 * MOST_UNPACKED)
         if not inflater.eof:
             raise ValueError("larger than kernels are, or cut off")
-        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            contents, times = {}, {}
-            for member in archive:
-                if member.isreg() and (file := archive.extractfile(member)):
-                    contents[member.name], times[member.name] = file.read(), int(member.mtime)
-            return contents, times
-    except (ValueError, binascii.Error, zlib.error, tarfile.TarError) as error:
+        contents, times = {}, {}
+        for member, file in plain_files(io.BytesIO(content), len(content)):
+            contents[member.name], times[member.name] = file, int(member.mtime)
+        return contents, times
+    except (ValueError, OverflowError, binascii.Error, zlib.error, tarfile.TarError) as error:
         raise ClusterError(0, f"the caches came damaged: {error}") from None

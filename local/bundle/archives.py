@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from local.bundle.parts import sha256_of
+from modelcar.tar_members import is_plain
 
 #: How much of the files goes into one archive, in bytes. Smaller ones pack worse; larger ones leave
 #: processors idle where they are unpacked. A larger file has one of its own.
@@ -141,7 +142,7 @@ def unpack(packed: io.RawIOBase, folder: Path) -> int:
                 made.clear()  # it may have taken the place of another one, which led elsewhere
                 part.unlink(missing_ok=True)
                 part.symlink_to(info.linkname)
-            elif info.isreg() and (content := tar.extractfile(info)):
+            elif is_plain(info) and (content := tar.extractfile(info)):
                 with part.open("wb") as file:
                     shutil.copyfileobj(content, file, 2**20)
                     os.fchmod(file.fileno(), 0o755 if info.mode & 0o100 else 0o644)
