@@ -25,6 +25,8 @@ from modelcar.docker_login import LoginError, login_of
 from modelcar.errors import InputError, Problem, refuse
 from modelcar.manifest import MANIFEST_TYPE, sha256_digest
 from modelcar.registry_http import (
+    MOST,
+    MOST_OF_MANIFEST,
     PATIENCE,
     InTheClearError,
     NoManifestError,
@@ -50,6 +52,8 @@ MAX_BLOB = 16 * 2**20
 TIMEOUT = httpx.Timeout(10, read=900, write=120)
 #: Pages of a list of tags or referrers; registries send 50 to 1,000 on each.
 MOST_PAGES = 1000
+#: Bytes of such a list, all its pages together.
+MOST_LISTED = 64 * 2**20
 #: How registries without the API for referrers answer: the specification says 404, Artifactory 406 (it knows
 #: no such Accept there), and others refuse the path or the method.
 NO_API = frozenset({400, 404, 405, 406, 501})
@@ -231,7 +235,8 @@ class Registry:
                 NoManifestError where it is what was asked for all the same.
         """
         accept = ", ".join((MANIFEST_TYPE, INDEX_TYPE, *_DOCKER_TYPES))
-        answer = self._client.get(f"{self.target.url}/manifests/{reference}", headers={"Accept": accept})
+        url, most = f"{self.target.url}/manifests/{reference}", {MOST: MOST_OF_MANIFEST}
+        answer = self._client.get(url, headers={"Accept": accept}, extensions=most)
         if answer.status_code == httpx.codes.NOT_FOUND:
             return None
         digest = sha256_digest(answer.content)
@@ -259,7 +264,7 @@ class Registry:
         with self._client.stream("GET", f"{self.target.url}/blobs/{digest}") as answer:
             checked(answer, httpx.codes.OK)
             content = b""
-            for piece in answer.iter_bytes():
+            for piece in answer.iter_raw():
                 content += piece
                 if len(content) > MAX_BLOB:
                     break
@@ -281,13 +286,18 @@ class Registry:
 
     def part(self, digest: str, start: int, length: int) -> bytes | None:
         """Return bytes of a blob from a place on; None where the registry gives no parts (RFC 9110, 14.2)."""
-        headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
+        headers = {"Range": f"bytes={start}-{start + length - 1}"}
         url = f"{self.target.url}/blobs/{digest}"
         with self._client.stream("GET", url, headers=headers) as answer:
             answer.raise_for_status()
             if answer.status_code != httpx.codes.PARTIAL_CONTENT:
                 return None  # all of it would come
-            return answer.read()
+            content = b""
+            for piece in answer.iter_raw():
+                content += piece
+                if len(content) >= length:
+                    break
+            return content[:length]
 
     def add_blob(self, content: bytes) -> None:
         """Send a small blob unless it is there."""
@@ -386,12 +396,15 @@ class Registry:
             absent: statuses of the first page that say that there is no such list.
             at_home: being led to another host says so, too.
         """
-        url, found = httpx.URL(f"{self.target.url}/{path}"), list[Any]()
+        url, found, size = httpx.URL(f"{self.target.url}/{path}"), list[Any](), 0
         for page in range(MOST_PAGES):
             answer = self._at_home(url, headers) if at_home else self._client.get(url, headers=headers)
             if not page and (answer.status_code in absent or answer.next_request):
                 return None
             found += list_in(json_of(answer), name, kind, answer)
+            size += len(answer.content)
+            if size > MOST_LISTED:
+                raise self._endless(path, f"has more than {MOST_LISTED // 2**20} MiB")
             following = answer.links.get("next", {}).get("url")
             if not following:
                 return found
@@ -418,7 +431,7 @@ class Registry:
         return refuse(
             f"{self.target.registry}/{self.target.name}: {path.partition('/')[0]}",
             f"the registry's list {found}",
-            allowed=f"at most {MOST_PAGES} pages of {self.target.host}",
+            allowed=f"at most {MOST_PAGES} pages and {MOST_LISTED // 2**20} MiB of {self.target.host}",
             fix="look at the repository by the registry's own means; nothing was changed in it",
         )
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import ssl
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
@@ -19,6 +20,10 @@ from modelcar.connections import Ways
 
 #: Seconds that one request waits at most, all its pauses together, for a registry that has too many of them.
 PATIENCE = 300.0
+#: Bytes of an answer that is read at once: a manifest (OCI distribution specification 1.1), and any other.
+MOST_OF_MANIFEST, MOST_OF_ANSWER = 4 * 2**20, 16 * 2**20
+#: Names a request's own limit among its extensions.
+MOST = "modelcar.most"
 _BUSY = {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}
 
 
@@ -65,12 +70,16 @@ class RegistryClient(httpx.Client):
     """
 
     def __init__(self, *, verify: ssl.SSLContext, patience: float = PATIENCE, **options: Any) -> None:
-        super().__init__(transport=Ways(verify), **options)
+        super().__init__(transport=_Bounded(Ways(verify)), **options)
+        # What is compressed may be of any size; and blobs have the digests of their bytes as they are kept.
+        self.headers["Accept-Encoding"] = "identity"
         self._patience = patience
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send a request, as httpx does."""
         patience = Patience(self._patience)
+        if not options.get("stream"):
+            request.extensions.setdefault(MOST, MOST_OF_ANSWER)
         while True:
             answer = super().send(request, **options)
             if not isinstance(request.stream, httpx.ByteStream) or not patience.wait(answer):
@@ -91,6 +100,58 @@ class NotARegistryError(httpx.HTTPStatusError):
             request=answer.request,
             response=answer,
         )
+
+
+class TooMuchError(NotARegistryError):
+    """The answer is larger than any of its kind, or was compressed though nobody asked for that."""
+
+    what = "no answer of a registry is so large, or compressed where it was asked for plain"
+
+
+class _Bounded(httpx.BaseTransport):
+    """Lets no more of an answer come than is asked for: some registries are not one's own."""
+
+    def __init__(self, inner: httpx.BaseTransport) -> None:
+        self._inner = inner
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; of what is streamed only refusals and redirects are bounded here."""
+        answer = self._inner.handle_request(request)
+        most = request.extensions.get(MOST)
+        refused = answer.status_code >= httpx.codes.MULTIPLE_CHOICES
+        if request.method != "HEAD" and (refused or most is not None):
+            answer.stream = _BoundedStream(answer, most or MOST_OF_ANSWER, cut=refused)
+            if refused:
+                answer.headers.pop("Content-Encoding", None)
+        return answer
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._inner.close()
+
+
+class _BoundedStream(httpx.SyncByteStream):
+    """An answer's bytes. cut: what is too much is left out, since nothing but words are read of it."""
+
+    def __init__(self, answer: httpx.Response, most: int, *, cut: bool) -> None:
+        self._answer, self._stream, self._most, self._cut = answer, answer.stream, most, cut
+        self._packed = answer.headers.get("Content-Encoding", "identity").lower() != "identity"
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = 0 if self._packed else self._most
+        if self._packed and not self._cut:
+            raise TooMuchError(self._answer)
+        for piece in cast(httpx.SyncByteStream, self._stream):
+            if len(piece) > left:
+                if not self._cut:
+                    raise TooMuchError(self._answer)
+                return
+            left -= len(piece)
+            yield piece
+
+    def close(self) -> None:
+        """Close the connection."""
+        cast(httpx.SyncByteStream, self._stream).close()
 
 
 class NoManifestError(NotARegistryError):
