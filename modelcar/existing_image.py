@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from modelcar.choosing import PICKLE_SUFFIXES
 from modelcar.image import LOCK_ANNOTATION
 from modelcar.image_files import ImageFiles
 from modelcar.layer_head import CONFIG, PLAIN, read_head
@@ -356,6 +357,19 @@ def _no_config(below: Sequence[str]) -> Fault:
     )
 
 
+def pickles(files: ImageFiles) -> str | None:
+    """Return that there are pickles in /models, as far as its files were read; None where there are none."""
+    inside = files.below(files.real("models"))
+    found = [path for path in inside if path.lower().endswith(PICKLE_SUFFIXES) and files.find(path)]
+    if not found:
+        return None
+    more = f", as are {len(found) - 1} more" if len(found) > 1 else ""
+    return (
+        f"/{printable(found[0])} is a pickle{more}: whoever made it may run code in the server that "
+        "loads it. Take safetensors instead, or be sure of its author"
+    )
+
+
 def notes(image: ExistingImage) -> Iterator[str]:
     """Yield what does not keep it from being served, and what could not be looked at."""
     files = image.files
@@ -367,6 +381,8 @@ def notes(image: ExistingImage) -> Iterator[str]:
                 f"has a VOLUME {printable(volume)}: containerd copies the weights for each of KServe's "
                 "containers, at every start. Build it without"
             )
+    if told := pickles(files):
+        yield told
     if not image.config.get("architecture"):
         yield "does not say which processors it is for"
     unread = []

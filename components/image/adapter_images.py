@@ -54,6 +54,8 @@ def _look(settings: Settings, place: ImagePlace, key: str, *, preview: bool) -> 
     Raises:
         InputError: it is no adapter's, or an `up` does not get to see it.
     """
+    from modelcar.existing_image import pickles  # only a stack that serves such an image needs it
+
     shown = f"{place.repository}@{place.digest}"
     image = seen(settings, place, preview=preview, key=key, fix=_FIX)
     if isinstance(image, str):
@@ -66,7 +68,8 @@ def _look(settings: Settings, place: ImagePlace, key: str, *, preview: bool) -> 
     if missing:
         found = f"{shown}: has no {' and no '.join(f'/models/{name}' for name in missing)}"
         raise InputError([Problem(key, found, "a modelcar of an adapter, as PEFT saved it", _FIX)])
-    return None
+    told = pickles(image.files)
+    return f"{shown}: {told}" if told else None
 
 
 def once_verified_too(

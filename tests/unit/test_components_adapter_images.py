@@ -36,14 +36,22 @@ def stack(server: registry_server.Registry, image: str) -> Stack:
     return load_stack({"name": "chat", "vllm": modules}, placement="imageVolume", **place)
 
 
-def pushed(server: registry_server.Registry, *without: str) -> str:
+def pushed(server: registry_server.Registry, *without: str, more: tuple[str, ...] = ()) -> str:
     files = {path: content for path, content in made.ADAPTER.items() if path not in without}
+    files |= dict.fromkeys(more, b"more")
     image = made.image([made.layer(made.SHELL), made.layer(files)])
     return image.push(Target(f"{server.host}/adapters", "french", insecure=True))
 
 
 def test_an_adapter_as_it_is_pushed_passes(server: registry_server.Registry) -> None:
     assert adapter_images.look(stack(server, pushed(server)), preview=False) == ([], ())
+
+
+def test_an_adapter_with_pickles_is_told(server: registry_server.Registry) -> None:
+    image = pushed(server, more=("models/optimizer.pt",))
+    problems, [told] = adapter_images.look(stack(server, image), preview=False)
+    assert problems == []
+    assert "/models/optimizer.pt is a pickle: whoever made it may run code" in told
 
 
 @pytest.mark.parametrize("missing", [path for path, content in made.ADAPTER.items() if content])

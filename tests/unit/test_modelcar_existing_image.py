@@ -217,6 +217,14 @@ def test_a_server_of_ones_own_needs_no_config_and_is_told_of(target: Target, pat
     assert note == "has no /models/config.json: whether the server can read the model is not looked at"
 
 
+def test_pickles_are_told_and_not_refused(target: Target) -> None:
+    pickled: dict[str, made.Content] = {"models/pytorch_model.bin": b"p", "models/training_args.BIN": b"p"}
+    image = seen(target, made.image([BASE, made.layer({**made.MODEL, **pickled})]))
+    assert list(faults(image, USER)) == []
+    [note] = notes(image)
+    assert "/models/pytorch_model.bin is a pickle, as are 1 more: whoever made it may run code" in note
+
+
 def test_mistrals_own_configuration_counts_where_vllm_reads_it(target: Target) -> None:
     weights: dict[str, made.Content] = {"models/consolidated.safetensors": b"w", "models/params.json": b"{}"}
     assert why(target, BASE, made.layer(weights)) == []
