@@ -113,6 +113,7 @@ def test_of_a_mirrors_signatures_those_that_count_are_copied(pushed: Pushed) -> 
         attach(mirror, image, [Artifact(BUNDLE_TYPE, content) for content in made])
     trust = Trust(f"{pushed.folder}/cosign.pub")
     with registry_server.serve() as server:
+        server.has_referrers = False
         prod = Target(f"{server.host}/prod", "tiny", insecure=True)
         with Registry(prod, write=True) as registry:
             registry.add_manifest(pushed.digest, image.content, MANIFEST_TYPE)
