@@ -21,9 +21,10 @@ from components.config.scheduling import SchedulingSettings
 from components.engine.inputs import Arguments, is_known
 from components.engine.options import OWNED, child
 from components.engine.secrets import used
+from components.engine.this_stack import marked
 from components.engine.threads import in_thread
 from components.kserve.spec import checked_namespace, checked_storage_uri, in_own_words, validated
-from components.manifests.pre_pull import daemon_set_name, daemon_set_spec
+from components.manifests.pre_pull import daemon_set_name, daemon_set_spec, network_policy
 from components.manifests.service import labels
 from modelcar.errors import InputError
 
@@ -46,6 +47,7 @@ class PrePullArgs(Arguments):
     service_account: ServiceAccount whose pull secrets are used; by default the namespace's own.
     access: How the cluster is asked whether the nodes have the images; without it nothing waits for them.
     start_timeout_seconds: Seconds that it may take.
+    closed: Deny its pods every connection, by a NetworkPolicy: they run both images, and need none.
     """
 
     storage_uri: pulumi.Input[str]
@@ -58,6 +60,7 @@ class PrePullArgs(Arguments):
     service_account: pulumi.Input[str] | None = None
     access: ClusterAccess | None = None
     start_timeout_seconds: int = 1800
+    closed: bool = True
 
     def spec(self) -> ModelSpec:
         """Return all of it that is plain, checked.
@@ -81,6 +84,8 @@ class PrePullArgs(Arguments):
 
 class PrePull(pulumi.ComponentResource):
     """A DaemonSet whose pods run the modelcar, and do nothing: the image is pulled, and stays.
+
+    And a NetworkPolicy that denies these pods every connection.
 
     Outputs:
         storage_uri: what is pulled; known once every node that is there has it.
@@ -107,7 +112,23 @@ class PrePull(pulumi.ComponentResource):
         spec: Any = pulumi.Output.all(uri, args.service_account, args.node_pool).apply(
             lambda found: daemon_set_spec(model.on_pool(found[2]), found[0], found[1])
         )
-        daemon_set = kubernetes.apps.v1.DaemonSet(name, metadata=metadata, spec=spec, opts=child(self, opts))
+        before = []
+        if args.closed:
+            before.append(
+                kubernetes.networking.v1.NetworkPolicy(
+                    name,
+                    metadata={
+                        "name": daemon_set_name(model),
+                        "namespace": namespace,
+                        "annotations": marked(),
+                    },
+                    spec=network_policy(model),
+                    opts=child(self, opts),
+                )
+            )
+        daemon_set = kubernetes.apps.v1.DaemonSet(
+            name, metadata=metadata, spec=spec, opts=child(self, opts, *before)
+        )
         self.storage_uri = _pulled(daemon_set, uri, model, namespace, args)
         self.register_outputs({"storageUri": self.storage_uri})
 

@@ -21,7 +21,7 @@ from components.config.stack import Stack
 from components.manifests import argo_application, argo_health, autoscaling
 from components.manifests.argo_application import Application
 from components.manifests.network import egress_policy, ingress_policy, ingress_policy_name
-from components.manifests.pre_pull import daemon_set_name, daemon_set_spec
+from components.manifests.pre_pull import daemon_set_name, daemon_set_spec, network_policy
 from components.manifests.service import labels, predictor, service_annotations, serving_runtime
 from components.manifests.yaml_texts import TextDumper
 from modelcar.base import read_base
@@ -77,6 +77,9 @@ def manifests(settings: Settings, project: Path) -> dict[str, dict[str, Any]]:
         runtime = _object("serving.kserve.io/v1alpha1", "ServingRuntime", settings)
         found["servingruntime.yaml"] = {**runtime, "spec": serving_runtime(settings)}
     if settings.pre_pull and not settings.idle:
+        if settings.egress.restrict:
+            policy = _object("networking.k8s.io/v1", "NetworkPolicy", settings, daemon_set_name(settings))
+            found["networkpolicy-pre-pull.yaml"] = {**policy, "spec": network_policy(settings)}
         daemon_set = _object("apps/v1", "DaemonSet", settings, daemon_set_name(settings))
         found["daemonset.yaml"] = {**daemon_set, "spec": daemon_set_spec(settings, uri, account)}
     service = _object("serving.kserve.io/v1beta1", "InferenceService", settings)

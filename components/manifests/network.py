@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from components.config.network import EgressSettings, IngressSettings
@@ -32,6 +33,16 @@ def egress_policy(service: str, settings: EgressSettings) -> Any:
         "podSelector": {"matchLabels": {SERVICE_LABEL: service}},
         "policyTypes": ["Egress"],
         "egress": rules,
+    }
+
+
+def closed_policy(pods: Mapping[str, str]) -> Any:
+    """Return the spec of a policy that denies pods with these labels everything, in both directions."""
+    return {
+        "podSelector": {"matchLabels": dict(pods)},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [],
+        "egress": [],
     }
 
 

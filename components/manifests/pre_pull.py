@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from components.config.model_spec import ModelSpec
+from components.manifests.network import closed_policy
 from components.manifests.scheduling import nodes_to_pull_on
 from components.manifests.service import CLOSED_POD, RESTRICTED, RESTRICTED_POD
 
@@ -17,9 +18,19 @@ def daemon_set_name(settings: ModelSpec) -> str:
     return f"{settings.service_name}-pre-pull"
 
 
+def own_labels(settings: ModelSpec) -> dict[str, str]:
+    """Return the labels of its pods, which are none of the InferenceService's."""
+    return {"app.kubernetes.io/name": daemon_set_name(settings)}
+
+
+def network_policy(settings: ModelSpec) -> Any:
+    """Return the spec of the NetworkPolicy of its pods: they run both images, and need no connection."""
+    return closed_policy(own_labels(settings))
+
+
 def daemon_set_spec(settings: ModelSpec, storage_uri: str, service_account: str | None = None) -> Any:
     """Return the DaemonSet's spec: the server's image is pulled and left, the modelcar's stays in use."""
-    own = {"app.kubernetes.io/name": daemon_set_name(settings)}
+    own = own_labels(settings)
     common = {"securityContext": RESTRICTED, "resources": _RESOURCES}
     server = {"name": "server", "image": settings.server_image, "command": ["sh", "-c", "true"], **common}
     # KServe's own sidecar runs these programs too. A node that is told to stop does not wait for it.

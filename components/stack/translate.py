@@ -170,6 +170,7 @@ def pre_pull(
         service_account=account,
         access=asked if settings.await_ready else None,
         start_timeout_seconds=settings.start_timeout_seconds,
+        closed=settings.egress.restrict,
     )
 
 

@@ -59,6 +59,12 @@ def rendered(settings: Settings) -> Iterator[dict[str, Any]]:
     }
     pull = pre_pull.daemon_set_spec(settings, f"oci://registry.example/qwen@{DIGEST}", settings.service_name)
     metadata = {**metadata, "name": pre_pull.daemon_set_name(settings)}
+    yield {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata,
+        "spec": pre_pull.network_policy(settings),
+    }
     yield {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": metadata, "spec": pull}
 
 

@@ -687,6 +687,8 @@ class PrePullArgs(TypedDict):
     """ServiceAccount whose pull secrets are used; by default the namespace's own."""
     start_timeout_seconds: NotRequired[int]
     """Seconds that it may take. Default: 1800."""
+    closed: NotRequired[bool]
+    """Deny its pods every connection, by a NetworkPolicy: they run both images, and need none. Default: true."""
     kubeconfig: NotRequired[pulumi.Input[str]]
     """Text or path of the cluster's kubeconfig; by default kubectl's own. Where the options of the component have a Kubernetes provider, that declares the objects, and the program only asks the cluster by the kubeconfig, if there is one."""
     kube_context: NotRequired[str]

@@ -14,6 +14,7 @@ from components.cluster.access import ClusterError
 from components.cluster.guard import ClusterAccess
 from components.config.models import load_stack
 from components.kserve.pre_pull import PrePull, PrePullArgs
+from components.manifests.gitops import manifests
 from components.manifests.pre_pull import daemon_set_spec
 from components.manifests.service import RESTRICTED, predictor
 from components.stack import delivery, translate
@@ -22,7 +23,7 @@ from modelcar.errors import InputError
 from tests.unit.fake_cluster import FakeCluster
 from tests.unit.mocked_engine import Engine
 from tests.unit.test_components_image_and_service import STORAGE_URI, stack
-from tests.unit.test_components_settings import MINIMAL, as_text
+from tests.unit.test_components_settings import MINIMAL, as_text, load
 from tests.unit.test_google_settings import dev
 from tests.unit.test_google_settings import load as load_google
 
@@ -44,7 +45,8 @@ def declare(engine: Engine, **changes: Any) -> dict[str, Any]:
 def test_both_images_are_pulled_and_the_modelcar_stays_in_use(preview: bool) -> None:
     engine = Engine(preview)
     assert declare(engine) == {"uri": STORAGE_URI}
-    component, daemon_set = engine.declared
+    component, policy, daemon_set = engine.declared
+    assert policy.parent == component.urn
     assert component.type == "modelcar:kserve:PrePull"
     assert daemon_set.parent == component.urn
     pod = daemon_set.inputs["spec"]["template"]["spec"]
@@ -58,6 +60,24 @@ def test_both_images_are_pulled_and_the_modelcar_stays_in_use(preview: bool) -> 
         assert box["securityContext"] == RESTRICTED
         assert set(box["resources"]) == {"requests", "limits"}
     assert engine.await_pulled.called is not preview
+
+
+@pytest.mark.parametrize("restrict", [True, False])
+def test_its_pods_connect_to_nothing_and_nothing_to_them(restrict: bool, tmp_path: Path) -> None:
+    """They run the images of model and server, and the egress policy is not for pods with their labels."""
+    engine = Engine(preview=False)
+    declare(engine, egress={"restrict": restrict})
+    made = [one.inputs["spec"] for one in engine.declared if one.type.endswith(":NetworkPolicy")]
+    model = load(image=STORAGE_URI.removeprefix("oci://"), egress={"restrict": restrict}, prePull=True)
+    files = manifests(model, tmp_path)
+    made += [files[name]["spec"] for name in files if name == "networkpolicy-pre-pull.yaml"]
+    assert len(made) == (2 if restrict else 0), "by the program, and in Git"
+    for spec, of in zip(made, (stack(), model), strict=False):
+        labels = daemon_set_spec(of, STORAGE_URI)["template"]["metadata"]["labels"]
+        assert spec["podSelector"] == {"matchLabels": labels}
+        assert sorted(spec["policyTypes"]) == ["Egress", "Ingress"]
+        assert spec["egress"] == spec["ingress"] == []
+    assert list(files)[-2:] == ["daemonset.yaml", "inferenceservice.yaml"], "after the policies"
 
 
 def test_what_needs_a_gpu_is_pulled_on_those_nodes() -> None:
