@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import ip_network
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Any
 
 from components.cluster.access import JSON, Cluster, ClusterError
@@ -18,6 +18,9 @@ from operations.validation_report import Line
 _NAME = "egress denied by policy"
 #: Port of names; to ask for them anywhere is no way to a hub.
 _DNS = 53
+#: Addresses by version, from which on hardly any is denied: half of all, or all public ones (2000::/3).
+_WIDE = {4: 2**31, 6: 2**125}
+_Network = IPv4Network | IPv6Network
 
 
 def denied(cluster: Cluster, settings: Settings, pods: Sequence[JSON]) -> Line:
@@ -35,8 +38,8 @@ def denied(cluster: Cluster, settings: Settings, pods: Sequence[JSON]) -> Line:
         seen = "no NetworkPolicy holds the pod's egress back"
         return Line(_NAME, False, seen + (f": {', '.join(free)}" if len(pods) > 1 else ""), fix)
     rules = {_name(one): one["spec"].get("egress") or [] for ones in of_pod.values() for one in ones}
-    if undone := [name for name, own in rules.items() if any(map(_allows_all, own))]:
-        seen = f"NetworkPolicy {', '.join(undone)} allows it to every address, and policies add up"
+    if undone := _undone(rules):
+        seen = f"NetworkPolicy {', '.join(undone)} allows it to most addresses or all, and policies add up"
         delete = f"kubectl -n {settings.namespace} delete networkpolicy {' '.join(undone)}"
         fix = f"name addresses in its rules, or delete it: {delete}"
         return Line(_NAME, False, seen, fix)
@@ -59,14 +62,51 @@ def _selects(policy: JSON, pod: JSON) -> bool:
     return selects(policy["spec"].get("podSelector") or {}, pod["metadata"].get("labels") or {})
 
 
-def _allows_all(rule: Mapping[str, Any]) -> bool:
-    """Tell whether an egress rule allows every address, by other ports than that of names."""
+def _undone(rules: Mapping[str, Sequence[JSON]]) -> list[str]:
+    """Return the policies that allow almost every address, alone or else together."""
+    alone = [name for name, own in rules.items() if _is_wide(own)]
+    if alone or not _is_wide([rule for own in rules.values() for rule in own]):
+        return alone
+    return [name for name, own in rules.items() if any(map(_networks, own))]
+
+
+def _is_wide(rules: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether egress rules allow almost every address, by other ports than that of names."""
+    found: list[_Network] = []
+    for rule in rules:
+        if not rule.get("to") and not _is_of_names(rule):
+            return True
+        found += _networks(rule)
+    for version, least in _WIDE.items():
+        joined = collapse_addresses(one for one in found if one.version == version)  # type: ignore[type-var]
+        if sum(one.num_addresses for one in joined) >= least:
+            return True
+    return False
+
+
+def _is_of_names(rule: Mapping[str, Any]) -> bool:
     ports = rule.get("ports") or []
-    if ports and all(port.get("port") == _DNS and "endPort" not in port for port in ports):
-        return False
-    to: Iterable[Mapping[str, Any]] = rule.get("to") or []
-    return not to or any(_is_all(one["ipBlock"]) for one in to if "ipBlock" in one)
+    return bool(ports) and all(port.get("port") == _DNS and "endPort" not in port for port in ports)
 
 
-def _is_all(block: Mapping[str, Any]) -> bool:
-    return not block.get("except") and ip_network(block["cidr"], strict=False).prefixlen == 0
+def _networks(rule: Mapping[str, Any]) -> list[_Network]:
+    """Return the networks that a rule allows, less those that it leaves out."""
+    if _is_of_names(rule):
+        return []
+    return [part for one in rule.get("to") or [] if "ipBlock" in one for part in _parts(one["ipBlock"])]
+
+
+def _parts(block: Mapping[str, Any]) -> list[_Network]:
+    parts: list[Any] = [ip_network(block["cidr"], strict=False)]
+    for text in block.get("except") or []:
+        left_out: Any = ip_network(text, strict=False)
+        parts = [
+            rest
+            for part in parts
+            for rest in (
+                part.address_exclude(left_out)
+                if left_out.subnet_of(part)
+                else ([] if part.subnet_of(left_out) else [part])
+            )
+        ]
+    return parts

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from ipaddress import ip_network
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
@@ -153,6 +154,27 @@ def network_field(example: str, everything: Refused) -> AfterValidator:
         if network.prefixlen == 0:
             raise Refused(everything.why, everything.allowed, everything.fix)
         return text
+
+    return AfterValidator(check)
+
+
+def are_everything(networks: Iterable[str]) -> bool:
+    """Tell whether networks together are all addresses: 0.0.0.0/1 and 128.0.0.0/1 are."""
+    found = [ip_network(text) for text in networks]
+    four = collapse_addresses(one for one in found if isinstance(one, IPv4Network))
+    six = collapse_addresses(one for one in found if isinstance(one, IPv6Network))
+    return any(one.prefixlen == 0 for one in four) or any(one.prefixlen == 0 for one in six)
+
+
+def not_everything(everything: Refused) -> AfterValidator:
+    """Return a validator of lists of networks: those that together are all addresses are refused as told."""
+
+    def check(networks: tuple[str, ...]) -> tuple[str, ...]:
+        if are_everything(networks):
+            raise Refused(
+                f"{everything.why}: together they are all networks", everything.allowed, everything.fix
+            )
+        return networks
 
     return AfterValidator(check)
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from components.config import gpus
 from components.config.disk import LARGEST_DISK
-from components.config.fields import Refused, matches, network_field
+from components.config.fields import Refused, matches, network_field, not_everything
 from components.config.section import Section
 
 _LOWER = "lower-case letters, digits and '-', starting with a letter and not ending with '-'"
@@ -95,13 +95,8 @@ ServiceAccountEmail = Annotated[
 ]
 
 
-Network = Annotated[
-    str,
-    network_field(
-        "203.0.113.0/24",
-        Refused("opens the control plane to everybody", "a narrower network", "name your own addresses"),
-    ),
-]
+_EVERYBODY = Refused("opens the control plane to everybody", "a narrower network", "name your own addresses")
+Network = Annotated[str, network_field("203.0.113.0/24", _EVERYBODY)]
 
 
 class RepositorySettings(Section):
@@ -149,7 +144,7 @@ class ClusterSettings(Section):
         | None
     ) = None
     release_channel: Literal["RAPID", "REGULAR", "STABLE", "EXTENDED"] = "REGULAR"
-    authorized_networks: tuple[Network, ...] = ()
+    authorized_networks: Annotated[tuple[Network, ...], not_everything(_EVERYBODY)] = ()
 
 
 class NodeSettings(Section):

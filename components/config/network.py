@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from components.config.fields import Label, Refused, network_field
+from components.config.fields import Label, Refused, are_everything, network_field, not_everything
 from components.config.section import Section
 
-_DESTINATION = network_field(
-    "10.0.0.0/8",
-    Refused("allows everything, the hub included", "networks", "set modelcar:egress.restrict false"),
-)
+_EVERYTHING = Refused("allows everything, the hub included", "networks", "set modelcar:egress.restrict false")
+_DESTINATION = network_field("10.0.0.0/8", _EVERYTHING)
 
 
 class EgressRule(Section):
@@ -31,6 +29,14 @@ class EgressRule(Section):
     ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
 
 
+def _narrow(rules: tuple[EgressRule, ...]) -> tuple[EgressRule, ...]:
+    for port in {None, *(port for rule in rules for port in rule.ports)}:
+        if are_everything(rule.cidr for rule in rules if not rule.ports or port in rule.ports):
+            why = f"{_EVERYTHING.why}: together they are all networks"
+            raise Refused(why, _EVERYTHING.allowed, _EVERYTHING.fix)
+    return rules
+
+
 class EgressSettings(Section):
     """`modelcar:egress`: what the pods may connect to.
 
@@ -41,14 +47,15 @@ class EgressSettings(Section):
 
     restrict: bool = True
     dns: bool = True
-    allow: tuple[EgressRule, ...] = ()
+    allow: Annotated[tuple[EgressRule, ...], AfterValidator(_narrow)] = ()
 
 
 #: Namespace of Knative's activator and autoscaler, without which no request and no replica comes.
 KNATIVE = "knative-serving"
 
 
-_SOURCE = network_field("10.0.0.0/8", Refused("lets everybody in", "networks", "remove modelcar:ingress"))
+_EVERYBODY = Refused("lets everybody in", "networks", "remove modelcar:ingress")
+_SOURCE = network_field("10.0.0.0/8", _EVERYBODY)
 
 
 class IngressSettings(Section):
@@ -59,4 +66,4 @@ class IngressSettings(Section):
     """
 
     namespaces: tuple[Label, ...] = ()
-    networks: tuple[Annotated[str, _SOURCE], ...] = ()
+    networks: Annotated[tuple[Annotated[str, _SOURCE], ...], not_everything(_EVERYBODY)] = ()

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from ipaddress import collapse_addresses, ip_network
+from typing import Any
 
 from policy.rule import Config, Finding, Resource, Rule
 from policy.values import UNKNOWN, entries, has_unknown
 
 #: The annotation of today, and the one before GKE 1.17.
 _INTERNAL = ("networking.gke.io/load-balancer-type", "cloud.google.com/load-balancer-type")
-_EVERYBODY = ("0.0.0.0/0", "::/0")
+
+
+def _everybody(ranges: list[str]) -> str | None:
+    """Return the ranges of a list that are all addresses, alone or together; None where they are not."""
+    networks: list[Any] = []
+    for text in ranges:
+        with suppress(ValueError):
+            networks.append(ip_network(text, strict=False))
+    for version in (4, 6):
+        joined = collapse_addresses(one for one in networks if one.version == version)
+        if any(one.prefixlen == 0 for one in joined):
+            alone = [str(one) for one in networks if one.version == version and one.prefixlen == 0]
+            told = alone[:1] or [str(one) for one in networks if one.version == version]
+            return ", ".join(told)
+    return None
 
 
 def _find(resource: Resource, _config: Config) -> Iterator[Finding]:
@@ -28,9 +45,8 @@ def _find(resource: Resource, _config: Config) -> Iterator[Finding]:
         f'set {path} to your networks, or the annotation {_INTERNAL[0]}: "Internal", or use a ClusterIP '
         "service behind a gateway that asks who calls"
     )
-    for _, found in entries(ranges):
-        if found in _EVERYBODY:
-            yield Finding(path, str(found), fix)
+    if found := _everybody([str(one) for _, one in entries(ranges) if one is not UNKNOWN]):
+        yield Finding(path, found, fix)
     if not has_unknown(ranges) and not ranges and not resource.is_patch:
         yield Finding(path, "not set, which is everybody", fix)
 

@@ -52,6 +52,11 @@ def test_what_is_named_is_allowed() -> None:
     [
         ({"allow": [{"cidr": "0.0.0.0/0"}]}, "modelcar:egress.allow[0].cidr"),
         ({"allow": [{"cidr": "::/0"}]}, "modelcar:egress.allow[0].cidr"),
+        ({"allow": [{"cidr": "0.0.0.0/1"}, {"cidr": "128.0.0.0/1"}]}, "modelcar:egress.allow"),
+        (
+            {"allow": [{"cidr": "::/1", "ports": [443]}, {"cidr": "8000::/1", "ports": [80, 443]}]},
+            "modelcar:egress.allow",
+        ),
         ({"allow": [{"cidr": "10.0.0.1/8"}]}, "modelcar:egress.allow[0].cidr"),
         ({"allow": [{"cidr": "10.0.0.0/8", "ports": [0]}]}, "modelcar:egress.allow[0].ports[0]"),
         ({"alow": []}, "modelcar:egress.alow"),

@@ -326,6 +326,12 @@ WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "",
         "narrower",
     ),
+    "everybody by halves": (
+        {CLUSTER + "authorizedNetworks": ["0.0.0.0/1", "128.0.0.0/1"]},
+        CLUSTER + "authorizedNetworks",
+        "",
+        "narrower",
+    ),
     "no network": (
         {CLUSTER + "authorizedNetworks": ["10.0.0.1/8"]},
         CLUSTER + "authorizedNetworks[0]",

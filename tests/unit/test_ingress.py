@@ -55,6 +55,7 @@ def test_nobody_at_all_may_be_let_in() -> None:
 @pytest.mark.parametrize(
     ("value", "key", "fix"),
     [
+        ({"networks": ["0.0.0.0/1", "128.0.0.0/1"]}, "modelcar:ingress.networks", "remove modelcar:ingress"),
         ({"networks": ["0.0.0.0/0"]}, "modelcar:ingress.networks[0]", "remove modelcar:ingress"),
         ({"networks": ["10.0.0.1/8"]}, "modelcar:ingress.networks[0]", "ADDRESS/BITS"),
         ({"namespaces": ["Apps"]}, "modelcar:ingress.namespaces[0]", "lower-case"),

@@ -588,7 +588,10 @@ def policy(name: str, **spec: Any) -> dict[str, Any]:
         ({"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}, False),
         ({"to": [{"podSelector": {}}, {"ipBlock": {"cidr": "::/0"}}]}, False),
         ({"ports": [{"port": 53, "endPort": 9000}]}, False),
-        ({"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["8.0.0.0/8"]}}]}, True),
+        ({"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["8.0.0.0/8"]}}]}, False),
+        ({"to": [{"ipBlock": {"cidr": "0.0.0.0/1"}}, {"ipBlock": {"cidr": "128.0.0.0/1"}}]}, False),
+        ({"to": [{"ipBlock": {"cidr": "2000::/3"}}]}, False),
+        ({"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}]}, True),
         ({"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}, True),
         ({"ports": [{"port": 53, "protocol": "UDP"}]}, True),
     ],
@@ -602,7 +605,7 @@ def test_a_policy_that_allows_every_address_undoes_the_others(
     if passed:
         assert found.evidence == "NetworkPolicy m-egress, wide; wide allows more than modelcar:egress says"
     else:
-        assert found.evidence == "NetworkPolicy wide allows it to every address, and policies add up"
+        assert found.evidence == "NetworkPolicy wide allows it to most addresses or all, and policies add up"
         assert "kubectl -n models delete networkpolicy wide" in found.fix
 
 

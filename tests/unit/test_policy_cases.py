@@ -324,6 +324,13 @@ KUBERNETES_CASES = [
         "everybody",
     ),
     Case(
+        "limited-load-balancer",
+        "spec.loadBalancerSourceRanges: 0.0.0.0/1, 128.0.0.0/1",
+        [load_balancer({"loadBalancerSourceRanges": ["0.0.0.0/1", "128.0.0.0/1"]})],
+        [load_balancer({"loadBalancerSourceRanges": ["0.0.0.0/1"]})],
+        "everybody by halves",
+    ),
+    Case(
         "kserve-modelcar-enabled",
         "data.storageInitializer: enableModelcar: False",
         [kserve_config(json.dumps({"enableModelcar": False}))],

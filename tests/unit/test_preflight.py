@@ -66,6 +66,22 @@ def test_a_setting_without_effect_is_told(project: Path, settings: dict[str, Any
     assert doubt.startswith(f"modelcar:{key} has no effect w")
 
 
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ({"cidr": "169.254.169.254/32"}, True),
+        ({"cidr": "169.254.0.0/16", "ports": [80]}, True),
+        ({"cidr": "169.254.169.254/32", "ports": [53]}, False),
+        ({"cidr": "10.0.0.0/8"}, False),
+    ],
+)
+def test_a_way_to_the_clouds_tokens_is_told_and_not_refused(rule: dict[str, Any], told: bool) -> None:
+    found = list(without_effect.doubts(load(egress={"allow": [rule]})))
+    assert [doubt.partition(" lets")[0] for doubt in found] == (
+        [f"modelcar:egress.allow[0] ({rule['cidr']})"] if told else []
+    )
+
+
 def test_settings_of_google_without_effect_are_told() -> None:
     google: dict[str, Any] = {
         "project": "my-project",

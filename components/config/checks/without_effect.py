@@ -1,13 +1,16 @@
-"""Settings that another one leaves without effect: nothing is refused, and a preview tells of them."""
+"""Settings that do nothing, or more than they seem to: nothing is refused, and a preview tells of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 
 from components.config.autoscaling import OF_PROMETHEUS
 from components.config.section import Section
 from components.config.settings import Settings
 
+#: The metadata server of Google, Amazon and Azure, and the ports that it listens on (GKE's own too).
+_METADATA, _TOKENS = ip_address("169.254.169.254"), frozenset({80, 988})
 #: What of `modelcar:kserve` is about an installation by this program.
 _OF_INSTALLATION = (
     "install_cert_manager",
@@ -22,7 +25,14 @@ _OF_INSTALLATION = (
 
 
 def doubts(settings: Settings) -> Iterator[str]:
-    """Yield what a stack sets and nothing reads."""
+    """Yield what a stack sets and nothing reads, and which rule lets pods ask for the node's token."""
+    for number, rule in enumerate(settings.egress.allow if settings.egress.restrict else ()):
+        if _METADATA in ip_network(rule.cidr) and (not rule.ports or _TOKENS.intersection(rule.ports)):
+            yield (
+                f"modelcar:egress.allow[{number}] ({rule.cidr}) lets the pods reach {_METADATA}: clouds "
+                "give the node's or the pod's token there, and with it its rights to whoever breaks in. "
+                "Name a narrower network, or ports without 80 and 988, unless the server needs that token"
+            )
     for key, why in _found(settings):
         yield f"modelcar:{key} has no effect {why}: remove it, or change the other"
 
