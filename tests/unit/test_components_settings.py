@@ -222,10 +222,29 @@ def test_settings_that_go_together_are_taken(changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("4", 4), ("500m", 0.5), ("1.5", 1.5), ("2k", 2e3), ("1M", 1e6), ("1Ki", 1024), ("16Gi", 16 * 2**30)],
+    [
+        *(("4", 4), ("500m", 0.5), (".5", 0.5), ("2.", 2), ("1.5", 1.5)),
+        *(("2k", 2e3), ("1M", 1e6), ("1Ki", 1024), ("16Gi", 16 * 2**30)),
+    ],
 )
 def test_quantities_have_kubernetes_units(text: str, number: float) -> None:
     assert quantity(text) == number
+
+
+@pytest.mark.parametrize("thousandths", [9, 700, 1400, 2300])
+def test_two_ways_to_write_a_quantity_are_equal(thousandths: int) -> None:
+    found = load(cpu=f"{thousandths}m", cpuLimit=str(thousandths / 1000))
+    assert quantity(found.cpu) == quantity(str(found.cpu_limit))
+
+
+@pytest.mark.parametrize(("shared", "memory"), [("4.1G", "4100M"), ("8.2G", "8200M"), ("4100M", "4.1G")])
+def test_shared_memory_may_be_all_of_the_memory_however_it_is_written(shared: str, memory: str) -> None:
+    assert load(sharedMemory=shared, memory=memory).shared_memory == shared
+
+
+@pytest.mark.parametrize("cpu", ["1m", "0.001", ".5", 0.001, "1000"])
+def test_processors_from_a_thousandth_to_a_thousand_are_taken(cpu: str | float) -> None:
+    assert load(cpu=cpu, cpuLimit=None).cpu == str(cpu)
 
 
 def test_pulumi_hands_over_all_keys_so_that_a_misspelt_one_is_found(
