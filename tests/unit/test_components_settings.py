@@ -210,7 +210,8 @@ def test_keys_of_other_namespaces_are_not_looked_at() -> None:
         {"memory": "1e9", "sharedMemory": "64Mi"},
         {"serverPort": 8012},
         {"deploymentMode": "Knative", "serverPort": 8081},
-        {"sharedRuntime": "a" * 100},
+        {"sharedRuntime": "a" * 63},
+        {"serviceName": "a" * 39, "namespace": "b" * 13},
         {"builder": ""},
     ],
     ids=str,
@@ -864,6 +865,9 @@ WRONG = {
     ),
     "long namespace that may connect": Wrong(
         {"ingress": {"namespaces": ["a" * 64]}}, "ingress.namespaces[0]", "refuses", "at most 63", "lower"
+    ),
+    "long label": Wrong(
+        {"sharedRuntime": "a" * 64}, "sharedRuntime", "(64 characters)", "at most 63", "shorten"
     ),
     "long runtime": Wrong({"sharedRuntime": "a" * 254}, "sharedRuntime", "'aaa", "at most 253", "a letter"),
     "long domain of a label": Wrong(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from components.config.fields import LONGEST_LABEL
 from components.config.network import KNATIVE
 from components.config.problems import NAMESPACE, problem
 from components.config.settings import Settings
@@ -65,6 +66,15 @@ def _import_existing(settings: Settings) -> Problem | None:
     return None
 
 
+def _shared_runtime(settings: Settings) -> Problem | None:
+    name = settings.shared_runtime or ""
+    # In Git it has its model's label.
+    if len(name) <= LONGEST_LABEL or settings.delivery != "cluster":
+        return None
+    value = f"{name} ({len(name)} characters), which is a label of the ServingRuntime too"
+    return problem("sharedRuntime", value, f"at most {LONGEST_LABEL} characters", "shorten it")
+
+
 def _import_objects(settings: Settings) -> Problem | None:
     wanted = settings.import_objects
     if wanted and settings.delivery != "cluster":
@@ -106,6 +116,7 @@ CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
     _pull_access,
     _delivery,
     _import_existing,
+    _shared_runtime,
     _import_objects,
     _ingress,
     _host_paths,
