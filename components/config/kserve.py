@@ -83,7 +83,16 @@ class KServeSettings(Section):
     modelcar_cpu: Processors = "100m"
     modelcar_memory: Annotated[str, memory_field("15Mi")] = "15Mi"
 
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """Namespaces that come with it: the controller's, and cert-manager's where that is installed too."""
+        if not self.install:
+            return ()
+        return (self.namespace, CERT_MANAGER) if self.install_cert_manager else (self.namespace,)
 
+
+#: Namespace and release of cert-manager.
+CERT_MANAGER = "cert-manager"
 #: What KServe makes the modelcar and the server run as (uidModelcar), so that the link through /proc can be
 #: followed.
 MODELCAR_UID = 1010

@@ -212,6 +212,8 @@ def test_keys_of_other_namespaces_are_not_looked_at() -> None:
         {"deploymentMode": "Knative", "serverPort": 8081},
         {"sharedRuntime": "a" * 63},
         {"serviceName": "a" * 39, "namespace": "b" * 13},
+        {"namespace": "kserve"},
+        {"namespace": "modelcar-smoke", "placement": "imageVolume"},
         {"builder": ""},
     ],
     ids=str,
@@ -219,6 +221,20 @@ def test_keys_of_other_namespaces_are_not_looked_at() -> None:
 def test_settings_that_go_together_are_taken(changes: dict[str, Any]) -> None:
     found = load(**changes).model_dump(by_alias=True, mode="json")
     assert {key: found[key] for key in changes} == changes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"namespace": "kserve", "createNamespace": False},
+        {"namespace": "kserve", "delivery": "gitops", "gitops": {"folder": "apps"}},
+        {"namespace": "kserve", "kserve": {"install": True, "namespace": "own"}},
+        {"namespace": "cert-manager", "kserve": {"install": True, "installCertManager": False}},
+    ],
+    ids=str,
+)
+def test_a_namespace_may_be_kserves_where_it_is_declared_once(changes: dict[str, Any]) -> None:
+    assert load(**{"kserve": {"install": True}, **changes}).namespace == changes["namespace"]
 
 
 @pytest.mark.parametrize(
@@ -865,6 +881,27 @@ WRONG = {
     ),
     "long namespace that may connect": Wrong(
         {"ingress": {"namespaces": ["a" * 64]}}, "ingress.namespaces[0]", "refuses", "at most 63", "lower"
+    ),
+    "KServe's namespace": Wrong(
+        {"namespace": "kserve", "kserve": {"install": True}},
+        "namespace",
+        "kserve, which modelcar:kserve.install makes too",
+        "of the models' own",
+        "createNamespace to false",
+    ),
+    "cert-manager's namespace": Wrong(
+        {"namespace": "cert-manager", "kserve": {"install": True}},
+        "namespace",
+        "cert-manager, which",
+        "own",
+        "docs/upgrading.md",
+    ),
+    "the smoke test's namespace": Wrong(
+        {"placement": "auto", "smokeNamespace": "kserve-demo"},
+        "smokeNamespace",
+        "kserve-demo, where the models are served",
+        "makes and removes it",
+        "modelcar:smokeNamespace kserve-demo-smoke",
     ),
     "long label": Wrong(
         {"sharedRuntime": "a" * 64}, "sharedRuntime", "(64 characters)", "at most 63", "shorten"

@@ -66,6 +66,28 @@ def _import_existing(settings: Settings) -> Problem | None:
     return None
 
 
+def _namespace(settings: Settings) -> Problem | None:
+    """One object that is declared twice is deleted with either."""
+    twice = settings.create_namespace and settings.delivery == "cluster"
+    if not twice or settings.namespace not in settings.kserve.namespaces:
+        return None
+    value = f"{settings.namespace}, which {NAMESPACE}:kserve.install makes too, for KServe or cert-manager"
+    fix = (
+        "choose another one, or set createNamespace to false; on a stack that is deployed so, either would "
+        "delete the namespace: see docs/upgrading.md first"
+    )
+    return problem("namespace", value, "a namespace of the models' own", fix)
+
+
+def _smoke_namespace(settings: Settings) -> Problem | None:
+    # Other placements are tested by hand only, and that test says itself that the namespace is taken.
+    if settings.placement != "auto" or settings.smoke_namespace != settings.namespace:
+        return None
+    value = f"{settings.smoke_namespace}, where the models are served"
+    fix = f"pulumi config set {NAMESPACE}:smokeNamespace {settings.namespace[:57].rstrip('-')}-smoke"
+    return problem("smokeNamespace", value, "another one than namespace: the test makes and removes it", fix)
+
+
 def _shared_runtime(settings: Settings) -> Problem | None:
     name = settings.shared_runtime or ""
     # In Git it has its model's label.
@@ -115,6 +137,8 @@ def _host_paths(settings: Settings) -> Problem | None:
 CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
     _pull_access,
     _delivery,
+    _namespace,
+    _smoke_namespace,
     _import_existing,
     _shared_runtime,
     _import_objects,
