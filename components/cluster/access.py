@@ -82,6 +82,7 @@ class Cluster:
                 api = make_of_text(yaml.safe_load(given), context=context)
             else:
                 api = make(config_file=str(Path(given).expanduser()) if given else None, context=context)
+            return cls(reached_as_kubectl_does(api), str(api.configuration.host))
         except (config.ConfigException, OSError, yaml.YAMLError, *_ODD) as error:
             odd = isinstance(error, _ODD)
             raise refuse(
@@ -90,7 +91,6 @@ class Cluster:
                 allowed="a kubeconfig with the cluster's context",
                 fix=f"log in to the cluster ({_login(context)}), or set {NAMESPACE}:kubeContext",
             ) from None
-        return cls(reached_as_kubectl_does(api), str(api.configuration.host))
 
     def get(self, path: str, **query: str) -> JSON | None:
         """Return an object or a list; None where there is none."""

@@ -15,6 +15,12 @@ UNITS |= {f"{u}i": Fraction(1024 ** (i + 1)) for i, u in enumerate("KMGTPE")}
 LARGEST = 2**63 - 1
 
 
+def number_text(value: float) -> str:
+    """Return a number with all of its digits: 5, 0.5, 1234567.5."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value)).removesuffix(".0")
+
+
 def quantity(text: str) -> Fraction:
     """Return a Kubernetes quantity (`500m`, `16Gi`) as a number of its base unit.
 

@@ -964,6 +964,26 @@ WRONG = {
     "charts elsewhere": Wrong(
         {"kserve": {"chartRepository": "../x"}}, "kserve.chartRepository", "'../x'", "oci://…", "address"
     ),
+    **{
+        f"charts at {place}": Wrong(
+            {"kserve": {key: place}}, f"kserve.{key}", f"'{place}': not an address", "HOST[:PORT]", "the port"
+        )
+        for key, place in (
+            ("chartRepository", "oci://h:99999/x"),
+            ("chartRepository", "oci://[::1/x"),
+            ("chartRepository", "oci:///x"),
+            ("certManagerRepository", "https://h:abc/x"),
+            ("certManagerRepository", "https://h:0/x"),
+            ("certManagerRepository", "oci://[::1/x"),
+        )
+    },
+    "said and unsaid": Wrong(
+        {"vllm": {"enablePrefixCaching": True}, "serverArgs": ["--no-enable-prefix-caching"]},
+        "serverArgs",
+        "--no-enable-prefix-caching, which modelcar:vllm sets too",
+        "each argument once",
+        "remove one",
+    ),
     # templates
     "template": Wrong(
         {"serverArgs": ["--a", "x{{.Name}}"]},
