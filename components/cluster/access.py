@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -55,6 +57,8 @@ class NoJSONError(ClusterError):
 
 class Cluster:
     """An API server, with the credentials of a kubeconfig."""
+
+    _ahead = timedelta()
 
     def __init__(self, api: client.ApiClient, name: str) -> None:
         self._api = api
@@ -250,6 +254,17 @@ class Cluster:
             raise NoJSONError(0, f"{self.name} sends no JSON object: {text.strip()[:200]!r}; {fix}")
         return found
 
+    def now(self) -> datetime:
+        """Return what the API server's clock says: this machine's may be another minute's."""
+        return datetime.now(UTC) + self._ahead
+
+    def _note_time(self, date: str | None) -> None:
+        """Note by an answer's `Date` how far the API server's clock is ahead of this one."""
+        try:
+            self._ahead = parsedate_to_datetime(date or "") - datetime.now(UTC)
+        except (ValueError, TypeError):
+            return  # it says none
+
     def _call(
         self,
         method: str,
@@ -279,6 +294,7 @@ class Cluster:
             raise TooSlowError(0, f"{self.name} does not answer within {timeout:.0f} s") from None
         except (HTTPError, ApiException, OSError) as error:
             raise ClusterError(0, f"{self.name} does not answer: {error}") from None
+        self._note_time(response.getheader("Date"))
         text = content.decode(errors="replace")
         if response.status >= 400:
             raise ClusterError(int(response.status), _message(text, str(response.reason)))
