@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -18,6 +17,7 @@ from components.cluster import kubeconfig
 from components.config.cluster import DestinationSettings
 from components.config.problems import NAMESPACE
 from modelcar.errors import refuse
+from modelcar.home import in_home
 from modelcar.proxies import proxy_for
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Cluster:
             if given and kubeconfig.is_text(given):
                 api = make_of_text(yaml.safe_load(given), context=context)
             else:
-                api = make(config_file=str(Path(given).expanduser()) if given else None, context=context)
+                api = make(config_file=str(in_home(given)) if given else None, context=context)
             return cls(reached_as_kubectl_does(api), str(api.configuration.host))
         except (config.ConfigException, OSError, yaml.YAMLError, *_ODD) as error:
             odd = isinstance(error, _ODD)

@@ -401,6 +401,14 @@ def test_kubeconfig_of_the_setting_that_is_not_there_is_told(registry: Listener)
     assert problem.key == "modelcar:kubeconfig"
 
 
+def test_kubeconfig_in_a_home_that_is_not_there_is_told(registry: Listener) -> None:
+    kubeconfig = "~nobody-of-this-name/kubeconfig"
+    [found] = problems(stack(registry.address, kubeconfig=kubeconfig))
+    assert "the file that it names: No such file" in found.value
+    with pytest.raises(InputError, match=r"modelcar:kubeconfig: the file that it names: No such file"):
+        Cluster.of(DestinationSettings(kubeconfig=kubeconfig))
+
+
 def test_kubeconfig_that_is_not_yaml_is_told(registry: Listener) -> None:
     [problem] = problems(stack(registry.address, kubeconfig="contexts: [\n"))
     assert problem.key == "modelcar:kubeconfig"
