@@ -306,6 +306,9 @@ def test_a_runtime_that_models_share_is_written_once(two: Path, tmp_path: Path) 
     runtimes = [name for name in folder.documents if "servingruntime" in name]
     assert runtimes == ["vllm-servingruntime.yaml"]
     assert folder.documents["vllm-servingruntime.yaml"]["metadata"]["name"] == "vllm"
+    # No label says it there, so that it may be longer than one.
+    [folder] = folders(both(tmp_path / "apps", sharedRuntime="v" * 100), two)
+    assert f"{'v' * 100}-servingruntime.yaml" in folder.documents
 
 
 def test_a_shared_runtime_stays_as_it_is_where_all_its_models_failed(two: Path, tmp_path: Path) -> None:
