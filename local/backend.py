@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from local.instance import PROJECT, state_root
+from modelcar.home import in_home
 
 URL, TOKEN, PASSPHRASE = "PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN", "PULUMI_CONFIG_PASSPHRASE"
 #: What `pulumi login` writes down.
@@ -38,7 +39,7 @@ def _of_project() -> str:
 
 def _logged_in() -> str:
     """Return the backend that `pulumi login` has chosen on this machine; empty where there is none."""
-    home = os.environ.get("PULUMI_HOME") or Path("~/.pulumi").expanduser()
+    home = os.environ.get("PULUMI_HOME") or in_home("~/.pulumi")
     folder = Path(os.environ.get("PULUMI_CREDENTIALS_PATH") or home)
     try:
         found = json.loads((folder / "credentials.json").read_bytes())

@@ -46,6 +46,7 @@ from local.tool_build import build_needs, go_environment, go_problem, left_to_ta
 from local.tools import unbuilt
 from modelcar.buildx import builder_problem
 from modelcar.errors import InputError, Problem
+from modelcar.home import in_home
 from modelcar.lock_reader import read_lock
 from modelcar.version import version
 from operations.stack import at_cluster
@@ -318,7 +319,7 @@ def _google(stack: Stack) -> Iterator[Line]:
         os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
         or "~/.config/gcloud/application_default_credentials.json"
     )
-    yield _credentials(Path(file).expanduser())
+    yield _credentials(in_home(file))
     if shutil.which(reachability.AUTH_PLUGIN) is None and not stack.shared.kubeconfig:
         fix = f"gcloud components install {reachability.AUTH_PLUGIN}"
         yield Line(reachability.AUTH_PLUGIN, "missing", "not on PATH", fix)

@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from local.downloads.web import PROBE_SECONDS, answer_within
 from local.instance import PROJECT, state_root
+from modelcar.home import in_home
 from modelcar.proxies import proxy_for
 
 KUBERNETES_PLUGIN_VERSION = "4.34.2"
@@ -67,7 +68,7 @@ def find_plugins(
 
 
 def _is_installed(name: str) -> bool:
-    home = Path(os.environ.get("PULUMI_HOME", Path.home() / ".pulumi"))
+    home = Path(os.environ.get("PULUMI_HOME", in_home("~/.pulumi")))
     return (home / "plugins" / f"resource-{name}-v{PLUGINS[name]}").is_dir()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from modelcar.connections import trusted
 from modelcar.errors import InputError, refuse
+from modelcar.home import in_home
 
 #: Docker Engine's folder, that of a rootless one, and Docker Desktop's.
 FOLDERS = ("/etc/docker/certs.d", "~/.config/docker/certs.d", "~/.docker/certs.d")
@@ -26,7 +27,7 @@ def tls_of(host: str) -> ssl.SSLContext:
         InputError: a certificate cannot be read.
     """
     context = trusted()
-    for folder in (Path(parent).expanduser() / host for parent in FOLDERS):
+    for folder in (in_home(parent) / host for parent in FOLDERS):
         try:
             files = sorted(folder.iterdir()) if folder.is_dir() else []
         except OSError as error:

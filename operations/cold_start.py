@@ -95,7 +95,9 @@ def cold_start(cluster: Cluster, settings: Settings) -> ColdStart | None:
         return None
     pod = max(ready, key=lambda one: str(one["metadata"]["creationTimestamp"]))
     metadata, status = pod["metadata"], pod["status"]
-    conditions = {entry["type"]: stamp_of(entry["lastTransitionTime"]) for entry in status["conditions"]}
+    # Some controllers give their own conditions no time.
+    times = {entry["type"]: entry.get("lastTransitionTime") for entry in status["conditions"]}
+    conditions = {name: stamp_of(time) for name, time in times.items() if time}
     made, scheduled = stamp_of(metadata["creationTimestamp"]), conditions.get("PodScheduled")
     image = model_image(pod) or ""
     path = f"/api/v1/namespaces/{settings.namespace}/events"
@@ -166,6 +168,9 @@ def caches(cluster: Cluster, settings: Settings) -> list[str]:
         return _caches(cluster, settings)
     except ClusterError as error:
         return [f"whether LocalModelCache is on is not seen: {error}"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        why = f"ConfigMap {CONFIG_MAP}, or a cache, is not as KServe writes it"
+        return [f"whether LocalModelCache is on is not seen: {why}"]
 
 
 def _caches(cluster: Cluster, settings: Settings) -> list[str]:
@@ -272,7 +277,8 @@ def document(found: ColdStart) -> dict[str, Any]:
 
 def _started(box: JSON) -> datetime | None:
     running = (box.get("state") or {}).get("running")
-    return stamp_of(running["startedAt"]) if running else None
+    started = (running or {}).get("startedAt")
+    return stamp_of(started) if started else None
 
 
 def _between(first: datetime | None, then: datetime | None) -> float | None:

@@ -209,7 +209,9 @@ def dashboard(settings: Settings) -> dict[str, Any]:
     """
     _require_plain_names(settings)
     found = metrics(settings)
-    uid = f"modelcar-{settings.namespace}-{settings.service_name}"
+    names = (settings.namespace, settings.service_name)
+    # With `-` in either, a and b-c would be as a-b and c; none of them has a `_`.
+    uid = f"modelcar-{('_' if '-' in ''.join(names) else '-').join(names)}"
     rate = {name: f"sum(rate({found[name]}[5m]))" for name in found if name.endswith("_total")}
     panels: list[tuple[str, str, dict[str, str]]] = [
         (

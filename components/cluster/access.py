@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -16,6 +17,7 @@ from components.cluster import kubeconfig
 from components.config.cluster import DestinationSettings
 from components.config.problems import NAMESPACE
 from modelcar.errors import refuse
+from modelcar.home import in_home
 from modelcar.proxies import proxy_for
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ class NoJSONError(ClusterError):
 class Cluster:
     """An API server, with the credentials of a kubeconfig."""
 
+    _ahead = timedelta()
+
     def __init__(self, api: client.ApiClient, name: str) -> None:
         self._api = api
         self.name = name
@@ -81,7 +85,8 @@ class Cluster:
             if given and kubeconfig.is_text(given):
                 api = make_of_text(yaml.safe_load(given), context=context)
             else:
-                api = make(config_file=str(Path(given).expanduser()) if given else None, context=context)
+                api = make(config_file=str(in_home(given)) if given else None, context=context)
+            return cls(reached_as_kubectl_does(api), str(api.configuration.host))
         except (config.ConfigException, OSError, yaml.YAMLError, *_ODD) as error:
             odd = isinstance(error, _ODD)
             raise refuse(
@@ -90,7 +95,6 @@ class Cluster:
                 allowed="a kubeconfig with the cluster's context",
                 fix=f"log in to the cluster ({_login(context)}), or set {NAMESPACE}:kubeContext",
             ) from None
-        return cls(reached_as_kubectl_does(api), str(api.configuration.host))
 
     def get(self, path: str, **query: str) -> JSON | None:
         """Return an object or a list; None where there is none."""
@@ -250,6 +254,17 @@ class Cluster:
             raise NoJSONError(0, f"{self.name} sends no JSON object: {text.strip()[:200]!r}; {fix}")
         return found
 
+    def now(self) -> datetime:
+        """Return what the API server's clock says: this machine's may be another minute's."""
+        return datetime.now(UTC) + self._ahead
+
+    def _note_time(self, date: str | None) -> None:
+        """Note by an answer's `Date` how far the API server's clock is ahead of this one."""
+        try:
+            self._ahead = parsedate_to_datetime(date or "") - datetime.now(UTC)
+        except (ValueError, TypeError):
+            return  # it says none
+
     def _call(
         self,
         method: str,
@@ -279,6 +294,7 @@ class Cluster:
             raise TooSlowError(0, f"{self.name} does not answer within {timeout:.0f} s") from None
         except (HTTPError, ApiException, OSError) as error:
             raise ClusterError(0, f"{self.name} does not answer: {error}") from None
+        self._note_time(response.getheader("Date"))
         text = content.decode(errors="replace")
         if response.status >= 400:
             raise ClusterError(int(response.status), _message(text, str(response.reason)))

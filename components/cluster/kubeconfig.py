@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from modelcar.home import in_home
+
 _LISTS = ("contexts", "clusters")
 
 
@@ -32,7 +34,7 @@ def read(setting: str | None, default: str | None = None) -> dict[str, Any] | No
         OSError, yaml.YAMLError: it cannot be read.
     """
     if setting:
-        return _merged([("", setting) if is_text(setting) else _text(Path(setting).expanduser())])
+        return _merged([("", setting) if is_text(setting) else _text(in_home(setting))])
     files = _files(os.environ.get("KUBECONFIG", "") if default is None else default)
     return _merged([_text(path) for path in files]) if files else None
 
@@ -53,8 +55,8 @@ def named(config: dict[str, Any], kind: str, what: str) -> dict[str, dict[str, A
 
 
 def _files(default: str) -> list[Path]:
-    paths = [Path(path).expanduser() for path in default.split(os.pathsep) if path]
-    return [path for path in paths or [Path("~/.kube/config").expanduser()] if path.is_file()]
+    paths = [in_home(path) for path in default.split(os.pathsep) if path]
+    return [path for path in paths or [in_home("~/.kube/config")] if path.is_file()]
 
 
 def _text(path: Path) -> tuple[str, str]:

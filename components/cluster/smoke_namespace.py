@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from components.cluster.access import POLL, Cluster, ClusterError
@@ -90,7 +90,7 @@ def _made(cluster: Cluster, name: str, lasts: float, say: Callable[[str], None])
                 fix="choose another one: --namespace",
             )
         else:
-            other, left = str(found["metadata"]["uid"]), _seconds_left(found)
+            other, left = str(found["metadata"]["uid"]), _seconds_left(found, cluster.now())
             if "deletionTimestamp" in found["metadata"]:
                 say(f"{name} is being removed: waiting until it is gone")
                 _remove(cluster, name, other)
@@ -126,13 +126,16 @@ def _remove(cluster: Cluster, name: str, uid: str) -> None:
         ) from None
 
 
-def _seconds_left(namespace: Mapping[str, Any]) -> float:
-    """Return how long the test that made a namespace may still run; versions before 0.4.0 did not say."""
+def _seconds_left(namespace: Mapping[str, Any], now: datetime) -> float:
+    """Return how long the test that made a namespace may still run; versions before 0.4.0 did not say.
+
+    now: by the API server's clock, which said when it was made.
+    """
     metadata = namespace["metadata"]
     lasts = (metadata.get("annotations") or {}).get(LASTS, "")
     began = datetime.fromisoformat(metadata["creationTimestamp"])
     seconds = float(lasts) if lasts.isdecimal() else FORMER
-    return seconds - (datetime.now(UTC) - began).total_seconds()
+    return seconds - (now - began).total_seconds()
 
 
 def _may_not(error: ClusterError) -> InputError:

@@ -52,7 +52,8 @@ def _cron(text: str) -> str:
     if len(parts) != len(_CRON_FIELDS):
         raise Refused("not a cron expression", allowed, "write five fields, with one space between")
     for part, (name, (least, greatest, names)) in zip(parts, _CRON_FIELDS.items(), strict=True):
-        if not part or not all(_in_range(one, least, greatest, names) for one in part.split(",") if one):
+        pieces = [one for one in part.split(",") if one]  # the parser passes over empty ones
+        if not pieces or not all(_in_range(one, least, greatest, names) for one in pieces):
             also = f", or {next(iter(names))} to {list(names)[-1]}" if names else ""
             fix = f"{name}: use {least} to {greatest}{also}; *, ranges (1-5), lists (1,3) and steps (*/2)"
             raise Refused(f"{part!r} is no {name}", allowed, fix)

@@ -14,7 +14,8 @@ from components.config.kserve import KServeSettings
 from components.config.network import EgressSettings, IngressSettings
 from components.config.section import Section
 
-#: Stands for the namespace where a component's is another resource's output; a stack always says its own.
+#: Stands for the namespace where a component's is another resource's output, or none is needed; a stack
+#: always says its own. What is checked with the namespace is checked when that is there.
 NOT_KNOWN = "not-known"
 
 #: Empty: as if it were not set.

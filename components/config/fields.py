@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
 
-from components.config.quantities import QUANTITY
+from components.config.quantities import LARGEST, QUANTITY
 from components.config.quantities import quantity as quantity
 from modelcar import hub_address, lock, mirror_names, oci_names
 
@@ -105,7 +104,7 @@ def _quantity(value: Any, allowed: str, fix: str) -> re.Match[str]:
     """Return a Kubernetes quantity above zero, taken apart."""
     text = str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
     found = QUANTITY.fullmatch(text) if isinstance(text, str) else None
-    if not found or not 0 < quantity(found[0]) < math.inf:
+    if not found or not 0 < quantity(found[0]) <= LARGEST:
         raise Refused("not a Kubernetes quantity above zero", allowed, fix)
     return found
 
@@ -114,7 +113,7 @@ def _processors(value: Any) -> str:
     allowed = f"1m to {_MOST_CPUS}, for example 4 or 500m"
     found = _quantity(value, allowed, "use a number, or thousandths with m")
     text = found[0]
-    if found["unit"] not in {None, "m"} or not 0.001 <= quantity(text) <= _MOST_CPUS:
+    if found["unit"] not in {None, "m"} or not _LEAST_CPUS <= quantity(text) <= _MOST_CPUS:
         likely = found["number"] if quantity(found["number"]) <= _MOST_CPUS else ""
         fix = f"did you mean {likely}?" if likely and likely != text else "correct it"
         raise Refused("not a number of processors", allowed, fix)
@@ -180,8 +179,8 @@ def not_everything(everything: Refused) -> AfterValidator:
 
 
 _CIDR = re.compile(r"[0-9A-Fa-f.:]+/[0-9]+")
-#: Processors that no machine has more of, and bytes that no container runs in less than.
-_MOST_CPUS, _LEAST_MEMORY = 1000, 2**20
+#: Processors: a thousandth, and what no machine has more of. Bytes that no container runs in less than.
+_LEAST_CPUS, _MOST_CPUS, _LEAST_MEMORY = quantity("1m"), 1000, 2**20
 #: https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
 LONGEST_LABEL, LONGEST_SUBDOMAIN = 63, 253
 

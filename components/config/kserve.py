@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from components.config.fields import Label, Processors, matches, memory_field, without_credentials
+from components.config.fields import (
+    Label,
+    Processors,
+    Refused,
+    matches,
+    memory_field,
+    without_credentials,
+)
 from components.config.section import Section
 
 Version = Annotated[
@@ -24,6 +32,20 @@ Version = Annotated[
 def _charts(pattern: str, allowed: str) -> BeforeValidator:
     """Return a validator of where charts are."""
     return matches(re.compile(pattern), "not a place of charts", allowed, "write the whole address, or path")
+
+
+def _address(text: str) -> str:
+    """Check the address of charts on a host; a folder is none."""
+    if "://" not in text:
+        return text
+    try:
+        url = urlsplit(text)
+        right = bool(url.hostname) and url.port != 0
+    except ValueError:  # of a port that does not exist, and of brackets that hold no address
+        right = False
+    if not right:
+        raise Refused("not an address", "SCHEME://HOST[:PORT][/PATH]", "correct the host, or the port")
+    return text
 
 
 #: Written into the state in the clear.
@@ -59,12 +81,16 @@ class KServeSettings(Section):
     namespace: Label = "kserve"
     version: Version = "v0.19.0"
     chart_repository: Annotated[
-        str, _charts(r"oci://\S+|\.?/\S+", "oci://…, or a folder (/… or ./…)"), _NO_CREDENTIALS
+        str,
+        _charts(r"oci://\S+|\.?/\S+", "oci://…, or a folder (/… or ./…)"),
+        AfterValidator(_address),
+        _NO_CREDENTIALS,
     ] = "oci://ghcr.io/kserve/charts"
     cert_manager_version: Version = "v1.21.2"
     cert_manager_repository: Annotated[
         str,
         _charts(r"(https|oci)://\S+|\.?/\S+", "https://…, oci://…, or a folder (/… or ./…)"),
+        AfterValidator(_address),
         _NO_CREDENTIALS,
     ] = "https://charts.jetstack.io"
     image_registry: (
@@ -83,7 +109,16 @@ class KServeSettings(Section):
     modelcar_cpu: Processors = "100m"
     modelcar_memory: Annotated[str, memory_field("15Mi")] = "15Mi"
 
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """Namespaces that come with it: the controller's, and cert-manager's where that is installed too."""
+        if not self.install:
+            return ()
+        return (self.namespace, CERT_MANAGER) if self.install_cert_manager else (self.namespace,)
 
+
+#: Namespace and release of cert-manager.
+CERT_MANAGER = "cert-manager"
 #: What KServe makes the modelcar and the server run as (uidModelcar), so that the link through /proc can be
 #: followed.
 MODELCAR_UID = 1010

@@ -16,7 +16,7 @@ from components.config.checks.models import together
 from components.config.explain import UNKNOWN
 from components.config.google import GoogleSettings
 from components.config.loading import KEYS, OF_ENTRIES, OF_STACK
-from components.config.pools import placed
+from components.config.pools import placed, spread
 from components.config.problems import NAMESPACE, problem, top_of
 from components.config.secrets import Secrets
 from components.config.settings import Settings
@@ -118,7 +118,7 @@ def _of_list(
             problems += (_in_entry(found, number, entry) for found in error.problems)
     if problems:
         raise InputError(dict.fromkeys(problems))  # what all models inherit is told once
-    return tuple(models), google
+    return spread(models, google), google
 
 
 def _number(

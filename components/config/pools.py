@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from components.config import gpus
-from components.config.google import NodeSettings
-from components.config.pool_room import misfits, room_for_pods
-from components.config.problems import problem
+from components.config.google import GoogleSettings, NodeSettings
+from components.config.pool_room import kept_gpus, misfits, most_gpus, room_for_pods
+from components.config.problems import NAMESPACE, problem
 from components.config.quantities import quantity
 from components.config.settings import Settings
-from modelcar.errors import InputError
+from modelcar.errors import InputError, Problem
 
 
 def placed(settings: Settings) -> Settings:
@@ -34,15 +36,72 @@ def placed(settings: Settings) -> Settings:
             value = f"{settings.node_pool}: there is no such pool"
             raise InputError([problem("nodePool", value, names, "choose one, or add it to google.pools")])
     else:
-        lacks = {pool.name: lack(settings, pool) for pool in pools}
-        fitting = [pool for pool in pools if lacks[pool.name] is None]
-        if not fitting:
-            value = "; ".join(f"{name}: {why}" for name, why in lacks.items())
-            fix = "lower what the model asks for, or add a pool to modelcar:google.pools"
-            raise InputError([problem("nodePool", f"no pool can take it: {value}", "a pool that can", fix)])
-        # The smallest that is enough; of equal ones the first.
-        chosen = min(fitting, key=lambda pool: (pool.gpus_per_node, gpus.MACHINES[pool.machine_type].memory))
+        chosen = _suited(settings, pools)[0]
     return on_pool(settings, chosen)
+
+
+def spread(models: Sequence[Settings], google: GoogleSettings | None) -> tuple[Settings, ...]:
+    """Return models of a stack, some on another pool where one would have to keep more GPUs than it has.
+
+    Models that name their pool stay there. The others follow in the order of the list, each to the first of
+    the pools that suit it with GPUs left. Where there are enough GPUs, no model moves.
+
+    Args:
+        models: each on the pool that it would take alone.
+        google: the Google side as the stack has it.
+    """
+    if google is None or not google.pools:
+        return tuple(models)
+    left = {pool.name: most_gpus(pool) for pool in google.all_pools}
+    for model in models:
+        left[_pool_of(model)] -= kept_gpus(model)
+    if min(left.values()) >= 0:
+        return tuple(models)
+    for model in models:
+        if not model.node_pool:
+            left[_pool_of(model)] += kept_gpus(model)
+    result = []
+    for model in models:
+        if model.node_pool:
+            result.append(model)
+            continue
+        own, kept = model.model_copy(update={"google": google}), kept_gpus(model)
+        suited = _suited(own, google.all_pools)
+        chosen = next((pool for pool in suited if not kept or kept <= left[pool.name]), suited[0])
+        left[chosen.name] -= kept
+        result.append(on_pool(own, chosen))
+    return tuple(result)
+
+
+def _pool_of(placed: Settings) -> str:
+    return str(placed.google.nodes.name) if placed.google else ""
+
+
+def _suited(settings: Settings, pools: Sequence[NodeSettings]) -> list[NodeSettings]:
+    """Return the pools that can take a model's pods: the smallest first, and of equal ones the first.
+
+    Where each refuses something of the model, the first that has room for its pods.
+
+    Raises:
+        InputError: no pool can take it, each for a reason of its own.
+    """
+    lacks = {pool.name: lack(settings, pool) for pool in pools}
+    fitting = [pool for pool in pools if lacks[pool.name] is None]
+    fitting.sort(key=lambda pool: (pool.gpus_per_node, gpus.MACHINES[pool.machine_type].memory))
+    refused = {pool.name: list(misfits(settings, pool)) for pool in fitting}
+    if suited := [pool for pool in fitting if not refused[pool.name]]:
+        return suited
+    if len(fitting) < len(pools):
+        value = "; ".join(
+            f"{name}: {why or ', '.join(_briefly(refused[name]))}" for name, why in lacks.items()
+        )
+        fix = "lower what the model asks for, or add a pool to modelcar:google.pools"
+        raise InputError([problem("nodePool", f"no pool can take it: {value}", "a pool that can", fix)])
+    return fitting[:1]
+
+
+def _briefly(found: Sequence[Problem]) -> list[str]:
+    return [f"{one.key.removeprefix(f'{NAMESPACE}:')} {one.value}" for one in found]
 
 
 def on_pool(settings: Settings, pool: NodeSettings) -> Settings:
@@ -52,10 +111,9 @@ def on_pool(settings: Settings, pool: NodeSettings) -> Settings:
         InputError: what the pool and the model do not allow together.
     """
     google = settings.google.model_copy(update={"nodes": pool}) if settings.google else None
-    placed = settings.model_copy(update={"google": google})
-    if found := list(misfits(placed, pool)):
+    if found := list(misfits(settings, pool)):
         raise InputError(found)
-    return placed
+    return settings.model_copy(update={"google": google})
 
 
 def lack(settings: Settings, pool: NodeSettings) -> str | None:

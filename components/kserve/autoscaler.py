@@ -15,7 +15,7 @@ from components.config.checks import autoscaling, service
 from components.config.model_spec import ModelSpec
 from components.engine.inputs import Arguments, is_known
 from components.engine.options import OWNED, child
-from components.kserve.spec import checked_namespace, validated
+from components.kserve.spec import namespace_of, validated
 from components.manifests.autoscaling import API_VERSION, KIND, scaled_object
 from modelcar.errors import InputError
 
@@ -84,7 +84,8 @@ class Autoscaler(pulumi.ComponentResource):
     def __init__(self, name: str, args: AutoscalerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare it."""
         super().__init__("modelcar:kserve:Autoscaler", name, None, opts)
-        model, namespace = args.spec(), checked_namespace(args.namespace)
+        model = args.spec()
+        namespace = namespace_of(args.namespace, model, _ARGUMENTS)
         # Prometheus is asked for the pods of the namespace.
         spec: Any = (
             scaled_object(model, args.scaling)

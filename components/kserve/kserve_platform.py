@@ -13,7 +13,7 @@ from components.cluster import existing, webhooks
 from components.cluster.guard import ClusterAccess, guarded
 from components.config.arguments import validated
 from components.config.cluster import DestinationSettings
-from components.config.kserve import KServeSettings
+from components.config.kserve import CERT_MANAGER, KServeSettings
 from components.engine.inputs import Arguments
 from components.engine.options import child, imported, unknown
 from components.engine.secrets import used
@@ -24,7 +24,6 @@ from modelcar.errors import InputError
 
 _DEFAULTS = KServeSettings.model_fields
 
-_CERT_MANAGER = "cert-manager"
 #: Parts of the values of cert-manager's chart that name an image each; the controller's stands at the top.
 _CERT_MANAGER_PARTS = ("webhook", "cainjector", "acmesolver", "startupapicheck")
 #: Serves the controller's metrics, in KServe's charts of v0.19 and v0.20.
@@ -115,7 +114,7 @@ class KServePlatform(pulumi.ComponentResource):
         # Helm removes no namespace that it made, so these are resources of their own.
         uses = {settings.namespace: existing.KSERVE}
         if settings.install_cert_manager:
-            uses[_CERT_MANAGER] = existing.CERT_MANAGER
+            uses[CERT_MANAGER] = existing.CERT_MANAGER
         spaces = {
             space: kubernetes.core.v1.Namespace(
                 f"{name}-namespace-{space}",
@@ -137,14 +136,14 @@ class KServePlatform(pulumi.ComponentResource):
             needed.append(
                 helm.Release(
                     f"{name}-cert-manager",
-                    name=_CERT_MANAGER,
+                    name=CERT_MANAGER,
                     chart="cert-manager" if web else f"{place}/cert-manager",
                     repository_opts=helm.RepositoryOptsArgs(repo=place) if web else None,
                     version=settings.cert_manager_version,
-                    namespace=_CERT_MANAGER,
+                    namespace=CERT_MANAGER,
                     values=cert_manager_values(settings),
                     description=description,
-                    opts=child(self, opts, spaces[_CERT_MANAGER]),
+                    opts=child(self, opts, spaces[CERT_MANAGER]),
                 )
             )
         definitions = helm.Release(
@@ -232,7 +231,7 @@ def cert_manager_values(settings: KServeSettings) -> dict[str, Any]:
         "crds": {"enabled": True, "keep": False},
         # Not in kube-system, where its leases would stay, and where GKE Autopilot lets nobody write:
         # https://cert-manager.io/docs/installation/compatibility/#gke-autopilot
-        "global": {"leaderElection": {"namespace": _CERT_MANAGER}},
+        "global": {"leaderElection": {"namespace": CERT_MANAGER}},
     }
     if registry := settings.image_registry:
         image = f"{registry}/jetstack/cert-manager-"

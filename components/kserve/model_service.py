@@ -35,11 +35,11 @@ from components.kserve.shared_runtime import SharedRuntime
 from components.kserve.spec import (
     argument_name,
     as_arguments,
-    checked_namespace,
     checked_storage_uri,
     identity,
     in_own_words,
     model_spec,
+    namespace_of,
 )
 from components.manifests import termination
 from components.manifests.service import (
@@ -201,7 +201,7 @@ class ModelService(pulumi.ComponentResource):
         spec = args.spec(name)
         for doubt in doubts(spec, args.model) if args.model else ():
             pulumi.log.warn(doubt, self)
-        namespace = checked_namespace(args.namespace)
+        namespace = namespace_of(args.namespace, spec)
         # What is imported is served from where somebody else said.
         taken_over = "InferenceService" in args.imports
         uri = args.storage_uri if taken_over else checked_storage_uri(args.storage_uri)

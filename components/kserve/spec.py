@@ -10,6 +10,7 @@ import pulumi
 from pydantic import TypeAdapter, ValidationError
 
 from components.config import arguments
+from components.config.checks.service import hostname
 from components.config.checks.together import spec_problems
 from components.config.explain import explained
 from components.config.fields import Label
@@ -157,6 +158,28 @@ def checked_namespace(namespace: pulumi.Input[str]) -> pulumi.Input[str]:
         modelcar.errors.InputError: Kubernetes would refuse it.
     """
     return checked(namespace, _check_namespace)
+
+
+def namespace_of(
+    namespace: pulumi.Input[str], spec: ModelSpec, names: Mapping[str, str] = _ARGUMENTS
+) -> pulumi.Input[str]:
+    """Return the namespace of a service, checked as soon as it is known: by itself, and with the service.
+
+    Args:
+        namespace: its name.
+        spec: the service's.
+        names: what the component calls what is wrong, by the setting of a stack.
+
+    Raises:
+        modelcar.errors.InputError: Kubernetes would refuse it, or the service's host there.
+    """
+
+    def check(found: str) -> None:
+        _check_namespace(found)
+        if wrong := hostname(spec.model_copy(update={"namespace": found})):
+            raise InputError(list(arguments.as_arguments([wrong], names)))
+
+    return checked(namespace, check)
 
 
 def checked_storage_uri(uri: pulumi.Input[str]) -> pulumi.Input[str]:

@@ -18,6 +18,8 @@ from modelcar.errors import InputError, refuse
 
 #: Argo CD puts the name into a label of all objects, unless it is told otherwise.
 LONGEST = 63
+#: Of PyYAML, for `!!bool x` or too many brackets.
+_ODD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def chosen(folder: Path, header: str, told: Application, namespace: str, stack: 
             return file, name
     name = told.name or name_of(namespace, stack)
     path = folder / f"{name}.yaml"
-    there = path.read_text("utf-8") if path.exists() else ""
+    there = read(path) or ""  # what is no text is refused with all other files
     if there.startswith(header) and not told.applies(there):
         raise _others(path, there, told, name)
     return path.name, name
@@ -110,9 +112,38 @@ def _of_this_stack(folder: Path, header: str, told: Application, namespace: str)
     """Yield the files and names of what is there; first the name that versions before 0.4.0 gave."""
     paths = sorted(folder.glob("*.yaml"), key=lambda path: (path.stem != namespace, path.name))
     for path in paths:
-        text = path.read_text("utf-8")
-        if text.startswith(header) and told.applies(text):
-            yield path.name, str(yaml.safe_load(text)["metadata"]["name"])
+        text = read(path) or ""
+        if text.startswith(header) and told.applies(text) and (name := _name_of(text)):
+            yield path.name, name
+
+
+def read(path: Path) -> str | None:
+    """Return what a file holds, empty where there is none; None where it is no text, and so somebody else's.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        return ""
+    except (IsADirectoryError, UnicodeDecodeError):
+        return None
+    except OSError as error:
+        raise refuse(
+            str(path),
+            f"cannot be read: {error.strerror}",
+            allowed="a folder and files that this program can read",
+            fix=f"name another folder ({NAMESPACE}:gitops.folder), or make them readable",
+        ) from None
+
+
+def parsed(text: str) -> Any:
+    """Return the document that a text holds; None where it was edited by hand, and holds none."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, *_ODD):
+        return None
 
 
 def _others(path: Path, there: str, told: Application, name: str) -> InputError:
@@ -129,10 +160,18 @@ def _others(path: Path, there: str, told: Application, name: str) -> InputError:
 
 def _place_of(text: str) -> tuple[str, str] | None:
     try:
-        spec = yaml.safe_load(text)["spec"]
+        spec = parsed(text)["spec"]
         return str(spec["source"]["path"]), str(spec["destination"]["server"])
-    except (yaml.YAMLError, KeyError, TypeError):
+    except (LookupError, TypeError):
         return None
+
+
+def _name_of(text: str) -> str | None:
+    try:
+        name = parsed(text)["metadata"]["name"]
+    except (LookupError, TypeError):
+        return None
+    return name if isinstance(name, str) else None
 
 
 def _path_in_checkout(folder: Path) -> str:

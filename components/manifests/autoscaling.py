@@ -6,6 +6,7 @@ from typing import Any
 
 from components.config.autoscaling import VLLM_METRICS, AutoscalingSettings, Trigger
 from components.config.model_spec import ModelSpec
+from components.config.quantities import number_text
 
 #: What `serving.kserve.io/autoscalerClass` says where the number of pods is not KServe's affair.
 EXTERNAL = "external"
@@ -69,11 +70,11 @@ def _trigger(settings: ModelSpec, own: AutoscalingSettings, trigger: Trigger) ->
     metadata = {
         "serverAddress": str(own.server_address),
         "query": query,
-        "threshold": f"{trigger.threshold:g}",
+        "threshold": number_text(trigger.threshold or 0),
         **(
             {}
             if trigger.activation_threshold is None
-            else {"activationThreshold": f"{trigger.activation_threshold:g}"}
+            else {"activationThreshold": number_text(trigger.activation_threshold)}
         ),
     }
     kind = _METRIC_TYPES.get(trigger.type, _COUNT)

@@ -19,7 +19,7 @@ from components.config.gitops import GitOpsSettings
 from components.config.settings import Settings
 from components.config.stack import Stack
 from components.manifests import argo_application, argo_health, autoscaling
-from components.manifests.argo_application import Application
+from components.manifests.argo_application import Application, parsed, read
 from components.manifests.network import egress_policy, ingress_policy, ingress_policy_name
 from components.manifests.pre_pull import daemon_set_name, daemon_set_spec, network_policy
 from components.manifests.service import labels, predictor, service_annotations, serving_runtime
@@ -186,7 +186,7 @@ def folders(
             path,
             documents,
             kept=frozenset(kept),
-            removes=(lambda text: _identity(_parsed(text)) in written) if failed else (lambda _: True),
+            removes=(lambda text: _identity(parsed(text)) in written) if failed else (lambda _: True),
         )
     ]
     if told_argo := Application.of(told, path):
@@ -206,13 +206,6 @@ def folders(
             )
         )
     return result
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return None  # edited by hand
 
 
 def _identity(document: Any) -> tuple[str, ...] | None:
@@ -269,14 +262,14 @@ def changes(folder: Folder) -> Iterator[Change]:
     """Yield what has to be written, or removed, for a folder to hold these objects and no others of ours.
 
     Raises:
-        InputError: a file of one of these names was not written by this program.
+        InputError: a file of one of these names was not written by this program, or one cannot be read.
     """
     for name, wanted in folder.files.items():
         if name in folder.kept:
             continue
         path = folder.path / name
-        there = path.read_text("utf-8") if path.exists() else ""
-        if there and not there.startswith(HEADER):
+        there = read(path)
+        if there is None or (there and not there.startswith(HEADER)):
             raise refuse(
                 str(path),
                 "was not written by this program",
@@ -286,7 +279,7 @@ def changes(folder: Folder) -> Iterator[Change]:
         if there != wanted:
             yield Change(path, "changed" if there else "new", tuple(_diff(name, there, wanted)))
     for path in sorted(folder.path.glob("*.yaml")):
-        there = path.read_text("utf-8")
+        there = read(path) or ""
         if path.name not in folder.documents and there.startswith(HEADER) and folder.removes(there):
             yield Change(path, "removed", tuple(_diff(path.name, there, "")))
 

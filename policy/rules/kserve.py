@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from components.cluster.kserve_config import CONFIG_MAP, user_faults
+from components.config.quantities import number_text
 from policy.rule import Config, Finding, Resource, Rule
 from policy.values import UNKNOWN, at, is_true, whole_number
 
@@ -47,7 +48,7 @@ def _plain(section: dict[str, Any]) -> dict[str, Any]:
     Numbers come as floats; the user is written without quotes, the sizes in them (configmap-patch.yaml).
     """
     known = {key: value for key, value in section.items() if value is not UNKNOWN and value is not None}
-    sizes = {key: f"{known[key]:g}" for key in _SIZES if isinstance(known.get(key), (int, float))}
+    sizes = {key: number_text(known[key]) for key in _SIZES if isinstance(known.get(key), (int, float))}
     user = known.get("uidModelcar")
     number = whole_number(user)
     written = {"uidModelcar": number} if number is not None and float(str(user)) == number else {}

@@ -75,6 +75,8 @@ def test_a_model_may_have_no_pod_where_something_asks_for_one() -> None:
         ),
         (scaled({**BY_DAY, "threshold": 8}), "autoscaling.triggers[0].threshold", "remove it"),
         (scaled({**BY_DAY, "start": "8 o'clock"}), "autoscaling.triggers[0].start", "five fields"),
+        (scaled({**BY_DAY, "start": ", 8 * * *"}), "autoscaling.triggers[0].start", "minute: use 0 to 59"),
+        (scaled({**BY_DAY, "start": "0 8 ,, * *"}), "autoscaling.triggers[0].start", "month: use 1 to 31"),
         (scaled({**BY_DAY, "start": "99 9 * * *"}), "autoscaling.triggers[0].start", "minute: use 0 to 59"),
         (scaled({**BY_DAY, "start": "0 24 * * *"}), "autoscaling.triggers[0].start", "hour: use 0 to 23"),
         (scaled({**BY_DAY, "start": "0 9 0 * *"}), "autoscaling.triggers[0].start", "month: use 1 to 31"),
@@ -123,7 +125,14 @@ def test_what_cannot_work_is_told_with_the_fix(changes: dict[str, Any], key: str
 
 
 @pytest.mark.parametrize(
-    "start", ["*/15 0-6,22 1,15 JAN-mar,12 Mon-Fri", "5/10 ? ? * 0", "0 8 * * sat,sun", "00 08 31 12 6"]
+    "start",
+    [
+        "*/15 0-6,22 1,15 JAN-mar,12 Mon-Fri",
+        "5/10 ? ? * 0",
+        "0 8 * * sat,sun",
+        "00 08 31 12 6",
+        "1,,3 8 * * ,5",
+    ],
 )
 def test_times_are_written_as_keda_reads_them(start: str) -> None:
     assert load(**scaled({**BY_DAY, "start": start}, serverAddress=None)).autoscaling
@@ -154,6 +163,23 @@ def test_keda_is_told_all_that_it_needs_to_know() -> None:
             }
         ],
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *((5, "5"), (5.0, "5"), (0.5, "0.5"), (1e6, "1e+06"), (1e-7, "1e-07"), (123456, "123456")),
+        *(
+            (1234567.5, "1234567.5"),
+            (1999999.6, "1999999.6"),
+            (1234567, "1234567"),
+            (0.12345678, "0.12345678"),
+        ),
+    ],
+)
+def test_a_threshold_keeps_its_digits(value: float, text: str) -> None:
+    [found] = spec(**scaled({**GATEWAY, "threshold": value, "activationThreshold": value}))["triggers"]
+    assert found["metadata"]["threshold"] == found["metadata"]["activationThreshold"] == text
 
 
 def test_vllms_own_metrics_are_of_the_models_own_pods() -> None:

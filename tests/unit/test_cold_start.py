@@ -245,6 +245,24 @@ def test_a_log_that_was_cut_says_nothing() -> None:
     assert log_times("2026-01-01T00:00:40Z INFO loading\n") is None
 
 
+@pytest.mark.parametrize("text", ["{bad", "[]", '"x"', "1", "[" * 100_000])
+def test_caches_are_not_seen_in_a_config_map_of_another_kind(cluster: FakeCluster, text: str) -> None:
+    config = "/api/v1/namespaces/kserve/configmaps/inferenceservice-config"
+    cluster.found[config] = {"data": {"localModel": text}}
+    [line] = caches(cluster, SETTINGS)
+    assert "inferenceservice-config, or a cache, is not as KServe writes it" in line
+
+
+def test_a_condition_without_a_time_tells_nothing(cluster: FakeCluster) -> None:
+    [pod] = cluster.lists[PODS]
+    other = {"type": "cloud.google.com/load-balancer-neg-ready", "status": "True", "lastTransitionTime": None}
+    pod["status"]["conditions"] += [other, {"type": "own", "status": "True"}]
+    pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"] = None
+    found = cold_start(cluster, SETTINGS)
+    assert found
+    assert found.total == pytest.approx(59)
+
+
 def test_a_cache_that_cannot_hold_a_modelcar_is_explained(cluster: FakeCluster) -> None:
     config = "/api/v1/namespaces/kserve/configmaps/inferenceservice-config"
     cluster.found[config] = {"data": {"localModel": '{"enabled": false}'}}

@@ -256,6 +256,47 @@ def test_models_that_keep_more_gpus_than_their_pool_has_are_refused() -> None:
     assert on_google(CHAT, CODE, **{"google.nodes.maxNodes": 2})
 
 
+NEXT = {"name": "next", "gpu": "nvidia-l4", "machineType": "g2-standard-12", "maxNodes": 4}
+
+
+def test_a_model_that_the_smallest_pool_would_be_refused_on_lands_on_the_next() -> None:
+    t4 = {"name": "old", "gpu": "nvidia-tesla-t4", "machineType": "n1-standard-8"}
+    small = {"cpu": "2", "memory": "8Gi"}
+    pools = {"google.nodes": t4, "google.pools": [NEXT]}
+    assert [pool_of(one) for one in on_google({**CHAT, **small}, **pools).models] == ["old"]
+    for more in ({"vllm": {"dtype": "bfloat16"}}, {"maxReplicas": 4}):
+        assert [pool_of(one) for one in on_google({**CHAT, **small, **more}, **pools).models] == ["next"]
+    with pytest.raises(InputError) as caught:
+        on_google({**CHAT, **small, "maxReplicas": 4, "nodePool": "old"}, **pools)
+    [found] = caught.value.problems
+    assert found.fix == "raise google.nodes.maxNodes, or lower it, or name another pool in nodePool"
+    with pytest.raises(InputError, match=r"raise google\.pools\[0\]\.maxNodes"):
+        on_google({**CHAT, **small, "maxReplicas": 5, "nodePool": "next"}, **pools)
+    pools["google.pools"] = [{**NEXT, "machineType": "g2-standard-4"}]
+    with pytest.raises(
+        InputError, match=r"old: vllm.dtype bfloat16 on nvidia-tesla-t4(?s:.*); next: .*processors"
+    ):
+        on_google({**CHAT, "cpu": "6", "memory": "8Gi", "vllm": {"dtype": "bfloat16"}}, **pools)
+
+
+def test_models_that_one_pool_has_too_few_gpus_for_land_on_two() -> None:
+    pools = {"google.pools": [NEXT]}
+
+    def landed(*models: dict[str, Any], **changes: Any) -> list[str]:
+        return [pool_of(model) for model in on_google(*models, **pools, **changes).models]
+
+    assert landed(CHAT, CODE) == ["gpu", "next"]
+    assert landed(CHAT, {**CODE, "nodePool": "gpu"}) == ["next", "gpu"]
+    assert landed(CHAT, {**CODE, "idle": True}) == ["gpu", "gpu"], "as where there is room for both"
+    assert landed(CHAT, CODE, **{"google.nodes.maxNodes": 2}) == ["gpu", "gpu"]
+    with pytest.raises(
+        InputError, match=r"google\.nodes\.maxNodes: 1, (?s:.*)chat 1, code 1(?s:.*)in nodePool"
+    ):
+        landed({**CHAT, "nodePool": "gpu"}, {**CODE, "nodePool": "gpu"})
+    with pytest.raises(InputError, match=r"google\.pools\[0\]\.maxNodes: 4, (?s:.*)chat 4, code 1"):
+        landed({**CHAT, "nodePool": "next", "minReplicas": 4, "maxReplicas": 4}, {**CODE, "nodePool": "next"})
+
+
 # --- runtimes that models share
 
 

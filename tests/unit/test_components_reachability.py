@@ -401,6 +401,23 @@ def test_kubeconfig_of_the_setting_that_is_not_there_is_told(registry: Listener)
     assert problem.key == "modelcar:kubeconfig"
 
 
+@pytest.mark.parametrize("server", ["127.0.0.1:99999", "[::1"])
+def test_a_server_that_is_no_address_is_told_behind_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    with pytest.raises(InputError, match=r"modelcar:kubeconfig: it is not as kubectl writes it"):
+        Cluster.of(DestinationSettings(kubeconfig=kubeconfig(server)))
+
+
+def test_kubeconfig_in_a_home_that_is_not_there_is_told(registry: Listener) -> None:
+    path = "~nobody-of-this-name/kubeconfig"
+    [found] = problems(stack(registry.address, kubeconfig=path))
+    assert "the file that it names: No such file" in found.value
+    with pytest.raises(InputError, match=r"modelcar:kubeconfig: the file that it names: No such file"):
+        Cluster.of(DestinationSettings(kubeconfig=path))
+
+
 def test_kubeconfig_that_is_not_yaml_is_told(registry: Listener) -> None:
     [problem] = problems(stack(registry.address, kubeconfig="contexts: [\n"))
     assert problem.key == "modelcar:kubeconfig"

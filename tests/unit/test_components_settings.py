@@ -210,7 +210,10 @@ def test_keys_of_other_namespaces_are_not_looked_at() -> None:
         {"memory": "1e9", "sharedMemory": "64Mi"},
         {"serverPort": 8012},
         {"deploymentMode": "Knative", "serverPort": 8081},
-        {"sharedRuntime": "a" * 100},
+        {"sharedRuntime": "a" * 63},
+        {"serviceName": "a" * 39, "namespace": "b" * 13},
+        {"namespace": "kserve"},
+        {"namespace": "modelcar-smoke", "placement": "imageVolume"},
         {"builder": ""},
     ],
     ids=str,
@@ -221,11 +224,44 @@ def test_settings_that_go_together_are_taken(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"namespace": "kserve", "createNamespace": False},
+        {"namespace": "kserve", "delivery": "gitops", "gitops": {"folder": "apps"}},
+        {"namespace": "kserve", "kserve": {"install": True, "namespace": "own"}},
+        {"namespace": "cert-manager", "kserve": {"install": True, "installCertManager": False}},
+    ],
+    ids=str,
+)
+def test_a_namespace_may_be_kserves_where_it_is_declared_once(changes: dict[str, Any]) -> None:
+    assert load(**{"kserve": {"install": True}, **changes}).namespace == changes["namespace"]
+
+
+@pytest.mark.parametrize(
     ("text", "number"),
-    [("4", 4), ("500m", 0.5), ("1.5", 1.5), ("2k", 2e3), ("1M", 1e6), ("1Ki", 1024), ("16Gi", 16 * 2**30)],
+    [
+        *(("4", 4), ("500m", 0.5), (".5", 0.5), ("2.", 2), ("1.5", 1.5)),
+        *(("2k", 2e3), ("1M", 1e6), ("1Ki", 1024), ("16Gi", 16 * 2**30)),
+    ],
 )
 def test_quantities_have_kubernetes_units(text: str, number: float) -> None:
     assert quantity(text) == number
+
+
+@pytest.mark.parametrize("thousandths", [9, 700, 1400, 2300])
+def test_two_ways_to_write_a_quantity_are_equal(thousandths: int) -> None:
+    found = load(cpu=f"{thousandths}m", cpuLimit=str(thousandths / 1000))
+    assert quantity(found.cpu) == quantity(str(found.cpu_limit))
+
+
+@pytest.mark.parametrize(("shared", "memory"), [("4.1G", "4100M"), ("8.2G", "8200M"), ("4100M", "4.1G")])
+def test_shared_memory_may_be_all_of_the_memory_however_it_is_written(shared: str, memory: str) -> None:
+    assert load(sharedMemory=shared, memory=memory).shared_memory == shared
+
+
+@pytest.mark.parametrize("cpu", ["1m", "0.001", ".5", 0.001, "1000"])
+def test_processors_from_a_thousandth_to_a_thousand_are_taken(cpu: str | float) -> None:
+    assert load(cpu=cpu, cpuLimit=None).cpu == str(cpu)
 
 
 def test_pulumi_hands_over_all_keys_so_that_a_misspelt_one_is_found(
@@ -846,6 +882,30 @@ WRONG = {
     "long namespace that may connect": Wrong(
         {"ingress": {"namespaces": ["a" * 64]}}, "ingress.namespaces[0]", "refuses", "at most 63", "lower"
     ),
+    "KServe's namespace": Wrong(
+        {"namespace": "kserve", "kserve": {"install": True}},
+        "namespace",
+        "kserve, which modelcar:kserve.install makes too",
+        "of the models' own",
+        "createNamespace to false",
+    ),
+    "cert-manager's namespace": Wrong(
+        {"namespace": "cert-manager", "kserve": {"install": True}},
+        "namespace",
+        "cert-manager, which",
+        "own",
+        "docs/upgrading.md",
+    ),
+    "the smoke test's namespace": Wrong(
+        {"placement": "auto", "smokeNamespace": "kserve-demo"},
+        "smokeNamespace",
+        "kserve-demo, where the models are served",
+        "makes and removes it",
+        "modelcar:smokeNamespace kserve-demo-smoke",
+    ),
+    "long label": Wrong(
+        {"sharedRuntime": "a" * 64}, "sharedRuntime", "(64 characters)", "at most 63", "shorten"
+    ),
     "long runtime": Wrong({"sharedRuntime": "a" * 254}, "sharedRuntime", "'aaa", "at most 253", "a letter"),
     "long domain of a label": Wrong(
         {"scheduling": {"nodeSelector": {f"{'x' * 254}/a": "b"}}},
@@ -903,6 +963,26 @@ WRONG = {
     ),
     "charts elsewhere": Wrong(
         {"kserve": {"chartRepository": "../x"}}, "kserve.chartRepository", "'../x'", "oci://…", "address"
+    ),
+    **{
+        f"charts at {place}": Wrong(
+            {"kserve": {key: place}}, f"kserve.{key}", f"'{place}': not an address", "HOST[:PORT]", "the port"
+        )
+        for key, place in (
+            ("chartRepository", "oci://h:99999/x"),
+            ("chartRepository", "oci://[::1/x"),
+            ("chartRepository", "oci:///x"),
+            ("certManagerRepository", "https://h:abc/x"),
+            ("certManagerRepository", "https://h:0/x"),
+            ("certManagerRepository", "oci://[::1/x"),
+        )
+    },
+    "said and unsaid": Wrong(
+        {"vllm": {"enablePrefixCaching": True}, "serverArgs": ["--no-enable-prefix-caching"]},
+        "serverArgs",
+        "--no-enable-prefix-caching, which modelcar:vllm sets too",
+        "each argument once",
+        "remove one",
     ),
     # templates
     "template": Wrong(

@@ -284,6 +284,18 @@ WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "us-central1-b, outside of the region europe-west4",
         "zones that have it",
     ),
+    "new zones in another region": (
+        {NODES + "zones": ["us-central1-d"], NODES + "checkZones": False},
+        NODES + "zones",
+        "us-central1-d, outside of the region europe-west4",
+        "zones that have it",
+    ),
+    "new zones that nobody names": (
+        {**B200, NODES + "zones": None, NODES + "checkZones": False},
+        NODES + "zones",
+        "not set, and it is not known here which zones",
+        "zones of europe-west4",
+    ),
     "fewer GPUs than the machine has": (
         {**B200, NODES + "gpusPerNode": 4},
         NODES + "gpusPerNode",
@@ -408,6 +420,11 @@ ELSEWHERE: dict[str, dict[str, Any]] = {
     },
     "RTX PRO 6000": RTX,
     "half of eight B200": B200,
+    "a new zone": {NODES + "zones": ["europe-west4-d"], NODES + "checkZones": False},
+    "the zone of the cluster, new": {
+        **{"google.region": "europe-north1", CLUSTER + "location": "europe-north1-b"},
+        NODES + "checkZones": False,
+    },
     "eight H200, reserved": {
         **B200,
         NODES + "gpu": "nvidia-h200-141gb",

@@ -173,6 +173,18 @@ def test_an_adapter_comes_and_goes_beside_the_model() -> None:
     assert revision(settings, f"oci://{IMAGE}") != revision(without, f"oci://{IMAGE}"), "new pods come"
 
 
+@pytest.mark.parametrize("path", ["/adapters", "/adapters/0", "/adapters/0/models"])
+@pytest.mark.parametrize("key", ["serverWritablePaths", "serverHostPaths"])
+def test_nothing_else_is_mounted_where_adapters_are(key: str, path: str) -> None:
+    modules = {"loraModules": [{"name": "french", "image": ADAPTER}]}
+    own: dict[str, Any] = {"placement": "imageVolume", "gpuCount": 0, key: [path]}
+    [found] = problems(vllm=modules, **own)
+    assert found.key == f"modelcar:{key}"
+    assert found.value == f"{path}, with adapters that are images of their own"
+    assert "outside of /adapters" in found.allowed
+    assert load(**own), "they are free without adapters"
+
+
 # --- the smoke test
 
 

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
+from components.cluster import kubeconfig
+from modelcar.docker_certificates import tls_of
 from modelcar.errors import Problem
+from modelcar.home import in_home
 from modelcar.paths import fault_of_name, printable, same_but_for_case
+
+
+def test_a_user_without_a_home_has_nothing_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert in_home("~/.kube/config") == Path("/home/me/.kube/config")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 1_999_999_999)
+    for path in ("~/.kube/config", "~nobody-of-this-name/x", "/a", "a"):
+        assert in_home(path) == Path(path)
+    assert tls_of("registry.example")
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    assert kubeconfig.read(None) is None
+    assert kubeconfig.read(None, default="~nobody-of-this-name/x") is None
 
 
 @pytest.mark.parametrize(

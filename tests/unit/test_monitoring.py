@@ -119,3 +119,10 @@ def test_two_models_with_long_names_have_a_dashboard_each() -> None:
     assert len(set(uids)) == 2
     assert all(len(uid) <= 40 for uid in uids)
     assert monitoring.dashboard(SETTINGS)["uid"] == "modelcar-models-m"
+
+
+def test_two_models_whose_names_are_the_same_joined_have_a_dashboard_each() -> None:
+    pairs = (("team", "a-chat"), ("team-a", "chat"), ("team", "chat"))
+    uids = {monitoring.dashboard(load(serviceName=name, namespace=space))["uid"] for space, name in pairs}
+    assert len(uids) == 3
+    assert "modelcar-team-chat" in uids, "what can be no other's stays"

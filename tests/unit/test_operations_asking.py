@@ -6,8 +6,11 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -150,6 +153,18 @@ def test_a_model_has_its_own_time_to_answer(monkeypatch: pytest.MonkeyPatch) -> 
                 chat(cluster_at(url), SETTINGS, ["What are you?"], print, tokens=400)
         finally:
             over.set()
+
+
+@pytest.mark.parametrize("ahead", [-3600, 0, 3600])
+def test_the_api_servers_clock_is_read_off_its_answers(monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:
+    def its_time(*_: Any) -> str:
+        return formatdate(time.time() + ahead, usegmt=True)
+
+    monkeypatch.setattr(BaseHTTPRequestHandler, "date_time_string", its_time)
+    with api_server(str) as url:
+        cluster = cluster_at(url)
+        pods_of(cluster, "models", "m")
+    assert abs((cluster.now() - datetime.now(UTC)).total_seconds() - ahead) < 5
 
 
 @pytest.mark.parametrize("text", ["hello", "<html>log in</html>", "[]"])

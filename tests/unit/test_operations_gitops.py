@@ -306,6 +306,9 @@ def test_a_runtime_that_models_share_is_written_once(two: Path, tmp_path: Path) 
     runtimes = [name for name in folder.documents if "servingruntime" in name]
     assert runtimes == ["vllm-servingruntime.yaml"]
     assert folder.documents["vllm-servingruntime.yaml"]["metadata"]["name"] == "vllm"
+    # No label says it there, so that it may be longer than one.
+    [folder] = folders(both(tmp_path / "apps", sharedRuntime="v" * 100), two)
+    assert f"{'v' * 100}-servingruntime.yaml" in folder.documents
 
 
 def test_a_shared_runtime_stays_as_it_is_where_all_its_models_failed(two: Path, tmp_path: Path) -> None:
@@ -462,6 +465,47 @@ def test_one_that_cannot_be_read_is_not_overwritten_either(project: Path, tmp_pa
     path.write_text(path.read_text() + "<<<<<<< HEAD\n")
     with pytest.raises(InputError, match="which cannot be read"):
         argo(tmp_path, project, "dev", application="kserve-demo")
+
+
+def foreign(path: Path, what: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if what == "a folder":
+        path.mkdir()
+    else:
+        path.write_bytes(b"# gr\xfc\xdfe\n")
+
+
+@pytest.mark.parametrize("what", ["a folder", "no text in UTF-8"])
+def test_what_is_no_text_is_somebody_elses(project: Path, tmp_path: Path, what: str) -> None:
+    foreign(tmp_path / "apps/argocd/own.yaml", what)
+    foreign(tmp_path / "objects/own.yaml", what)
+    argo(tmp_path, project, "dev")
+    write(folder(tmp_path / "objects", project))
+    assert (tmp_path / "apps/argocd/own.yaml").exists()
+    assert (tmp_path / "objects/own.yaml").exists()
+    foreign(tmp_path / "apps/argocd/kserve-demo-prod.yaml", what)
+    with pytest.raises(InputError, match=r"kserve-demo-prod\.yaml: was not written by this program"):
+        argo(tmp_path, project, "prod")
+    foreign(tmp_path / "others/inferenceservice.yaml", what)
+    with pytest.raises(InputError, match=r"inferenceservice\.yaml: was not written by this program"):
+        write(folder(tmp_path / "others", project))
+
+
+@pytest.mark.parametrize("lost", ["metadata", "spec"])
+def test_an_application_that_lost_a_part_is_written_anew(project: Path, tmp_path: Path, lost: str) -> None:
+    path = of_before(tmp_path)
+    path.write_text(
+        HEADER + yaml.dump({k: v for k, v in yaml.safe_load(path.read_text()).items() if k != lost})
+    )
+    found = argo(tmp_path, project, "dev")
+    assert names(found, "new") == {"kserve-demo-dev.yaml"}
+    assert names(found, "removed") == ({"kserve-demo.yaml"} if lost == "metadata" else set())
+
+
+def test_a_folder_that_is_a_file_is_told(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "app").write_text("")
+    with pytest.raises(InputError, match=r"app/\S+: cannot be read: Not a directory"):
+        write(folder(tmp_path / "app", project))
 
 
 def test_a_stack_says_another_name_itself(project: Path, tmp_path: Path) -> None:

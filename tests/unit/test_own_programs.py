@@ -275,6 +275,39 @@ def test_an_autoscaler_keeps_what_can_be_kept(wrong: dict[str, Any], said: str, 
         Engine(preview=False).run(lambda: program(**wrong))
 
 
+@pytest.mark.parametrize(
+    ("declare", "key"),
+    [
+        (lambda name, space: ModelService(name, service(namespace=space)), "name"),
+        (
+            lambda name, space: Autoscaler(
+                name,
+                AutoscalerArgs(service=name, namespace=space, scaling=scaling(threshold=4.0), max_replicas=4),
+            ),
+            "service",
+        ),
+    ],
+)
+def test_a_services_host_is_looked_at_with_the_namespace_that_it_gets(declare: Any, key: str) -> None:
+    def program(name: str, space: str) -> dict[str, pulumi.Output[Any]]:
+        return {"name": declare(name, pulumi.Output.from_input(space)).name}
+
+    longest = "a" * 51
+    assert Engine(preview=False).run(lambda: program(longest, "n")) == {"name": longest}
+    engine = Engine(preview=False)
+    with pytest.raises(pulumi.RunError, match=rf"{key}: a+ gives the host label a+-predictor-nn \(64 char"):
+        engine.run(lambda: program(longest, "nn"))
+    kinds = {one.type.rpartition(":")[2] for one in engine.declared}
+    assert not kinds & {"InferenceService", "ScaledObject"}
+
+
+def test_a_shared_runtime_has_no_host() -> None:
+    args = SharedRuntimeArgs(namespace="models", server=SERVER)
+    assert args.spec("a" * 63).service_name == "a" * 63
+    with pytest.raises(InputError, match=r"(?s)name: 'a+': KServe refuses.*at most 63 characters"):
+        args.spec("a" * 64)
+
+
 def test_a_policy_that_restricts_nothing_is_left_out() -> None:
     args = EgressPolicyArgs(service="chat", namespace="models", settings=EgressSettings(restrict=False))
     engine = Engine(preview=True)

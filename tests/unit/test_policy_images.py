@@ -189,7 +189,13 @@ def test_a_chart_with_such_a_user_or_size_is_refused(field: str, value: Any) -> 
 
 @pytest.mark.parametrize(
     "values",
-    [{}, {"uidModelcar": 2000}, {"uidModelcar": "2000"}, {"cpuModelcar": 1, "memoryModelcar": "20Mi"}],
+    [
+        {},
+        {"uidModelcar": 2000},
+        {"uidModelcar": "2000"},
+        {"cpuModelcar": 1, "memoryModelcar": "20Mi"},
+        {"memoryModelcar": 15728640},
+    ],
 )
 def test_what_the_charts_template_makes_right_is_fine(values: Json) -> None:
     assert messages("kserve-modelcar-enabled", storage(**values)) == []

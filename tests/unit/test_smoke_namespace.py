@@ -113,6 +113,18 @@ def test_one_whose_time_is_over_was_killed_and_is_removed(cluster: Namespaces) -
     assert said == [f"{NAME} is left of a test that was killed: removing it first"]
 
 
+@pytest.mark.parametrize(("ahead", "removed"), [(-900, []), (0, []), (900, ["other"])])
+def test_the_age_of_a_test_is_told_by_the_api_servers_clock(
+    cluster: Namespaces, ahead: float, removed: list[str]
+) -> None:
+    cluster.there("other", age=20)
+    moment = datetime.now(UTC) + timedelta(seconds=ahead)
+    cluster._note_time(moment.strftime("%a, %d %b %Y %H:%M:%S GMT"))
+    cluster.looks = [nothing, nothing, cluster.gone]
+    with scratch_namespace(cluster, NAME, 180, lambda _: None):
+        assert cluster.removed == removed
+
+
 @pytest.mark.parametrize(("age", "removed"), [(200, False), (400, True)])
 def test_one_of_a_version_that_did_not_say_how_long_it_lasts(
     cluster: Namespaces, age: float, removed: bool

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from components.config.autoscaling import OF_PROMETHEUS, VLLM_METRICS, AutoscalingSettings, Trigger
 from components.config.model_spec import ModelSpec
 from components.config.problems import problem
+from components.config.quantities import number_text
 from modelcar.errors import Problem
 
 #: Fields of a trigger by what they are needed for; the others have to be left out.
@@ -43,7 +44,7 @@ def _of_trigger(number: int, trigger: Trigger) -> Iterator[Problem]:
         yield problem(key, f"{trigger.end}, as start", "another time than start: KEDA refuses it", fix)
     if trigger.type == "kvCacheUse" and trigger.threshold is not None and trigger.threshold > 1:
         key = f"autoscaling.triggers[{number}].threshold"
-        fix = f"did you mean {trigger.threshold / 100:g}?"
+        fix = f"did you mean {number_text(trigger.threshold / 100)}?"
         yield problem(key, trigger.threshold, "a share of the cache, above 0 and at most 1", fix)
 
 

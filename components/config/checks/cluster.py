@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from components.config.fields import LONGEST_LABEL
 from components.config.network import KNATIVE
 from components.config.problems import NAMESPACE, problem
 from components.config.settings import Settings
@@ -65,6 +66,37 @@ def _import_existing(settings: Settings) -> Problem | None:
     return None
 
 
+def _namespace(settings: Settings) -> Problem | None:
+    """One object that is declared twice is deleted with either."""
+    twice = settings.create_namespace and settings.delivery == "cluster"
+    if not twice or settings.namespace not in settings.kserve.namespaces:
+        return None
+    value = f"{settings.namespace}, which {NAMESPACE}:kserve.install makes too, for KServe or cert-manager"
+    fix = (
+        "choose another one, or set createNamespace to false; on a stack that is deployed so, either would "
+        "delete the namespace: see docs/upgrading.md first"
+    )
+    return problem("namespace", value, "a namespace of the models' own", fix)
+
+
+def _smoke_namespace(settings: Settings) -> Problem | None:
+    # Other placements are tested by hand only, and that test says itself that the namespace is taken.
+    if settings.placement != "auto" or settings.smoke_namespace != settings.namespace:
+        return None
+    value = f"{settings.smoke_namespace}, where the models are served"
+    fix = f"pulumi config set {NAMESPACE}:smokeNamespace {settings.namespace[:57].rstrip('-')}-smoke"
+    return problem("smokeNamespace", value, "another one than namespace: the test makes and removes it", fix)
+
+
+def _shared_runtime(settings: Settings) -> Problem | None:
+    name = settings.shared_runtime or ""
+    # In Git it has its model's label.
+    if len(name) <= LONGEST_LABEL or settings.delivery != "cluster":
+        return None
+    value = f"{name} ({len(name)} characters), which is a label of the ServingRuntime too"
+    return problem("sharedRuntime", value, f"at most {LONGEST_LABEL} characters", "shorten it")
+
+
 def _import_objects(settings: Settings) -> Problem | None:
     wanted = settings.import_objects
     if wanted and settings.delivery != "cluster":
@@ -105,7 +137,10 @@ def _host_paths(settings: Settings) -> Problem | None:
 CHECKS: tuple[Callable[[Settings], Problem | None], ...] = (
     _pull_access,
     _delivery,
+    _namespace,
+    _smoke_namespace,
     _import_existing,
+    _shared_runtime,
     _import_objects,
     _ingress,
     _host_paths,

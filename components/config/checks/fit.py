@@ -61,7 +61,7 @@ def _read_ahead(settings: ModelSpec, model: KnownModel) -> Iterator[Problem]:
     """
     if not settings.read_ahead or model.size is None:
         return
-    memory, size = quantity(settings.memory) / GIB, model.size / GIB
+    memory, size = float(quantity(settings.memory) / GIB), model.size / GIB
     if size > memory - min(memory / 2, OF_SERVER):
         least = math.ceil(min(2 * size, size + OF_SERVER))
         yield problem(

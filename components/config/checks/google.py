@@ -139,11 +139,11 @@ def _machine(key: str, nodes: NodeSettings) -> Iterator[Problem]:
 
 def _zones(prefix: str, google: GoogleSettings, nodes: NodeSettings) -> Iterator[Problem]:
     location = google.location
-    if not nodes.check_zones:
-        return
-    offered = gpus.ZONES.get(nodes.gpu)
+    # What is known here of new zones is no measure of them; their region is.
+    offered = gpus.ZONES.get(nodes.gpu) if nodes.check_zones else None
     if offered is None:
-        if not google.zones_of(nodes):
+        # A cluster that a stack reference names may be in a zone, which is the pool's then.
+        if not google.zones_of(nodes) and (nodes.check_zones or location):
             value = f"not set, and it is not known here which zones of {google.region} have {nodes.gpu}"
             fix = f"see `gcloud compute accelerator-types list --filter=name={nodes.gpu}`"
             yield problem(f"{prefix}.zones", value, f"zones of {google.region} that have it", fix)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from components.config.checks import secrets
 from components.config.checks.google import same_names
 from components.config.model_spec import ModelSpec
+from components.config.pool_room import kept_gpus, most_gpus, pools
 from components.config.problems import problem
 from components.config.settings import Settings
 from components.config.stack import Stack
@@ -103,20 +104,19 @@ def _pools(stack: Stack) -> Iterator[Problem]:
     google = stack.google
     if google is None:
         return
-    pools = google.all_pools
     yield from same_names(google)
     if len(stack.models) < 2:
         return
-    for pool in pools:
+    for key, pool in pools(google):
         models = [m for m in stack.on_pool(pool.name) if not m.idle]
-        needed = sum(m.gpu_count * m.min_replicas for m in models)
-        room = pool.gpus_per_node * pool.max_nodes
+        needed, room = sum(map(kept_gpus, models)), most_gpus(pool)
         if needed > room:
-            shown = ", ".join(f"{m.key} {m.gpu_count * m.min_replicas}" for m in models)
+            shown = ", ".join(f"{m.key} {kept_gpus(m)}" for m in models)
+            other = ", or name another pool in nodePool" if any(m.node_pool for m in models) else ""
             yield problem(
-                "google.nodes.maxNodes" if pool is pools[0] else f"google.pools ({pool.name})",
+                f"{key}.maxNodes",
                 f"{pool.max_nodes}, which is {room} GPUs, and its models keep {needed} ({shown}): "
                 "some would stay Pending",
                 f"maxNodes of at least {-(-needed // pool.gpus_per_node)}",
-                "raise it, lower minReplicas, or set idle for some",
+                f"raise it, lower minReplicas, or set idle for some{other}",
             )

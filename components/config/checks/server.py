@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
-from components.config.model_path import IMAGE_PATH, MODEL_PATH
+from components.config.model_path import ADAPTERS_PATH, IMAGE_PATH, MODEL_PATH
 from components.config.model_spec import ModelSpec
 from components.config.problems import problem
 from components.config.quantities import quantity
@@ -90,6 +90,12 @@ def _no_folder(key: str, path: str, fix: str) -> Problem:
     return problem(key, shown, "absolute paths below /, without ':' and control characters", fix)
 
 
+def _of_adapters(key: str, path: str) -> Problem:
+    value = f"{path}, with adapters that are images of their own"
+    allowed = f"folders outside of {ADAPTERS_PATH}, where these are mounted"
+    return problem(key, value, allowed, "choose another folder, or put the adapters into the model's image")
+
+
 #: Where the program and KServe mount folders of their own in each pod.
 _MOUNTED = ("/dev/shm", "/mnt", MODEL_PATH, "/tmp")  # noqa: S108
 
@@ -104,6 +110,8 @@ def _host_paths(settings: ModelSpec) -> Problem | None:
             value = f"{path}, with placement imageVolume"
             allowed = f"folders outside of {IMAGE_PATH}, where the model's image is mounted"
             return problem("serverHostPaths", value, allowed, "use placement servingRuntime")
+        if settings.adapter_images and folder.is_relative_to(ADAPTERS_PATH):
+            return _of_adapters("serverHostPaths", path)
         if folder in taken:
             allowed = f"each folder once, and none of {', '.join(_MOUNTED)}"
             return problem("serverHostPaths", f"{path}, {taken[folder]}", allowed, "take it out")
@@ -124,6 +132,8 @@ def _writable_paths(settings: ModelSpec) -> Problem | None:
             return _no_folder(
                 "serverWritablePaths", path, "give the folder's full path in the server's image"
             )
+        if settings.adapter_images and folder.is_relative_to(ADAPTERS_PATH):
+            return _of_adapters("serverWritablePaths", path)
         for other, own in taken:
             if folder.is_relative_to(own) or own.is_relative_to(folder):
                 value = path if path == other else f"{path}, beside {other}"

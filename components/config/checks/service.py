@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from components.config.cluster import NOT_KNOWN
+from components.config.fields import LONGEST_LABEL
 from components.config.model_spec import ModelSpec
 from components.config.problems import problem
 from modelcar.errors import Problem
 
 
-def _hostname(settings: ModelSpec) -> Problem | None:
+def hostname(settings: ModelSpec) -> Problem | None:
+    """Return the problem of a service's host name; None of one whose namespace is not known yet."""
     # KServe names hosts `<name>-predictor-<namespace>`, each a DNS label (RFC 1123).
     label = f"{settings.service_name}-predictor-{settings.namespace}"
-    if len(label) <= 63:
+    if len(label) <= LONGEST_LABEL or settings.namespace == NOT_KNOWN:
         return None
     value = f"{settings.service_name} gives the host label {label} ({len(label)} characters)"
     return problem("serviceName", value, "63 characters at most", "shorten serviceName or namespace")
@@ -60,7 +63,7 @@ def _storage_uris(settings: ModelSpec) -> Problem | None:
 
 #: All of them.
 CHECKS: tuple[Callable[[ModelSpec], Problem | None], ...] = (
-    _hostname,
+    hostname,
     _replicas,
     _rollout,
     _canary,

@@ -57,7 +57,8 @@ def problems(settings: ModelSpec) -> Iterator[Problem]:
     typed = settings.vllm
     if typed:
         set_too = {flag(name) for name in typed.model_fields_set}
-        for name in sorted(own.keys() & set_too):
+        # What is true or false is said either way.
+        for name in sorted(one for one in own if {one, f"--{one.removeprefix('--no-')}"} & set_too):
             value = f"{name}, which modelcar:vllm sets too"
             yield problem("serverArgs", value, "each argument once", "remove one of the two")
         yield from _adapters(typed, settings.placement, settings.model_name)
