@@ -65,7 +65,7 @@ async def tell(checked: CheckedStack, outputs: Mapping[str, Any]) -> None:
     )
     for doubt in checked.doubts:
         pulumi.log.warn(checked.stack.secrets.hide(doubt))
-    stops = made_anew(checked, outputs)
+    stops = [*made_anew(checked, outputs), *checked.deleted]
     pulumi.log.info("\n".join([*stops, *table(rows), *sources, *_gone(gone, left), *pools(checked)]))
 
 
@@ -83,12 +83,29 @@ async def former_outputs() -> dict[str, Any]:
     try:
         return dict(await other_stack.own_outputs())
     except pulumi.RunError as error:
-        name = this_stack()
         # Without them this run would tell that no model was removed, and rename services unasked.
-        raise pulumi.RunError(
-            f"{name}: the outputs of the last run cannot be read, and nothing was changed: {error}\n"
-            f"  fix: `pulumi stack output --stack {name}` says if the backend answers; then run this again"
-        ) from None
+        raise _unread(error) from None
+
+
+async def former_resources() -> Collection[str]:
+    """Return the URNs of what the stack has; empty before the first run.
+
+    Raises:
+        pulumi.RunError: they cannot be read.
+    """
+    try:
+        return await other_stack.own_resources()
+    except pulumi.RunError as error:
+        # Without them this run might delete what the stack made for others too.
+        raise _unread(error) from None
+
+
+def _unread(error: pulumi.RunError) -> pulumi.RunError:
+    name = this_stack()
+    return pulumi.RunError(
+        f"{name}: the outputs of the last run cannot be read, and nothing was changed: {error}\n"
+        f"  fix: `pulumi stack output --stack {name}` says if the backend answers; then run this again"
+    )
 
 
 def _names(checked: CheckedStack) -> set[str]:
