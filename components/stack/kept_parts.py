@@ -16,7 +16,7 @@ from components.config.problems import NAMESPACE, problem
 from components.config.stack import Stack
 from modelcar.errors import Problem
 
-_WHERE = "docs/troubleshooting.md, 'made by this stack, and would be deleted'"
+_WHERE = "docs/troubleshooting.md, 'was made by this stack, and would be deleted'"
 _PLATFORM = "modelcar:kserve:KServePlatform"
 _CERT_MANAGER = "cert-manager"
 #: Names of KServePlatform's resources (components/kserve/kserve_platform.py).
@@ -24,6 +24,8 @@ _SPACE = "kserve-namespace-"
 _OF_CERT_MANAGER = "kserve-cert-manager"
 _RELEASE = "kubernetes:helm.sh/v3:Release"
 _NAMESPACE = "kubernetes:core/v1:Namespace"
+#: A ConfigMap that versions before 0.2.0 looked at; nothing happens to it as it leaves the state.
+_ONLY_READ = "kserve-config"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ def problems(stack: Stack, urns: Collection[str]) -> Iterator[Problem]:
     platform = [one for one in owned if _PLATFORM in one.kinds and one.in_cluster]
     if any(one.kinds[-1] == _RELEASE for one in platform):  # else a first run broke off, and nothing runs
         yield from _of_kserve(stack, platform)
-    models = [one for one in owned if _PLATFORM not in one.kinds and one.in_cluster]
+    models = [
+        one for one in owned if _PLATFORM not in one.kinds and one.in_cluster and one.name != _ONLY_READ
+    ]
     spaces = [one for one in models if one.kinds == (_NAMESPACE,)]
     shared = stack.shared
     if shared.delivery != "cluster":
@@ -77,7 +81,9 @@ def _of_kserve(stack: Stack, platform: list[_Owned]) -> Iterator[Problem]:
     shared = stack.shared
     component = platform[0].urn.split("::")
     whole = "::".join([*component[:2], _PLATFORM, "kserve"])
-    if not (shared.kserve.install and shared.uses_cluster):
+    certificates = [one for one in platform if one.name in (_OF_CERT_MANAGER, _SPACE + _CERT_MANAGER)]
+    installs = shared.kserve.install and shared.uses_cluster
+    if not installs and any(one.kinds[-1] == _RELEASE and one not in certificates for one in platform):
         yield problem(
             "kserve.install",
             "false, and KServe was made by this stack, and would be deleted with its definitions: every "
@@ -87,17 +93,15 @@ def _of_kserve(stack: Stack, platform: list[_Owned]) -> Iterator[Problem]:
             f"{_move(whole)}",
         )
         return
-    certificates = [one for one in platform if one.name in (_OF_CERT_MANAGER, _SPACE + _CERT_MANAGER)]
-    if certificates and not shared.kserve.install_cert_manager:
+    if certificates and not (installs and shared.kserve.install_cert_manager):
         yield problem(
-            "kserve.installCertManager",
+            "kserve.installCertManager" if installs else "kserve.install",
             "false, and cert-manager was made by this stack, and would be deleted with its definitions: "
             "every Certificate of the cluster goes with them, and KServe's webhooks have one",
             "true, as long as cert-manager is this stack's",
-            f"pulumi config rm --path {NAMESPACE}:kserve.installCertManager; or first hand it over: "
-            f"{_move(*(one.urn for one in certificates))}",
+            f"set it again; or first hand it over: {_move(*(one.urn for one in certificates))}",
         )
-    for one in platform:
+    for one in platform if installs else ():
         former = one.name.removeprefix(_SPACE)
         if former in (one.name, _CERT_MANAGER, shared.kserve.namespace):
             continue
@@ -123,7 +127,10 @@ def _handed_to_git(left: list[_Owned]) -> Problem:
 
 def _move(*urns: str) -> str:
     named = " ".join(f"'{urn}'" for urn in urns)
-    return f"pulumi state move --source {pulumi.get_stack()} --dest OTHER-STACK {named} ({_WHERE})"
+    return (
+        f"pulumi stack init handover --no-select, then pulumi state move --source {pulumi.get_stack()} "
+        f"--dest handover {named} ({_WHERE})"
+    )
 
 
 def told(stack: Stack, urns: Collection[str]) -> Iterator[str]:

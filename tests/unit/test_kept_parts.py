@@ -10,8 +10,9 @@ import pytest
 
 from components.config.models import load_stack
 from components.kserve.kserve_platform import KServePlatform, KServePlatformArgs
-from components.stack import kept_parts, summary
-from tests.unit.mocked_engine import Engine
+from components.stack import delivery, kept_parts, summary
+from components.stack.preflight import CheckedStack
+from tests.unit.mocked_engine import DIGEST, Engine
 from tests.unit.test_google_settings import PROJECT, as_texts, dev
 
 SPACE = "urn:pulumi:stack::project::kubernetes:core/v1:Namespace::kserve-demo"
@@ -49,7 +50,7 @@ def head(urns: list[str], **config: Any) -> list[str]:
 def test_a_namespace_that_the_stack_made_is_not_let_go() -> None:
     [(key, fix)] = found([SPACE, SERVICE], createNamespace=False)
     assert key == "createNamespace"
-    assert f"pulumi state move --source stack --dest OTHER-STACK '{SPACE}'" in fix
+    assert f"pulumi state move --source stack --dest handover '{SPACE}'" in fix
     assert found([SPACE, SERVICE]) == []
     assert found([SERVICE], createNamespace=False) == [], "it is somebody else's"
 
@@ -93,6 +94,18 @@ def test_kserve_of_a_run_that_broke_off_before_its_charts_goes() -> None:
     assert found(urns, kserve={"install": False}) == []
 
 
+def test_cert_manager_is_not_let_go_where_it_is_all_that_is_left() -> None:
+    urns = [urn for urn in installed() if "cert-manager" in urn]
+    [(key, fix)] = found(urns, kserve={"install": False})
+    assert key == "kserve.install"
+    assert "Release::kserve-cert-manager'" in fix
+
+
+def test_what_a_former_version_only_read_keeps_nobody_from_git() -> None:
+    read = "urn:pulumi:stack::project::kubernetes:core/v1:ConfigMap::kserve-config"
+    assert found([read], delivery="gitops", gitops=GIT) == []
+
+
 def test_cert_manager_that_is_others_is_none_of_the_stacks() -> None:
     urns = installed(install_cert_manager=False)
     assert found(urns, kserve={"install": True, "installCertManager": False}) == []
@@ -105,6 +118,33 @@ def test_what_serves_is_handed_over_before_git_delivers_it() -> None:
     [(_, fix)] = found([SERVICE, IMAGE], delivery="gitops", gitops=GIT)
     assert f"--target-dependents '{SERVICE}' (" in fix
     assert found([IMAGE], delivery="gitops", gitops=GIT) == []
+
+
+def test_the_namespace_takes_the_models_out_of_the_state_and_leaves_kserve() -> None:
+    """As `pulumi state delete --target-dependents` does it, in the words of docs/operations/gitops.md."""
+    texts = as_texts(dev(google=None, kserve={"install": True}, registry="registry.example/models"))
+    stack = load_stack(texts, PROJECT)
+    engine = Engine(preview=True)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        place = delivery.destination(CheckedStack(stack, {}, {}, {}), None)
+        assert place
+        uri = pulumi.Output.from_input(f"oci://registry.example/models/chat@{DIGEST}")
+        parent = pulumi.ComponentResource("modelcar:kserve:Model", "chat")
+        return {"uri": delivery.to_cluster(parent, "chat", stack.shared, uri, place).served}
+
+    engine.run(program)
+    in_cluster = [found for found in engine.declared if found.type.startswith("kubernetes:")]
+    [space] = [found.urn for found in in_cluster if found.urn.endswith(f"::{stack.shared.namespace}")]
+    gone = {space}
+    for found in [*engine.declared, *engine.declared]:
+        if gone & {*found.dependencies, found.parent}:
+            gone.add(found.urn)
+    left = [found.urn for found in in_cluster if found.urn not in gone]
+    assert len(in_cluster) - len(left) >= 3
+    assert left
+    assert all("KServePlatform" in urn for urn in left)
+    assert not any("KServePlatform" in urn for urn in gone)
 
 
 def test_the_engine_is_asked_for_what_the_state_has(monkeypatch: pytest.MonkeyPatch) -> None:
