@@ -33,6 +33,7 @@ from components.stack import (
     last_run,
     reachability,
     renamed,
+    side_by_side,
 )
 from modelcar.errors import InputError, Problem
 from modelcar.lock import Lock
@@ -45,7 +46,8 @@ class CheckedStack:
     stack: its settings, with a placement for each model.
     locks, former: of each model, by its key; None where there is none.
     disks: what the nodes' disks have to hold, by the pool's name.
-    reachable: whether the cluster can be asked what it runs.
+    reachable: whether the cluster can be asked what it runs, before anything is declared.
+    cluster_there: whether it can be asked once Google's side is declared: one that this stack made.
     tested: what the smoke test found out, where a placement is auto.
     doubts: what a reviewer should know, and what stops nothing.
     project: the program's folder.
@@ -71,6 +73,7 @@ class CheckedStack:
     was_listed: bool = False
     cluster_uid: str | None = None
     deleted: tuple[str, ...] = ()
+    cluster_there: bool = False
 
 
 def check(
@@ -133,6 +136,7 @@ def _checked(
     doubts += tuple(dict.fromkeys(doubt for one in stack.models for doubt in without_effect.doubts(one)))
     doubts += tuple(cluster_provider.doubts())
     doubts += tuple(reachability.doubts(shared, last))
+    doubts += tuple(side_by_side.doubts(stack, last))
     for settings in stack.models:
         doubts += model_doubts(settings, locks[settings.key], project)
     doubts += kernel_doubts(stack, locks, name)
@@ -176,6 +180,7 @@ def _checked(
         was_listed=last_run.was_listed(last),
         cluster_uid=cluster_uid,
         deleted=tuple(kept_parts.told(stack, urns)),
+        cluster_there=not preview and reachability.made_before(shared, last),
     )
 
 

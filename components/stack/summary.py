@@ -191,7 +191,9 @@ def _gone(names: list[str], left: list[str]) -> Iterator[str]:
 def made_anew(checked: CheckedStack, outputs: Mapping[str, Any]) -> Iterator[str]:
     """Yield what Google cannot change in place, so that models stop; outputs: of the last run."""
     google = checked.stack.google
+    former, had_pools = outputs.get("googleMadeWith"), bool(outputs.get("nodePools"))
     if google is None:
+        yield from replaced.told(former, {}, {}, had_pools, gone=True)
         return
     disks = {nodes.name: _disk(checked, nodes) for nodes in google.all_pools}
     models = {
@@ -200,7 +202,6 @@ def made_anew(checked: CheckedStack, outputs: Mapping[str, Any]) -> Iterator[str
         ]
         for nodes in google.all_pools
     }
-    former, had_pools = outputs.get("googleMadeWith"), bool(outputs.get("nodePools"))
     yield from replaced.told(former, replaced.made_with(google, disks), models, had_pools)
 
 
@@ -214,7 +215,8 @@ def pools(checked: CheckedStack) -> Iterator[str]:
     for nodes in google.all_pools if google else ():
         need = checked.disks[nodes.name]
         size = _disk(checked, nodes)
-        idle = "idle: none" if not nodes.min_nodes else f"idle: {nodes.min_nodes} nodes"
+        # GKE's autoscaler makes no node for the minimum: it takes none away that is part of it.
+        idle = f"idle: {nodes.min_nodes} once pods made them" if nodes.min_nodes else "idle: none"
         yield (
             f"pool {nodes.name}: {nodes.min_nodes} to {nodes.max_nodes} {nodes.machine_type}, "
             f"disk {size} GB for {need.used:.0f} GB, {idle}, a node {cost_class(nodes)}"
