@@ -27,7 +27,7 @@ async def main() -> None:
     try:
         told = await other_stack.at_cluster(configuration.from_pulumi(PROJECT))
         former = await summary.former_outputs()
-        checked = preflight.check(told, PROJECT, former)
+        checked = preflight.check(told, PROJECT, former, await summary.former_resources())
         checked = await promotion.resolved(checked)
     except InputError as error:
         raise pulumi.RunError(f"the stack's settings or weights are not fit:\n{error}") from None

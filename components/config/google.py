@@ -161,7 +161,7 @@ class NodeSettings(Section):
     service_account: e-mail of the nodes' own, of all pools; one with the least rights is made where not set.
         One that is set gets no roles in the project.
     zones: where nodes may be; all zones of the cluster's region that have the GPU where empty.
-    min_nodes: the fewest nodes of the whole pool, over all zones.
+    min_nodes: so many nodes of the whole pool stay once pods have made them; none is made for this number.
     max_nodes: the most nodes of the whole pool, over all zones.
     provisioning: `spot` can be taken away at any time, at a fraction of the price.
     reservation: name of the reservation, for provisioning `reservation`; of one that another project shares

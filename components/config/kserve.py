@@ -55,11 +55,13 @@ _NO_CREDENTIALS = without_credentials("remove them, and log in with `helm regist
 class KServeSettings(Section):
     """`modelcar:kserve`.
 
-    install: install KServe by Helm, with cert-manager; otherwise they have to be there already.
-    install_cert_manager: with `install`: install cert-manager too. False where the cluster has one.
+    install: install KServe by Helm, with cert-manager; otherwise they have to be there already. Of one
+        stack of a cluster; a stack that has installed it keeps it until it is handed over.
+    install_cert_manager: with `install`: install cert-manager too. False where the cluster has one; refused
+        once this stack has installed it.
     verify: where they are there already, refuse a cluster whose KServe has modelcar switched off, or runs
         it as root.
-    namespace: of its controller.
+    namespace: of its controller; fixed once this stack has installed it.
     version: of KServe and of its charts.
     chart_repository: where its charts are.
     cert_manager_version: of cert-manager, which KServe's webhooks need.

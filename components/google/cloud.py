@@ -80,6 +80,7 @@ class GoogleCloud(pulumi.ComponentResource):
         own = child(self, opts, *enabled)
 
         reader: pulumi.Input[str]
+        roles: list[pulumi.Resource] = []  # that nodes start after
         if google.nodes.service_account:
             reader = google.nodes.service_account
         else:
@@ -89,7 +90,8 @@ class GoogleCloud(pulumi.ComponentResource):
                 purpose="-".join(dict.fromkeys((name, pulumi.get_project(), stack))),
                 image_streaming=google.image_streaming,
             )
-            reader = NodeServiceAccount(f"{name}-nodes", account, own).email
+            nodes_account = NodeServiceAccount(f"{name}-nodes", account, own)
+            reader, roles = nodes_account.email, [nodes_account]
         self.node_account = pulumi.Output.from_input(reader)
         repository = ModelRegistryArgs(
             project=google.project,
@@ -113,7 +115,8 @@ class GoogleCloud(pulumi.ComponentResource):
                 protect=google.protect,
                 labels=labels,
             )
-            self.cluster = cluster.NewCluster(str(google.cluster.name), made, own).cluster
+            after = child(self, opts, *enabled, *roles)
+            self.cluster = cluster.NewCluster(str(google.cluster.name), made, after).cluster
         else:
             self.cluster = adopted_cluster.adopted(google, args.endpoint, child(self, opts))
         self.pools = {}
@@ -130,5 +133,6 @@ class GoogleCloud(pulumi.ComponentResource):
                 need=args.needs.get(nodes.name),
                 labels=labels,
             )
-            self.pools[nodes.name] = GpuNodePool(own_name, pool, own)
+            after = child(self, opts, *enabled, *roles, *self.cluster.ready)
+            self.pools[nodes.name] = GpuNodePool(own_name, pool, after)
         self.register_outputs({"registry": self.registry.path, "cluster": self.cluster.name})

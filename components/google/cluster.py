@@ -32,6 +32,7 @@ class Cluster:
     endpoint: by which it reaches the control plane: `dns`, its DNS name, or `ip`, its address.
     identifier: tells it from every other cluster, one made anew by its name too, whatever becomes of its
         address and certificates: its DNS name, which it has for life. None where it has none.
+    ready: what is there once the cluster can run pods, for `depends_on`.
     """
 
     name: pulumi.Output[str]
@@ -39,6 +40,7 @@ class Cluster:
     kubeconfig: pulumi.Output[str]
     endpoint: pulumi.Output[str]
     identifier: pulumi.Output[str | None]
+    ready: Sequence[pulumi.Resource] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,7 @@ class NewCluster(pulumi.ComponentResource):
     Source: https://cloud.google.com/kubernetes-engine/docs/how-to/hardening-your-cluster
 
     Outputs:
-        cluster: name, location and kubeconfig; known once the cluster can run pods.
+        cluster: name, location, kubeconfig, and what lets one wait until the cluster can run pods.
     """
 
     cluster: Cluster
@@ -122,7 +124,6 @@ class NewCluster(pulumi.ComponentResource):
                 own, pulumi.ResourceOptions(ignore_changes=["initialNodeCount", "nodeCount"])
             ),
         )
-        ready = pulumi.Output.all(created.name, system.id).apply(lambda values: str(values[0]))
         dns_name = created.control_plane_endpoints_config.apply(_dns_name)
         if args.authorized_networks:
             endpoint, host = "ip", created.endpoint
@@ -133,11 +134,13 @@ class NewCluster(pulumi.ComponentResource):
         else:
             endpoint, host = "dns", dns_name
             authority = pulumi.Output.from_input("")  # a public one vouches for the name
-        found = kubeconfig(ready, host, authority)
+        # Without the system pool in them: Pulumi would make the GPU pools anew together with it.
+        found = kubeconfig(created.name, host, authority)
         # Told together with the name: the next run compares both.
-        told = ready.apply(lambda _: endpoint)
-        self.cluster = Cluster(ready, created.location, found, told, dns_name.apply(lambda one: one or None))
-        self.register_outputs({"name": ready, "location": created.location})
+        told = created.name.apply(lambda _: endpoint)
+        identifier = dns_name.apply(lambda one: one or None)
+        self.cluster = Cluster(created.name, created.location, found, told, identifier, [system])
+        self.register_outputs({"name": created.name, "location": created.location})
 
     def _network(
         self, name: str, args: NewClusterArgs, own: pulumi.ResourceOptions

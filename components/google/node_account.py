@@ -21,7 +21,8 @@ STREAMING_ROLE = "roles/serviceusage.serviceUsageConsumer"
 TAKEN = (
     "a service account of that id is in the project already, and this stack did not make it. If its nodes "
     "may run as it, name it in modelcar:google.nodes.serviceAccount. If an `up` of this stack made it and "
-    "broke off, `pulumi import` it. In a program of your own, change the purpose"
+    "broke off, `pulumi import` it (docs/troubleshooting.md, 'an up was killed while Google made "
+    "something'). In a program of your own, change the purpose"
 )
 
 
@@ -43,8 +44,10 @@ class NodeServiceAccountArgs(Arguments):
 class NodeServiceAccount(pulumi.ComponentResource):
     """A service account with the least that a GKE node needs; without keys.
 
+    A node that starts before the roles are granted cannot report itself: let pools depend on the component.
+
     Outputs:
-        email: what node pools and grants name it by; known once it has its roles.
+        email: what node pools and grants name it by; known once it is there.
     """
 
     email: pulumi.Output[str]
@@ -67,7 +70,7 @@ class NodeServiceAccount(pulumi.ComponentResource):
             ),
         )
         roles = [NODE_ROLE, STREAMING_ROLE] if args.image_streaming else [NODE_ROLE]
-        grants = [
+        for role in roles:
             gcp.projects.IAMMember(
                 f"{name}-{role.partition('.')[2]}",
                 project=args.project,
@@ -75,12 +78,8 @@ class NodeServiceAccount(pulumi.ComponentResource):
                 member=account.email.apply(lambda email: f"serviceAccount:{email}"),
                 opts=own,
             )
-            for role in roles
-        ]
-        # A node that starts before its roles are granted cannot report itself.
-        self.email = pulumi.Output.all(account.email, *(grant.id for grant in grants)).apply(
-            lambda values: str(values[0])
-        )
+        # Without the grants in it: a preview of one more would show every pool as replaced.
+        self.email = account.email
         self.register_outputs({"email": self.email})
 
 

@@ -55,7 +55,8 @@ class ModelRegistry(pulumi.ComponentResource):
     some stack still serves (https://cloud.google.com/artifact-registry/docs/repositories/cleanup-policy).
 
     Outputs:
-        path: REGION-docker.pkg.dev/PROJECT/REPOSITORY, what images are named by; known once it may be read.
+        path: REGION-docker.pkg.dev/PROJECT/REPOSITORY, what images are named by. Let what pulls from it
+            depend on the component: nodes may read it once that is there.
     """
 
     path: pulumi.Output[str]
@@ -84,7 +85,7 @@ class ModelRegistry(pulumi.ComponentResource):
                     CHANGEABLE,
                 ),
             )
-        reader = gcp.artifactregistry.RepositoryIamMember(
+        gcp.artifactregistry.RepositoryIamMember(
             f"{name}-reader",
             project=args.project,
             location=args.region,
@@ -99,8 +100,7 @@ class ModelRegistry(pulumi.ComponentResource):
                 (),
             ),
         )
-        # Tied to the grant: whoever gets the path can count on nodes being able to pull.
-        self.path = pulumi.Output.all(args.region, args.project, reader.id).apply(
+        self.path = pulumi.Output.all(args.region, args.project, repository.id).apply(
             lambda found: f"{found[0]}-docker.pkg.dev/{found[1]}/{kept.name}"
         )
         self.register_outputs({"path": self.path})

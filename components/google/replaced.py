@@ -26,7 +26,11 @@ OF_POOL = (
 #: https://cloud.google.com/kubernetes-engine/docs/how-to/node-pools#update-nodes
 NODE_BY_NODE = ("machine_type", "disk_type", "disk_gb", "image_streaming", "parallel_pulls")
 
-#: By the resource (`repository`, `cluster`, `nodes`, `pools.NAME`) what it was made with, by the setting.
+#: The pool of a created cluster for what is not a model; it has the account of the first pool.
+SYSTEM = "system"
+
+#: By the resource (`repository`, `cluster`, `system`, `nodes`, `pools.NAME`) what it was made with, by the
+#: setting; a pool's zones too, whose nodes go with them.
 MadeWith = dict[str, dict[str, str]]
 
 
@@ -50,6 +54,7 @@ def made_with(google: GoogleSettings, disks: Mapping[str, int]) -> MadeWith:
     }
     if google.cluster.create:
         found["cluster"] = {**cluster, "region": google.region}
+        found[SYSTEM] = {"name": SYSTEM, _alias("service_account"): _shown(google.nodes.service_account)}
     for nodes in google.all_pools:
         key = "nodes" if nodes is google.nodes else f"pools.{nodes.name}"
         values = {name: getattr(nodes, name) for name in (*OF_POOL, *NODE_BY_NODE)}
@@ -58,6 +63,7 @@ def made_with(google: GoogleSettings, disks: Mapping[str, int]) -> MadeWith:
         values["provisioning"] = "spot" if nodes.spot else "not spot"
         values |= {"disk_type": nodes.boot_disk_type, "disk_gb": disks.get(nodes.name, nodes.disk_gb)}
         values["local_ssds"] = nodes.ssds_per_node
+        values["zones"] = ", ".join(sorted(google.zones_of(nodes)))
         own = {_alias(name): _shown(value) for name, value in values.items()}
         # A cluster of the stack's own that is made anew takes its pools with it.
         place = found.get("cluster", cluster)
@@ -70,6 +76,8 @@ def told(
     now: MadeWith,
     models: Mapping[str, Sequence[str]],
     had_pools: bool = False,
+    *,
+    gone: bool = False,
 ) -> Iterator[str]:
     """Yield, for the head of a preview, what is made anew and which models stop.
 
@@ -78,18 +86,25 @@ def told(
         now: what the stack says now.
         models: by the key of a pool the models that have pods on it.
         had_pools: whether the last run had pools, whatever it told of them.
+        gone: whether the stack has no `modelcar:google` any more.
     """
     if former is None:
-        if had_pools:
+        if had_pools and gone:
+            yield (
+                "DELETED: all that this stack made in Google Cloud, as modelcar:google is gone: its pools, "
+                "and its cluster and its repository with all images, where it made these"
+            )
+        elif had_pools:
             yield (
                 "what the pools were made with is not known yet (the last run was an earlier version's): "
                 "a step below that replaces a node pool stops its models"
             )
         return
-    for key, made in former.items():
+    for key, made in _with_system(former).items():
         wanted = now.get(key)
         if wanted is None:
-            yield _gone(key, made)
+            if key != SYSTEM:  # it goes with its cluster
+                yield _gone(key, made, gone=gone)
             continue
         made = _with_own_ssds(made)
         changed = {
@@ -97,6 +112,8 @@ def told(
             for name, before in made.items()
             if wanted.get(name, before) != before
         }
+        left = _zones(made) - _zones(wanted) if _zones(made) and _zones(wanted) else set()
+        changed.pop(_alias("zones"), None)
         rolling = {_alias(name) for name in NODE_BY_NODE}
         anew = {name: change for name, change in changed.items() if name not in rolling}
         if anew:
@@ -107,6 +124,26 @@ def told(
                 f"pool {made['name']}: its nodes are made anew one after another ({_changes(changed)}), and "
                 f"{stops} on each meanwhile"
             )
+        if left and not anew:
+            yield (
+                f"pool {made['name']}: its nodes in {', '.join(sorted(left))} are deleted (zones "
+                f"{made['zones']} → {wanted['zones']}), and {_stops(models.get(key, ()))} there until nodes "
+                "in another zone serve"
+            )
+
+
+def _zones(made: Mapping[str, str]) -> set[str]:
+    """Return the zones of a pool; none where it did not tell them, as versions before 0.4.0."""
+    return set(filter(None, made.get(_alias("zones"), "").split(", ")))
+
+
+def _with_system(former: Mapping[str, Mapping[str, str]]) -> Mapping[str, Mapping[str, str]]:
+    """Return it with the system pool of a created cluster, which versions before 0.4.0 did not tell."""
+    account = _alias("service_account")
+    first = former.get("nodes", {})
+    if "cluster" not in former or SYSTEM in former or account not in first:
+        return former
+    return {**former, SYSTEM: {"name": SYSTEM, account: first[account]}}
 
 
 def _with_own_ssds(made: Mapping[str, str]) -> Mapping[str, str]:
@@ -138,18 +175,30 @@ def _anew(
             f"REPLACED: cluster {made['cluster.name']} ({why}): all that runs on it is deleted, and "
             f"{_stops(every)} until the new one serves"
         )
+    if key == SYSTEM:
+        return (
+            f"REPLACED: pool {SYSTEM} ({why}): it is deleted before the new one is made, and all that runs "
+            "on it stops until then, KServe too"
+        )
     return (
         f"REPLACED: pool {made['name']} ({why}): it is deleted before the new one is made, and "
         f"{_stops(models.get(key, ()))} until new nodes serve; they may be hard to get"
     )
 
 
-def _gone(key: str, made: Mapping[str, str]) -> str:
+def _gone(key: str, made: Mapping[str, str], *, gone: bool) -> str:
+    if key == "repository" and gone:
+        return (
+            f"DELETED: repository {made['repository.name']}, with all images in it, those of former versions "
+            "too"
+        )
     if key == "repository":
         return f"repository {made['repository.name']} is no longer this stack's own"
     if key == "cluster":
         return f"DELETED: cluster {made['cluster.name']}, with all that runs on it"
-    return f"DELETED: pool {made['name']}; models that were on it move to another one"
+    return f"DELETED: pool {made['name']}; models that were on it " + (
+        "have no node of this stack's any more" if gone else "move to another one"
+    )
 
 
 def _stops(models: Sequence[str]) -> str:

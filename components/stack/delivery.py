@@ -96,7 +96,7 @@ async def require_fit(checked: CheckedStack, cloud: GoogleCloud | None) -> None:
     asks_kserve = settings.kserve.verify and not settings.kserve.install
     asks_keda = settings.delivery == "cluster" and any(autoscaling.of(model) for model in models)
     pulling = [model for model in models if model.pre_pull and not model.idle and finds_gpus_by_label(model)]
-    if not checked.reachable or not (asks_kserve or asks_keda or pulling):
+    if not (checked.reachable or checked.cluster_there) or not (asks_kserve or asks_keda or pulling):
         return  # and wait for no cluster that is being made
     made = _kubeconfig_of(cloud, settings)
     reached = settings.reached_by(None if made is None else await made.future())
@@ -135,7 +135,9 @@ def destination(checked: CheckedStack, cloud: GoogleCloud | None) -> Destination
         reached = pulumi.Output.secret(reached)
     # Nobody tells one of a cluster that the stack names itself, by a context of kubectl's for example.
     identifier = cloud.cluster.identifier if cloud and kubeconfig is not None else None
-    cluster = cluster_provider("cluster", reached, settings.kube_context, identifier=identifier)
+    ready = cloud.cluster.ready if cloud else ()
+    after = pulumi.ResourceOptions(depends_on=list(ready))
+    cluster = cluster_provider("cluster", reached, settings.kube_context, after, identifier)
     options = pulumi.ResourceOptions(provider=cluster)
     if settings.kserve.install:
         installed = translate.platform(settings, access, unread=checked.charts_unread)

@@ -27,7 +27,7 @@ def idle_cost(settings: Settings, model_bytes: int) -> list[str]:
     nodes = google.nodes
     kind = f"{nodes.machine_type} with {nodes.gpus_per_node} {nodes.gpu}, {nodes.provisioning}"
     if nodes.min_nodes:
-        gpus = f"GPU nodes: {nodes.min_nodes} ({kind}), as nodes.minNodes keeps them"
+        gpus = f"GPU nodes: {nodes.min_nodes} ({kind}): nodes.minNodes keeps them once pods have made them"
     else:
         gpus = f"GPU nodes: none ({kind}); the last one goes about ten minutes after its last pod"
     found = [image, cluster, gpus]

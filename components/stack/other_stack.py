@@ -1,4 +1,4 @@
-"""Outputs of a stack, read before the first resource is declared.
+"""Outputs of a stack, and what its state has, read before the first resource is declared.
 
 Not by a StackReference, which is a resource: what is wrong has to be told before the first one.
 """
@@ -6,7 +6,7 @@ Not by a StackReference, which is a resource: what is wrong has to be told befor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pulumi
@@ -19,6 +19,9 @@ from modelcar.errors import InputError
 
 #: What Pulumi says where the backend is of files or a bucket.
 _NO_ORGANIZATION = "organization"
+#: Functions of the engine, and what each calls the name of a stack.
+_OUTPUTS = ("pulumi:pulumi:readStackOutputs", "name")
+_RESOURCES = ("pulumi:pulumi:readStackResourceOutputs", "stackName")
 
 
 async def outputs(name: str) -> Mapping[str, Any]:
@@ -38,16 +41,16 @@ async def own_outputs() -> Mapping[str, Any]:
     Raises:
         pulumi.RunError: they cannot be read.
     """
-    try:
-        return await outputs_of(this_stack())
-    except pulumi.RunError:
-        if pulumi.get_organization() != _NO_ORGANIZATION:
-            raise
-        try:  # files and buckets of Pulumi 3.60 and older know no projects
-            return await outputs_of(pulumi.get_stack())
-        except pulumi.RunError:
-            pass
-        raise
+    return await _own(_OUTPUTS)
+
+
+async def own_resources() -> Collection[str]:
+    """Return the URNs of what this stack's state has; none before the first run.
+
+    Raises:
+        pulumi.RunError: they cannot be read.
+    """
+    return (await _own(_RESOURCES)).keys()
 
 
 async def outputs_of(name: str) -> Mapping[str, Any]:
@@ -56,9 +59,27 @@ async def outputs_of(name: str) -> Mapping[str, Any]:
     Raises:
         pulumi.RunError: they cannot be read.
     """
+    return await _read(_OUTPUTS, name)
+
+
+async def _own(asked: tuple[str, str]) -> Mapping[str, Any]:
+    try:
+        return await _read(asked, this_stack())
+    except pulumi.RunError:
+        if pulumi.get_organization() != _NO_ORGANIZATION:
+            raise
+        try:  # files and buckets of Pulumi 3.60 and older know no projects
+            return await _read(asked, pulumi.get_stack())
+        except pulumi.RunError:
+            pass
+        raise
+
+
+async def _read(asked: tuple[str, str], name: str) -> Mapping[str, Any]:
+    function, argument = asked
     for left in reversed(range(ATTEMPTS)):
         try:
-            answer = await pulumi.runtime.invoke_async("pulumi:pulumi:readStackOutputs", {"name": name})
+            answer = await pulumi.runtime.invoke_async(function, {argument: name})
             break
         except Exception as error:  # the SDK raises a bare Exception for whatever the engine says
             said = _last_words(error)

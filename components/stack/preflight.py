@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,13 @@ from components.stack import (
     charts,
     kept_cluster,
     kept_endpoint,
+    kept_parts,
     kept_pools,
     kernel_fit,
     last_run,
     reachability,
     renamed,
+    side_by_side,
 )
 from modelcar.errors import InputError, Problem
 from modelcar.lock import Lock
@@ -44,7 +46,8 @@ class CheckedStack:
     stack: its settings, with a placement for each model.
     locks, former: of each model, by its key; None where there is none.
     disks: what the nodes' disks have to hold, by the pool's name.
-    reachable: whether the cluster can be asked what it runs.
+    reachable: whether the cluster can be asked what it runs, before anything is declared.
+    cluster_there: whether it can be asked once Google's side is declared: one that this stack made.
     tested: what the smoke test found out, where a placement is auto.
     doubts: what a reviewer should know, and what stops nothing.
     project: the program's folder.
@@ -53,6 +56,7 @@ class CheckedStack:
     endpoint: by which an adopted cluster's control plane is reached.
     was_listed: whether the last run had a list of models.
     cluster_uid: of a cluster that the stack itself names; None where nobody knows it.
+    deleted: what goes with all that is in it, as the head of the preview says it.
     """
 
     stack: Stack
@@ -68,22 +72,32 @@ class CheckedStack:
     endpoint: Endpoint = "auto"
     was_listed: bool = False
     cluster_uid: str | None = None
+    deleted: tuple[str, ...] = ()
+    cluster_there: bool = False
 
 
-def check(stack: Stack, project: Path, outputs: Mapping[str, Any] | None = None) -> CheckedStack:
+def check(
+    stack: Stack,
+    project: Path,
+    outputs: Mapping[str, Any] | None = None,
+    urns: Collection[str] = (),
+) -> CheckedStack:
     """Look at locks, disks, registry and cluster, and return what is known then.
 
     Args:
         outputs: of the last run: what has to stay, and what cannot be asked now.
+        urns: of what the stack's state has.
 
     Raises:
         InputError: with what is wrong, of all models.
     """
     with stack.secrets.hidden():
-        return _checked(stack, project, outputs)
+        return _checked(stack, project, outputs, urns)
 
 
-def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> CheckedStack:
+def _checked(
+    stack: Stack, project: Path, outputs: Mapping[str, Any] | None, urns: Collection[str]
+) -> CheckedStack:
     preview, shared = pulumi.runtime.is_dry_run(), stack.shared
     locks: dict[str, Lock | None] = {}
     former: dict[str, Former | None] = {}
@@ -93,6 +107,7 @@ def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> 
         *renamed.taken(stack, last),
         *kept_endpoint.problems(stack, last),
         *kept_pools.problems(stack, last),
+        *kept_parts.problems(stack, urns),
     ]
     for settings in stack.models:
         try:
@@ -121,6 +136,7 @@ def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> 
     doubts += tuple(dict.fromkeys(doubt for one in stack.models for doubt in without_effect.doubts(one)))
     doubts += tuple(cluster_provider.doubts())
     doubts += tuple(reachability.doubts(shared, last))
+    doubts += tuple(side_by_side.doubts(stack, last))
     for settings in stack.models:
         doubts += model_doubts(settings, locks[settings.key], project)
     doubts += kernel_doubts(stack, locks, name)
@@ -163,6 +179,8 @@ def _checked(stack: Stack, project: Path, outputs: Mapping[str, Any] | None) -> 
         endpoint=endpoint,
         was_listed=last_run.was_listed(last),
         cluster_uid=cluster_uid,
+        deleted=tuple(kept_parts.told(stack, urns)),
+        cluster_there=not preview and reachability.made_before(shared, last),
     )
 
 

@@ -51,6 +51,19 @@ def check(settings: Settings, *, required: bool, pushes: bool = True) -> bool:
     return required or _api_server(settings, default) is None
 
 
+def made_before(settings: Settings, outputs: Mapping[str, Any]) -> bool:
+    """Tell whether an earlier run made the stack's own cluster, by whose kubeconfig it can be asked.
+
+    Args:
+        outputs: of the last run.
+    """
+    google = settings.google
+    if google is None or not google.cluster.create or not _from_google(settings):
+        return False
+    there = (outputs.get("clusterName"), outputs.get("clusterLocation"))
+    return settings.uses_cluster and there == (google.cluster.name, google.location)
+
+
 def doubts(settings: Settings, outputs: Mapping[str, Any]) -> Iterator[str]:
     """Yield why Pulumi does not ask a deployed cluster of Google's, and says nothing of it.
 

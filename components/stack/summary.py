@@ -65,7 +65,7 @@ async def tell(checked: CheckedStack, outputs: Mapping[str, Any]) -> None:
     )
     for doubt in checked.doubts:
         pulumi.log.warn(checked.stack.secrets.hide(doubt))
-    stops = made_anew(checked, outputs)
+    stops = [*made_anew(checked, outputs), *checked.deleted]
     pulumi.log.info("\n".join([*stops, *table(rows), *sources, *_gone(gone, left), *pools(checked)]))
 
 
@@ -83,12 +83,29 @@ async def former_outputs() -> dict[str, Any]:
     try:
         return dict(await other_stack.own_outputs())
     except pulumi.RunError as error:
-        name = this_stack()
         # Without them this run would tell that no model was removed, and rename services unasked.
-        raise pulumi.RunError(
-            f"{name}: the outputs of the last run cannot be read, and nothing was changed: {error}\n"
-            f"  fix: `pulumi stack output --stack {name}` says if the backend answers; then run this again"
-        ) from None
+        raise _unread(error) from None
+
+
+async def former_resources() -> Collection[str]:
+    """Return the URNs of what the stack has; empty before the first run.
+
+    Raises:
+        pulumi.RunError: they cannot be read.
+    """
+    try:
+        return await other_stack.own_resources()
+    except pulumi.RunError as error:
+        # Without them this run might delete what the stack made for others too.
+        raise _unread(error) from None
+
+
+def _unread(error: pulumi.RunError) -> pulumi.RunError:
+    name = this_stack()
+    return pulumi.RunError(
+        f"{name}: the outputs of the last run cannot be read, and nothing was changed: {error}\n"
+        f"  fix: `pulumi stack output --stack {name}` says if the backend answers; then run this again"
+    )
 
 
 def _names(checked: CheckedStack) -> set[str]:
@@ -174,7 +191,9 @@ def _gone(names: list[str], left: list[str]) -> Iterator[str]:
 def made_anew(checked: CheckedStack, outputs: Mapping[str, Any]) -> Iterator[str]:
     """Yield what Google cannot change in place, so that models stop; outputs: of the last run."""
     google = checked.stack.google
+    former, had_pools = outputs.get("googleMadeWith"), bool(outputs.get("nodePools"))
     if google is None:
+        yield from replaced.told(former, {}, {}, had_pools, gone=True)
         return
     disks = {nodes.name: _disk(checked, nodes) for nodes in google.all_pools}
     models = {
@@ -183,7 +202,6 @@ def made_anew(checked: CheckedStack, outputs: Mapping[str, Any]) -> Iterator[str
         ]
         for nodes in google.all_pools
     }
-    former, had_pools = outputs.get("googleMadeWith"), bool(outputs.get("nodePools"))
     yield from replaced.told(former, replaced.made_with(google, disks), models, had_pools)
 
 
@@ -197,7 +215,8 @@ def pools(checked: CheckedStack) -> Iterator[str]:
     for nodes in google.all_pools if google else ():
         need = checked.disks[nodes.name]
         size = _disk(checked, nodes)
-        idle = "idle: none" if not nodes.min_nodes else f"idle: {nodes.min_nodes} nodes"
+        # GKE's autoscaler makes no node for the minimum: it takes none away that is part of it.
+        idle = f"idle: {nodes.min_nodes} once pods made them" if nodes.min_nodes else "idle: none"
         yield (
             f"pool {nodes.name}: {nodes.min_nodes} to {nodes.max_nodes} {nodes.machine_type}, "
             f"disk {size} GB for {need.used:.0f} GB, {idle}, a node {cost_class(nodes)}"

@@ -27,10 +27,13 @@ serving = gcp.container.Cluster("serving", **own, **place)
 # For KServe and the cluster's own pods: nodes with GPUs take models only, and there may be none.
 scopes = ["https://www.googleapis.com/auth/cloud-platform"]
 node = {"machine_type": "e2-standard-4", "service_account": account.email, "oauth_scopes": scopes}
-system = gcp.container.NodePool("system", cluster=serving.name, node_count=1, node_config=node, **place)
+granted = pulumi.ResourceOptions(depends_on=[account])  # nodes start after the account has its roles
+system = gcp.container.NodePool(
+    "system", cluster=serving.name, node_count=1, node_config=node, **place, opts=granted
+)
 gpu = google.NodeSettings(gpu="nvidia-l4", machine_type="g2-standard-8")
 nodes = {"cluster": serving.name, "nodes": gpu, "service_account": account.email}
-pool = google.GpuNodePool("gpu", google.GpuNodePoolArgs(**nodes, **place))
+pool = google.GpuNodePool("gpu", google.GpuNodePoolArgs(**nodes, **place), granted)
 
 ca = serving.master_auth.cluster_ca_certificate
 server = {"server": pulumi.Output.concat("https://", serving.endpoint), "certificate-authority-data": ca}

@@ -14,7 +14,7 @@ class ModelRegistry(Provided):
     """An Artifact Registry repository for modelcars, readable by the nodes that serve them."""
 
     path: pulumi.Output[str]
-    """REGION-docker.pkg.dev/PROJECT/REPOSITORY, the registry of a ModelcarImage; known once readable."""
+    """REGION-docker.pkg.dev/PROJECT/REPOSITORY, the registry of a ModelcarImage."""
 
     def __init__(self, name: str, args: types.ModelRegistryArgs, opts: Options = None) -> None:
         """Declare the repository, or adopt it, and the grant on it."""
@@ -52,7 +52,7 @@ class GoogleCloud(Provided):
     """Registry, reader, cluster and GPU nodes together."""
 
     registry: pulumi.Output[str]
-    """REGION-docker.pkg.dev/PROJECT/REPOSITORY, the registry of a ModelcarImage; known once readable."""
+    """REGION-docker.pkg.dev/PROJECT/REPOSITORY, the registry of a ModelcarImage."""
     cluster_name: pulumi.Output[str]
     """Name of the cluster."""
     cluster_location: pulumi.Output[str]

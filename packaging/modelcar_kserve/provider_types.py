@@ -111,7 +111,7 @@ class NodeSettings(TypedDict):
     check_zones: NotRequired[bool]
     """Refuse a zone that is not known to have the GPU; false where Google has a new one. Default: true."""
     min_nodes: NotRequired[int]
-    """The fewest nodes of the whole pool, over all zones. At least 0, at most 1000. Default: 0."""
+    """So many nodes of the whole pool stay once pods have made them; none is made for this number. At least 0, at most 1000. Default: 0."""
     max_nodes: NotRequired[int]
     """The most nodes of the whole pool, over all zones. At least 1, at most 1000. Default: 1."""
     provisioning: NotRequired[str]

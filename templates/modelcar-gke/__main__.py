@@ -43,6 +43,8 @@ cluster = kubernetes.Provider(
     cluster_identifier=cloud.cluster.identifier,
     kubeconfig=kubeconfig,
     enable_server_side_apply=True,
+    # The cluster can run pods then, and its nodes may read the registry.
+    opts=pulumi.ResourceOptions(depends_on=[cloud]),
 )
 in_cluster = pulumi.ResourceOptions(provider=cluster)
 kserve = KServePlatform("kserve", KServePlatformArgs(access=access), in_cluster)

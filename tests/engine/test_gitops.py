@@ -70,15 +70,20 @@ def test_a_served_model_is_handed_over_without_being_touched(project: Project, f
     project.up()
     here = ("-n", project.namespace, "get", "pods", "-o", "jsonpath={.items[*].metadata.uid}")
     pods = project.platform.kubectl(*here)
-    [provider] = [
+    [space] = [
         line
         for line in project.pulumi("stack", "--show-urns").stdout.split()
-        if line.endswith("::pulumi:providers:kubernetes::cluster")
+        if line.endswith(f"::kubernetes:core/v1:Namespace::{project.namespace}")
     ]
     try:
-        project.pulumi("state", "delete", provider, "--target-dependents", "--yes")
         project.configure(delivery="gitops", gitops=gitops)
-        assert project.preview() == []
+        refused = project.pulumi("preview", "--color=never", check=False)
+        assert refused.returncode
+        assert f"--target-dependents '{space}'" in refused.stdout + refused.stderr
+        project.pulumi("state", "delete", space, "--target-dependents", "--yes")
+        # Of the cluster's provider, which nothing has any more, only the state is told.
+        assert {step["op"] for step in project.preview()} <= {"delete"}
+        assert not [step for step in project.preview() if "providers:" not in step["urn"]]
         project.up()
         assert project.platform.kubectl(*here) == pods
         project.platform.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(folder))

@@ -9,15 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 import yaml
 
 from components.cluster.access import Cluster
 from components.cluster.kubeconfig import current_context
+from components.config import disk
 from components.config.cluster import DestinationSettings
+from components.config.models import load_stack
 from components.config.settings import Settings
-from components.stack import reachability
+from components.stack import delivery, reachability
+from components.stack.preflight import CheckedStack
 from modelcar.errors import InputError, Problem
+from tests.unit.mocked_engine import Engine
+from tests.unit.test_google_settings import PROJECT, as_texts, dev
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -467,3 +473,31 @@ def test_cluster_behind_a_proxy_of_its_own_is_not_checked(registry: Listener, cl
     text = kubeconfig(closed, **{"proxy-url": "socks5://proxy.example:1080"})
     reachability.require(stack(registry.address, kubeconfig=text), "")
     assert registry.connections() == 1
+
+
+def test_a_cluster_that_an_earlier_run_made_is_asked_before_anything_in_it_is_declared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What `up` makes in the same run has nothing in it yet, and is not waited for."""
+    cron = {"type": "cron", "timezone": "UTC", "start": "0 8 * * *", "end": "0 9 * * *", "desiredReplicas": 1}
+    config = dev(kserve={"install": True}, autoscaling={"triggers": [cron]}, maxReplicas=2)
+    config["modelcar:google"]["nodes"]["maxNodes"] = 2
+    stack = load_stack(as_texts(config), PROJECT)
+    made = {"clusterName": "models-dev", "clusterLocation": "europe-west4-b"}
+    assert reachability.made_before(stack.shared, made)
+    assert not reachability.made_before(stack.shared, {})
+    assert not reachability.made_before(stack.shared, {**made, "clusterName": "former"})
+    own = stack.shared.model_copy(update={"kube_context": "mine"})
+    assert not reachability.made_before(own, made), "it is asked as any cluster"
+
+    asked: list[Any] = []
+    monkeypatch.setattr("components.cluster.keda.require", asked.append)
+    for there in (False, True):
+        checked = CheckedStack(stack, {}, {}, {"gpu": disk.need([])}, cluster_there=there)
+
+        async def program(checked: CheckedStack = checked) -> None:
+            await delivery.require_fit(checked, delivery.google(checked))
+
+        Engine(preview=False).run(lambda: {"done": pulumi.Output.from_input(program())})
+        assert bool(asked) is there
+    assert "https://models.gke.goog" in asked[0].kubeconfig

@@ -12,11 +12,12 @@ from components.config.google import ClusterSettings, GoogleSettings, NodeSettin
 from components.config.models import load_stack
 from components.google.cloud import GoogleCloud, GoogleCloudArgs
 from components.google.replaced import NODE_BY_NODE, OF_POOL, MadeWith, made_with, output, told
-from components.stack import kept_pools
+from components.stack import delivery, kept_pools
+from components.stack.preflight import CheckedStack
 from local.standins.gcp_provider.changes import REPLACING, changes
 from local.standins.gcp_provider.kinds import KINDS
 from local.standins.gcp_provider.settings import Settings
-from tests.unit.mocked_engine import Declared, Engine
+from tests.unit.mocked_engine import Declared, Engine, Provider
 from tests.unit.test_google_settings import CLUSTER, NODES, PROJECT, as_texts, dev, load
 
 OWN = "nodes-own@my-project.iam.gserviceaccount.com"
@@ -95,11 +96,14 @@ def test_a_pool_that_is_made_anew_is_told_and_no_other(name: str) -> None:
     assert getattr(after.nodes, name) != getattr(before.nodes, name)
     lines = said(before, after)
     anew = any(line.startswith("REPLACED: pool gpu") for line in lines)
-    assert anew == ("modelcar-gpu" in replaced(before, after)), lines
+    by_provider = {"modelcar-gpu": "gpu", "models-dev-system": "system"}
+    pools = {line.split()[2] for line in lines if line.startswith("REPLACED: pool")}
+    assert pools == {by_provider[one] for one in replaced(before, after) if one in by_provider}, lines
     if anew:
         alias = str(NodeSettings.model_fields[name].alias)
-        assert f"{alias} " in lines[0]
-        assert "chat stops until new nodes serve" in lines[0]
+        [line] = [line for line in lines if line.startswith("REPLACED: pool gpu")]
+        assert f"{alias} " in line
+        assert "chat stops until new nodes serve" in line
         assert name in OF_POOL
     elif name in NODE_BY_NODE:
         [line] = lines
@@ -187,8 +191,104 @@ def test_a_pool_that_goes_and_a_cluster_that_is_given_up_are_told() -> None:
     assert "DELETED: pool large" in said(before, google())[0]
     adopted = google(**{CLUSTER + "create": False})
     assert any(line.startswith("DELETED: cluster models-dev") for line in said(google(), adopted))
+    assert not any("pool system" in line for line in said(google(), adopted)), "it goes with the cluster"
     existing = google(**{"google.repository.existing": True})
     assert said(google(), existing) == ["repository modelcars-dev is no longer this stack's own"]
+
+
+def test_google_that_is_taken_out_is_told_with_all_that_goes() -> None:
+    lines = list(told(made(google()), {}, {}, gone=True))
+    assert [" ".join(line.split()[:3]).rstrip(",;") for line in lines] == [
+        "DELETED: repository modelcars-dev",
+        "DELETED: cluster models-dev",
+        "DELETED: pool gpu",
+    ]
+    assert "with all images in it" in lines[0]
+    assert "move to another one" not in lines[2]
+    [line] = told(None, {}, {}, had_pools=True, gone=True)
+    assert line.startswith("DELETED: all that this stack made in Google Cloud")
+    assert list(told(None, {}, {}, gone=True)) == []
+
+
+def test_nodes_of_a_zone_that_is_left_are_told() -> None:
+    both = google(**{NODES + "zones": ["europe-west4-a", "europe-west4-b"]})
+    [line] = said(both, google(**{NODES + "zones": ["europe-west4-b"]}))
+    assert line == (
+        "pool gpu: its nodes in europe-west4-a are deleted (zones europe-west4-a, europe-west4-b → "
+        "europe-west4-b), and chat stops there until nodes in another zone serve"
+    )
+    assert said(google(**{NODES + "zones": ["europe-west4-b"]}), both) == []
+    silent = made(both)
+    del silent["nodes"]["zones"]  # as versions before 0.4.0
+    assert list(told(silent, made(google()), {"nodes": ["chat"]})) == []
+
+
+def test_the_system_pool_is_known_from_what_former_versions_told() -> None:
+    silent = {key: value for key, value in made(google()).items() if key != "system"}
+    lines = list(told(silent, made(google(**{NODES + "serviceAccount": OWN})), {"nodes": ["chat"]}))
+    [line] = [line for line in lines if "system" in line]
+    assert line == (
+        f"REPLACED: pool system (serviceAccount none → {OWN}): it is deleted before the new one is made, and "
+        "all that runs on it stops until then, KServe too"
+    )
+
+
+@pytest.mark.parametrize("role", ["serviceUsageConsumer", "defaultNodeServiceAccount", "reader"])
+def test_a_grant_that_is_new_replaces_nothing_in_a_preview(
+    role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A preview knows no id of it, and what hung on that id looked as if it were made anew."""
+    before = {found.urn for found in declared(google())}
+    make = Provider.new_resource
+
+    def unknown_id(self: Provider, args: Any) -> Any:
+        known, outputs = make(self, args)
+        return (None if role in args.name else known), outputs
+
+    monkeypatch.setattr(Provider, "new_resource", unknown_id)
+    streaming = {NODES + "imageStreaming": True} if role == "serviceUsageConsumer" else {}
+    engine = Engine(preview=True)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        cloud = GoogleCloud("modelcar", GoogleCloudArgs(settings=google(**streaming)))
+        return {"registry": cloud.registry.path, "cluster": cloud.cluster.name}
+
+    assert engine.run(program) == {
+        "registry": "europe-west4-docker.pkg.dev/my-project/modelcars-dev",
+        "cluster": "models-dev",
+    }
+    for found in engine.declared:
+        if found.urn in before and found.type in KINDS:
+            assert "Unknown" not in repr(found.inputs), found.urn
+        if role != "reader" and found.urn.rpartition("::")[2] in {"modelcar-gpu", "models-dev-system"}:
+            assert any(role in urn for urn in found.dependencies), "a node starts after its roles"
+
+
+def test_models_come_after_the_system_pool_and_are_not_made_anew_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pulumi replaces what has a value of a resource that is deleted first, and not what only follows it."""
+    make = Provider.new_resource
+
+    def unknown_id(self: Provider, args: Any) -> Any:
+        known, outputs = make(self, args)
+        return (None if args.name == "models-dev-system" else known), outputs
+
+    monkeypatch.setattr(Provider, "new_resource", unknown_id)
+    stack = load_stack(as_texts(dev(kserve={"install": False})), PROJECT)
+    engine = Engine(preview=True)
+    checked = CheckedStack(stack, {}, {}, {"gpu": disk.need([])})
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        place = delivery.destination(checked, delivery.google(checked))
+        return {"there": pulumi.Output.from_input(place is not None)}
+
+    engine.run(program)
+    by_name = {found.urn.rpartition("::")[2]: found for found in engine.declared}
+    system = by_name["models-dev-system"].urn
+    for name in ("modelcar-gpu", "cluster"):
+        assert system in by_name[name].dependencies
+        assert "Unknown" not in repr(by_name[name].inputs)
 
 
 def test_a_new_pool_stops_nothing() -> None:

@@ -102,7 +102,9 @@ def test_pools_with_their_disks_and_the_class_of_their_cost(
     *_, small, large = told(monkeypatch, stack, lock, {}, disks=disks)
     assert small == "pool gpu: 0 to 1 g2-standard-8, disk 200 GB for 110 GB, idle: none, a node $ (spot)"
     assert small in PAGE.splitlines(), "as the page shows it"
-    assert large == "pool large: 1 to 1 a2-ultragpu-2g, disk 560 GB for 470 GB, idle: 1 nodes, a node $$"
+    assert large == (
+        "pool large: 1 to 1 a2-ultragpu-2g, disk 560 GB for 470 GB, idle: 1 once pods made them, a node $$"
+    )
 
 
 def test_the_classes_of_cost_are_as_the_page_says() -> None:
@@ -138,6 +140,20 @@ def test_what_google_makes_anew_stands_first(monkeypatch: pytest.MonkeyPatch, lo
     assert first.startswith("REPLACED: pool gpu (driver DEFAULT → LATEST)")
     assert "chat stops until new nodes serve" in first
     assert head.startswith("model")
+
+
+def test_google_that_is_taken_out_is_told(monkeypatch: pytest.MonkeyPatch, lock: Lock) -> None:
+    stack = load({"name": "chat"}, registry="127.0.0.1:1/models")
+    former = {"repository": {"repository.name": "modelcars"}, "nodes": {"name": "gpu"}}
+    outputs = {"googleMadeWith": former, "nodePools": {"gpu": {"diskGb": 200}}}
+    checked = CheckedStack(stack, {"chat": lock}, {"chat": None}, {}, deleted=("DELETED: Namespace a",))
+    repository, pool = summary.made_anew(checked, outputs)
+    assert repository.startswith("DELETED: repository modelcars, with all images")
+    assert pool.startswith("DELETED: pool gpu")
+    lines: list[str] = []
+    monkeypatch.setattr(pulumi.log, "info", lines.append)
+    asyncio.run(summary.tell(checked, outputs))
+    assert lines[0].splitlines()[:3] == [repository, pool, "DELETED: Namespace a"]
 
 
 NO_ANSWER = Exception(
