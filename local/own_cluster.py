@@ -23,6 +23,11 @@ SERVER_TAG = "docker.io/vllm/vllm-openai-cpu:v0.23.0"
 SERVER_ARGS = ["--dtype=float32", "--max-model-len=auto", "--enforce-eager"]
 
 
+def is_named(settings: dict[str, Any]) -> bool:
+    """Tell whether the stack's own settings have a cluster and a registry; nothing is refused."""
+    return bool(settings.get("kubeContext") or settings.get("kubeconfig")) and bool(settings.get("registry"))
+
+
 def is_chosen(settings: dict[str, Any]) -> bool:
     """Tell whether the stack's own settings point at a cluster and a registry of the user's.
 
@@ -38,7 +43,7 @@ def is_chosen(settings: dict[str, Any]) -> bool:
         missing,
         "not set, while " + ("modelcar:kubeContext" if cluster else "modelcar:registry") + " is",
         allowed="both (your own cluster and registry), or neither (the embedded platform)",
-        fix=f"pulumi config set {missing} …   (stack {stack.STACK})",
+        fix=f"set {missing} in Pulumi.{stack.STACK}.yaml too, or remove the other one (docs/local-stack.md)",
     )
 
 

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import yaml
 
-from local import cgroups, direct, kserve, netfilter, state_folder
+from local import cgroups, direct, kserve, namespaces, netfilter, state_folder
 from local.alone import alone
 from local.cgroups import make_room
 from local.debian import find_debian
@@ -230,7 +230,7 @@ def _start(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | 
     base = write_base_layout(tools.programs["busybox"], instance.state / "base")
     plan = write_plan(instance, tools, f"{instance.registry}/{TOOL_IMAGE}@{base.image.digest}", gpus)
     make_room(progress)
-    command = [tools["unshare"], "--pid", "--mount", "--net", "--fork", "--propagation", "private"]
+    command = [tools["unshare"], *namespaces.UNSHARE]
     with (instance.logs / "supervisor.log").open("ab") as log:
         process = subprocess.Popen(
             [*command, sys.executable, "-m", "local.supervisor", str(plan)],

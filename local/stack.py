@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from components.config.loading import PLATFORM_FILE_VARIABLE
 from local import backend, direct, recovery
 from local.foreground import run_to_end
 from local.instance import PROJECT, Instance, cache_root, state_root
@@ -38,13 +39,14 @@ class PulumiError(Exception):
 def environment(instance: Instance, tools: Toolbox, name: str = STACK) -> dict[str, str]:
     """Return the variables that make plain `pulumi` commands work on a stack, without any prompt.
 
-    The local stack's state is in files below the project unless PULUMI_BACKEND_URL says otherwise, and its
-    passphrase is the empty one that the committed salt in Pulumi.local.yaml goes with: there are no secrets.
+    The local stack's state is in files below the project unless PULUMI_BACKEND_URL says otherwise. Its
+    passphrase is always the empty one that the salt in Pulumi.local.yaml goes with: there are no secrets.
     Any other stack is where the user has chosen, by whatever means.
     """
     variables = {
         "PATH": tools.path,
         RUN_MARK: str(instance.state),
+        PLATFORM_FILE_VARIABLE: str(instance.settings_file),
         # A program that runs from a copy of the project would look beside itself for what was downloaded.
         "MODELCAR_CACHE": str(cache_root()),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
@@ -55,6 +57,8 @@ def environment(instance: Instance, tools: Toolbox, name: str = STACK) -> dict[s
     if tools.embedded:
         variables["BUILDX_CONFIG"] = str(instance.buildx_config)  # the platform's builder, not the user's
     chosen = bool(os.environ.get(backend.URL)) if name == STACK else bool(backend.chosen_backend())
+    if name == STACK:
+        variables[backend.PASSPHRASE] = ""
     if not chosen:
         (state_root() / "pulumi").mkdir(parents=True, exist_ok=True)
         variables |= {backend.URL: backend.own_backend(), backend.PASSPHRASE: ""}
