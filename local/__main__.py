@@ -84,7 +84,7 @@ def _down(instance: Instance, _: argparse.Namespace) -> int:
 
 
 def _clean(instance: Instance, arguments: argparse.Namespace) -> int:
-    stack.require_nothing_deployed(up.file_settings())
+    stack.require_nothing_deployed(_settings_of_the_deployed(instance))
     kind.remove(instance, up.say)
     _down(instance, arguments)
     of_pulumi = state_root() / "pulumi"
@@ -106,6 +106,20 @@ def _clean(instance: Instance, arguments: argparse.Namespace) -> int:
     elif removed:
         up.say(f"removed {instance.state} and the stack's state; tools stay in the cache")
     return 0
+
+
+def _settings_of_the_deployed(instance: Instance) -> dict[str, Any]:
+    """Return the local stack's settings; where its file has a mistake, whose registry the last `up` took."""
+    try:
+        return up.file_settings()
+    except InputError as error:
+        up.say(f"NOTE: {error}")
+    try:
+        offered = json.loads(instance.settings_file.read_text())
+    except (OSError, ValueError):
+        offered = {}
+    # A platform's file has its registry; beside a cluster of the user's own it is in the stack's file.
+    return {} if "registry" in offered else {"registry": "of the user's own"}
 
 
 def _remove(state: Path) -> bool:

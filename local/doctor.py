@@ -241,7 +241,7 @@ def _uv() -> Line:
 
 def _settings(name: str, plain: dict[str, Any], secret: frozenset[str]) -> tuple[Stack | None, list[Line]]:
     texts = {
-        f"{NAMESPACE}:{key}": value if isinstance(value, str) else json.dumps(value)
+        f"{NAMESPACE}:{key}": value if isinstance(value, str) else json.dumps(value, default=str)
         for key, value in plain.items()
     }
     tops = frozenset(map(top_of, secret))

@@ -34,6 +34,14 @@ def is_chosen(settings: dict[str, Any]) -> bool:
     Raises:
         InputError: only one of the two is set.
     """
+    for key in ("kubeContext", "kubeconfig", "registry"):
+        if not isinstance(settings.get(key, ""), str):
+            raise refuse(
+                f"modelcar:{key}",
+                "a secret" if isinstance(settings[key], dict) else str(settings[key]),
+                allowed=f"text, for the stack {stack.STACK}",
+                fix=f"set it in Pulumi.{stack.STACK}.yaml as plain text",
+            )
     cluster = bool(settings.get("kubeContext") or settings.get("kubeconfig"))
     registry = bool(settings.get("registry"))
     if cluster == registry:

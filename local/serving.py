@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from local import gpu, servers
 from local.gpu import Finding, Gpus
 from local.instance import cache_root
 from local.room import GIB, existing
+from local.stack_file import models_of
 from modelcar.errors import refuse
 
 #: The share of a card's memory that vLLM takes where nothing else is said, all of it at its start
@@ -112,7 +113,7 @@ def wanted_gpus(settings: Mapping[str, Any]) -> Wanted:
 
     What is wrong in it is left to the program's own checks, which name the key.
     """
-    entries: Sequence[Mapping[str, Any]] = settings.get("models") or [{}]
+    entries = models_of(settings) or [{}]
     serving = [
         {**settings, **entry}
         for entry in entries

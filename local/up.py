@@ -14,10 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
 from components.config.models import first_name
-from local import ask, expected, kind, kubernetes_provider, own_cluster, platform, servers, stack, uv
+from local import (
+    ask,
+    expected,
+    kind,
+    kubernetes_provider,
+    own_cluster,
+    platform,
+    servers,
+    stack,
+    stack_file,
+    uv,
+)
 from local.downloads.obtain import downloadable
 from local.gpu import Gpus
 from local.instance import PROJECT, Instance, cache_root, state_root
@@ -90,11 +100,12 @@ def stack_settings(name: str = stack.STACK) -> dict[str, Any]:
 
 
 def file_settings(name: str = stack.STACK) -> dict[str, Any]:
-    """Return the `modelcar:` settings that a stack's own file sets; none where there is no file."""
-    path = stack.config_file(name)
-    document = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
-    config: dict[str, Any] = document.get("config") or {}
-    return {key.removeprefix("modelcar:"): value for key, value in config.items()}
+    """Return the `modelcar:` settings that a stack's own file sets; none where there is no file.
+
+    Raises:
+        InputError: as `stack_file.read`.
+    """
+    return stack_file.read(stack.config_file(name))
 
 
 def start_kind(instance: Instance, phases: Phases, in_kind: str = "") -> bool:
@@ -204,7 +215,7 @@ def start_platform(instance: Instance, tools: Toolbox, gpus: Gpus | None) -> Non
 def models_of(settings: dict[str, Any]) -> list[str]:
     """Return the locked models that a stack's settings name; one with an image that is there has no lock."""
     if "models" in settings:
-        built = [entry for entry in settings["models"] if not entry.get("image")]
+        built = [entry for entry in stack_file.models_of(settings) if not entry.get("image")]
         return [str(entry.get("model", first_name(entry))) for entry in built]
     if settings.get("image"):
         return []
@@ -353,7 +364,7 @@ def _is_idle(settings: dict[str, Any], name: str) -> bool:
 
 def _setting(settings: dict[str, Any], name: str, key: str) -> Any:
     """Return what a model is told, by its entry or by the stack; None where neither says it."""
-    entry: dict[str, Any] = next((m for m in settings.get("models", []) if m.get("name") == name), {})
+    entry = next((one for one in stack_file.models_of(settings) if one.get("name") == name), {})
     return entry.get(key, settings.get(key))
 
 
