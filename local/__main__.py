@@ -67,6 +67,7 @@ def _platform(instance: Instance, arguments: argparse.Namespace) -> int:
 
 
 def _down(instance: Instance, _: argparse.Namespace) -> int:
+    stack.require_no_run()
     for name in stack.stop_orphans(instance):
         up.say(f"stopped {name}, left by a run that was killed")
     kind.stop(instance, up.say)
@@ -85,6 +86,7 @@ def _down(instance: Instance, _: argparse.Namespace) -> int:
 
 def _clean(instance: Instance, arguments: argparse.Namespace) -> int:
     stack.require_nothing_deployed(_settings_of_the_deployed(instance))
+    stack.require_no_run()
     kind.remove(instance, up.say)
     _down(instance, arguments)
     of_pulumi = state_root() / "pulumi"
@@ -278,8 +280,9 @@ def _deploy_settings(
     there = ("stack", "--show-name")
     if name == stack.STACK:
         stack.pulumi(instance, tools, *there, "--stack", name, capture=True)
-        setting.write(stack.config_file(name), changes)
-        stack.deploy(instance, tools, *more)
+        with stack.only_run(up.indented):
+            setting.write(stack.config_file(name), changes)
+            stack.deploy(instance, tools, *more)
         return 0
     if status := preview.on_backend(instance, tools, name, there, policy=False):
         return status

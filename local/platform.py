@@ -33,6 +33,7 @@ from local.plan import (
     TOOL_IMAGE_READY,
     device_plugin_file,
     platform_network,
+    versions,
     write_plan,
 )
 from local.routes import require_free_networks
@@ -144,6 +145,19 @@ def hands_out(instance: Instance) -> set[str]:
     if supervisor(instance) is None or not config.exists():
         return set()
     return {device["id"] for device in json.loads(config.read_text())["devices"]}
+
+
+def started_with(instance: Instance) -> dict[str, str]:
+    """Return the versions that the running platform was started with, as `plan.versions` has them.
+
+    None where it does not run, or was started by a version before 0.4.0.
+    """
+    if supervisor(instance) is None:
+        return {}
+    with suppress(OSError, ValueError):
+        found: dict[str, str] = json.loads((instance.state / "plan.json").read_text()).get("versions", {})
+        return found
+    return {}
 
 
 def down(instance: Instance, progress: Progress) -> None:
@@ -458,6 +472,9 @@ def _is(document: dict[str, Any], condition: str) -> bool:
 
 
 def _install_webhooks(instance: Instance, tools: Toolbox) -> None:
+    own = versions(tools)["KServe"]
+    if started_with(instance).get("KServe", own) != own:
+        return  # another one runs, whose webhooks they would become
     _apply(instance, tools, kserve.webhooks(tools.kserve, instance))
 
 

@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import psutil
 
 from components.config.loading import PLATFORM_FILE_VARIABLE
 from local import backend, direct, recovery
+from local.alone import alone, unless_held
 from local.foreground import run_to_end
-from local.instance import PROJECT, Instance, cache_root, state_root
+from local.instance import PROJECT, Instance, cache_root, run_lock, state_root
+from local.tool_list import Progress
 from local.tools import Toolbox
 from modelcar.errors import refuse
+from modelcar.progress import working
 
 STACK = "local"
 
@@ -133,6 +137,45 @@ def pulumi(instance: Instance, tools: Toolbox, *arguments: str, capture: bool = 
             print(result.stdout, result.stderr, sep="\n", file=sys.stderr)
         raise PulumiError(f"pulumi {' '.join(arguments)}: exit status {result.returncode}")
     return result.stdout or ""
+
+
+@contextmanager
+def only_run(progress: Progress) -> Iterator[None]:
+    """Let one command at a time deploy the local stack: wait for another one, and for Pulumi run by hand."""
+    lock = run_lock("pulumi")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with alone(lock, progress) as file:
+        os.write(file, str(os.getpid()).encode())
+        await_run(progress)
+        yield
+
+
+def await_run(progress: Progress) -> None:
+    """Wait while Pulumi works on the local stack."""
+    backend = state_root() / "pulumi"
+    if pid := recovery.running(backend, STACK):
+        progress(f"waiting for pulumi (pid {pid}), which works on the stack {STACK}")
+        with working("   waiting"):
+            while recovery.running(backend, STACK):
+                time.sleep(0.5)
+
+
+def require_no_run() -> None:
+    """Refuse to take the platform away from a run on the local stack.
+
+    Raises:
+        InputError: there is one.
+    """
+    lock = run_lock("pulumi")
+    with unless_held(lock) as nobody:
+        pid = recovery.running(state_root() / "pulumi", STACK) or ("" if nobody else lock.read_text())
+    if pid or not nobody:
+        raise refuse(
+            f"stack {STACK}",
+            f"a run works on it (pid {pid or 'unknown'})",
+            allowed="a platform that no run needs",
+            fix="wait until it is over, or end it with Ctrl-C" + (f" (kill -INT {pid})" if pid else ""),
+        )
 
 
 def select(instance: Instance, tools: Toolbox) -> None:

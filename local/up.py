@@ -33,7 +33,7 @@ from local.gpu import Gpus
 from local.instance import PROJECT, Instance, cache_root, state_root
 from local.oci_push import digest_of
 from local.other_versions import chosen_kserve
-from local.plan import TOOL_IMAGE
+from local.plan import TOOL_IMAGE, versions
 from local.plugins import KUBERNETES_PLUGIN_VERSION
 from local.processor import architecture
 from local.serving import decide, full_cards
@@ -196,7 +196,7 @@ def choose_gpus(instance: Instance, settings: dict[str, Any]) -> Gpus | None:
 
 
 def start_platform(instance: Instance, tools: Toolbox, gpus: Gpus | None) -> None:
-    """Start the platform with these GPUs; where it runs with others, or none, start it again.
+    """Start the platform with these GPUs and versions; where it runs with others, start it again.
 
     Its node is told at its start what it may hand out. Images and the cluster's state stay, and its pods
     come back.
@@ -205,9 +205,16 @@ def start_platform(instance: Instance, tools: Toolbox, gpus: Gpus | None) -> Non
         PlatformError, InputError: see `platform.up`.
     """
     wanted = {card.uuid for card in gpus.cards} if gpus else set()
-    if platform.supervisor(instance) is not None and platform.hands_out(instance) != wanted:
-        runs = "without this GPU" if gpus else "with a GPU that this stack is not served on"
-        indented(f"the platform runs {runs}: starting it again")
+    runs = []
+    if platform.supervisor(instance) is not None:
+        if platform.hands_out(instance) != wanted:
+            runs.append("without this GPU" if gpus else "with a GPU that this stack is not served on")
+        started, chosen = platform.started_with(instance), versions(tools)
+        other = [name for name, version in started.items() if version != chosen.get(name, version)]
+        runs += [f"with {name} {started[name]}, and not {chosen[name]}" for name in other]
+    if runs:
+        indented(f"the platform runs {'; '.join(runs)}: starting it again")
+        stack.await_run(indented)
         platform.down(instance, indented)
     platform.up(instance, tools, indented, gpus)
 
@@ -314,7 +321,7 @@ def up(instance: Instance, in_kind: str = "") -> None:
     phases = Phases()
     anew = start_kind(instance, phases, in_kind)
     tools, own = prepare(instance, phases)
-    with phases.time("pulumi up"):
+    with phases.time("pulumi up"), stack.only_run(indented):
         stack.select(instance, tools)
         for line in stack.recover(instance, tools):
             indented(line)
