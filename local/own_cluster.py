@@ -107,7 +107,7 @@ def pinned(image: str, tools: Toolbox) -> str:
             result.stderr.strip().removeprefix("ERROR: ") or f"exit status {result.returncode}",
             allowed="an image that its registry has and that this machine may read",
             fix="check the name and the network (docker login for a private registry); or set it by digest "
-            "yourself: pulumi config set modelcar:serverImage IMAGE@sha256:…",
+            "yourself in the stack's file: modelcar:serverImage: IMAGE@sha256:…",
         )
     return f"{image}@{result.stdout.strip()}"
 
@@ -125,7 +125,7 @@ def _builder(name: str, tools: Toolbox) -> str:
             "modelcar:builder",
             f"not set, and none can be made: {result.stderr.strip()}",
             allowed="the name of a buildx builder (driver docker-container, kubernetes or remote)",
-            fix="start Docker, or: pulumi config set modelcar:builder NAME",
+            fix="start Docker, or in Pulumi.local.yaml: modelcar:builder: NAME",
         )
     return name
 

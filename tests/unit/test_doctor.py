@@ -136,8 +136,10 @@ def test_the_platforms_file_is_named_where_it_would_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODELCAR_STATE", str(tmp_path / "state"))
-    found = lines_of("local", config("local"))["platform"]
-    assert found.found.startswith(str(tmp_path / "state/local/platform.json"))
+    for name in ("local", "other"):
+        found = doctor.doctor(load(name), "local", config("local"))
+        [line] = [line for line in found if line.part == "platform"]
+        assert line.found.startswith(str(tmp_path / f"state/{name}/platform.json"))
 
 
 def test_a_machine_without_namespaces_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:

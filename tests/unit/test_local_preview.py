@@ -234,7 +234,7 @@ def half_set(machine: Path, tools: Toolbox, monkeypatch: pytest.MonkeyPatch) -> 
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setattr("local.up.stack_settings", lambda *_: HALF)
-    monkeypatch.setattr(command, "collect", lambda *_, **options: asked.append(options) or tools)
+    monkeypatch.setattr(command, "collect", lambda *_, **options: (asked.append(options), tools)[1])
     return asked
 
 

@@ -44,7 +44,7 @@ def test_the_platform_of_a_run_is_neither_stopped_nor_removed(
 ) -> None:
     done: list[str] = []
     for name in ("platform.down", "stack.stop_orphans", "kind.stop", "kind.remove"):
-        monkeypatch.setattr(f"local.{name}", lambda *_, name=name: done.append(name) or [])
+        monkeypatch.setattr(f"local.{name}", lambda *_, name=name: (done.append(name), [])[1])
     instance = Instance("local", 0, state / "local")
     told = rf"(?s)stack local: a run works on it \(pid {pulumi.pid}\).*kill -INT {pulumi.pid}"
     with pytest.raises(InputError, match=told):
