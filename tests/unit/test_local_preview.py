@@ -232,9 +232,14 @@ HALF = {"kubeContext": "mine"}
 def half_set(machine: Path, tools: Toolbox, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """An ordinary user's stack that names a cluster and no registry; which tools are asked for."""
     asked: list[dict[str, Any]] = []
+
+    def collected(*_: Any, **options: Any) -> Toolbox:
+        asked.append(options)
+        return tools
+
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setattr("local.up.stack_settings", lambda *_: HALF)
-    monkeypatch.setattr(command, "collect", lambda *_, **options: (asked.append(options), tools)[1])
+    monkeypatch.setattr(command, "collect", collected)
     return asked
 
 

@@ -43,8 +43,13 @@ def test_the_platform_of_a_run_is_neither_stopped_nor_removed(
     work: Any, state: Path, pulumi: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
+
+    def note(name: str) -> list[str]:
+        done.append(name)
+        return []
+
     for name in ("platform.down", "stack.stop_orphans", "kind.stop", "kind.remove"):
-        monkeypatch.setattr(f"local.{name}", lambda *_, name=name: (done.append(name), [])[1])
+        monkeypatch.setattr(f"local.{name}", lambda *_, name=name: note(name))
     instance = Instance("local", 0, state / "local")
     told = rf"(?s)stack local: a run works on it \(pid {pulumi.pid}\).*kill -INT {pulumi.pid}"
     with pytest.raises(InputError, match=told):
