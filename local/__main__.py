@@ -11,8 +11,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from local import (
     addons,
@@ -35,7 +36,7 @@ from local.arguments import parser
 from local.failed_command import in_words
 from local.foreground import run_to_end
 from local.instance import OF_THEIR_OWN, Instance, load, run_lock, state_root
-from local.tool_list import DEVICE_PLUGIN
+from local.tool_list import DEVICE_PLUGIN, Progress
 from local.tools import Toolbox, collect, signing_tools, sources
 from modelcar.errors import InputError, refuse
 
@@ -66,6 +67,7 @@ def _platform(instance: Instance, arguments: argparse.Namespace) -> int:
 
 
 def _down(instance: Instance, _: argparse.Namespace) -> int:
+    stack.require_no_run()
     for name in stack.stop_orphans(instance):
         up.say(f"stopped {name}, left by a run that was killed")
     kind.stop(instance, up.say)
@@ -83,7 +85,8 @@ def _down(instance: Instance, _: argparse.Namespace) -> int:
 
 
 def _clean(instance: Instance, arguments: argparse.Namespace) -> int:
-    stack.require_nothing_deployed(up.file_settings())
+    stack.require_nothing_deployed(_settings_of_the_deployed(instance))
+    stack.require_no_run()
     kind.remove(instance, up.say)
     _down(instance, arguments)
     of_pulumi = state_root() / "pulumi"
@@ -105,6 +108,20 @@ def _clean(instance: Instance, arguments: argparse.Namespace) -> int:
     elif removed:
         up.say(f"removed {instance.state} and the stack's state; tools stay in the cache")
     return 0
+
+
+def _settings_of_the_deployed(instance: Instance) -> dict[str, Any]:
+    """Return the local stack's settings; where its file has a mistake, whose registry the last `up` took."""
+    try:
+        return up.file_settings()
+    except InputError as error:
+        up.say(f"NOTE: {error}")
+    try:
+        offered = json.loads(instance.settings_file.read_text())
+    except (OSError, ValueError):
+        offered = {}
+    # A platform's file has its registry; beside a cluster of the user's own it is in the stack's file.
+    return {} if "registry" in offered else {"registry": "of the user's own"}
 
 
 def _remove(state: Path) -> bool:
@@ -129,16 +146,32 @@ def _status(instance: Instance, _: argparse.Namespace) -> int:
     return 0 if all(service["state"] == "ready" for service in services.values()) else 1
 
 
+def _client_tools(
+    settings: dict[str, Any], progress: Progress = up.indented, extra: tuple[str, ...] = ()
+) -> Toolbox:
+    """Return what Pulumi and operations need on the local stack: nothing that the platform itself runs.
+
+    So they work without root, and with settings that are to be put right by them.
+    """
+    tools = collect(progress, embedded=False, extra=extra)
+    return replace(tools, embedded=not own_cluster.is_named(settings))
+
+
 def _env(instance: Instance, _: argparse.Namespace) -> int:
-    own = own_cluster.is_chosen(up.stack_settings())
-    tools = collect(lambda line: print(line, file=sys.stderr), embedded=not own)
+    tools = _client_tools(up.stack_settings(), lambda line: print(line, file=sys.stderr))
     variables = stack.environment(instance, tools)
-    if not own:
+    if tools.embedded:
         variables |= {"KUBECONFIG": str(instance.kubeconfig), "KUBECACHEDIR": str(instance.kubectl_cache)}
     if {**os.environ, **variables}.get(backend.URL) == backend.own_backend():
         print(
             f"These settings are for the stack {stack.STACK}. Plain `pulumi` on another stack would keep its "
             f"state in {state_root() / 'pulumi'}, which `make clean` deletes: use `make`, or a new shell",
+            file=sys.stderr,
+        )
+    if os.environ.get(backend.PASSPHRASE):
+        print(
+            f"{backend.PASSPHRASE} is the empty one of the stack {stack.STACK} now: for other stacks use a "
+            "new shell",
             file=sys.stderr,
         )
     for name, value in variables.items():
@@ -147,12 +180,17 @@ def _env(instance: Instance, _: argparse.Namespace) -> int:
 
 
 def _pulumi(instance: Instance, arguments: argparse.Namespace) -> int:
-    settings = up.stack_settings()
-    embedded = not own_cluster.is_chosen(settings)
-    tools = collect(up.indented, embedded=embedded, extra=signing_tools(settings))
+    settings, name = up.stack_settings(), _named(arguments.arguments)
+    if name == stack.STACK and DEPLOYS & set(arguments.arguments[:1]):
+        own_cluster.is_chosen(settings)  # else it may be to say which cluster is
+    tools = _client_tools(settings, extra=signing_tools(settings))
     command = [tools["pulumi"], *arguments.arguments]
-    environment = stack.process_environment(instance, tools, _named(arguments.arguments))
+    environment = stack.process_environment(instance, tools, name)
     return run_to_end(command, env=environment).returncode
+
+
+#: Commands of Pulumi's that need to know on which cluster the local stack is.
+DEPLOYS = {"up", "update", "preview", "pre", "refresh", "destroy", "down", "dn", "import", "watch"}
 
 
 def _named(arguments: Sequence[str]) -> str:
@@ -175,8 +213,10 @@ def _cloud_tools(signing: Sequence[str] = ()) -> Toolbox:
 
 
 def _preview(instance: Instance, arguments: argparse.Namespace) -> int:
-    more = arguments.arguments
-    return preview.preview(instance, _cloud_tools(), arguments.stack, more, up.indented)
+    more, tools = arguments.arguments, _cloud_tools()
+    if arguments.stack == stack.STACK:
+        tools = replace(tools, embedded=not own_cluster.is_chosen(up.stack_settings()))
+    return preview.preview(instance, tools, arguments.stack, more, up.indented)
 
 
 def _deploy(instance: Instance, arguments: argparse.Namespace) -> int:
@@ -222,7 +262,8 @@ def _stack_tools(name: str) -> Toolbox:
     settings = up.stack_settings(name)
     if name != stack.STACK:
         return _cloud_tools(signing_tools(settings))
-    return collect(up.indented, embedded=not own_cluster.is_chosen(settings), extra=signing_tools(settings))
+    own_cluster.is_chosen(settings)
+    return _client_tools(settings, extra=signing_tools(settings))
 
 
 def _deploy_settings(
@@ -239,8 +280,9 @@ def _deploy_settings(
     there = ("stack", "--show-name")
     if name == stack.STACK:
         stack.pulumi(instance, tools, *there, "--stack", name, capture=True)
-        setting.write(stack.config_file(name), changes)
-        stack.deploy(instance, tools, *more)
+        with stack.only_run(up.indented):
+            setting.write(stack.config_file(name), changes)
+            stack.deploy(instance, tools, *more)
         return 0
     if status := preview.on_backend(instance, tools, name, there, policy=False):
         return status
@@ -281,8 +323,10 @@ def _rollback(instance: Instance, arguments: argparse.Namespace) -> int:
 
 
 def _operate(instance: Instance, arguments: argparse.Namespace) -> int:
-    embedded = arguments.stack == stack.STACK
-    tools = collect(up.indented, embedded=embedded and not own_cluster.is_chosen(up.stack_settings()))
+    if arguments.stack == stack.STACK:
+        tools = _stack_tools(stack.STACK)
+    else:
+        tools = collect(up.indented, embedded=False)
     return _become_operation(instance, tools, arguments.operation, arguments.stack, arguments.arguments)
 
 

@@ -6,9 +6,8 @@ import json
 import os
 from pathlib import Path
 
-import yaml
-
 from local.instance import PROJECT, state_root
+from local.stack_file import document_of
 from modelcar.home import in_home
 
 URL, TOKEN, PASSPHRASE = "PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN", "PULUMI_CONFIG_PASSPHRASE"
@@ -33,8 +32,8 @@ def chosen_backend() -> list[str]:
 
 
 def _of_project() -> str:
-    document = yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())
-    return str((document.get("backend") or {}).get("url") or "")
+    named = document_of(PROJECT / "Pulumi.yaml").get("backend")
+    return str((named.get("url") if isinstance(named, dict) else named) or "")
 
 
 def _logged_in() -> str:

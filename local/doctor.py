@@ -10,7 +10,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import psutil
 from components.cluster.kserve_config import CONFIG_MAP, configuration_problems, modelcar_enabled
 from components.config import deprecations
 from components.config.checks.secrets import not_kept
+from components.config.loading import USUAL_PLATFORM_FILE
 from components.config.models import load_stack
 from components.config.problems import NAMESPACE, top_of
 from components.config.secrets import KEPT, Secrets
@@ -30,7 +30,7 @@ from components.config.stack import Stack
 from components.image import existing_image
 from components.manifests import autoscaling
 from components.stack import reachability
-from local import direct, gpu, room, uv
+from local import direct, gpu, namespaces, room, uv
 from local import platform as embedded_platform
 from local.backend import chosen_backend
 from local.downloads.choice import Mode, mode
@@ -80,6 +80,8 @@ def doctor(instance: Instance, name: str, config: dict[str, Any]) -> list[Line]:
         config: its settings as its file has them.
     """
     plain, secret = without_secrets(config)
+    if name == STACK and Path(str(plain.get(PLATFORM_FILE, ""))) == Path(USUAL_PLATFORM_FILE):
+        plain[PLATFORM_FILE] = str(instance.settings_file)
     embedded = name == STACK and not config.get("registry")  # else a cluster of the user's own serves
     running = False
     lines = [Line("modelcar", "ok", version()), *_machine(embedded=embedded)]
@@ -92,7 +94,7 @@ def doctor(instance: Instance, name: str, config: dict[str, Any]) -> list[Line]:
     stack, told = _settings(name, completed, secret)
     lines += told
     if embedded and (config.get("kubeContext") or config.get("kubeconfig")):
-        fix = f"pulumi config set modelcar:registry …   (stack {STACK})"
+        fix = f"set modelcar:registry in Pulumi.{STACK}.yaml too (docs/local-stack.md)"
         found = "not set, while modelcar:kubeContext or modelcar:kubeconfig is"
         lines.append(Line("settings: modelcar:registry", "missing", found, fix))
     if stack:
@@ -129,11 +131,14 @@ def _machine(*, embedded: bool) -> Iterator[Line]:
     system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     if not embedded:
         yield Line("machine", "ok", system)
-    elif sys.platform == "linux" and os.geteuid() == 0:
-        yield Line("machine", "ok", f"{system}, root")
     else:
-        fix = "run it on Linux as root (a container with --privileged does), or use a cluster of your own"
-        yield Line("machine", "missing", f"{system}, uid {os.geteuid()}", fix)
+        try:
+            namespaces.require()
+        except InputError as error:
+            [problem] = error.problems
+            yield Line("machine", "missing", f"{system}; {problem.key}: {problem.value}", problem.fix)
+        else:
+            yield Line("machine", "ok", f"{system}, root")
     for tool, fix in (("git", "install git"), ("make", "install make")):
         found = shutil.which(tool)
         yield Line(tool, "ok" if found else "missing", found or "not on PATH", "" if found else fix)
@@ -237,7 +242,7 @@ def _uv() -> Line:
 
 def _settings(name: str, plain: dict[str, Any], secret: frozenset[str]) -> tuple[Stack | None, list[Line]]:
     texts = {
-        f"{NAMESPACE}:{key}": value if isinstance(value, str) else json.dumps(value)
+        f"{NAMESPACE}:{key}": value if isinstance(value, str) else json.dumps(value, default=str)
         for key, value in plain.items()
     }
     tops = frozenset(map(top_of, secret))

@@ -23,12 +23,25 @@ SERVER_TAG = "docker.io/vllm/vllm-openai-cpu:v0.23.0"
 SERVER_ARGS = ["--dtype=float32", "--max-model-len=auto", "--enforce-eager"]
 
 
+def is_named(settings: dict[str, Any]) -> bool:
+    """Tell whether the stack's own settings have a cluster and a registry; nothing is refused."""
+    return bool(settings.get("kubeContext") or settings.get("kubeconfig")) and bool(settings.get("registry"))
+
+
 def is_chosen(settings: dict[str, Any]) -> bool:
     """Tell whether the stack's own settings point at a cluster and a registry of the user's.
 
     Raises:
         InputError: only one of the two is set.
     """
+    for key in ("kubeContext", "kubeconfig", "registry"):
+        if not isinstance(settings.get(key, ""), str):
+            raise refuse(
+                f"modelcar:{key}",
+                "a secret" if isinstance(settings[key], dict) else str(settings[key]),
+                allowed=f"text, for the stack {stack.STACK}",
+                fix=f"set it in Pulumi.{stack.STACK}.yaml as plain text",
+            )
     cluster = bool(settings.get("kubeContext") or settings.get("kubeconfig"))
     registry = bool(settings.get("registry"))
     if cluster == registry:
@@ -38,7 +51,7 @@ def is_chosen(settings: dict[str, Any]) -> bool:
         missing,
         "not set, while " + ("modelcar:kubeContext" if cluster else "modelcar:registry") + " is",
         allowed="both (your own cluster and registry), or neither (the embedded platform)",
-        fix=f"pulumi config set {missing} …   (stack {stack.STACK})",
+        fix=f"set {missing} in Pulumi.{stack.STACK}.yaml too, or remove the other one (docs/local-stack.md)",
     )
 
 
@@ -94,7 +107,7 @@ def pinned(image: str, tools: Toolbox) -> str:
             result.stderr.strip().removeprefix("ERROR: ") or f"exit status {result.returncode}",
             allowed="an image that its registry has and that this machine may read",
             fix="check the name and the network (docker login for a private registry); or set it by digest "
-            "yourself: pulumi config set modelcar:serverImage IMAGE@sha256:…",
+            "yourself in the stack's file: modelcar:serverImage: IMAGE@sha256:…",
         )
     return f"{image}@{result.stdout.strip()}"
 
@@ -112,7 +125,7 @@ def _builder(name: str, tools: Toolbox) -> str:
             "modelcar:builder",
             f"not set, and none can be made: {result.stderr.strip()}",
             allowed="the name of a buildx builder (driver docker-container, kubernetes or remote)",
-            fix="start Docker, or: pulumi config set modelcar:builder NAME",
+            fix="start Docker, or in Pulumi.local.yaml: modelcar:builder: NAME",
         )
     return name
 

@@ -12,10 +12,10 @@ import yaml
 from local import containerd
 from local.driver import driver_folder
 from local.gpu import CONTROL_NODES, Gpus
-from local.instance import Instance
+from local.instance import KUBERNETES_VERSION, Instance
 from local.pki import CLIENTS, NODE
 from local.processor import architecture
-from local.tool_list import DEVICE_PLUGIN
+from local.tool_list import CONTAINERD_VERSION, DEVICE_PLUGIN
 from local.tools import Toolbox
 from modelcar.oci_layout import replace_file
 
@@ -94,6 +94,7 @@ def write_plan(instance: Instance, tools: Toolbox, sandbox_image: str, gpus: Gpu
         (instance.state / step).unlink(missing_ok=True)
     device_plugin_file(instance).unlink(missing_ok=True)
     plan = {
+        "versions": versions(tools),
         "state": str(instance.state),
         "logs": str(instance.logs),
         "pids": str(instance.pids),
@@ -117,6 +118,23 @@ def write_plan(instance: Instance, tools: Toolbox, sandbox_image: str, gpus: Gpu
     target = instance.state / "plan.json"
     replace_file(target, json.dumps(plan, indent=1).encode())
     return target
+
+
+def versions(tools: Toolbox) -> dict[str, str]:
+    """Return what a platform is started with and another command may have another version of.
+
+    Raises:
+        InputError: MODELCAR_SNAPSHOTTER says what cannot be had.
+    """
+    api_server, runtime = (tools.programs.get(name, Path(name)) for name in ("kube-apiserver", "containerd"))
+    other_kubernetes = api_server.name.removeprefix("kube-apiserver").removeprefix("-")
+    _, other, containerd_version = runtime.parent.name.partition("containerd-")
+    return {
+        "KServe": tools.kserve.name.removeprefix("kserve-") if tools.runs_kserve else "off",
+        "Kubernetes": other_kubernetes or KUBERNETES_VERSION,
+        "containerd": containerd_version if other else CONTAINERD_VERSION,
+        "snapshotter": containerd.snapshotter() if tools.containerd_config >= 3 else containerd.OVERLAYFS,
+    }
 
 
 def platform_network(instance: Instance, ip: str) -> list[list[str]]:

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import yaml
 
-from local import cgroups, direct, kserve, netfilter, state_folder
+from local import cgroups, direct, kserve, namespaces, netfilter, state_folder
 from local.alone import alone
 from local.cgroups import make_room
 from local.debian import find_debian
@@ -33,6 +33,7 @@ from local.plan import (
     TOOL_IMAGE_READY,
     device_plugin_file,
     platform_network,
+    versions,
     write_plan,
 )
 from local.routes import require_free_networks
@@ -146,6 +147,19 @@ def hands_out(instance: Instance) -> set[str]:
     return {device["id"] for device in json.loads(config.read_text())["devices"]}
 
 
+def started_with(instance: Instance) -> dict[str, str]:
+    """Return the versions that the running platform was started with, as `plan.versions` has them.
+
+    None where it does not run, or was started by a version before 0.4.0.
+    """
+    if supervisor(instance) is None:
+        return {}
+    with suppress(OSError, ValueError):
+        found: dict[str, str] = json.loads((instance.state / "plan.json").read_text()).get("versions", {})
+        return found
+    return {}
+
+
 def down(instance: Instance, progress: Progress) -> None:
     """Stop the platform. Its data stay (images, cluster state), as after a reboot of a machine."""
     with alone_with(instance, progress):
@@ -230,7 +244,7 @@ def _start(instance: Instance, tools: Toolbox, progress: Progress, gpus: Gpus | 
     base = write_base_layout(tools.programs["busybox"], instance.state / "base")
     plan = write_plan(instance, tools, f"{instance.registry}/{TOOL_IMAGE}@{base.image.digest}", gpus)
     make_room(progress)
-    command = [tools["unshare"], "--pid", "--mount", "--net", "--fork", "--propagation", "private"]
+    command = [tools["unshare"], *namespaces.UNSHARE]
     with (instance.logs / "supervisor.log").open("ab") as log:
         process = subprocess.Popen(
             [*command, sys.executable, "-m", "local.supervisor", str(plan)],
@@ -458,6 +472,9 @@ def _is(document: dict[str, Any], condition: str) -> bool:
 
 
 def _install_webhooks(instance: Instance, tools: Toolbox) -> None:
+    own = versions(tools)["KServe"]
+    if started_with(instance).get("KServe", own) != own:
+        return  # another one runs, whose webhooks they would become
     _apply(instance, tools, kserve.webhooks(tools.kserve, instance))
 
 

@@ -2,6 +2,7 @@
 
 Where a Pulumi backend is set up (PULUMI_BACKEND_URL, PULUMI_ACCESS_TOKEN, `pulumi login`), its stack is
 previewed as it is.
+The local stack is compared with its own state, where `make up` has deployed it.
 Otherwise there is no state to compare with, and everything shows as to be created; that runs in a folder of
 its own, so that the stack's committed file stays as it is.
 """
@@ -67,7 +68,8 @@ def preview(
 def _nothing_to_compare(tools: Toolbox, variables: dict[str, str], stack: str) -> str:
     """Return why a stack has no state to compare with; empty where it has."""
     if stack == STACK:
-        return "" if URL in chosen_backend() else "no Pulumi backend is set up"
+        own = any((state_root() / "pulumi").glob(f".pulumi/stacks/*/{STACK}.json"))
+        return "" if own or URL in chosen_backend() else "`make up` has not deployed it yet"
     chosen = chosen_backend()
     if chosen != [LOGIN]:
         return "" if chosen else "no Pulumi backend is set up"

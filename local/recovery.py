@@ -94,6 +94,20 @@ def _released(pulumi: Callable[..., str], backend: Path, stack: str) -> list[str
     return done
 
 
+def running(backend: Path, stack: str) -> int | None:
+    """Return the pid of a run of Pulumi on this machine that holds a stack; None where there is none.
+
+    Args:
+        backend, stack: as of `recover`.
+    """
+    for path in backend.glob(f".pulumi/locks/organization/*/{stack}/*.json"):
+        with suppress(FileNotFoundError):  # released a moment ago
+            lock = _parsed(path)
+            if lock and lock.get("hostname") == socket.gethostname() and _holds(lock):
+                return int(lock["pid"])
+    return None
+
+
 def _holds(lock: dict[str, Any]) -> bool:
     """Tell whether the run that made a lock goes on: after a power loss, its pid may be another process's."""
     try:

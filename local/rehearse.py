@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from components.config.scheduling import POOL_LABEL
-from local import platform, preview
+from local import platform, preview, stack_file
 from local.instance import PROJECT, Instance
 from local.pki import NODE
 from local.stack import environment
@@ -73,9 +73,8 @@ class _Project:
     def make(self) -> None:
         offered = json.loads(self.instance.settings_file.read_text())
         make_demo_model(TINY_FOLDER)
-        document = yaml.safe_load((PROJECT / f"Pulumi.{STACK}.yaml").read_text())
-        config = {key.removeprefix("modelcar:"): value for key, value in document["config"].items()}
-        del config["vllm"]  # the stand-in for the server takes no arguments of vLLM's
+        config = stack_file.read(PROJECT / f"Pulumi.{STACK}.yaml")
+        config.pop("vllm", None)  # the stand-in for the server takes no arguments of vLLM's
         self.config = config | {key: offered[key] for key in PLATFORM_KEYS}
         self.config |= {
             "model": TINY_MODEL,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from local import gpu, servers
 from local.gpu import Finding, Gpus
 from local.instance import cache_root
 from local.room import GIB, existing
+from local.stack_file import models_of
 from modelcar.errors import refuse
 
 #: The share of a card's memory that vLLM takes where nothing else is said, all of it at its start
@@ -97,7 +98,7 @@ def _require_enough(wanted: Wanted, gpus: Gpus) -> None:
         "modelcar:gpuCount",
         f"{wanted.total}{pods}, and this machine has {_cards(cards)} ({gpus.words()})",
         allowed=f"at most {cards}: pods that ask for more stay Pending",
-        fix=f"pulumi config set --stack local modelcar:gpuCount {cards}"
+        fix=f"set it to {cards} in Pulumi.local.yaml"
         if not pods
         else "serve fewer models at a time (modelcar:idle), or all on the CPU (MODELCAR_SERVER=vllm)",
     )
@@ -112,7 +113,7 @@ def wanted_gpus(settings: Mapping[str, Any]) -> Wanted:
 
     What is wrong in it is left to the program's own checks, which name the key.
     """
-    entries: Sequence[Mapping[str, Any]] = settings.get("models") or [{}]
+    entries = models_of(settings) or [{}]
     serving = [
         {**settings, **entry}
         for entry in entries
@@ -144,13 +145,17 @@ def full_cards(gpus: Gpus, settings: Mapping[str, Any]) -> Iterator[tuple[str, s
         if card.free >= share * card.memory:  # also a card that has no memory of its own, and tells none
             continue
         fitting = math.floor(card.free / card.memory * 100 - 2) / 100
-        command = "pulumi config set --stack local --path modelcar:vllm.gpuMemoryUtilization"
+        setting = "set modelcar:vllm.gpuMemoryUtilization"
         free, memory, taken = (size / GIB for size in (card.free, card.memory, share * card.memory))
         yield (
             f"card {card.index} ({card.name}): {free:.1f} of {memory:.1f} GiB are free, and vLLM takes "
             f"{taken:.1f} GiB at its start ({share:.0%}): it will not start",
             "end what holds the memory (nvidia-smi lists it)"
-            + (f", or let vLLM take less: {command} {fitting}" if fitting >= 0.05 else ""),
+            + (
+                f", or let vLLM take less: {setting} to {fitting} in the stack's file"
+                if fitting >= 0.05
+                else ""
+            ),
         )
 
 

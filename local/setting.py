@@ -43,7 +43,7 @@ def place(settings: Mapping[str, Any], key: str, model: str | None, *, of_one: b
             allowed = f"{own}, or nothing: the stack has one model"
             raise refuse("--model", model, allowed=allowed, fix="leave it out")
         return ("config", f"modelcar:{key}")
-    names = [str(entry.get("name")) for entry in listed]
+    names = [str(entry.get("name")) for entry in _entries(settings)]
     if model is None and not of_one:
         return ("config", f"modelcar:{key}")
     if model not in names:
@@ -52,6 +52,19 @@ def place(settings: Mapping[str, Any], key: str, model: str | None, *, of_one: b
         )
         raise refuse("--model", found, allowed=", ".join(names), fix=f'ARGS="--model {names[0]}"')
     return ("config", "modelcar:models", names.index(model), key)
+
+
+def _entries(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the entries of `models`, which are all there and in the file's order."""
+    listed = settings.get("models") or []
+    if isinstance(listed, list) and all(isinstance(entry, Mapping) for entry in listed):
+        return listed
+    raise refuse(
+        "modelcar:models",
+        "a secret, or of another shape",
+        allowed="a list of models with keys, whose settings can be changed in the stack's file",
+        fix="set it as a list of plain text, or change the setting by hand",
+    )
 
 
 def idle_changes(settings: Mapping[str, Any], model: str | None, *, idle: bool) -> list[Change]:
@@ -70,7 +83,7 @@ def idle_changes(settings: Mapping[str, Any], model: str | None, *, idle: bool) 
     where = place(settings, IDLE, model)
     of_all = ("config", f"modelcar:{IDLE}")
     if where == of_all:
-        entries = enumerate(settings.get("models") or [])
+        entries = enumerate(_entries(settings))
         own = [("config", "modelcar:models", number, IDLE) for number, entry in entries if IDLE in entry]
         return [(where, idle or None), *((entry, None) for entry in own)]
     said = str(settings.get(IDLE, False)).lower() == "true"

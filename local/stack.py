@@ -6,18 +6,23 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from components.config.loading import PLATFORM_FILE_VARIABLE
 from local import backend, direct, recovery
+from local.alone import alone, unless_held
 from local.foreground import run_to_end
-from local.instance import PROJECT, Instance, cache_root, state_root
+from local.instance import PROJECT, Instance, cache_root, run_lock, state_root
+from local.tool_list import Progress
 from local.tools import Toolbox
 from modelcar.errors import refuse
+from modelcar.progress import working
 
 STACK = "local"
 
@@ -38,13 +43,14 @@ class PulumiError(Exception):
 def environment(instance: Instance, tools: Toolbox, name: str = STACK) -> dict[str, str]:
     """Return the variables that make plain `pulumi` commands work on a stack, without any prompt.
 
-    The local stack's state is in files below the project unless PULUMI_BACKEND_URL says otherwise, and its
-    passphrase is the empty one that the committed salt in Pulumi.local.yaml goes with: there are no secrets.
+    The local stack's state is in files below the project unless PULUMI_BACKEND_URL says otherwise. Its
+    passphrase is always the empty one that the salt in Pulumi.local.yaml goes with: there are no secrets.
     Any other stack is where the user has chosen, by whatever means.
     """
     variables = {
         "PATH": tools.path,
         RUN_MARK: str(instance.state),
+        PLATFORM_FILE_VARIABLE: str(instance.settings_file),
         # A program that runs from a copy of the project would look beside itself for what was downloaded.
         "MODELCAR_CACHE": str(cache_root()),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
@@ -55,6 +61,8 @@ def environment(instance: Instance, tools: Toolbox, name: str = STACK) -> dict[s
     if tools.embedded:
         variables["BUILDX_CONFIG"] = str(instance.buildx_config)  # the platform's builder, not the user's
     chosen = bool(os.environ.get(backend.URL)) if name == STACK else bool(backend.chosen_backend())
+    if name == STACK:
+        variables[backend.PASSPHRASE] = ""
     if not chosen:
         (state_root() / "pulumi").mkdir(parents=True, exist_ok=True)
         variables |= {backend.URL: backend.own_backend(), backend.PASSPHRASE: ""}
@@ -129,6 +137,45 @@ def pulumi(instance: Instance, tools: Toolbox, *arguments: str, capture: bool = 
             print(result.stdout, result.stderr, sep="\n", file=sys.stderr)
         raise PulumiError(f"pulumi {' '.join(arguments)}: exit status {result.returncode}")
     return result.stdout or ""
+
+
+@contextmanager
+def only_run(progress: Progress) -> Iterator[None]:
+    """Let one command at a time deploy the local stack: wait for another one, and for Pulumi run by hand."""
+    lock = run_lock("pulumi")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with alone(lock, progress) as file:
+        os.write(file, str(os.getpid()).encode())
+        await_run(progress)
+        yield
+
+
+def await_run(progress: Progress) -> None:
+    """Wait while Pulumi works on the local stack."""
+    backend = state_root() / "pulumi"
+    if pid := recovery.running(backend, STACK):
+        progress(f"waiting for pulumi (pid {pid}), which works on the stack {STACK}")
+        with working("   waiting"):
+            while recovery.running(backend, STACK):
+                time.sleep(0.5)
+
+
+def require_no_run() -> None:
+    """Refuse to take the platform away from a run on the local stack.
+
+    Raises:
+        InputError: there is one.
+    """
+    lock = run_lock("pulumi")
+    with unless_held(lock) as nobody:
+        pid = recovery.running(state_root() / "pulumi", STACK) or ("" if nobody else lock.read_text())
+    if pid or not nobody:
+        raise refuse(
+            f"stack {STACK}",
+            f"a run works on it (pid {pid or 'unknown'})",
+            allowed="a platform that no run needs",
+            fix="wait until it is over, or end it with Ctrl-C" + (f" (kill -INT {pid})" if pid else ""),
+        )
 
 
 def select(instance: Instance, tools: Toolbox) -> None:

@@ -36,6 +36,9 @@ COMPILER_FLAGS = "-gcflags=all=-dwarf=false"
 #: The compiler collects its garbage less often, where there is the memory for it: a tenth less to compute.
 GOGC, MEMORY_FOR_IT = "400", 8 * 2**30
 
+#: Where go.dev/doc/install puts it, which `sudo` leaves out.
+USUAL_GO = Path("/usr/local/go/bin/go")
+
 #: From this one on Go gets a newer Go by itself, where GOTOOLCHAIN lets it (go.dev/doc/toolchain).
 GETS_NEWER = (1, 21)
 
@@ -227,6 +230,10 @@ def go_problem(go: Mapping[str, str]) -> tuple[str, str]:
     oldest = _words(OLDEST_GO)
     install = f"install Go {oldest} or newer from https://go.dev/dl/, before others on PATH"
     if not shutil.which("go"):
+        if USUAL_GO.exists():  # as with sudo, which has a PATH of its own
+            folder = USUAL_GO.parent
+            there = f"put {folder}, where one is, on PATH (sudo env PATH=$PATH:{folder} make up)"
+            return "not on PATH", f"{there}, or {install}"
         return "not on PATH", install
     if not go:
         return "", ""

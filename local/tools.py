@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from local import uv
+from local import namespaces, uv
 from local.debian import debian_parts
 from local.downloads import obtain
 from local.instance import KSERVE_VERSION
@@ -93,11 +93,12 @@ def collect(
         plugins: names out of PLUGINS, which the stack needs; docker-build always is there.
 
     Raises:
-        InputError: parts are missing and cannot be installed, a download is not what its maker published, Go
-            is missing, or the disk is too full; or Pulumi's own Python language host is here without uv.
+        InputError: this machine cannot run the embedded platform; parts are missing and cannot be installed,
+            a download is not what its maker published, Go is missing, or the disk is too full; or Pulumi's
+            own Python language host is here without uv.
     """
     if embedded:
-        _require_linux_root()
+        namespaces.require()
     debian = debian_parts(tools_folder() / "debian", progress) if embedded else {}
     wanted = [tool for tool in TOOLS if _is_wanted(tool.name, embedded=embedded, extra=extra)]
     built = {tool.name: find_or_build(tool, progress) for tool in wanted if not isinstance(tool, Plugin)}
@@ -239,19 +240,6 @@ def kserve_charts(progress: Progress) -> Path:
         InputError: they are not in the cache, and KServe's Go module cannot be downloaded.
     """
     return kserve_folder(progress, KSERVE_VERSION) / "charts"
-
-
-def _require_linux_root() -> None:
-    """The platform needs namespaces and a kubelet: Linux and root."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        raise refuse(
-            "user",
-            f"{sys.platform}, uid {os.geteuid()}",
-            allowed="root on Linux: the embedded platform runs a real kubelet in namespaces of its own",
-            fix="run `sudo make up`; or, with Docker and kind, `make up KIND=1`; "
-            "or point the stack at a cluster and registry that you have: "
-            "`pulumi config set modelcar:kubeContext …` and `modelcar:registry …` (docs/local-stack.md)",
-        )
 
 
 def main(arguments: list[str] | None = None) -> int:

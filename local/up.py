@@ -14,16 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
 from components.config.models import first_name
-from local import ask, expected, kind, kubernetes_provider, own_cluster, platform, servers, stack, uv
+from local import (
+    ask,
+    expected,
+    kind,
+    kubernetes_provider,
+    own_cluster,
+    platform,
+    servers,
+    stack,
+    stack_file,
+    uv,
+)
 from local.downloads.obtain import downloadable
 from local.gpu import Gpus
 from local.instance import PROJECT, Instance, cache_root, state_root
 from local.oci_push import digest_of
 from local.other_versions import chosen_kserve
-from local.plan import TOOL_IMAGE
+from local.plan import TOOL_IMAGE, versions
 from local.plugins import KUBERNETES_PLUGIN_VERSION
 from local.processor import architecture
 from local.serving import decide, full_cards
@@ -90,11 +100,12 @@ def stack_settings(name: str = stack.STACK) -> dict[str, Any]:
 
 
 def file_settings(name: str = stack.STACK) -> dict[str, Any]:
-    """Return the `modelcar:` settings that a stack's own file sets; none where there is no file."""
-    path = stack.config_file(name)
-    document = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
-    config: dict[str, Any] = document.get("config") or {}
-    return {key.removeprefix("modelcar:"): value for key, value in config.items()}
+    """Return the `modelcar:` settings that a stack's own file sets; none where there is no file.
+
+    Raises:
+        InputError: as `stack_file.read`.
+    """
+    return stack_file.read(stack.config_file(name))
 
 
 def start_kind(instance: Instance, phases: Phases, in_kind: str = "") -> bool:
@@ -185,7 +196,7 @@ def choose_gpus(instance: Instance, settings: dict[str, Any]) -> Gpus | None:
 
 
 def start_platform(instance: Instance, tools: Toolbox, gpus: Gpus | None) -> None:
-    """Start the platform with these GPUs; where it runs with others, or none, start it again.
+    """Start the platform with these GPUs and versions; where it runs with others, start it again.
 
     Its node is told at its start what it may hand out. Images and the cluster's state stay, and its pods
     come back.
@@ -194,9 +205,16 @@ def start_platform(instance: Instance, tools: Toolbox, gpus: Gpus | None) -> Non
         PlatformError, InputError: see `platform.up`.
     """
     wanted = {card.uuid for card in gpus.cards} if gpus else set()
-    if platform.supervisor(instance) is not None and platform.hands_out(instance) != wanted:
-        runs = "without this GPU" if gpus else "with a GPU that this stack is not served on"
-        indented(f"the platform runs {runs}: starting it again")
+    runs = []
+    if platform.supervisor(instance) is not None:
+        if platform.hands_out(instance) != wanted:
+            runs.append("without this GPU" if gpus else "with a GPU that this stack is not served on")
+        started, chosen = platform.started_with(instance), versions(tools)
+        other = [name for name, version in started.items() if version != chosen.get(name, version)]
+        runs += [f"with {name} {started[name]}, and not {chosen[name]}" for name in other]
+    if runs:
+        indented(f"the platform runs {'; '.join(runs)}: starting it again")
+        stack.await_run(indented)
         platform.down(instance, indented)
     platform.up(instance, tools, indented, gpus)
 
@@ -204,7 +222,7 @@ def start_platform(instance: Instance, tools: Toolbox, gpus: Gpus | None) -> Non
 def models_of(settings: dict[str, Any]) -> list[str]:
     """Return the locked models that a stack's settings name; one with an image that is there has no lock."""
     if "models" in settings:
-        built = [entry for entry in settings["models"] if not entry.get("image")]
+        built = [entry for entry in stack_file.models_of(settings) if not entry.get("image")]
         return [str(entry.get("model", first_name(entry))) for entry in built]
     if settings.get("image"):
         return []
@@ -303,7 +321,7 @@ def up(instance: Instance, in_kind: str = "") -> None:
     phases = Phases()
     anew = start_kind(instance, phases, in_kind)
     tools, own = prepare(instance, phases)
-    with phases.time("pulumi up"):
+    with phases.time("pulumi up"), stack.only_run(indented):
         stack.select(instance, tools)
         for line in stack.recover(instance, tools):
             indented(line)
@@ -353,7 +371,7 @@ def _is_idle(settings: dict[str, Any], name: str) -> bool:
 
 def _setting(settings: dict[str, Any], name: str, key: str) -> Any:
     """Return what a model is told, by its entry or by the stack; None where neither says it."""
-    entry: dict[str, Any] = next((m for m in settings.get("models", []) if m.get("name") == name), {})
+    entry = next((one for one in stack_file.models_of(settings) if one.get("name") == name), {})
     return entry.get(key, settings.get(key))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,11 @@ TOP_LEVEL = frozenset(KEYS) - OF_ENTRIES
 
 #: What a stack says of all of its models, beside the settings (`components/config/models.py`).
 OF_STACK = frozenset({PLATFORM_FILE, "models", "parallelBuilds", "keepRemovedDays"})
+
+#: What the committed stack of the embedded platform has as `platformFile`; where that is really, a command of
+#: `python -m local` tells by this variable.
+USUAL_PLATFORM_FILE = ".local/local/platform.json"
+PLATFORM_FILE_VARIABLE = "MODELCAR_PLATFORM_FILE"
 
 #: What a stack need not say where the embedded platform's file does.
 _OFFERED = ("registry", "serverImage")
@@ -160,10 +166,25 @@ def parsed(key: str, text: str) -> Any:
     return text
 
 
+def platform_file(name: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Return where the embedded platform's file is: the usual place is another one by MODELCAR_STATE.
+
+    Args:
+        name: what the stack says.
+        environment: the variables.
+    """
+    if Path(name) != Path(USUAL_PLATFORM_FILE):
+        return name
+    state = environment.get("MODELCAR_STATE")
+    usual = str(Path(state, "local", "platform.json")) if state else name
+    return environment.get(PLATFORM_FILE_VARIABLE) or usual
+
+
 def _platform_defaults(name: str | None, project: Path) -> tuple[dict[str, Any], Problem | None]:
     """Return what the embedded platform says of this machine; the stack's own keys win over it."""
     if not name:
         return {}, None
+    name = platform_file(name)
     allowed, fix = "the JSON object that the embedded platform writes", "run `make platform` (or `make up`)"
     try:
         values = json.loads((project / name).read_text())

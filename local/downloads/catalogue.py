@@ -7,6 +7,7 @@ here goes into `pinned`, and no file is asked for then.
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -223,5 +224,5 @@ def architecture() -> str:
 
 def release_of(name: str) -> Release | Image | None:
     """Return what a tool's maker publishes for this machine, None where that is nothing to be used."""
-    found = RELEASES.get(name)
+    found = RELEASES.get(name) if sys.platform == "linux" else None  # each of them is for Linux
     return found if found and found.fits(architecture()) else None

@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 
 from local.debian import debian_parts
 from local.tool_list import tools_folder
+from local.tools import find_tool
 from modelcar import kernel_store, locking
 from modelcar.base import read_base
 from modelcar.fetching import fetch
@@ -133,8 +134,7 @@ def clean_builder(platform: Platform, folder: Path) -> Iterator[tuple[str, dict[
     address = f"unix://{folder}/buildkitd.sock"
     environment = {"BUILDX_CONFIG": str(folder / "buildx"), "TMPDIR": str(folder)}
     everything = {**platform.checkout.environment, **platform.shell, **environment}
-    buildkitd = shutil.which("buildkitd", path=everything["PATH"])
-    assert buildkitd
+    buildkitd = find_tool("buildkitd", print)
     runc = debian_parts(tools_folder() / "debian", print)["runc"]
     options = [f"--root={folder}/store", f"--addr={address}", f"--oci-worker-binary={runc}"]
     with (

@@ -1146,6 +1146,26 @@ def test_platforms_file_is_relative_to_the_project_or_absolute(tmp_path: Path) -
     assert load(tmp_path, platformFile="").gpu_count == 1
 
 
+@pytest.mark.parametrize("variable", ["MODELCAR_STATE", settings.PLATFORM_FILE_VARIABLE])
+def test_platforms_file_is_where_its_state_is(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "state/local"
+    for folder, gpus in ((tmp_path / ".local/local", 2), (other, 0)):  # the first is another platform's
+        folder.mkdir(parents=True)
+        write_platform(folder, {"gpuCount": gpus})
+    write_platform(tmp_path, {"gpuCount": 3})
+    named = other / "platform.json" if variable == settings.PLATFORM_FILE_VARIABLE else other.parent
+    monkeypatch.setenv(variable, str(named))
+    assert load(tmp_path, platformFile=settings.USUAL_PLATFORM_FILE).gpu_count == 0
+    assert load(tmp_path, platformFile="platform.json").gpu_count == 3, "what the stack itself chose"
+
+
+def test_the_local_stack_names_the_usual_file() -> None:
+    config = yaml.safe_load((PROJECT_FILE.parent / "Pulumi.local.yaml").read_text())["config"]
+    assert config["modelcar:platformFile"] == settings.USUAL_PLATFORM_FILE
+
+
 def test_without_the_platforms_file_what_it_never_says_is_missed_all_the_same() -> None:
     found = problems(
         platformFile="platform.json", registry=None, serverImage=None, model=None, namespace=None

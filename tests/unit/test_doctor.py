@@ -18,6 +18,7 @@ from local.doctor import Line, next_command, report
 from local.downloads import web
 from local.hidden_settings import without_secrets
 from local.instance import PROJECT, load
+from modelcar.errors import refuse
 from tests.unit.test_components_settings import MINIMAL
 
 
@@ -129,6 +130,25 @@ def test_a_platform_that_was_stopped_is_not_asked(tmp_path: Path, monkeypatch: p
     found = lines_of("local", own)
     assert found["platform"] == Line("platform", "note", "it does not run", "make up starts it")
     assert not {"registry", "cluster"} & set(found)
+
+
+def test_the_platforms_file_is_named_where_it_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELCAR_STATE", str(tmp_path / "state"))
+    for name in ("local", "other"):
+        found = doctor.doctor(load(name), "local", config("local"))
+        [line] = [line for line in found if line.part == "platform"]
+        assert line.found.startswith(str(tmp_path / f"state/{name}/platform.json"))
+
+
+def test_a_machine_without_namespaces_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> None:
+        raise refuse("namespaces", "root has none", allowed="one", fix="start it with `--privileged`")
+
+    monkeypatch.setattr("local.namespaces.require", refused)
+    found = lines_of("local", config("local"))["machine"]
+    assert (found.state, found.fix) == ("missing", "start it with `--privileged`")
 
 
 def test_a_bare_machine_is_told_all_that_it_lacks_with_the_fix() -> None:

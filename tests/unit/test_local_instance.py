@@ -157,7 +157,7 @@ def test_certificates_of_another_slot_are_made_anew(state: Path) -> None:
 def test_one_of_the_two_settings_alone_is_refused() -> None:
     assert own_cluster.is_chosen({}) is False
     assert own_cluster.is_chosen({"kubeContext": "kind-kind", "registry": "localhost:5001/m"}) is True
-    with pytest.raises(InputError, match=r"(?s)modelcar:registry: not set.*both.*pulumi config set"):
+    with pytest.raises(InputError, match=r"(?s)modelcar:registry: not set.*both.*Pulumi\.local\.yaml"):
         own_cluster.is_chosen({"kubeContext": "kind-kind"})
     with pytest.raises(InputError, match="modelcar:kubeContext: not set"):
         own_cluster.is_chosen({"registry": "localhost:5001/m"})

@@ -12,17 +12,19 @@ from typing import Any
 
 import pytest
 
+from components.config.loading import PLATFORM_FILE_VARIABLE
 from local import __main__ as command
 from local import preview, stack
 from local.backend import PASSPHRASE, TOKEN, URL, chosen_backend
 from local.instance import Instance
 from local.tools import Toolbox
+from modelcar.errors import InputError
 
 LOGIN = "pulumi login"
 #: Tells which backend and which passphrase Pulumi would use.
 PULUMI = f"""#!{sys.executable}
 import json, os, sys
-names = ("{URL}", "{TOKEN}", "{PASSPHRASE}")
+names = ("{URL}", "{TOKEN}", "{PASSPHRASE}", "{PLATFORM_FILE_VARIABLE}", "BUILDX_CONFIG", "PWD")
 print(json.dumps({{"arguments": sys.argv[1:], **{{name: os.environ.get(name) for name in names}}}}))
 if "--show-name" in sys.argv and not os.environ.get("HAS_STACK"):
     sys.exit("error: no stack named 'dev' found")
@@ -185,3 +187,78 @@ def test_who_has_logged_in_for_something_else_sees_the_preview(
         "the backend of `pulumi login` has no stack dev: dev is previewed as a stack that has nothing yet"
     ]
     assert told(capfd)[URL] == (machine / "state/preview-dev/.state").as_uri()
+
+
+@pytest.mark.parametrize("deployed", [True, False], ids=["deployed", "new"])
+def test_the_local_stack_is_compared_with_its_own_state(
+    deployed: bool,
+    machine: Path,
+    tools: Toolbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    if deployed:
+        state = machine / "state/pulumi/.pulumi/stacks/modelcar/local.json"
+        state.parent.mkdir(parents=True)
+        state.write_text("{}")
+    monkeypatch.setattr(command, "collect", lambda *_, **__: tools)
+    asked = SimpleNamespace(stack="local", arguments=[])
+    assert command._preview(Instance("local", 0, machine / "state/local"), asked) == 0  # type: ignore[arg-type]
+    found = told(capfd)
+    scratch = (machine / "state/preview-local/.state").as_uri()
+    assert found[URL] == (own(machine) if deployed else scratch)
+    # In either folder the program finds the platform's file, and its builder.
+    assert found[PLATFORM_FILE_VARIABLE] == str(machine / "state/local/platform.json")
+    assert found["BUILDX_CONFIG"] == str(machine / "state/local/buildx")
+
+
+@pytest.mark.parametrize("own_url", ["", "gs://bucket"])
+def test_the_local_stacks_passphrase_is_the_one_of_its_salt(
+    own_url: str, machine: Path, tools: Toolbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(URL, own_url)
+    monkeypatch.setenv(PASSPHRASE, "of other stacks")
+    instance = Instance("local", 0, machine / "state/local")
+    found = stack.process_environment(instance, tools)
+    assert (found[URL], found[PASSPHRASE]) == (own_url or own(machine), "")
+    if own_url:
+        assert stack.process_environment(instance, tools, "dev")[PASSPHRASE] == "of other stacks"
+
+
+HALF = {"kubeContext": "mine"}
+
+
+@pytest.fixture
+def half_set(machine: Path, tools: Toolbox, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """An ordinary user's stack that names a cluster and no registry; which tools are asked for."""
+    asked: list[dict[str, Any]] = []
+
+    def collected(*_: Any, **options: Any) -> Toolbox:
+        asked.append(options)
+        return tools
+
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("local.up.stack_settings", lambda *_: HALF)
+    monkeypatch.setattr(command, "collect", collected)
+    return asked
+
+
+def test_settings_can_be_put_right_by_any_user(
+    machine: Path, half_set: list[dict[str, Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    instance = Instance("local", 0, machine / "state/local")
+    setting = ["config", "set", "--stack", "local", "modelcar:registry", "localhost:5001/models"]
+    assert command._env(instance, argparse.Namespace()) == 0
+    assert command._pulumi(instance, SimpleNamespace(arguments=setting)) == 0  # type: ignore[arg-type]
+    assert told(capfd)["arguments"] == setting
+    assert [options["embedded"] for options in half_set] == [False, False], "which takes no root"
+
+
+@pytest.mark.parametrize("name", ["up", "preview", "destroy"])
+def test_nothing_is_deployed_with_half_of_a_cluster(
+    name: str, machine: Path, half_set: list[dict[str, Any]]
+) -> None:
+    asked = SimpleNamespace(arguments=[name, "--stack", "local"])
+    with pytest.raises(InputError, match="modelcar:registry: not set"):
+        command._pulumi(Instance("local", 0, machine / "state/local"), asked)  # type: ignore[arg-type]
+    assert half_set == []

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from local import debian, kubernetes_provider, plugins, room, tool_build, tool_list, tools, up
+from local import debian, kubernetes_provider, namespaces, plugins, room, tool_build, tool_list, tools, up
+from local.downloads import catalogue
 from local.instance import KSERVE_VERSION, PROJECT, Instance
 from local.stack import environment
 from modelcar.errors import InputError
@@ -480,8 +481,33 @@ def _unreachable(*_: object) -> None:
 
 def test_an_ordinary_user_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(InputError, match=r"(?s)uid 1000.*root on Linux.*sudo make up.*modelcar:kubeContext"):
-        tools._require_linux_root()
+    with pytest.raises(InputError, match=r"(?s)uid 1000.*root.*sudo make up.*modelcar:kubeContext"):
+        namespaces.require()
+
+
+def test_another_system_is_sent_to_linux_and_gets_no_program_of_linux(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(InputError, match=r"(?s)system: darwin.*allowed: Linux.*dev container") as caught:
+        namespaces.require()
+    assert "KIND" not in str(caught.value)
+    assert catalogue.release_of("pulumi") is None
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_container_without_privileges_is_told_before_anything_is_built(
+    status: int, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path / "bin", "unshare", f"echo 'unshare failed: Operation not permitted' >&2; exit {status}")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(tools, "debian_parts", lambda *_: pytest.fail("something is unpacked"))
+    if status == 0:
+        namespaces.require()
+        return
+    with pytest.raises(InputError, match=r"(?s)namespaces: .*not permitted.*fix: .*`--privileged`"):
+        tools.collect(lambda _: None)
 
 
 def test_helm_and_actionlint_are_no_part_of_the_local_stack() -> None:

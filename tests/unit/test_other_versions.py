@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from local import containerd, other_versions
-from local.instance import KSERVE_VERSION, Instance
-from local.tool_list import NEWER_KSERVE, NEWER_KSERVE_VERSION
+from local import containerd, other_versions, plan, platform, up
+from local.instance import KSERVE_VERSION, KUBERNETES_VERSION, Instance
+from local.tool_list import CONTAINERD_VERSION, NEWER_KSERVE, NEWER_KSERVE_VERSION
 from local.tools import Toolbox
 from modelcar.errors import InputError
 
@@ -94,3 +96,62 @@ def test_a_machine_without_erofs_says_what_it_lacks(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MODELCAR_SNAPSHOTTER", "zfs")
     with pytest.raises(InputError, match="overlayfs or erofs"):
         containerd.snapshotter()
+
+
+OWN = replace(TOOLS, kserve=Path(f"/cache/tools/kserve-{KSERVE_VERSION}"))
+OWN_VERSIONS = {
+    "KServe": KSERVE_VERSION,
+    "Kubernetes": KUBERNETES_VERSION,
+    "containerd": CONTAINERD_VERSION,
+    "snapshotter": "overlayfs",
+}
+
+
+def test_what_a_platform_is_started_with_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELCAR_CACHE", str(tmp_path))
+    assert plan.versions(OWN) == OWN_VERSIONS
+    older = replace(other_versions.with_older_kubernetes(OWN, print), runs_kserve=False)
+    found = plan.versions(other_versions.with_containerd(older, "1.7", print))
+    assert found == OWN_VERSIONS | {"KServe": "off", "Kubernetes": "1.34", "containerd": "1.7"}
+
+
+@pytest.mark.parametrize(
+    ("started", "again"),
+    [
+        (OWN_VERSIONS, ""),
+        ({}, ""),  # by a version before, which did not write it down
+        (OWN_VERSIONS | {"KServe": "0.16.0"}, f"with KServe 0.16.0, and not {KSERVE_VERSION}"),
+        (OWN_VERSIONS | {"snapshotter": "erofs"}, "with snapshotter erofs, and not overlayfs"),
+    ],
+)
+def test_a_platform_of_other_versions_is_started_again(
+    started: dict[str, str],
+    again: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    instance, done = Instance("local", 3, tmp_path), []
+    (tmp_path / "plan.json").write_text(json.dumps({"versions": started} if started else {}))
+    monkeypatch.delenv("MODELCAR_SNAPSHOTTER", raising=False)
+    monkeypatch.setattr(platform, "supervisor", lambda _: object())
+    monkeypatch.setattr(platform, "down", lambda *_: done.append("down"))
+    monkeypatch.setattr(platform, "up", lambda *_: done.append("up"))
+    up.start_platform(instance, OWN, None)
+    assert done == (["down", "up"] if again else ["up"])
+    assert capsys.readouterr().out.strip() == (
+        f"the platform runs {again}: starting it again" if again else ""
+    )
+
+
+@pytest.mark.parametrize("runs", [KSERVE_VERSION, "0.16.0"])
+def test_a_controller_that_runs_keeps_its_own_webhooks(
+    runs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance, applied = Instance("local", 3, tmp_path), []
+    (tmp_path / "plan.json").write_text(json.dumps({"versions": OWN_VERSIONS | {"KServe": runs}}))
+    monkeypatch.setattr(platform, "supervisor", lambda _: object())
+    monkeypatch.setattr("local.kserve.webhooks", lambda *_: [])
+    monkeypatch.setattr(platform, "_apply", lambda *_: applied.append("webhooks"))
+    platform._install_webhooks(instance, OWN)
+    assert applied == (["webhooks"] if runs == KSERVE_VERSION else [])

@@ -86,7 +86,7 @@ def test_two_gpus_asked_of_one_are_refused(machine: Machine) -> None:
     assert problem.key == "modelcar:gpuCount"
     assert problem.value.startswith("2, and this machine has 1 GPU (NVIDIA H100")
     assert problem.allowed.startswith("at most 1")
-    assert problem.fix == "pulumi config set --stack local modelcar:gpuCount 1"
+    assert problem.fix == "set it to 1 in Pulumi.local.yaml"
 
 
 def test_two_gpus_of_two_serve_one_model(machine: Machine) -> None:
@@ -171,7 +171,7 @@ def warnings(machine: Machine, free: int, **settings: Any) -> list[tuple[str, st
 def test_a_full_card_is_told_with_figures_and_a_share_that_fits(machine: Machine) -> None:
     [(said, fix)] = warnings(machine, 40960)
     assert "40.0 of 79.6 GiB are free, and vLLM takes 73.3 GiB at its start (92%)" in said
-    assert fix.endswith("--path modelcar:vllm.gpuMemoryUtilization 0.48")
+    assert fix.endswith("set modelcar:vllm.gpuMemoryUtilization to 0.48 in the stack's file")
 
 
 def test_a_share_that_fits_is_no_warning(machine: Machine) -> None:
