@@ -52,7 +52,8 @@ class Provided(pulumi.ComponentResource):
 
     def inner(self, opts: pulumi.ResourceOptions | None) -> pulumi.ResourceOptions:
         """Return the options of what is inside, which waits for what the component waits for."""
-        return pulumi.ResourceOptions(parent=self, depends_on=opts.depends_on if opts else None)
+        opts = opts or pulumi.ResourceOptions()
+        return pulumi.ResourceOptions(parent=self, depends_on=opts.depends_on, protect=opts.protect)
 
     def make(
         self,

@@ -77,7 +77,7 @@ class ModelRegistryArgs(TypedDict):
     repository: NotRequired[RepositorySettings]
     """Name of the repository, and what is kept in it."""
     protect: NotRequired[bool]
-    """Refuse to delete the repository. Default: false."""
+    """Refuse to delete the repository; `protect` in the options is for all of the component. Default: false."""
     labels: NotRequired[dict[str, str]]
     """Labels, for costs."""
     imports: NotRequired[list[str]]

@@ -60,11 +60,12 @@ def construct(provider: ModuleType) -> Callable[..., Engine]:
         provider.host()
     [made] = started
 
-    def run(kind: str, said: Callable[[], dict[str, Any]]) -> Engine:
+    def run(kind: str, said: Callable[[], dict[str, Any]], protect: bool = False) -> Engine:
         engine = Engine(preview=True)
 
         def program() -> dict[str, pulumi.Output[Any]]:
-            made.construct("chat", f"{provider.NAME}:index:{kind}", said(), pulumi.ResourceOptions())
+            options = pulumi.ResourceOptions(protect=protect)
+            made.construct("chat", f"{provider.NAME}:index:{kind}", said(), options)
             return {}
 
         engine.run(program)
@@ -135,6 +136,15 @@ def test_labels_may_be_outputs(construct: Callable[..., Engine]) -> None:
     place = {"project": "my-project", "region": "europe-west4", "reader": "nodes@p.iam.gserviceaccount.com"}
     engine = construct("ModelRegistry", lambda: {**place, "labels": {"team": later("search")}})
     assert engine.the("Repository").inputs["labels"] == {"team": "search"}
+
+
+def test_what_a_program_protects_is_protected_with_all_in_it(construct: Callable[..., Engine]) -> None:
+    made = {**GOOGLE, "cluster": {"name": "models", "create": True}}
+    engine = construct("GoogleCloud", lambda: {"settings": made}, protect=True)
+    assert all(found.protect for found in engine.declared)
+    assert engine.the("Cluster").inputs["deletionProtection"] is True
+    registry = construct("ModelRegistry", lambda: REGISTRY, protect=True)
+    assert registry.the("Repository").protect
 
 
 GATEWAY = {"fromNamespaces": ["gateway"]}
