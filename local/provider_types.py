@@ -85,6 +85,14 @@ CLUSTER = (
         "cluster by the kubeconfig, if there is one.",
     ),
     Field("kube_context", "str", "Context in the kubeconfig; by default the current one."),
+    Field(
+        "cluster_identifier",
+        INPUT,
+        "What tells the cluster from every other one as long as it lives: clusterIdentifier of GoogleCloud, "
+        "or the DNS name of a GKE cluster. With it another address or certificate authority in the "
+        "kubeconfig makes no object anew; giving it later makes none anew either. It is for the provider "
+        "that the component makes: where the options have one, give it to that.",
+    ),
 )
 IN_CLUSTER = (
     *(ModelServiceArgs, SharedRuntimeArgs, EgressPolicyArgs, IngressPolicyArgs, PullAccessArgs),
@@ -285,7 +293,11 @@ def _served_model(made: Types) -> Type:
     registry = dataclasses.replace(image["registry"], required=False)
     options = Field("image", "ImageOptions", "How the image is built, named and signed.")
     policies = (
-        Field("egress", made.annotation(EgressSettings), "What the pods may connect to; by default nothing."),
+        Field(
+            "egress",
+            made.annotation(EgressSettings),
+            "What the pods may connect to; by default nothing but names.",
+        ),
         Field("ingress", made.annotation(IngressSettings), "Who may connect to them; by default everybody."),
     )
     fields = {one.name: one for one in (lock, registry, image["project"], options)}

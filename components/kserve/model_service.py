@@ -275,6 +275,11 @@ class ModelService(pulumi.ComponentResource):
         )
 
 
+def once_served(service: ModelService) -> pulumi.Input[pulumi.Resource]:
+    """Return a service for `depends_on` of what comes after it has served; a preview does not wait."""
+    return service if pulumi.runtime.is_dry_run() else service.storage_uri.apply(lambda _: service)
+
+
 def _unshared(spec: ModelSpec, runtime: SharedRuntime | str) -> Iterator[Problem]:
     """Yield what keeps a model from using a ServingRuntime together with others."""
     if spec.placement != "servingRuntime":

@@ -302,6 +302,43 @@ def test_what_a_run_tells_later_has_the_names_that_the_program_has(
     assert told() == "set resources.gpus to 4, or lower vllmServer.tensorParallelSize; kubeContext"
 
 
+def test_a_cluster_is_known_by_its_identifier(construct: Callable[..., Engine], provider: ModuleType) -> None:
+    """Without one, its provider takes another address for another cluster, and all in it is made anew."""
+
+    def said() -> dict[str, Any]:
+        reached = {"kubeconfig": later("{}"), "clusterIdentifier": later("models.gke.goog")}
+        return {"service": "a", "namespace": "b", "settings": {"restrict": True}, **reached}
+
+    engine = construct("EgressPolicy", said)
+    [made] = [one for one in engine.declared if one.type == "pulumi:providers:kubernetes"]
+    assert made.inputs["clusterIdentifier"] == "models.gke.goog"
+    google = importlib.import_module("modelcar_kserve.provider_google")
+    settings = {**GOOGLE, "cluster": {"name": "models", "create": True}}
+    told = Engine(preview=False).run(
+        lambda: {"identifier": google.GoogleCloud("cloud", {"settings": settings}).cluster_identifier}
+    )
+    assert told == {"identifier": "models.gke.goog"}
+
+
+def test_a_model_that_does_not_serve_is_not_scaled(
+    provider: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "modelcar_kserve.components.kserve.model_service"
+    served: list[str] = []
+    engine = Engine(preview=False)
+
+    def wait(*_: Any) -> None:
+        served.extend(one.type for one in engine.declared)
+        raise pulumi.RunError("it does not serve")
+
+    monkeypatch.setattr(f"{module}.await_rolled_out", wait)
+    args = {**MODEL, "replicas": {"min": 1, "max": 4}, "autoscaling": SCALING}
+    with pytest.raises(pulumi.RunError, match="it does not serve"):
+        engine.run(lambda: {"endpoint": provider.ServedModel("chat", args).endpoint})
+    assert any(one.endswith(":InferenceService") for one in served)
+    assert not any(one.type.endswith(":ScaledObject") for one in engine.declared)
+
+
 @pytest.mark.parametrize("idle", [False, True])
 def test_no_autoscaler_wakes_an_idle_model(provider: ModuleType, idle: bool) -> None:
     engine = Engine(preview=True)
