@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from components.config.network import EgressSettings, IngressSettings
-from components.config.reference import descriptions
+from components.config.reference import texts_of
 from components.google.cloud import GoogleCloudArgs
 from components.google.node_account import NodeServiceAccountArgs
 from components.google.node_pool import GpuNodePoolArgs
@@ -123,15 +123,6 @@ def text_of(owner: type) -> str:
 
 def _capital(text: str) -> str:
     return text if text.startswith("vLLM") else text[0].upper() + text[1:]
-
-
-def texts_of(owner: type) -> dict[str, str]:
-    """Return what a class and those that it inherits from say of each field; its own words win."""
-    found: dict[str, str] = {}
-    for one in reversed(owner.__mro__):
-        if one.__module__.startswith("components.") and one.__doc__:
-            found |= descriptions(one.__doc__)
-    return found
 
 
 class Types:
