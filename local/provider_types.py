@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from components.config.network import EgressSettings, IngressSettings
-from components.config.reference import descriptions
+from components.config.reference import texts_of
 from components.google.cloud import GoogleCloudArgs
 from components.google.node_account import NodeServiceAccountArgs
 from components.google.node_pool import GpuNodePoolArgs
@@ -85,6 +85,14 @@ CLUSTER = (
         "cluster by the kubeconfig, if there is one.",
     ),
     Field("kube_context", "str", "Context in the kubeconfig; by default the current one."),
+    Field(
+        "cluster_identifier",
+        INPUT,
+        "What tells the cluster from every other one as long as it lives: clusterIdentifier of GoogleCloud, "
+        "or the DNS name of a GKE cluster. With it another address or certificate authority in the "
+        "kubeconfig makes no object anew; giving it later makes none anew either. It is for the provider "
+        "that the component makes: where the options have one, give it to that.",
+    ),
 )
 IN_CLUSTER = (
     *(ModelServiceArgs, SharedRuntimeArgs, EgressPolicyArgs, IngressPolicyArgs, PullAccessArgs),
@@ -115,15 +123,6 @@ def text_of(owner: type) -> str:
 
 def _capital(text: str) -> str:
     return text if text.startswith("vLLM") else text[0].upper() + text[1:]
-
-
-def texts_of(owner: type) -> dict[str, str]:
-    """Return what a class and those that it inherits from say of each field; its own words win."""
-    found: dict[str, str] = {}
-    for one in reversed(owner.__mro__):
-        if one.__module__.startswith("components.") and one.__doc__:
-            found |= descriptions(one.__doc__)
-    return found
 
 
 class Types:
@@ -285,7 +284,11 @@ def _served_model(made: Types) -> Type:
     registry = dataclasses.replace(image["registry"], required=False)
     options = Field("image", "ImageOptions", "How the image is built, named and signed.")
     policies = (
-        Field("egress", made.annotation(EgressSettings), "What the pods may connect to; by default nothing."),
+        Field(
+            "egress",
+            made.annotation(EgressSettings),
+            "What the pods may connect to; by default nothing but names.",
+        ),
         Field("ingress", made.annotation(IngressSettings), "Who may connect to them; by default everybody."),
     )
     fields = {one.name: one for one in (lock, registry, image["project"], options)}

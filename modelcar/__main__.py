@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from modelcar.cli.parser import parser
-from modelcar.errors import InputError
+from modelcar.errors import InputError, UnansweredError
 
 #: Folder that models, locks and layouts are below, of a checkout.
 PROJECT = Path(__file__).absolute().parent.parent
@@ -34,6 +34,9 @@ def main(
     run: Callable[[argparse.Namespace], int | None] = options.run
     try:
         return run(options) or 0
+    except UnansweredError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except InputError as error:
         count = len(error.problems)
         print(f"{count} problem{'s' * (count != 1)} with the input:\n{error}", file=sys.stderr)

@@ -52,6 +52,13 @@ class InputError(_Error):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class UnansweredError(InputError):
+    """A registry or a hub does not answer, or not to this machine: nothing is known of what it has.
+
+    Nothing of the input need be wrong, so that commands end with the exit code of a machine's errors.
+    """
+
+
 def refuse(key: str, value: object, *, allowed: str, fix: str) -> InputError:
     """Return the error for a single problem, ready to be raised."""
     return InputError([Problem(key, str(value), allowed, fix)])

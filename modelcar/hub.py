@@ -35,7 +35,7 @@ from huggingface_hub.utils import logging as hub_logging
 from modelcar import hub_address, layouts
 from modelcar.choosing import PICKLE_SUFFIXES, left_out, none_chosen, unnamed
 from modelcar.connections import trusted
-from modelcar.errors import InputError, Problem, refuse
+from modelcar.errors import InputError, Problem, UnansweredError, refuse
 from modelcar.paths import fault_of_name, printable, same_but_for_case
 from modelcar.weights import MAX_JSON, needs_content
 
@@ -186,12 +186,10 @@ def _look_up(repository: str, revision: str, endpoint: str | None) -> ModelInfo:
 
 
 def _no_hub(repository: str, revision: str, endpoint: str | None) -> InputError:
-    return refuse(
-        f"{repository}@{revision}",
-        f"{_shown(endpoint)} answers something that is no model's description",
-        allowed="a model hub, or a mirror with its API",
-        fix="check the address (--endpoint, HF_ENDPOINT), and that no proxy wants a login",
-    )
+    found = f"{_shown(endpoint)} answers something that is no model's description"
+    fix = "check the address (--endpoint, HF_ENDPOINT), and that no proxy wants a login"
+    allowed = "a model hub, or a mirror with its API"
+    return UnansweredError([Problem(f"{repository}@{revision}", found, allowed, fix)])
 
 
 def _shown(endpoint: str | None) -> str:
@@ -451,6 +449,13 @@ def _check_unnamed(repository: str, taken: Collection[str], named: Collection[st
         )
 
 
+def _is_unanswered(error: Exception) -> bool:
+    """Tell whether the hub, or the way to it, fails, whatever was asked for."""
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        return error.response.status_code == 429 or error.response.status_code >= 500
+    return not isinstance(error, HFValidationError | httpx2.InvalidURL | UnicodeEncodeError)
+
+
 _BACKSLASH = ("a path with a backslash", "paths with /", "leave it out (--ignore)")
 
 
@@ -465,7 +470,7 @@ class _Words:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, InputError) or not isinstance(
             error,
             (
@@ -481,7 +486,8 @@ class _Words:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, HfHubHTTPError):
             return  # the disk's, not the hub's
         found, allowed, fix = self._said(error)
-        raise InputError([Problem(self._key, found, allowed, fix)]) from None
+        kind = UnansweredError if _is_unanswered(error) else InputError
+        raise kind([Problem(self._key, found, allowed, fix)]) from None
 
     def _said(self, error: Exception) -> tuple[str, str, str]:
         status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response else 0

@@ -210,14 +210,17 @@ class Packer:
             wait(running, timeout=GRACE)  # not longer: a server that hangs keeps its thread
             raise
         problems: list[Problem] = []
+        kinds: set[type[InputError]] = set()
         for future in futures.values():
             error = None if future.cancelled() else future.exception()
             if isinstance(error, InputError):
                 problems += error.problems
+                kinds.add(type(error))
             elif error is not None and not isinstance(error, Stopped):
                 raise error
         if problems:
-            raise InputError(dict.fromkeys(problems))
+            kind = kinds.pop() if len(kinds) == 1 else InputError
+            raise kind(dict.fromkeys(problems))
         return [(number, future.result()) for number, future in futures.items()]
 
     def _pack_one(self, group: Sequence[str], locked: LockedLayer | None) -> Packed:

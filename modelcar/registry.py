@@ -22,7 +22,7 @@ from modelcar import oci_names
 from modelcar.connections import trusted
 from modelcar.docker_certificates import FOLDERS, tls_of
 from modelcar.docker_login import LoginError, login_of
-from modelcar.errors import InputError, Problem, refuse
+from modelcar.errors import InputError, Problem, UnansweredError, refuse
 from modelcar.manifest import MANIFEST_TYPE, sha256_digest
 from modelcar.registry_http import (
     MOST,
@@ -484,10 +484,6 @@ def in_short(target: Target, error: httpx.HTTPError) -> str:
 def fallback_tag(digest: str) -> str:
     """Return the tag that lists referrers where the registry has no API for them (specification 1.1)."""
     return digest.replace(":", "-")
-
-
-class UnansweredError(InputError):
-    """A registry does not answer, or not to this machine: nothing is known of what it has."""
 
 
 class NoLoginError(httpx.HTTPStatusError):

@@ -346,7 +346,7 @@ def _program() -> str:
             "cosign",
             "not on PATH",
             allowed="cosign 3 (https://docs.sigstore.dev/cosign/system_config/installation/)",
-            fix="install it; or let this project download or build it, and put it on PATH: "
+            fix="install it; or in a checkout of this project, which downloads or builds it: "
             'PATH="$(dirname $(python -m local.tools cosign)):$PATH"',
         )
     return program

@@ -30,7 +30,7 @@ from components.config.stack import Stack
 from components.manifests import gitops
 from components.manifests.yaml_texts import TextDumper
 from modelcar.base import read_base
-from modelcar.errors import InputError, refuse
+from modelcar.errors import InputError, UnansweredError, refuse
 from modelcar.lock_reader import read_lock
 from modelcar.progress import say, silent, working
 from modelcar.registry import Target, in_words
@@ -68,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with silent(when=getattr(options, "json", False)):
             return RUN[options.command](options)
+    except UnansweredError as error:
+        print(options.secrets.hide(f"error: {error}"), file=sys.stderr)
+        return 1
     except InputError as error:
         count = len(error.problems)
         told = f"{count} problem{'s' * (count != 1)} with the input:\n{error}"

@@ -7,14 +7,19 @@ What the provider does with an object that exists already depends on its version
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import pulumi
 
 from components.cluster.existing import refuse_existing, ways_of
+from components.config.arguments import validated
 from components.config.cluster import DestinationSettings
 from components.engine.hooks import error_hook, resource_hook
+from components.engine.inputs import Arguments, is_known
 from components.engine.threads import in_thread
+from modelcar.errors import InputError
 
 #: What the provider, or the API server behind it, says; and what to do.
 _GONE = (
@@ -23,16 +28,38 @@ _GONE = (
 )
 
 
+#: Arguments, by the settings of a stack that say the same.
+_ARGUMENTS = {"kubeconfig": "access.kubeconfig", "kubeContext": "access.context"}
+
+
 @dataclass(frozen=True)
-class ClusterAccess:
+class ClusterAccess(Arguments):
     """How a cluster is asked by the program itself, beside the provider that declares objects in it.
 
     kubeconfig: its text or path; None for what the machine has (KUBECONFIG, ~/.kube/config).
     context: in it; the current one where None.
     """
 
-    kubeconfig: pulumi.Input[str] | None = None
+    kubeconfig: pulumi.Input[str] | Path | None = None
     context: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no kubeconfig and no context; what another resource produces is looked at later.
+
+        Raises:
+            modelcar.errors.InputError: with everything that is wrong, as arguments of `access`.
+        """
+        try:
+            super().__post_init__()
+        except InputError as error:
+            raise InputError(
+                replace(one, key=f"access.{one.key}", fix=one.fix.replace(one.key, f"access.{one.key}"))
+                for one in error.problems
+            ) from None
+        if isinstance(self.kubeconfig, Path):
+            object.__setattr__(self, "kubeconfig", str(self.kubeconfig))
+        known = {"kubeconfig": self.kubeconfig} if is_known(self.kubeconfig) else {}
+        validated(DestinationSettings, {**known, "kube_context": self.context}, _ARGUMENTS)
 
     def place(self, kubeconfig: str | None) -> DestinationSettings:
         """Return how the cluster is reached, once its kubeconfig is known."""
@@ -49,7 +76,7 @@ def guarded(kind: str, name: str, access: ClusterAccess | None) -> pulumi.Resour
     """
     if access is None or pulumi.runtime.is_dry_run():
         return None
-    known: list[str | None] = []
+    known: list[Any] = []
     pulumi.Output.from_input(access.kubeconfig).apply(known.append)
 
     async def absent(args: pulumi.ResourceHookArgs) -> None:

@@ -79,6 +79,20 @@ def _registry(value: Any) -> Any:
     return value
 
 
+def _login(value: Any) -> Any:
+    allowed = "HOST[:PORT], or as Docker's configuration calls it (https://index.docker.io/v1/)"
+    found = _LOGIN.fullmatch(value) if isinstance(value, str) else None
+    if not found:
+        raise Refused("not a registry's host", allowed, "write it as images of the registry begin")
+    if "*" not in found["host"] and (fault := oci_names.fault_of_host(found["host"])):
+        raise Refused(fault[0], allowed, f"write {found['host']}:443 for a host of this name")
+    return value
+
+
+#: https://kubernetes.io/docs/concepts/containers/images/#config-json
+_LOGIN = re.compile(r"(https?://)?(?P<host>[A-Za-z0-9.*-]+(:[0-9]+)?)(/[^\s@]*)?")
+
+
 def _mirror(value: Any) -> Any:
     if fault := mirror_names.fault_of_mirror(value):
         raise Refused(fault[0], mirror_names.ALLOWED, fault[1])
@@ -231,6 +245,15 @@ SecretName = Annotated[
         "take it from `kubectl get secrets`",
     ),
 ]
+AccountName = Annotated[
+    str,
+    matches(
+        SUBDOMAIN_NAME,
+        "Kubernetes refuses this name",
+        "lower-case letters, digits, '-' and '.', at most 253; a letter or digit at both ends of each part",
+        "take it from `kubectl get serviceaccounts`",
+    ),
+]
 Digest = Annotated[
     str,
     matches(
@@ -253,6 +276,8 @@ PinnedImage = Annotated[str, BeforeValidator(_pinned)]
 ModelName = Annotated[str, BeforeValidator(_model)]
 Endpoint = Annotated[str, BeforeValidator(_endpoint)]
 Registry = Annotated[str, BeforeValidator(_registry)]
+#: What a registry's credentials are kept by.
+LoginHost = Annotated[str, BeforeValidator(_login)]
 Mirror = Annotated[str, BeforeValidator(_mirror)]
 StackName = Annotated[
     str,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import re
 import sys
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Awaitable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -278,28 +279,143 @@ def components_page() -> str:
     """Return docs/reference/components.md."""
     lines = ["# Components\n"]
     lines.append(
-        "Each is a Pulumi ComponentResource with typed arguments; they can be used without this project's "
-        "`__main__.py`. Outputs are those of the class; what it raises, inside of its outputs, fails `up`.\n"
+        "Each is a Pulumi ComponentResource with typed arguments. Those that the package `modelcar_kserve` "
+        "exports can be used in [programs of your own](../package.md). Outputs are those of the class; what "
+        "it raises, inside of its outputs, fails `up`. Where an argument may be an output, another resource "
+        "can produce it.\n"
     )
+    exported, sections = exports(), dict[str, type]()
     for name in MODULES:
         module = importlib.import_module(name)
         for item in vars(module).values():
             own = isinstance(item, type) and issubclass(item, pulumi.ComponentResource)
             if own and item.__module__ == name:
-                lines += _component(item, module)
+                lines += _component(item, module, exported.get(item.__name__), sections)
+    lines.append("## Sections\n")
+    lines.append("The classes that arguments consist of. The package exports them beside the components.\n")
+    told: set[str] = set()
+    while left := sorted(sections.keys() - told):
+        told |= set(left)
+        for name in left:
+            _collect(sections[name], sections)
+    for name in sorted(sections):
+        lines += [f"### {name}\n", f"{_summary(sections[name])}\n", *_arguments(sections[name])]
     return HEAD + "\n".join(lines) + "\n"
 
 
-def _component(item: type, module: types.ModuleType) -> Iterator[str]:
+def exports() -> dict[str, str]:
+    """Return the names that the package for other programs exports, and the module of each."""
+    found: dict[str, str] = {}
+    for name, module in (("__init__", "modelcar_kserve"), ("google", "modelcar_kserve.google")):
+        source = (PROJECT / f"packaging/modelcar_kserve/{name}.py").read_text()
+        found |= dict.fromkeys(re.findall(r'^    "(\w+)",$', source, re.MULTILINE), module)
+    return found
+
+
+def _component(
+    item: type, module: types.ModuleType, package: str | None, sections: dict[str, type]
+) -> Iterator[str]:
+    """Yield the lines of a component.
+
+    Args:
+        item: its class. module: that it is in.
+        package: module that exports it; None where none does.
+        sections: gets the classes that are in its arguments.
+    """
     source = inspect.getsource(item)
     token = re.search(r'"(modelcar:[a-z]+:\w+)"', source)
     yield f"## {item.__name__}\n"
-    yield f"`{token[1] if token else ''}`, in `{module.__name__}`\n"
+    place = f"`from {package} import {item.__name__}`" if package else "of this program alone, not exported"
+    yield f"`{token[1] if token else ''}`, in `{module.__name__}`; {place}\n"
     yield from _prose(inspect.getdoc(item) or "")
     arguments = getattr(module, f"{item.__name__}Args", None)
     if arguments is not None:
         yield f"### {arguments.__name__}\n"
-        yield from _prose(inspect.getdoc(arguments) or "")
+        if package is None:
+            yield from _prose(inspect.getdoc(arguments) or "")
+            return
+        yield f"{_summary(arguments)}\n"
+        yield from _arguments(arguments)
+        _collect(arguments, sections)
+
+
+def _summary(owner: type) -> str:
+    """Return what a class is for, without the key that a stack has it by."""
+    first = " ".join((owner.__doc__ or "").split("\n\n")[0].split())
+    return re.sub(r"^`modelcar:\w+`: (.)", lambda found: found[1].upper(), first)
+
+
+def texts_of(owner: type) -> dict[str, str]:
+    """Return what a class and those that it inherits from say of each field; its own words win."""
+    found: dict[str, str] = {}
+    for one in reversed(owner.__mro__):
+        if one.__module__.startswith("components.") and one.__doc__:
+            found |= descriptions(one.__doc__)
+    return found
+
+
+def _hints(owner: type) -> dict[str, Any]:
+    # Pulumi's own Input names two types that its users' modules need not have.
+    return typing.get_type_hints(owner, None, {"Output": pulumi.Output, "T": Any})
+
+
+def _arguments(owner: type) -> Iterator[str]:
+    """Yield the table of a class of arguments, by the names that Python programs use."""
+    texts, hints = texts_of(owner), _hints(owner)
+    rows = []
+    if issubclass(owner, BaseModel):
+        for name, field in owner.model_fields.items():
+            limits = _row(field)[0].removeprefix(_kind(field.annotation))
+            rows.append((name, _python_kind(hints[name]) + limits, _row(field)[1], texts.get(name, "")))
+    elif dataclasses.is_dataclass(owner):
+        for one in dataclasses.fields(owner):
+            required = one.default is one.default_factory  # both are missing
+            plain = one.default not in {dataclasses.MISSING, None, "", ()}
+            default = "**required**" if required else f"`{_plain(one.default)}`" if plain else ""
+            rows.append((one.name, _python_kind(hints[one.name]), default, texts.get(one.name, "")))
+    yield from _table(rows)
+
+
+def _collect(owner: type, sections: dict[str, type]) -> None:
+    """Add the classes that are in a class of arguments."""
+    for hint in _hints(owner).values():
+        for one in _classes(hint):
+            if _is_section(one):
+                sections.setdefault(one.__name__, one)
+
+
+def _classes(hint: Any) -> Iterator[type]:
+    if get_origin(hint) is not typing.Literal:
+        for part in get_args(hint):
+            yield from _classes(part)
+        if isinstance(hint, type):
+            yield hint
+
+
+def _is_section(kind: type) -> bool:
+    own = kind.__module__.startswith("components.") and kind.__name__ in exports()
+    return own and (dataclasses.is_dataclass(kind) or issubclass(kind, BaseModel))
+
+
+def _python_kind(hint: Any) -> str:
+    """Return a type in words, for a program in Python."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in {typing.Union, types.UnionType}:
+        later = {Awaitable, pulumi.Output}
+        plain = [part for part in parts if (get_origin(part) or part) not in {*later, type(None)}]
+        told = " or ".join(dict.fromkeys(map(_python_kind, plain)))
+        return f"{told}, or an output" if any(get_origin(part) in later for part in parts) else told
+    if origin is typing.Literal:
+        return ", ".join(f"`{choice}`" for choice in parts)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"{_python_kind(parts[1])}, by name"
+    if isinstance(origin, type) and issubclass(origin, Collection):
+        return f"list of {_python_kind(parts[0])}"
+    named = {bool: "true or false", int: "integer", float: "number", str: "text", Path: "path"}
+    if hint in named:
+        return named[hint]
+    name = getattr(hint, "__name__", str(hint))
+    return f"[`{name}`](#{name.lower()})" if isinstance(hint, type) and _is_section(hint) else f"`{name}`"
 
 
 def _prose(text: str) -> Iterator[str]:

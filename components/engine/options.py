@@ -21,6 +21,11 @@ def child(
     return pulumi.ResourceOptions.merge(waits, own)
 
 
+def is_protected(opts: pulumi.ResourceOptions | None) -> bool:
+    """Tell whether a component's own options protect it; that its parent is, Pulumi alone knows."""
+    return opts is not None and bool(opts.protect)
+
+
 def once_there(value: pulumi.Input[Any]) -> pulumi.Input[pulumi.Resource]:
     """Return for `depends_on` what names no resource, and lets one wait for a value; fails where it does.
 
@@ -73,6 +78,11 @@ def formerly(parent: pulumi.Resource, name: str) -> pulumi.ResourceOptions:
     return pulumi.ResourceOptions(
         parent=parent, aliases=[pulumi.Alias(name=name, parent=pulumi.ROOT_STACK_RESOURCE)]
     )
+
+
+def renamed(options: pulumi.ResourceOptions, former: str) -> pulumi.ResourceOptions:
+    """Return the options of a resource that had another name beside the same parent."""
+    return pulumi.ResourceOptions.merge(options, pulumi.ResourceOptions(aliases=[pulumi.Alias(name=former)]))
 
 
 def unknown() -> pulumi.Output[str]:

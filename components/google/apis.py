@@ -6,6 +6,7 @@ import pulumi
 import pulumi_gcp as gcp
 
 from components.config.google import GoogleSettings
+from components.engine.options import renamed
 
 #: https://cloud.google.com/kubernetes-engine/docs/how-to/creating-a-zonal-cluster#before_you_begin and
 #: https://cloud.google.com/artifact-registry/docs/enable-service; the provider asks Cloud Resource Manager
@@ -31,15 +32,21 @@ def needed(google: GoogleSettings) -> tuple[str, ...]:
     return (*APIS, *streaming, *scanning)
 
 
-def enable(google: GoogleSettings, opts: pulumi.ResourceOptions) -> list[pulumi.Resource]:
-    """Switch the APIs on; they stay on when the stack goes, since others in the project may use them."""
+def enable(name: str, google: GoogleSettings, opts: pulumi.ResourceOptions) -> list[pulumi.Resource]:
+    """Switch the APIs on; they stay on when the stack goes, since others in the project may use them.
+
+    Args:
+        name: of the component; a program may have several.
+        google: the settings. opts: of the component's children.
+    """
     return [
         gcp.projects.Service(
-            name.partition(".")[0],
+            f"{name}-{short}",
             project=google.project,
-            service=name,
+            service=api,
             disable_on_destroy=False,
-            opts=opts,
+            opts=renamed(opts, short),
         )
-        for name in needed(google)
+        for api in needed(google)
+        if (short := api.partition(".")[0])
     ]

@@ -13,7 +13,7 @@ from components.config.arguments import as_arguments
 from components.config.checks.google import of_google, same_names
 from components.config.google import GoogleSettings
 from components.engine.inputs import Arguments
-from components.engine.options import child
+from components.engine.options import child, is_protected, renamed
 from components.google import adopted_cluster, apis, cluster
 from components.google.names import label_value
 from components.google.node_account import NodeServiceAccount, NodeServiceAccountArgs
@@ -58,6 +58,10 @@ class GoogleCloudArgs(Arguments):
 class GoogleCloud(pulumi.ComponentResource):
     """Registry, reader, cluster and GPU nodes of one stack.
 
+    A program may have several, as for two projects or regions. Run `up` once with this version before you add
+    another one to a stack that a version before 0.4.0 made: Pulumi cannot tell then whose the former names
+    are. `protect` in the options protects all of it, and not the registry and the cluster alone.
+
     Outputs:
         registry: the component; images can be pushed once it is there.
         pools: the components by the pool's name; models can be placed once theirs is there.
@@ -76,7 +80,7 @@ class GoogleCloud(pulumi.ComponentResource):
         google = args.settings
         stack = pulumi.get_stack()
         labels = {"managed-by": "pulumi", "app": label_value(name), "stack": label_value(stack)}
-        enabled = apis.enable(google, child(self, opts)) if google.enable_apis else []
+        enabled = apis.enable(name, google, child(self, opts)) if google.enable_apis else []
         own = child(self, opts, *enabled)
 
         reader: pulumi.Input[str]
@@ -112,11 +116,11 @@ class GoogleCloud(pulumi.ComponentResource):
                 service_account=self.node_account,
                 release_channel=google.cluster.release_channel,
                 authorized_networks=google.cluster.authorized_networks,
-                protect=google.protect,
+                protect=google.protect or is_protected(opts),
                 labels=labels,
             )
-            after = child(self, opts, *enabled, *roles)
-            self.cluster = cluster.NewCluster(str(google.cluster.name), made, after).cluster
+            after = renamed(child(self, opts, *enabled, *roles), made.name)
+            self.cluster = cluster.NewCluster(f"{name}-{made.name}", made, after).cluster
         else:
             self.cluster = adopted_cluster.adopted(google, args.endpoint, child(self, opts))
         self.pools = {}

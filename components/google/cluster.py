@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pulumi
 import pulumi_gcp as gcp
 
-from components.engine.options import child
+from components.engine.options import child, is_protected
 
 #: Private addresses of a created cluster: nodes, pods, services.
 NODES_CIDR, PODS_CIDR, SERVICES_CIDR = "10.10.0.0/20", "10.20.0.0/14", "10.24.0.0/20"
@@ -86,6 +86,7 @@ class NewCluster(pulumi.ComponentResource):
         """Declare network, way out, cluster and system nodes."""
         super().__init__("modelcar:google:NewCluster", name, None, opts)
         own = child(self, opts)
+        args = replace(args, protect=args.protect or is_protected(opts))  # Google is told of both
         network, subnetwork = self._network(name, args, own)
         created = gcp.container.Cluster(
             name,
@@ -96,7 +97,7 @@ class NewCluster(pulumi.ComponentResource):
             # account, which many organisations have switched off.
             node_config={"service_account": args.service_account, "oauth_scopes": [SCOPE]},
             opts=pulumi.ResourceOptions.merge(
-                own, pulumi.ResourceOptions(protect=args.protect, ignore_changes=["nodeConfig"])
+                own, pulumi.ResourceOptions(protect=args.protect or None, ignore_changes=["nodeConfig"])
             ),
         )
         system = gcp.container.NodePool(
@@ -146,13 +147,13 @@ class NewCluster(pulumi.ComponentResource):
         self, name: str, args: NewClusterArgs, own: pulumi.ResourceOptions
     ) -> tuple[gcp.compute.Network, gcp.compute.Subnetwork]:
         network = gcp.compute.Network(
-            name, project=args.project, name=name, auto_create_subnetworks=False, opts=own
+            name, project=args.project, name=args.name, auto_create_subnetworks=False, opts=own
         )
         subnetwork = gcp.compute.Subnetwork(
             name,
             project=args.project,
             region=args.region,
-            name=name,
+            name=args.name,
             network=network.id,
             ip_cidr_range=NODES_CIDR,
             private_ip_google_access=True,  # Artifact Registry without leaving Google's network
@@ -163,13 +164,13 @@ class NewCluster(pulumi.ComponentResource):
             opts=own,
         )
         router = gcp.compute.Router(
-            name, project=args.project, region=args.region, name=name, network=network.id, opts=own
+            name, project=args.project, region=args.region, name=args.name, network=network.id, opts=own
         )
         gcp.compute.RouterNat(
             name,
             project=args.project,
             region=args.region,
-            name=name,
+            name=args.name,
             router=router.name,
             nat_ip_allocate_option="AUTO_ONLY",
             source_subnetwork_ip_ranges_to_nat="ALL_SUBNETWORKS_ALL_IP_RANGES",

@@ -32,7 +32,7 @@ class ModelRegistryArgs(Arguments):
     region: Region of the repository.
     reader: E-mail of the nodes' service account.
     repository: Name of the repository, and what is kept in it.
-    protect: Refuse to delete the repository.
+    protect: Refuse to delete the repository; `protect` in the options is for all of the component.
     labels: Labels, for costs.
     imports: Kinds of objects that are there already (Repository, RepositoryIamMember), and are taken over as
         they are. They need plain values of project, region and reader.
@@ -77,7 +77,7 @@ class ModelRegistry(pulumi.ComponentResource):
                 repository_inputs(args),
                 opts=imported(
                     pulumi.ResourceOptions.merge(
-                        child(self, opts), pulumi.ResourceOptions(protect=args.protect)
+                        child(self, opts), pulumi.ResourceOptions(protect=args.protect or None)
                     ),
                     "Repository",
                     args.imports,

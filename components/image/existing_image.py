@@ -23,7 +23,7 @@ from components.config.stack import Stack
 from components.engine.options import unknown
 from components.image.verification import once_verified
 from modelcar import existing_image, oci_names
-from modelcar.errors import InputError, Problem
+from modelcar.errors import InputError, Problem, UnansweredError
 from modelcar.layouts import CONFIG
 from modelcar.registry import Target
 
@@ -157,10 +157,7 @@ def seen(
     import httpx  # only a stack that serves such an image needs it
 
     from modelcar.existing_image import UnfitError, look  # only a stack that serves such an image needs it
-    from modelcar.registry import (  # only a stack that serves such an image needs it
-        Registry,
-        UnansweredError,
-    )
+    from modelcar.registry import Registry  # only a stack that serves such an image needs it
 
     shown, optional = f"{place.repository}@{place.digest}", preview or not settings.check_reachable
     try:

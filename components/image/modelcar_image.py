@@ -41,7 +41,7 @@ NO_CONTEXT = "-"
 #: What modelcar/Dockerfile says to builders that are called by hand. All of the image is in the layout.
 DOCKERFILE = "FROM weights\n"
 #: Arguments that a stack's settings of the same names are checked as, each by itself.
-_CHECKED = ("architecture", "fetch_on", "mirrors")
+_CHECKED = ("architecture", "builder", "fetch_on", "hub_endpoint", "mirrors")
 #: Digests of the images of a run, in their order, by project and name of the lock.
 _images: OfOneRun[dict[tuple[Path, str], list[str]]] = OfOneRun(dict)
 

@@ -14,7 +14,7 @@ from components.config.network import EgressSettings
 from components.engine.inputs import Arguments
 from components.engine.options import child, imported
 from components.engine.this_stack import marked
-from components.kserve.spec import checked_namespace, identity
+from components.kserve.spec import checked_name, checked_namespace, identity
 from components.manifests.network import egress_policy
 from modelcar.errors import refuse
 
@@ -44,7 +44,8 @@ class EgressPolicy(pulumi.ComponentResource):
         name: of the policy.
 
     Raises:
-        modelcar.errors.InputError: settings that restrict nothing; a policy without rules denies everything.
+        modelcar.errors.InputError: a name is wrong, or settings restrict nothing; a policy without rules
+            denies everything.
     """
 
     name: pulumi.Output[str]
@@ -55,6 +56,7 @@ class EgressPolicy(pulumi.ComponentResource):
         if not args.settings.restrict:
             fix = "leave the component out: pods without a policy may connect to everything"
             raise refuse("settings.restrict", args.settings.restrict, allowed="true", fix=fix)
+        checked_name("service", args.service)
         own, namespace = f"{args.service}-egress", checked_namespace(args.namespace)
         policy = kubernetes.networking.v1.NetworkPolicy(
             name,

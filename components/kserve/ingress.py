@@ -12,7 +12,7 @@ from components.config.network import IngressSettings
 from components.engine.inputs import Arguments
 from components.engine.options import child
 from components.engine.this_stack import marked
-from components.kserve.spec import checked_namespace
+from components.kserve.spec import checked_name, checked_namespace
 from components.manifests.network import ingress_policy, ingress_policy_name
 
 
@@ -37,6 +37,9 @@ class IngressPolicy(pulumi.ComponentResource):
 
     Outputs:
         name: of the policy.
+
+    Raises:
+        modelcar.errors.InputError: a name is wrong.
     """
 
     name: pulumi.Output[str]
@@ -46,6 +49,7 @@ class IngressPolicy(pulumi.ComponentResource):
     ) -> None:
         """Declare the policy."""
         super().__init__("modelcar:kserve:IngressPolicy", name, None, opts)
+        checked_name("service", args.service)
         hooks = guarded("IngressPolicy", name, args.access)
         policy = kubernetes.networking.v1.NetworkPolicy(
             name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -35,6 +35,7 @@ from components.kserve.shared_runtime import SharedRuntime
 from components.kserve.spec import (
     argument_name,
     as_arguments,
+    checked_account,
     checked_storage_uri,
     identity,
     in_own_words,
@@ -198,6 +199,7 @@ class ModelService(pulumi.ComponentResource):
     def __init__(self, name: str, args: ModelServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare the InferenceService, and its ServingRuntime where the placement has one."""
         super().__init__("modelcar:kserve:ModelService", name, None, opts)
+        args = replace(args, service_account=checked_account(args.service_account))
         spec = args.spec(name)
         for doubt in doubts(spec, args.model) if args.model else ():
             pulumi.log.warn(doubt, self)
@@ -273,6 +275,11 @@ class ModelService(pulumi.ComponentResource):
                 "servedModelName": self.served_model_name,
             }
         )
+
+
+def once_served(service: ModelService) -> pulumi.Input[pulumi.Resource]:
+    """Return a service for `depends_on` of what comes after it has served; a preview does not wait."""
+    return service if pulumi.runtime.is_dry_run() else service.storage_uri.apply(lambda _: service)
 
 
 def _unshared(spec: ModelSpec, runtime: SharedRuntime | str) -> Iterator[Problem]:

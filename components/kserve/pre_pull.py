@@ -6,7 +6,7 @@ that moves finds it. It makes no start on a new node faster: there both pull at 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pulumi
@@ -23,7 +23,13 @@ from components.engine.options import OWNED, child
 from components.engine.secrets import used
 from components.engine.this_stack import marked
 from components.engine.threads import in_thread
-from components.kserve.spec import checked_namespace, checked_storage_uri, in_own_words, validated
+from components.kserve.spec import (
+    checked_account,
+    checked_namespace,
+    checked_storage_uri,
+    in_own_words,
+    validated,
+)
 from components.manifests.pre_pull import daemon_set_name, daemon_set_spec, network_policy
 from components.manifests.service import labels
 from modelcar.errors import InputError
@@ -100,6 +106,7 @@ class PrePull(pulumi.ComponentResource):
     def __init__(self, name: str, args: PrePullArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare the DaemonSet."""
         super().__init__("modelcar:kserve:PrePull", name, None, opts)
+        args = replace(args, service_account=checked_account(args.service_account))
         model = args.spec()
         namespace = checked_namespace(args.namespace)
         metadata: Any = {

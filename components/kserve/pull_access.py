@@ -7,7 +7,7 @@ never applies them to oci:// URIs.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pulumi
@@ -15,7 +15,7 @@ import pulumi_kubernetes as kubernetes
 
 from components.engine.inputs import Arguments
 from components.engine.options import OWNED, child
-from components.kserve.spec import checked_namespace
+from components.kserve.spec import checked_name, checked_namespace
 from components.manifests.pull_secret import encoded_docker_config
 from modelcar.errors import InputError, Problem
 
@@ -65,7 +65,8 @@ class PullAccess(pulumi.ComponentResource):
         service_account: its name.
 
     Raises:
-        modelcar.errors.InputError: neither a Secret nor credentials are named, or both, or a half of them.
+        modelcar.errors.InputError: a name is wrong; or neither a Secret nor credentials are named, or
+            both, or a half of them.
     """
 
     service_account: pulumi.Output[str]
@@ -74,9 +75,12 @@ class PullAccess(pulumi.ComponentResource):
         """Declare the ServiceAccount, and the Secret where the stack has credentials."""
         super().__init__("modelcar:kserve:PullAccess", name, None, opts)
         args.check()
+        checked_name("service", args.service)
         namespace = checked_namespace(args.namespace)
-        secret: pulumi.Input[str] = args.secret or ""
-        if "secret" not in args.said:
+        secret: pulumi.Input[str]
+        if args.secret and "secret" in args.said:
+            secret = checked_name("secret", args.secret)
+        else:
             made = kubernetes.core.v1.Secret(
                 f"{name}-credentials",
                 metadata={
@@ -85,7 +89,9 @@ class PullAccess(pulumi.ComponentResource):
                     "annotations": OWNED,
                 },
                 type="kubernetes.io/dockerconfigjson",
-                data={".dockerconfigjson": docker_config(args)},
+                data={
+                    ".dockerconfigjson": docker_config(replace(args, host=checked_name("host", args.host)))
+                },
                 opts=child(self, opts),
             )
             secret = made.metadata.apply(lambda metadata: str(metadata.name))

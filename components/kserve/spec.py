@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any
+from functools import partial
+from typing import Any
 
 import pulumi
 from pydantic import TypeAdapter, ValidationError
@@ -12,8 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from components.config import arguments
 from components.config.checks.service import hostname
 from components.config.checks.together import spec_problems
-from components.config.explain import explained
-from components.config.fields import Label
+from components.config.fields import AccountName, Label, LoginHost, SecretName, ServiceName
 from components.config.model_spec import ModelSpec
 from components.config.probes import ProbesSettings
 from components.config.termination import TerminationSettings
@@ -54,7 +54,14 @@ _ARGUMENTS = {
     "kubeContext": "access.context",
 }
 
-_NAMESPACE: TypeAdapter[str] = TypeAdapter(Annotated[str, Label])
+#: Arguments of components that are one name each, as a stack's settings of that kind.
+_TYPES: Mapping[str, TypeAdapter[str]] = {
+    "namespace": TypeAdapter(Label),
+    "service": TypeAdapter(ServiceName),
+    "service_account": TypeAdapter(AccountName),
+    "secret": TypeAdapter(SecretName),
+    "host": TypeAdapter(LoginHost),
+}
 
 
 def model_spec(
@@ -157,7 +164,34 @@ def checked_namespace(namespace: pulumi.Input[str]) -> pulumi.Input[str]:
     Raises:
         modelcar.errors.InputError: Kubernetes would refuse it.
     """
-    return checked(namespace, _check_namespace)
+    return checked_name("namespace", namespace)
+
+
+def checked_name(argument: str, value: pulumi.Input[str]) -> pulumi.Input[str]:
+    """Return the value of an argument that names something, checked as soon as it is known.
+
+    Args:
+        argument: what the program calls it. value: of it.
+
+    Raises:
+        modelcar.errors.InputError: Kubernetes, KServe or a registry would refuse it.
+    """
+    return checked(value, partial(_check_name, argument))
+
+
+def checked_account(name: pulumi.Input[str] | None) -> pulumi.Input[str] | None:
+    """Return the name of a ServiceAccount, checked as soon as it is known; None: the namespace's own.
+
+    Raises:
+        modelcar.errors.InputError: Kubernetes would refuse it.
+    """
+
+    def check(found: Any) -> None:
+        if found is not None:
+            _check_name("service_account", found)
+
+    account: Any = name
+    return checked(account, check)
 
 
 def namespace_of(
@@ -175,7 +209,7 @@ def namespace_of(
     """
 
     def check(found: str) -> None:
-        _check_namespace(found)
+        _check_name("namespace", found)
         if wrong := hostname(spec.model_copy(update={"namespace": found})):
             raise InputError(list(arguments.as_arguments([wrong], names)))
 
@@ -205,12 +239,13 @@ def identity(namespace: pulumi.Input[str], name: str, imports: Collection[str]) 
     return ""
 
 
-def _check_namespace(namespace: str) -> None:
+def _check_name(argument: str, value: str) -> None:
     try:
-        _NAMESPACE.validate_python(namespace)
+        _TYPES[argument].validate_python(value)
     except ValidationError as error:
-        [found] = explained(error, ModelSpec)
-        raise InputError([Problem("namespace", found.value, found.allowed, found.fix)]) from None
+        cause = error.errors()[0]["ctx"]["error"]  # a Refused, of all these types
+        value = f"{value!r:.120}: {cause.why}"
+        raise InputError([Problem(argument, value, cause.allowed, cause.fix)]) from None
 
 
 def _check_storage_uri(uri: Any) -> None:

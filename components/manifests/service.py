@@ -88,8 +88,9 @@ def labels(settings: ModelSpec) -> dict[str, str]:
 
 
 def endpoint(service: str, namespace: str) -> str:
-    """Return the address of a model inside of the cluster.
+    """Return the address of a model inside of the cluster; KServe, which has the same, is not asked.
 
+    The cluster's domain is taken to be `cluster.local`, Kubernetes' default.
     Port 80 of the predictor: in Standard mode a Service, in Knative mode the route of a Knative Service,
     which is there with any ingress (the InferenceService's own route is Istio's only).
     """

@@ -26,7 +26,7 @@ from components.kserve.cluster_provider import cluster_provider
 from components.kserve.egress import EgressPolicy
 from components.kserve.ingress import IngressPolicy
 from components.kserve.kserve_platform import KServePlatform
-from components.kserve.model_service import ModelService
+from components.kserve.model_service import ModelService, once_served
 from components.kserve.pre_pull import PrePull
 from components.kserve.pull_access import PullAccess
 from components.kserve.shared_runtime import SharedRuntime
@@ -239,14 +239,9 @@ def to_cluster(
     uri = service.storage_uri
     if scaling := autoscaling.of(settings):
         args = translate.autoscaler(settings, scaling, access)
-        scaler = Autoscaler(f"{name}-autoscaler", args, _after(options, _once_served(service)))
+        scaler = Autoscaler(f"{name}-autoscaler", args, _after(options, once_served(service)))
         return Delivered(uri, pulumi.Output.all(uri, scaler.name))
     return Delivered(uri, uri)
-
-
-def _once_served(service: ModelService) -> pulumi.Input[pulumi.Resource]:
-    """Return a service for `depends_on` of what comes after it has served; a preview does not wait."""
-    return service if pulumi.runtime.is_dry_run() else service.storage_uri.apply(lambda _: service)
 
 
 def _after(

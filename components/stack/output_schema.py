@@ -23,7 +23,7 @@ class _Outputs(BaseModel):
 
 
 class ModelOutputs(_Outputs):
-    """One model, as it is served."""
+    """One model, as the stack declares it."""
 
     model_digest: Digest = Field(description="Digest of the modelcar's manifest.")
     storage_uri: str = Field(
@@ -48,7 +48,10 @@ class ModelOutputs(_Outputs):
     service_name: str = Field(description="Name of the InferenceService.")
     namespace: str = Field(description="Namespace of the InferenceService.")
     served_model_name: str = Field(description="Name that clients ask the server for (`model` of a request).")
-    endpoint: str = Field(description="Address inside of the cluster; `/v1` follows for OpenAI's API.")
+    endpoint: str = Field(
+        description="Address inside of the cluster, with the cluster domain cluster.local; `/v1` follows for "
+        "OpenAI's API."
+    )
     deployment_mode: Literal["Standard", "Knative"] = Field(description="KServe's deployment mode.")
     idle_cost: list[str] = Field(description="What remains, and is billed, while the model has no pod.")
     node_pool: str | None = Field(None, description="Pool of the model's nodes; with Google only.")
@@ -73,8 +76,9 @@ class StackOutputs(_Outputs):
 
     schema_version: str = Field(description="Version of this interface: MAJOR.MINOR.", pattern=r"^\d+\.\d+$")
     models: dict[str, ModelOutputs] = Field(
-        description="The models that are served, by their name in the stack; one that failed to be updated "
-        "is told as it is served on, one that never was served is not there."
+        description="The models, by their name in the stack: of delivery cluster those that are served, but "
+        "for idle ones and awaitReady false; of delivery gitops those whose image is pushed, served or not. "
+        "One that failed to be updated is told as it is served on; one that never came so far is not there."
     )
     removed_models: dict[str, RemovedModelOutputs] | None = Field(
         None, description="Images of models that are gone, by REGISTRY/NAME; `make prune` deletes them."

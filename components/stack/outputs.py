@@ -50,8 +50,11 @@ async def export(
     # Versions before 0.3.0 told less than `models` has to: of one that failed that stays where it was.
     only = next((key for key, found in told.items() if key not in served and found == alone), None)
     pulumi.export("models", {key: found for key, found in told.items() if key != only})
-    pulumi.export("registry", stack.shared.registry)
-    if gone := removed(stack, outputs, datetime.date.today(), failed.keys() - served.keys()):
+    if not _makes_registry(stack):
+        pulumi.export("registry", stack.shared.registry)
+    gone = removed(stack, outputs, datetime.date.today(), failed.keys() - served.keys())
+    # Of a run that fails Pulumi keeps what the last one told, and it told nothing else of it.
+    if gone or "removedModels" in outputs:
         pulumi.export("removedModels", gone)
     at_top = told.get(only or ("" if stack.listed else stack.shared.key)) or {}
     for name in OF_ONLY_MODEL:
@@ -70,15 +73,27 @@ async def export(
         end_with(stack.secrets.hide(_told(stack, failed, left_out)))
 
 
+def _makes_registry(stack: Stack) -> bool:
+    return stack.google is not None and stack.shared.registry == stack.google.registry
+
+
 def _of_google(stack: Stack, cloud: GoogleCloud) -> dict[str, Any]:
+    registry = {"registry": _once(stack.shared.registry, cloud.registry.path)}
+    disks = {name: {"diskGb": pool.disk_gb} for name, pool in cloud.pools.items()}
     return {
+        **(registry if _makes_registry(stack) else {}),
         "clusterName": cloud.cluster.name,
         "clusterLocation": cloud.cluster.location,
         "clusterEndpoint": cloud.cluster.endpoint,
-        "nodePools": {name: {"diskGb": pool.disk_gb} for name, pool in cloud.pools.items()},
+        "nodePools": _once(disks, *(pool.name for pool in cloud.pools.values())),
         "nodeServiceAccount": cloud.node_account,
         **({"googleMadeWith": replaced.output(stack.google, cloud.pools)} if stack.google else {}),
     }
+
+
+def _once(value: Any, *there: pulumi.Output[Any]) -> Any:
+    """Return a value that is true once something is there; a preview shows it."""
+    return value if pulumi.runtime.is_dry_run() else pulumi.Output.all(*there).apply(lambda _: value)
 
 
 async def _is_there(output: Any) -> bool:

@@ -48,7 +48,10 @@ kubeconfig = pulumi.Output.json_dumps(
     {"apiVersion": "v1", "kind": "Config", "current-context": "gke", **named}
 )
 access = modelcar.ClusterAccess(kubeconfig)
-cluster = kubernetes.Provider("cluster", kubeconfig=kubeconfig, enable_server_side_apply=True)
+# Which cluster it is, whatever becomes of its address and certificates.
+identifier = serving.control_plane_endpoints_config.dns_endpoint_config.endpoint
+reached = {"kubeconfig": kubeconfig, "cluster_identifier": identifier}
+cluster = kubernetes.Provider("cluster", enable_server_side_apply=True, **reached)
 on_system = pulumi.ResourceOptions(provider=cluster, depends_on=[system])
 kserve = modelcar.KServePlatform("kserve", modelcar.KServePlatformArgs(access=access), on_system)
 space = kubernetes.core.v1.Namespace("chat", opts=pulumi.ResourceOptions(provider=cluster))

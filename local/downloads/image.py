@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from local.downloads import members
 from local.downloads.catalogue import Image
 from local.downloads.web import MOST, DownloadError, Pace, Web
-from modelcar.errors import refuse
+from modelcar.errors import UnansweredError, refuse
 from modelcar.progress import bar
-from modelcar.registry import Registry, Target, UnansweredError, parse
+from modelcar.registry import Registry, Target, parse
 
 
 def take(image: Image, version: str, arch: str, target: Path, web: Web) -> tuple[str, bool]:

@@ -152,7 +152,7 @@ def _say_dropped(path: Path, description: locking.Description, said: Collection[
     try:
         former = locking.document_of(locking.read_description(path))
     except InputError:
-        note(f"warning: {path} cannot be read: nothing of it is kept")
+        note(f"warning: {path} cannot be read: nothing of it will be kept")
         return
     following = locking.document_of(description)
     dropped = []
@@ -166,7 +166,7 @@ def _say_dropped(path: Path, description: locking.Description, said: Collection[
         elif kept != value:
             dropped.append(f"{key}: {value}")
     for text in dropped:
-        note(f"warning: {path} no longer says {printable(text)}")
+        note(f"warning: {path} will no longer say {printable(text)}")
     if dropped:
         note("--hub and --folder start anew: say these again, or leave --hub and --folder out to keep all")
 
@@ -225,7 +225,10 @@ def run_fetch(options: argparse.Namespace) -> None:
             note=note,
         )
     say_origins(fetched.origins)
-    say(f"{amount(fetched.written)} fetched in {time.monotonic() - started:.1f} s, as the lock says")
+    if fetched.written:
+        say(f"{amount(fetched.written)} fetched in {time.monotonic() - started:.1f} s, as the lock says")
+    if there := lock.layers_size - missing:
+        say(f"{amount(there)} were there and were not read: python -m modelcar verify {lock.name} reads them")
     say(fetched.layout.context)
 
 

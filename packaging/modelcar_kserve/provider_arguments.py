@@ -52,7 +52,8 @@ class Provided(pulumi.ComponentResource):
 
     def inner(self, opts: pulumi.ResourceOptions | None) -> pulumi.ResourceOptions:
         """Return the options of what is inside, which waits for what the component waits for."""
-        return pulumi.ResourceOptions(parent=self, depends_on=opts.depends_on if opts else None)
+        opts = opts or pulumi.ResourceOptions()
+        return pulumi.ResourceOptions(parent=self, depends_on=opts.depends_on, protect=opts.protect)
 
     def make(
         self,
@@ -236,13 +237,14 @@ def in_cluster(
 
     Args:
         parent: the component. name: of it.
-        said: with a kubeconfig, or without.
+        said: with a kubeconfig and the cluster's identifier, or without.
         opts: of the component; a provider for Kubernetes among them declares the objects.
     """
     own = parent.inner(opts)
     kubeconfig, context = said.get("kubeconfig"), said.get("kube_context")
     if parent.get_provider("kubernetes:core/v1:Namespace") is not None:
         return InCluster(own, ClusterAccess(kubeconfig, context) if kubeconfig or context else None)
-    provider = cluster_provider(f"{name}-cluster", kubeconfig, context, own)
+    identifier = said.get("cluster_identifier") or None  # an empty one would be every cluster's
+    provider = cluster_provider(f"{name}-cluster", kubeconfig, context, own, identifier)
     options = pulumi.ResourceOptions.merge(own, pulumi.ResourceOptions(provider=provider))
     return InCluster(options, ClusterAccess(kubeconfig, context))

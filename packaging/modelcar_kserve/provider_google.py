@@ -59,6 +59,8 @@ class GoogleCloud(Provided):
     """Region or zone of the cluster."""
     kubeconfig: pulumi.Output[str]
     """A kubeconfig without credentials, for the other components."""
+    cluster_identifier: pulumi.Output[str | None]
+    """What tells the cluster from every other one, for the other components; none without a DNS name."""
     node_account: pulumi.Output[str]
     """E-mail of the nodes' service account."""
     pools: pulumi.Output[list[str]]
@@ -75,6 +77,7 @@ class GoogleCloud(Provided):
             cluster_name=made.cluster.name,
             cluster_location=made.cluster.location,
             kubeconfig=made.cluster.kubeconfig,
+            cluster_identifier=made.cluster.identifier,
             pools=pulumi.Output.all(*(pool.name for pool in made.pools.values())),
         )
 

@@ -77,7 +77,7 @@ class ModelRegistryArgs(TypedDict):
     repository: NotRequired[RepositorySettings]
     """Name of the repository, and what is kept in it."""
     protect: NotRequired[bool]
-    """Refuse to delete the repository. Default: false."""
+    """Refuse to delete the repository; `protect` in the options is for all of the component. Default: false."""
     labels: NotRequired[dict[str, str]]
     """Labels, for costs."""
     imports: NotRequired[list[str]]
@@ -555,6 +555,8 @@ class ModelServiceArgs(TypedDict):
     """Text or path of the cluster's kubeconfig; by default kubectl's own. Where the options of the component have a Kubernetes provider, that declares the objects, and the program only asks the cluster by the kubeconfig, if there is one."""
     kube_context: NotRequired[str]
     """Context in the kubeconfig; by default the current one."""
+    cluster_identifier: NotRequired[pulumi.Input[str]]
+    """What tells the cluster from every other one as long as it lives: clusterIdentifier of GoogleCloud, or the DNS name of a GKE cluster. With it another address or certificate authority in the kubeconfig makes no object anew; giving it later makes none anew either. It is for the provider that the component makes: where the options have one, give it to that."""
 
 
 class SharedRuntimeArgs(TypedDict):
@@ -582,6 +584,8 @@ class SharedRuntimeArgs(TypedDict):
     """Text or path of the cluster's kubeconfig; by default kubectl's own. Where the options of the component have a Kubernetes provider, that declares the objects, and the program only asks the cluster by the kubeconfig, if there is one."""
     kube_context: NotRequired[str]
     """Context in the kubeconfig; by default the current one."""
+    cluster_identifier: NotRequired[pulumi.Input[str]]
+    """What tells the cluster from every other one as long as it lives: clusterIdentifier of GoogleCloud, or the DNS name of a GKE cluster. With it another address or certificate authority in the kubeconfig makes no object anew; giving it later makes none anew either. It is for the provider that the component makes: where the options have one, give it to that."""
 
 
 class EgressRule(TypedDict):
@@ -619,6 +623,8 @@ class EgressPolicyArgs(TypedDict):
     """Text or path of the cluster's kubeconfig; by default kubectl's own. Where the options of the component have a Kubernetes provider, that declares the objects, and the program only asks the cluster by the kubeconfig, if there is one."""
     kube_context: NotRequired[str]
     """Context in the kubeconfig; by default the current one."""
+    cluster_identifier: NotRequired[pulumi.Input[str]]
+    """What tells the cluster from every other one as long as it lives: clusterIdentifier of GoogleCloud, or the DNS name of a GKE cluster. With it another address or certificate authority in the kubeconfig makes no object anew; giving it later makes none anew either. It is for the provider that the component makes: where the options have one, give it to that."""
 
 
 class IngressSettings(TypedDict):
@@ -643,6 +649,8 @@ class IngressPolicyArgs(TypedDict):
     """Text or path of the cluster's kubeconfig; by default kubectl's own. Where the options of the component have a Kubernetes provider, that declares the objects, and the program only asks the cluster by the kubeconfig, if there is one."""
     kube_context: NotRequired[str]
     """Context in the kubeconfig; by default the current one."""
+    cluster_identifier: NotRequired[pulumi.Input[str]]
+    """What tells the cluster from every other one as long as it lives: clusterIdentifier of GoogleCloud, or the DNS name of a GKE cluster. With it another address or certificate authority in the kubeconfig makes no object anew; giving it later makes none anew either. It is for the provider that the component makes: where the options have one, give it to that."""
 
 
 class PullAccessArgs(TypedDict):
@@ -664,6 +672,8 @@ class PullAccessArgs(TypedDict):
     """Text or path of the cluster's kubeconfig; by default kubectl's own. Where the options of the component have a Kubernetes provider, that declares the objects, and the program only asks the cluster by the kubeconfig, if there is one."""
     kube_context: NotRequired[str]
     """Context in the kubeconfig; by default the current one."""
+    cluster_identifier: NotRequired[pulumi.Input[str]]
+    """What tells the cluster from every other one as long as it lives: clusterIdentifier of GoogleCloud, or the DNS name of a GKE cluster. With it another address or certificate authority in the kubeconfig makes no object anew; giving it later makes none anew either. It is for the provider that the component makes: where the options have one, give it to that."""
 
 
 class PrePullArgs(TypedDict):
@@ -693,6 +703,8 @@ class PrePullArgs(TypedDict):
     """Text or path of the cluster's kubeconfig; by default kubectl's own. Where the options of the component have a Kubernetes provider, that declares the objects, and the program only asks the cluster by the kubeconfig, if there is one."""
     kube_context: NotRequired[str]
     """Context in the kubeconfig; by default the current one."""
+    cluster_identifier: NotRequired[pulumi.Input[str]]
+    """What tells the cluster from every other one as long as it lives: clusterIdentifier of GoogleCloud, or the DNS name of a GKE cluster. With it another address or certificate authority in the kubeconfig makes no object anew; giving it later makes none anew either. It is for the provider that the component makes: where the options have one, give it to that."""
 
 
 class AutoscalerArgs(TypedDict):
@@ -714,6 +726,8 @@ class AutoscalerArgs(TypedDict):
     """Text or path of the cluster's kubeconfig; by default kubectl's own. Where the options of the component have a Kubernetes provider, that declares the objects, and the program only asks the cluster by the kubeconfig, if there is one."""
     kube_context: NotRequired[str]
     """Context in the kubeconfig; by default the current one."""
+    cluster_identifier: NotRequired[pulumi.Input[str]]
+    """What tells the cluster from every other one as long as it lives: clusterIdentifier of GoogleCloud, or the DNS name of a GKE cluster. With it another address or certificate authority in the kubeconfig makes no object anew; giving it later makes none anew either. It is for the provider that the component makes: where the options have one, give it to that."""
 
 
 class KServePlatformArgs(TypedDict):
@@ -751,6 +765,8 @@ class KServePlatformArgs(TypedDict):
     """Text or path of the cluster's kubeconfig; by default kubectl's own. Where the options of the component have a Kubernetes provider, that declares the objects, and the program only asks the cluster by the kubeconfig, if there is one."""
     kube_context: NotRequired[str]
     """Context in the kubeconfig; by default the current one."""
+    cluster_identifier: NotRequired[pulumi.Input[str]]
+    """What tells the cluster from every other one as long as it lives: clusterIdentifier of GoogleCloud, or the DNS name of a GKE cluster. With it another address or certificate authority in the kubeconfig makes no object anew; giving it later makes none anew either. It is for the provider that the component makes: where the options have one, give it to that."""
 
 
 class ImageOptions(TypedDict):
@@ -833,7 +849,9 @@ class ServedModelArgs(TypedDict):
     """Text or path of the cluster's kubeconfig; by default kubectl's own. Where the options of the component have a Kubernetes provider, that declares the objects, and the program only asks the cluster by the kubeconfig, if there is one."""
     kube_context: NotRequired[str]
     """Context in the kubeconfig; by default the current one."""
+    cluster_identifier: NotRequired[pulumi.Input[str]]
+    """What tells the cluster from every other one as long as it lives: clusterIdentifier of GoogleCloud, or the DNS name of a GKE cluster. With it another address or certificate authority in the kubeconfig makes no object anew; giving it later makes none anew either. It is for the provider that the component makes: where the options have one, give it to that."""
     egress: NotRequired[EgressSettings]
-    """What the pods may connect to; by default nothing."""
+    """What the pods may connect to; by default nothing but names."""
     ingress: NotRequired[IngressSettings]
     """Who may connect to them; by default everybody."""

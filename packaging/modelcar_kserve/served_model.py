@@ -11,6 +11,7 @@ import pulumi
 import modelcar_kserve as components
 from modelcar_kserve import provider_types as types
 from modelcar_kserve.components.image.adapter_images import once_verified_too
+from modelcar_kserve.components.kserve.model_service import once_served
 from modelcar_kserve.modelcar.errors import Problem
 from modelcar_kserve.provider_arguments import InCluster, Provided, arguments, in_cluster, told
 
@@ -104,7 +105,7 @@ class ServedModel(Provided):
                 start_timeout_seconds=made.start_timeout_seconds,
                 access=place.access,
             )
-            after = pulumi.ResourceOptions(depends_on=[served])
+            after = pulumi.ResourceOptions(depends_on=[once_served(served)])
             options = pulumi.ResourceOptions.merge(place.options, after)
             components.Autoscaler(f"{name}-autoscaler", scaling, options)
         return served

@@ -32,6 +32,7 @@ COMPONENTS = {
     *("PrePull", "Autoscaler", "KServePlatform", "ServedModel"),
 }
 OF_GOOGLE = {"ModelRegistry", "NodeServiceAccount", "GpuNodePool", "GoogleCloud"}
+OF_A_CLUSTER = {"kubeconfig", "clusterIdentifier"}
 
 #: A program without an SDK: it knows the components by their types alone. An output of one goes into another.
 PROGRAM = """
@@ -113,9 +114,9 @@ def test_the_schema_has_every_component_and_a_type_for_everything(schema: dict[s
     ("component", "names"),
     [
         ("ModelcarImage", {"registry"}),
-        ("ModelService", {"storageUri", "namespace", "nodePool", "serviceAccount", "kubeconfig"}),
-        ("ServedModel", {"registry", "storageUri", "namespace", "nodePool", "serviceAccount", "kubeconfig"}),
-        ("PullAccess", {"namespace", "host", "secret", "username", "password", "kubeconfig"}),
+        ("ModelService", {"storageUri", "namespace", "nodePool", "serviceAccount", *OF_A_CLUSTER}),
+        ("ServedModel", {"registry", "storageUri", "namespace", "nodePool", "serviceAccount", *OF_A_CLUSTER}),
+        ("PullAccess", {"namespace", "host", "secret", "username", "password", *OF_A_CLUSTER}),
         ("ModelRegistry", {"project", "region", "reader"}),
         ("GpuNodePool", {"project", "cluster", "location", "serviceAccount"}),
     ],

@@ -57,6 +57,8 @@ class Declared:
     on_error: tuple[str, ...] = ()
     imported: str = ""
     ignored: tuple[str, ...] = ()
+    #: URNs by which it may be in the state.
+    aliases: tuple[str, ...] = ()
     #: Its URN and id; empty for the default one.
     provider: str = ""
     #: How long create, update and delete may take; empty where the provider decides.
@@ -95,6 +97,7 @@ class Monitor(mocks.MockMonitor):
                     tuple(request.hooks.on_error),
                     request.importId,
                     tuple(request.ignoreChanges),
+                    tuple(request.aliasURNs),
                     request.provider,
                     (
                         request.customTimeouts.create,

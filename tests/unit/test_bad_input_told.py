@@ -207,6 +207,29 @@ def test_an_argument_of_another_type_is_told_before_anything_is_declared(
     assert LONG[:8] not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ({"kubeconfig": 5}, "access.kubeconfig: of type int"),
+        ({"kubeconfig": {"apiVersion": "v1"}}, "access.kubeconfig: of type dict"),
+        ({"kubeconfig": " "}, "access.kubeconfig: "),
+        ({"context": ["models"]}, "access.context: of type list"),
+    ],
+)
+def test_a_cluster_that_cannot_be_asked_so_is_told_before_anything_is_declared(
+    said: dict[str, Any], found: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        ClusterAccess(**said)
+    [problem] = caught.value.problems
+    assert str(problem).startswith(found)
+    assert "modelcar:" not in str(problem)
+
+
+def test_a_kubeconfig_may_be_a_path() -> None:
+    assert ClusterAccess(Path("/etc/kubeconfig")) == ClusterAccess("/etc/kubeconfig")
+
+
 def test_arguments_of_the_right_types_are_taken() -> None:
     def program() -> dict[str, pulumi.Output[Any]]:
         later = pulumi.Output.from_input("x")

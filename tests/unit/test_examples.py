@@ -79,6 +79,11 @@ def test_a_cluster_of_ones_own_takes_the_pools_and_runs_what_models_need(declare
     assert "guestAccelerators" not in system["nodeConfig"]
 
 
+def test_the_cluster_is_known_whatever_becomes_of_its_address(declared: list[Declared]) -> None:
+    [cluster] = of(declared, "pulumi:providers:kubernetes")
+    assert cluster.inputs["clusterIdentifier"] == "models.gke.goog"
+
+
 def test_kserve_is_there_before_the_model_and_has_nodes_to_run_on(declared: list[Declared]) -> None:
     releases = of(declared, "helm.sh/v3:Release")
     assert {one.inputs["name"] for one in releases} == {"cert-manager", "kserve-crd", "kserve"}

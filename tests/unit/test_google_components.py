@@ -435,7 +435,7 @@ def test_the_endpoint_is_told_once_the_cluster_is_there(up: Engine) -> None:
         return {key: pulumi.Output.from_input(found) for key, found in names.items()}
 
     found = up.run(program)
-    assert found["endpoint"] == found["name"] == ["models-dev"], (
+    assert found["endpoint"] == found["name"] == ["modelcar-models-dev"], (
         "not with the system pool: pools are made anew with it"
     )
 
@@ -447,6 +447,40 @@ def test_production_cannot_be_deleted_by_mistake(up: Engine, protect: bool) -> N
     assert cluster["deletionProtection"] is protect
     protected = {found.type.split(":")[-1] for found in up.declared if found.protect}
     assert protected == ({"Cluster", "Repository"} if protect else set())
+
+
+def test_what_a_program_protects_by_options_is_protected_with_all_that_is_in_it(up: Engine) -> None:
+    google = load(dev()).google
+    assert google
+    options = pulumi.ResourceOptions(protect=True)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        GoogleCloud("modelcar", GoogleCloudArgs(settings=google), options)
+        return {}
+
+    up.run(program)
+    assert not [found.urn for found in up.declared if not found.protect]
+    assert up.the("Cluster").inputs["deletionProtection"] is True
+
+
+def test_a_program_may_have_two_of_them(up: Engine) -> None:
+    """As many as there are projects, or regions; resources of former versions are known by their aliases."""
+    dev_, other = load(dev()).google, load(dev(**{"google.project": "other-project"})).google
+    assert dev_
+    assert other
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        GoogleCloud("modelcar", GoogleCloudArgs(settings=dev_))
+        GoogleCloud("other", GoogleCloudArgs(settings=other))
+        return {}
+
+    up.run(program)
+    urns = [found.urn for found in up.declared]
+    assert len(set(urns)) == len(urns)
+    names = {found.inputs["name"] for found in up.declared if found.type.startswith("gcp:compute")}
+    assert names == {"models-dev"}, "in Google they are named as they were"
+    former = {urn.rpartition("::")[2] for found in up.declared for urn in found.aliases}
+    assert {"compute", "models-dev"} <= former
 
 
 def test_apis_come_first_and_stay(up: Engine) -> None:

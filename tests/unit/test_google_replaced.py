@@ -169,7 +169,11 @@ def test_a_cluster_or_repository_that_is_made_anew_is_told(
     names = replaced(before, after)
     # A cluster's own resources are named by it, so that another name is another resource.
     if name != "cluster.name":
-        by_provider = {"modelcar-gpu": "pool", "models-dev": "cluster", "modelcar-registry": "repository"}
+        by_provider = {
+            "modelcar-gpu": "pool",
+            "modelcar-models-dev": "cluster",
+            "modelcar-registry": "repository",
+        }
         assert {by_provider[one] for one in names if one in by_provider} == anew
 
 

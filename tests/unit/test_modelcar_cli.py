@@ -71,6 +71,10 @@ def test_from_a_folder_to_a_digest_that_anybody_can_tell(
     fetched = capsys.readouterr().out.splitlines()
     assert fetched[0].startswith("3.9 MiB fetched in ")
     assert fetched[1] == f"oci-layout://{tmp_path}/modelcar/data/tiny.oci@{digest}"
+    assert run(tmp_path, "fetch", "tiny") == 0
+    again = capsys.readouterr().out.splitlines()
+    assert again[0] == "3.9 MiB were there and were not read: python -m modelcar verify tiny reads them"
+    assert again[1] == fetched[1]
     assert run(tmp_path, "verify", "tiny") == 0
     assert capsys.readouterr().out == "1 of 1 layers are as the lock says\n"
 
@@ -113,6 +117,15 @@ def test_a_second_lock_needs_no_options_and_tells_what_changed(
     assert capsys.readouterr().out == "no difference\n"
 
 
+def test_a_hub_that_does_not_answer_is_no_problem_with_the_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "lock", "m", "--hub", "acme/m", "--endpoint", "http://127.0.0.1:1") == 1
+    said = capsys.readouterr().err
+    assert "cannot be reached" in said
+    assert "with the input" not in said
+
+
 def description_of(project: Path) -> dict[str, object]:
     found: dict[str, object] = yaml.safe_load((project / "modelcar/models/tiny/model.yaml").read_text())
     return found
@@ -129,7 +142,7 @@ def test_what_is_left_out_by_another_lock_is_left_out_besides(
     )
     assert run(tmp_path, "lock", "tiny", "--ignore", "draft*") == 0
     assert run(tmp_path, "lock", "tiny", "--ignore", "draft*", "--license", "Apache-2.0") == 0
-    assert "no longer says" not in capsys.readouterr().err
+    assert "no longer say" not in capsys.readouterr().err
     locked = read_lock(tmp_path / "modelcar/models/tiny/model.lock")
     assert not {"notes.txt", "draft.txt"} & {file.path for file in locked.files}
     said = description_of(tmp_path)
@@ -142,20 +155,20 @@ def test_a_source_starts_anew_and_what_is_no_longer_said_is_told(
     (model / "notes.txt").write_text("x")
     said = ["--ignore", "notes*", "--ignore", "draft*", "--license", "MIT", "--layout", "any"]
     assert run(tmp_path, "lock", "tiny", "--folder", str(model), *said) == 0
-    assert "no longer says" not in capsys.readouterr().err
+    assert "no longer say" not in capsys.readouterr().err
     again = ["--folder", str(model), "--ignore", "draft*", "--layout", "auto"]
     assert run(tmp_path, "lock", "tiny", *again) == 0
     path = tmp_path / "modelcar/models/tiny/model.yaml"
     told = capsys.readouterr().err.splitlines()
     assert told[:3] == [
-        f"warning: {path} no longer says ignore: notes*",
-        f"warning: {path} no longer says license: MIT",
+        f"warning: {path} will no longer say ignore: notes*",
+        f"warning: {path} will no longer say license: MIT",
         "--hub and --folder start anew: say these again, or leave --hub and --folder out to keep all",
     ]
     assert description_of(tmp_path) == {"folder": str(model.relative_to(tmp_path)), "ignore": ["draft*"]}
     path.write_text("ignore: {")
     assert run(tmp_path, "lock", "tiny", "--folder", str(model)) == 0
-    assert f"warning: {path} cannot be read: nothing of it is kept" in capsys.readouterr().err
+    assert f"warning: {path} cannot be read: nothing of it will be kept" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("choice", [["--allow", "nothing*"], ["--ignore", "*"]])

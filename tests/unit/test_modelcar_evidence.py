@@ -438,10 +438,13 @@ def test_a_challenge_that_names_no_address_is_told(image: Image, challenge: str)
 def test_commands_speak_in_words(project: Path, image: Image, capsys: pytest.CaptureFixture[str]) -> None:
     with registry_server.serve("Basic") as server:
         reference = f"{server.host}/models/tiny"
-        assert main(["inspect", reference, "--insecure"]) == 2
+        assert main(["inspect", reference, "--insecure"]) == 1
         assert "the registry answers 401" in capsys.readouterr().err
-    assert main(["inspect", reference, "--insecure"]) == 2
-    assert "cannot be reached" in capsys.readouterr().err
+    for command in (["inspect"], ["--project", str(project), "verify-image", "tiny"]):
+        assert main([*command, reference, "--insecure"]) == 1
+        said = capsys.readouterr().err
+        assert "cannot be reached" in said
+        assert "with the input" not in said
     with registry_server.serve() as server:
         push(server, project, image)
         reference = f"{server.host}/models/tiny"

@@ -44,6 +44,7 @@ def exported(
         known = pulumi.Output.from_input("europe-west1")
         failed: Any = pulumi.Output.from_input(pulumi.UNKNOWN)
         cloud: Any = SimpleNamespace(
+            registry=SimpleNamespace(path=failed),
             cluster=SimpleNamespace(name=failed, location=known, endpoint=failed),
             pools={"gpu": SimpleNamespace(name=failed, disk_gb=200)},
             node_account=known.apply(fails),
@@ -67,10 +68,19 @@ def test_what_failed_is_told_as_the_last_run_told_it(monkeypatch: pytest.MonkeyP
     assert error == "1 of 1 models failed\n  chat: no place"
 
 
+def test_registry_and_pools_are_told_once_google_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next run pushes before anything is declared where there is a registry, and compares pools."""
+    former = {**FORMER, "registry": "europe-west4-docker.pkg.dev/my-project/models", "nodePools": {}}
+    told, _ = exported(former, monkeypatch)
+    assert told["registry"] == former["registry"]
+    assert told["nodePools"] == {}
+
+
 def test_what_never_was_there_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told, _ = exported({}, monkeypatch)
     assert "clusterLocation" in told
-    assert told.keys() & {"clusterName", "nodeServiceAccount", "googleMadeWith", "clusterUid"} == set()
+    absent = {"clusterName", "nodeServiceAccount", "googleMadeWith", "clusterUid", "nodePools", "registry"}
+    assert told.keys() & absent == set()
     assert told["models"] == {}
 
 

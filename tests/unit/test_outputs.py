@@ -226,6 +226,17 @@ def test_a_model_that_fails_while_it_is_renamed_is_told_as_it_serves(monkeypatch
     assert found["models"] == {"helper": newer["assistant"]}
 
 
+def test_a_repository_that_is_served_again_is_no_longer_told_as_removed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a run that fails Pulumi keeps each output of the last one that this one does not tell."""
+    stack = load({"name": "chat"}, {"name": "code"})
+    place = stack.models[0].place.repository
+    former = {"models": {}, "removedModels": {place: {"model": "chat", "since": "2026-01-01"}}}
+    told = exported(monkeypatch, stack, {"chat": MODEL}, {"code"}, former)
+    assert told["removedModels"] == {}
+
+
 def test_a_model_that_is_there_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     now = {**MODEL, "modelBytes": 12}
     renamed = load({"name": "helper", "formerNames": ["chat"]})

@@ -233,6 +233,7 @@ def test_a_service_that_is_imported_is_served_from_where_it_is() -> None:
             r"scheduling\.tolerations\[0\]\.key: not set",
         ),
         ({"node_pool": "Gpu"}, "node_pool: 'Gpu': Kubernetes refuses"),
+        ({"service_account": "Puller"}, r"(?s)service_account: 'Puller': Kubernetes.*kubectl get service"),
     ],
 )
 def test_what_is_pulled_beforehand_is_checked_as_what_is_served(wrong: dict[str, Any], said: str) -> None:
@@ -325,7 +326,7 @@ def pulling(**more: Any) -> Engine:
             name: pulumi.Output.from_input(value.value) if isinstance(value, Later) else value
             for name, value in more.items()
         }
-        return {"account": PullAccess("chat", PullAccessArgs(**place, **said)).service_account}
+        return {"account": PullAccess("chat", PullAccessArgs(**{**place, **said})).service_account}
 
     engine.run(program)
     return engine
@@ -353,6 +354,55 @@ def test_a_right_to_pull_is_one_secret_or_one_users(said: dict[str, Any], found:
     with pytest.raises(InputError, match=rf"secret, username, password: set: {found}\n") as refused:
         pulling(**said)
     assert "word" not in str(refused.value).replace("password", "")
+
+
+USER = {"username": "me", "password": "word"}
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ({"secret": "Pull_Secret"}, "secret: 'Pull_Secret': Kubernetes refuses this name"),
+        ({**USER, "host": "registry"}, "host: 'registry': names no registry"),
+        ({**USER, "host": "me@registry.example.com"}, "host: .*: not a registry's host"),
+    ],
+)
+def test_secret_and_host_are_names_that_pods_can_pull_by(
+    said: dict[str, Any], found: str, later: bool
+) -> None:
+    key = "secret" if "secret" in said else "host"
+    with pytest.raises((InputError, pulumi.RunError), match=found):
+        pulling(**{**said, key: Later(said[key]) if later else said[key]})
+
+
+@pytest.mark.parametrize("host", ["https://index.docker.io/v1/", "*.example.com", "localhost:5000", "r.io/a"])
+def test_a_host_may_be_as_dockers_configuration_has_it(host: str) -> None:
+    assert pulling(**USER, host=host).the("Secret")
+
+
+@pytest.mark.parametrize("wrong", ["service", "namespace"])
+@pytest.mark.parametrize("policy", [EgressPolicy, IngressPolicy, PullAccess])
+def test_the_pods_of_an_object_are_those_of_a_service_that_can_be(policy: Any, wrong: str) -> None:
+    place: dict[str, Any] = {"service": "chat", "namespace": "models", wrong: "Chat"}
+    args: dict[Any, Any] = {
+        EgressPolicy: lambda: EgressPolicyArgs(**place, settings=EgressSettings(restrict=True)),
+        IngressPolicy: lambda: IngressPolicyArgs(**place, settings=IngressSettings(namespaces=("a",))),
+        PullAccess: lambda: PullAccessArgs(**place, host="r.example.com", secret="there"),
+    }
+    engine = Engine(preview=True)
+    with pytest.raises(InputError, match=f"{wrong}: 'Chat': K(Serve|ubernetes) refuses this name"):
+        engine.run(lambda: {"urn": policy("chat", args[policy]()).urn})
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_service_account_has_a_name_that_kubernetes_takes(later: bool) -> None:
+    def program() -> dict[str, pulumi.Output[Any]]:
+        account: Any = pulumi.Output.from_input("Puller") if later else "Puller"
+        return {"uri": ModelService("chat", service(service_account=account)).storage_uri}
+
+    with pytest.raises((InputError, pulumi.RunError), match="service_account: 'Puller': Kubernetes refuses"):
+        Engine(preview=True).run(program)
 
 
 def test_a_user_that_turns_out_to_be_none_is_refused() -> None:
@@ -403,6 +453,8 @@ def image(**more: Any) -> ModelcarImageArgs:
             r"fetch_on: builder, and no .*\n    allowed: .*\n    fix: set builder to NAME",
         ),
         ({"architecture": "arm"}, r"architecture: 'arm'\n    allowed: 'amd64' or 'arm64'"),
+        ({"hub_endpoint": "http://hub.example.com"}, r"(?s)hub_endpoint: .*: not the address of a hub"),
+        ({"builder": "--help"}, "builder: '--help': not a builder's name"),
         ({"mirrors": ("https://r.example.com/x",)}, r"mirrors\[0\]: .*: has a scheme"),
         ({"signature": SignatureSettings()}, "signature: neither publicKey nor identity"),
         ({"signature": SignatureSettings(identity="me@example.com")}, r"signature\.issuer: not set"),

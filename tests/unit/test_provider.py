@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -60,11 +61,12 @@ def construct(provider: ModuleType) -> Callable[..., Engine]:
         provider.host()
     [made] = started
 
-    def run(kind: str, said: Callable[[], dict[str, Any]]) -> Engine:
+    def run(kind: str, said: Callable[[], dict[str, Any]], protect: bool = False) -> Engine:
         engine = Engine(preview=True)
 
         def program() -> dict[str, pulumi.Output[Any]]:
-            made.construct("chat", f"{provider.NAME}:index:{kind}", said(), pulumi.ResourceOptions())
+            options = pulumi.ResourceOptions(protect=protect)
+            made.construct("chat", f"{provider.NAME}:index:{kind}", said(), options)
             return {}
 
         engine.run(program)
@@ -135,6 +137,15 @@ def test_labels_may_be_outputs(construct: Callable[..., Engine]) -> None:
     place = {"project": "my-project", "region": "europe-west4", "reader": "nodes@p.iam.gserviceaccount.com"}
     engine = construct("ModelRegistry", lambda: {**place, "labels": {"team": later("search")}})
     assert engine.the("Repository").inputs["labels"] == {"team": "search"}
+
+
+def test_what_a_program_protects_is_protected_with_all_in_it(construct: Callable[..., Engine]) -> None:
+    made = {**GOOGLE, "cluster": {"name": "models", "create": True}}
+    engine = construct("GoogleCloud", lambda: {"settings": made}, protect=True)
+    assert all(found.protect for found in engine.declared)
+    assert engine.the("Cluster").inputs["deletionProtection"] is True
+    registry = construct("ModelRegistry", lambda: REGISTRY, protect=True)
+    assert registry.the("Repository").protect
 
 
 GATEWAY = {"fromNamespaces": ["gateway"]}
@@ -290,6 +301,47 @@ def test_what_a_run_tells_later_has_the_names_that_the_program_has(
     monkeypatch.setattr(f"{ARGUMENTS}.spelled", str)
     provider.host()
     assert told() == "set resources.gpus to 4, or lower vllmServer.tensorParallelSize; kubeContext"
+
+
+def test_a_cluster_is_known_by_its_identifier(construct: Callable[..., Engine], provider: ModuleType) -> None:
+    """Without one, its provider takes another address for another cluster, and all in it is made anew."""
+
+    def said() -> dict[str, Any]:
+        reached = {"kubeconfig": later("{}"), "clusterIdentifier": later("models.gke.goog")}
+        return {"service": "a", "namespace": "b", "settings": {"restrict": True}, **reached}
+
+    engine = construct("EgressPolicy", said)
+    [made] = [one for one in engine.declared if one.type == "pulumi:providers:kubernetes"]
+    assert made.inputs["clusterIdentifier"] == "models.gke.goog"
+    google = importlib.import_module("modelcar_kserve.provider_google")
+    settings = {**GOOGLE, "cluster": {"name": "models", "create": True}}
+    told = Engine(preview=False).run(
+        lambda: {"identifier": google.GoogleCloud("cloud", {"settings": settings}).cluster_identifier}
+    )
+    assert told == {"identifier": "models.gke.goog"}
+
+
+def test_a_model_that_does_not_serve_is_not_scaled(
+    provider: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "modelcar_kserve.components.kserve.model_service"
+    engine = Engine(preview=False)
+
+    def kinds() -> set[str]:
+        return {one.type.rpartition(":")[2] for one in engine.declared}
+
+    def wait(*_: Any) -> None:
+        deadline = time.monotonic() + 1  # within which what does not wait is declared
+        while "ScaledObject" not in kinds() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        raise pulumi.RunError("it does not serve")
+
+    monkeypatch.setattr(f"{module}.await_rolled_out", wait)
+    args = {**MODEL, "replicas": {"min": 1, "max": 4}, "autoscaling": SCALING}
+    with pytest.raises(pulumi.RunError, match="it does not serve"):
+        engine.run(lambda: {"endpoint": provider.ServedModel("chat", args).endpoint})
+    assert "InferenceService" in kinds()
+    assert "ScaledObject" not in kinds()
 
 
 @pytest.mark.parametrize("idle", [False, True])

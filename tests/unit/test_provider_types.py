@@ -24,6 +24,7 @@ from local.provider_types import (
     OF_A_MODEL,
     TARGET,
     all_types,
+    camel,
     source,
 )
 from tests.conftest import PROJECT
@@ -73,6 +74,18 @@ def test_every_field_says_what_it_is_for_and_what_is_allowed() -> None:
     assert annotations["max_model_len"] == ("str", False), "a number, 32k or auto"
     assert annotations["image"] == ("str", True)
     assert annotations["lora_modules"] == ("list[LoraModule]", False)
+
+
+def test_the_page_names_what_may_be_an_output() -> None:
+    page = (PROJECT / "docs/package.md").read_text()
+    told = page.partition("These arguments may be outputs of other resources:")[2].partition("Any other")[0]
+    inputs = {
+        camel(field.name)
+        for one in all_types()
+        for field in one.fields
+        if field.annotation == "pulumi.Input[str]" or field.name == "labels"
+    }
+    assert set(re.findall(r"`([a-z]\w*)`", told)) == inputs
 
 
 def test_what_another_resource_can_produce_is_an_input() -> None:

@@ -55,11 +55,26 @@ def test_a_setting_with_few_values_is_described_with_each_of_them() -> None:
         assert listed.get(key, set()) <= said, f"Pulumi.yaml, {key}"
 
 
+def test_every_argument_of_the_package_is_described_with_all_that_is_in_it() -> None:
+    page = reference.components_page()
+    assert re.findall(r"^\| `\w+` \|.*\|  \|$", page, re.MULTILINE) == []
+    assert "| `max_replicas` | integer | `1` |" in page, "with its default"
+    told = set(re.findall(r"^### (\w+)$", page, re.MULTILINE))
+    assert {"SchedulingSettings", "Toleration", "VllmServer", "ClusterAccess", "NodeSettings"} <= told
+    assert {name[1:-1] for name in re.findall(r"\[(`\w+`)\]\(#", page)} <= told
+
+
+def test_only_what_the_package_exports_is_offered_to_other_programs() -> None:
+    page = reference.components_page()
+    own = set(re.findall(r"^## (\w+)\n\n.*of this program alone", page, re.MULTILINE))
+    assert own == {"Model", "NewCluster", "ExistingImage", "SmokeTest"}
+
+
 def test_every_component_is_told_with_its_type() -> None:
     page = reference.components_page()
     tokens = re.findall(r"^`(modelcar:[a-z]+:\w+)`", page, re.MULTILINE)
     assert "modelcar:kserve:ModelService" in tokens
-    assert len(tokens) == len(set(tokens)) == page.count("\n## ")
+    assert len(tokens) == len(set(tokens)) == page.partition("\n## Sections")[0].count("\n## ")
 
 
 def test_docstrings_are_read_by_name() -> None:
