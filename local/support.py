@@ -46,7 +46,8 @@ def page() -> str:
         "- Google Kubernetes Engine: its resources are previewed against a stand-in "
         "([Google Cloud](google-cloud.md)).",
         "- GPUs in CI. Single runs: [GPU report](gpu-report.md), [kernels](gpu-kernels.md), "
-        "[medians](gpu-medians.md), [7B](gpu-7b.md), [read ahead](gpu-read-ahead.md).",
+        "[medians](gpu-medians.md), [7B](gpu-7b.md), [read ahead](gpu-read-ahead.md), "
+        "[another machine's kernels](gpu-other-machine.md).",
         "- Clusters of other providers, and other releases of Kubernetes.",
     ]
     return HEAD + "\n".join(lines) + "\n"
