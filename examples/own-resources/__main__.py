@@ -13,11 +13,8 @@ project, region = pulumi.Config("gcp").require("project"), "europe-west4"
 account = google.NodeServiceAccount("nodes", google.NodeServiceAccountArgs(project=project, purpose="models"))
 place = {"project": project, "location": region}
 repository = gcp.artifactregistry.Repository("models", repository_id="models", format="DOCKER", **place)
-right = {
-    "repository": repository.repository_id,
-    "role": "roles/artifactregistry.reader",
-    "member": pulumi.Output.concat("serviceAccount:", account.email),
-}
+member = pulumi.Output.concat("serviceAccount:", account.email)
+right = {"repository": repository.repository_id, "role": "roles/artifactregistry.reader", "member": member}
 readable = gcp.artifactregistry.RepositoryIamMember("models", **right, **place)
 
 # Nodes with GPUs take the identities of pods from GKE's metadata server, which comes with this.
@@ -28,9 +25,8 @@ serving = gcp.container.Cluster("serving", **own, **place)
 scopes = ["https://www.googleapis.com/auth/cloud-platform"]
 node = {"machine_type": "e2-standard-4", "service_account": account.email, "oauth_scopes": scopes}
 granted = pulumi.ResourceOptions(depends_on=[account])  # nodes start after the account has its roles
-system = gcp.container.NodePool(
-    "system", cluster=serving.name, node_count=1, node_config=node, **place, opts=granted
-)
+one = {"cluster": serving.name, "node_count": 1, "node_config": node}
+system = gcp.container.NodePool("system", **one, **place, opts=granted)
 gpu = google.NodeSettings(gpu="nvidia-l4", machine_type="g2-standard-8")
 nodes = {"cluster": serving.name, "nodes": gpu, "service_account": account.email}
 pool = google.GpuNodePool("gpu", google.GpuNodePoolArgs(**nodes, **place), granted)
@@ -44,12 +40,10 @@ named = {
     "users": [{"name": "gke", "user": {"exec": run}}],
     "contexts": [{"name": "gke", "context": {"cluster": "gke", "user": "gke"}}],
 }
-kubeconfig = pulumi.Output.json_dumps(
-    {"apiVersion": "v1", "kind": "Config", "current-context": "gke", **named}
-)
+whole = {"apiVersion": "v1", "kind": "Config", "current-context": "gke", **named}
+kubeconfig = pulumi.Output.json_dumps(whole)
 access = modelcar.ClusterAccess(kubeconfig)
-# Which cluster it is, whatever becomes of its address and certificates.
-identifier = serving.control_plane_endpoints_config.dns_endpoint_config.endpoint
+identifier = serving.control_plane_endpoints_config.dns_endpoint_config.endpoint  # whatever its certificates
 reached = {"kubeconfig": kubeconfig, "cluster_identifier": identifier}
 cluster = kubernetes.Provider("cluster", enable_server_side_apply=True, **reached)
 on_system = pulumi.ResourceOptions(provider=cluster, depends_on=[system])
