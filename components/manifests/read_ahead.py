@@ -35,3 +35,8 @@ modelcar_read_ahead() {{
 def script(folder: str) -> str:
     """Return the part of the start script that begins to read a model; folder: as the pod sees it."""
     return f"{_LANES}(modelcar_read_ahead {folder})\necho '{SAID.format(folder=folder)}'\n"
+
+
+def to_its_end(folder: str) -> str:
+    """Return a script that reads a model as pods do, and ends once all of it is read; for measurements."""
+    return f"{_LANES}modelcar_read_ahead {folder}\nwait\n"

@@ -396,14 +396,20 @@ def _imports(told: Found) -> Iterator[str]:
     yield "## A server's imports"
     yield ""
     files = f"{told['files']:,} files of {amount(told['bytes'])}"
-    yield f"`import {told['module']}` reads {files}. Three ways in turn: with an empty page cache"
-    yield f"(`cold`), with an empty one while those files were read, {told['lanes']} at a time, in"
-    yield f"{_each(told['read'])} s (`ahead`), and out of memory (`warm`)."
+    read = told["read"] if isinstance(told["read"], dict) else {"ahead": told["read"]}
+    yield f"`import {told['module']}` reads {files}. In turn: with an empty page cache"
+    yield f"(`cold`), with an empty one while those files were read, {told['lanes']} at a time (`ahead`), out"
+    if weights := told.get("weights"):
+        yield f"of memory (`warm`), with an empty one while a model of {amount(weights)} was read as pods"
+        yield "with `modelcar:readAhead` do (`weights`), and while first those files and then the model were"
+        yield "read (`ahead, weights`)."
+    else:
+        yield "of memory (`warm`)."
     if lacking := _lacking([told], "pageCacheDropped"):
         yield f"Not so: {lacking} (it takes root)."
     yield ""
-    rows = [(kind, _each(each)) for kind, each in told["seconds"].items()]
-    yield from _table(("imports", "seconds"), rows)
+    rows = [(kind, _each(each), _each(read.get(kind, ()))) for kind, each in told["seconds"].items()]
+    yield from _table(("imports", "seconds", "all read after, s"), rows)
     yield ""
 
 

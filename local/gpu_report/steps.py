@@ -128,7 +128,7 @@ def steps(
     ]
     for model in models:
         found += report.of(model, pairs)
-    found.append(Step("imports", report.imports, scale_of(site).start, least=60))
+    found.append(Step("imports", lambda: report.imports(models), scale_of(site).start, least=60))
     return [*found, *report.two_gpus(models), *report.bad_input(models)]
 
 
@@ -407,18 +407,30 @@ class _Report:
         first = ready + first_token(self.site.server(name, now))
         return {"health": round(health or ready, 2), "ready": round(ready, 2), "firstToken": round(first, 2)}
 
-    def imports(self) -> Found:
-        """Time the imports of the pods' server: cold, with its files read ahead, and out of memory."""
+    def imports(self, models: Sequence[Model]) -> Found:
+        """Time the imports of the pods' server, by themselves and beside the largest model that is here."""
         self._make_room()
         python, env = self._server()
         scratch = self.site.folder / "scratch"
         try:
-            found = imports(self.site.children, python, env, self.site.folder, scratch, self.scale.imports)
+            weights = self._largest(models)
+            found = imports(
+                self.site.children, python, env, self.site.folder, scratch, self.scale.imports, weights
+            )
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         for kind, seconds in found["seconds"].items():
             self.site.say(f"   {kind}: {', '.join(f'{one:.1f} s' for one in seconds)}")
         return found
+
+    def _largest(self, models: Sequence[Model]) -> Path | None:
+        """Return the files of the largest model that the node has unpacked; None where it has none."""
+        for model in sorted(models, key=lambda one: one.size, reverse=True):
+            try:
+                return self.site.unpacked(model)
+            except EXPECTED:
+                continue
+        return None
 
     def _server(self) -> tuple[str, dict[str, str]]:
         """Return the Python of the pods' server, and its variables on this machine."""

@@ -51,6 +51,8 @@ def test_a_small_model_goes_the_whole_way_beside_a_bare_server(platform: Platfor
         "cold": 1,
         "ahead": 1,
         "warm": 1,
+        "weights": 1,
+        "ahead, weights": 1,
     }
     said_of_gpus = "\n".join(steps["too-many-gpus"]["found"]["said"])
     assert "the pod asks for 1 GPU (nvidia.com/gpu), and no node offers any" in said_of_gpus

@@ -812,31 +812,62 @@ def test_the_disk_is_asked_for_several_blocks_at_once(
     assert not together.broken
 
 
-def test_imports_are_timed_cold_read_ahead_and_warm(
+def test_imports_are_timed_alone_and_beside_what_is_read(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropped: list[bool] = []
 
     def settle() -> bool:
         dropped.append(True)
-        return len(dropped) < 4  # the last time it could not
+        return len(dropped) < 8  # the last time it could not
 
     monkeypatch.setattr(imports, "settle", settle)
     monkeypatch.setattr(imports, "_LIST", imports._LIST.replace(imports.MODULE, "xml.dom.minidom"))
     monkeypatch.setattr(imports, "MODULE", "xml.dom.minidom")
+    monkeypatch.setattr(imports, "PIECE", 2**20)
+    weights = tmp_path / "a model"
+    weights.mkdir()
+    (weights / "model.safetensors").write_bytes(b"x" * 1000)
     found = imports.imports(
-        site.children, sys.executable, dict(os.environ), tmp_path, tmp_path / "scratch", 2
+        site.children, sys.executable, dict(os.environ), tmp_path, tmp_path / "scratch", 2, weights
     )
-    assert {kind: len(each) for kind, each in found["seconds"].items()} == {"cold": 2, "ahead": 2, "warm": 2}
-    assert len(dropped) == 4, "before each start that is not out of memory"
+    each = {kind: len(seconds) for kind, seconds in found["seconds"].items()}
+    assert each == dict.fromkeys(["cold", "ahead", "warm", "weights", "ahead, weights"], 2)
+    assert {kind: len(seconds) for kind, seconds in found["read"].items()} == dict.fromkeys(
+        ["ahead", "weights", "ahead, weights"], 2
+    )
+    assert len(dropped) == 8, "before each start that is not out of memory"
     assert not found["pageCacheDropped"]
-    listed = (tmp_path / "imported-files").read_text().split("\0")[:-1]
-    assert any("minidom.cpython-" in name for name in listed), "what is read of a module is its compiled code"
-    assert any(".so" in name for name in listed)
-    assert (found["files"], found["bytes"]) == (len(listed), sum(Path(one).stat().st_size for one in listed))
+    assert found["weights"] == 1000
     text = page(with_goals(document(steps={"imports": {"state": "passed", "found": found}})))
     assert f"`import xml.dom.minidom` reads {found['files']:,} files" in text
+    assert "a model of 1000 B" in text
     assert "the page cache was not dropped" in text
+    found["read"] = found["read"]["ahead"]  # as reports of before have it
+    assert f"| ahead | {found['seconds']['ahead'][0]:.1f}" in page(
+        with_goals(document(steps={"imports": {"state": "passed", "found": found}}))
+    )
+
+
+def test_of_what_is_imported_all_is_read_and_no_reader_has_the_large_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "PIECE", 2**20)
+    monkeypatch.setattr(imports, "TOGETHER", 2)
+    sizes = {"a's.py": 3, "libtorch.so": 2 * 2**20 + 5, "b.py": 2**20, "c.py": 7}
+    for name, size in sizes.items():
+        (tmp_path / name).write_bytes(b"x" * size)
+    jobs = list(imports._reads([tmp_path / name for name in sizes]))
+    assert ["libtorch.so" in job for job in jobs] == [True, True, True, False, False], "the large one first"
+    read = [
+        subprocess.run(
+            ["sh", "-c", job.replace("of=/dev/null", "").replace("> /dev/null", "")],
+            capture_output=True,
+            check=True,
+        ).stdout
+        for job in jobs
+    ]
+    assert [len(one) for one in read] == [2**20, 2**20, 5, 3 + 2**20, 7]
 
 
 def test_a_server_that_cannot_be_imported_is_told(
