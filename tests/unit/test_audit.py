@@ -148,7 +148,7 @@ def test_a_known_fault_of_a_package_is_found(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_is_scanned_is_what_is_deployed() -> None:
     kinds = [document["kind"] for document in manifests.rendered(manifests.example())]
-    assert kinds == ["Deployment", "NetworkPolicy", "DaemonSet"]
+    assert kinds == ["Deployment", "NetworkPolicy", "NetworkPolicy", "DaemonSet"]
     pod = next(iter(manifests.rendered(manifests.example())))["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsUser"] == 1010
     assert pod["automountServiceAccountToken"] is False

@@ -96,7 +96,7 @@ def test_a_pool_that_is_made_anew_is_told_and_no_other(name: str) -> None:
     assert getattr(after.nodes, name) != getattr(before.nodes, name)
     lines = said(before, after)
     anew = any(line.startswith("REPLACED: pool gpu") for line in lines)
-    by_provider = {"modelcar-gpu": "gpu", "models-dev-system": "system"}
+    by_provider = {"modelcar-gpu": "gpu", "modelcar-models-dev-system": "system"}
     pools = {line.split()[2] for line in lines if line.startswith("REPLACED: pool")}
     assert pools == {by_provider[one] for one in replaced(before, after) if one in by_provider}, lines
     if anew:
@@ -264,7 +264,10 @@ def test_a_grant_that_is_new_replaces_nothing_in_a_preview(
     for found in engine.declared:
         if found.urn in before and found.type in KINDS:
             assert "Unknown" not in repr(found.inputs), found.urn
-        if role != "reader" and found.urn.rpartition("::")[2] in {"modelcar-gpu", "models-dev-system"}:
+        if role != "reader" and found.urn.rpartition("::")[2] in {
+            "modelcar-gpu",
+            "modelcar-models-dev-system",
+        }:
             assert any(role in urn for urn in found.dependencies), "a node starts after its roles"
 
 
@@ -276,7 +279,7 @@ def test_models_come_after_the_system_pool_and_are_not_made_anew_with_it(
 
     def unknown_id(self: Provider, args: Any) -> Any:
         known, outputs = make(self, args)
-        return (None if args.name == "models-dev-system" else known), outputs
+        return (None if args.name == "modelcar-models-dev-system" else known), outputs
 
     monkeypatch.setattr(Provider, "new_resource", unknown_id)
     stack = load_stack(as_texts(dev(kserve={"install": False})), PROJECT)
@@ -289,7 +292,7 @@ def test_models_come_after_the_system_pool_and_are_not_made_anew_with_it(
 
     engine.run(program)
     by_name = {found.urn.rpartition("::")[2]: found for found in engine.declared}
-    system = by_name["models-dev-system"].urn
+    system = by_name["modelcar-models-dev-system"].urn
     for name in ("modelcar-gpu", "cluster"):
         assert system in by_name[name].dependencies
         assert "Unknown" not in repr(by_name[name].inputs)
