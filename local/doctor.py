@@ -21,8 +21,9 @@ import psutil
 from components.cluster.kserve_config import CONFIG_MAP, configuration_problems, modelcar_enabled
 from components.config import deprecations
 from components.config.checks.secrets import not_kept
-from components.config.loading import USUAL_PLATFORM_FILE
+from components.config.loading import PLATFORM_FILE_VARIABLE, platform_file
 from components.config.models import load_stack
+from components.config.pool_room import most_gpus
 from components.config.problems import NAMESPACE, top_of
 from components.config.secrets import KEPT, Secrets
 from components.config.settings import PLACEHOLDERS, PLATFORM_FILE, Settings
@@ -80,8 +81,8 @@ def doctor(instance: Instance, name: str, config: dict[str, Any]) -> list[Line]:
         config: its settings as its file has them.
     """
     plain, secret = without_secrets(config)
-    if name == STACK and Path(str(plain.get(PLATFORM_FILE, ""))) == Path(USUAL_PLATFORM_FILE):
-        plain[PLATFORM_FILE] = str(instance.settings_file)
+    if name == STACK and isinstance(said := plain.get(PLATFORM_FILE), str):
+        plain[PLATFORM_FILE] = platform_file(said, {PLATFORM_FILE_VARIABLE: str(instance.settings_file)})
     embedded = name == STACK and not config.get("registry")  # else a cluster of the user's own serves
     running = False
     lines = [Line("modelcar", "ok", version()), *_machine(embedded=embedded)]
@@ -341,9 +342,7 @@ def _google(stack: Stack) -> Iterator[Line]:
     if google.enable_apis or not google.nodes.service_account:
         yield _first_apis(google.project)
     for pool in google.all_pools:
-        yield _quota(
-            google.project, google.region, pool.gpu, pool.gpus_per_node * pool.max_nodes, spot=pool.spot
-        )
+        yield _quota(google.project, google.region, pool.gpu, most_gpus(pool), spot=pool.spot)
 
 
 def _credentials(file: Path) -> Line:

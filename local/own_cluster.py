@@ -25,7 +25,12 @@ SERVER_ARGS = ["--dtype=float32", "--max-model-len=auto", "--enforce-eager"]
 
 def is_named(settings: dict[str, Any]) -> bool:
     """Tell whether the stack's own settings have a cluster and a registry; nothing is refused."""
-    return bool(settings.get("kubeContext") or settings.get("kubeconfig")) and bool(settings.get("registry"))
+    return all(_said(settings))
+
+
+def _said(settings: dict[str, Any]) -> tuple[bool, bool]:
+    """Tell whether settings have a cluster, and whether they have a registry."""
+    return bool(settings.get("kubeContext") or settings.get("kubeconfig")), bool(settings.get("registry"))
 
 
 def is_chosen(settings: dict[str, Any]) -> bool:
@@ -42,8 +47,7 @@ def is_chosen(settings: dict[str, Any]) -> bool:
                 allowed=f"text, for the stack {stack.STACK}",
                 fix=f"set it in Pulumi.{stack.STACK}.yaml as plain text",
             )
-    cluster = bool(settings.get("kubeContext") or settings.get("kubeconfig"))
-    registry = bool(settings.get("registry"))
+    cluster, registry = _said(settings)
     if cluster == registry:
         return cluster
     missing = "modelcar:registry" if cluster else "modelcar:kubeContext"

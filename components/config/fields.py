@@ -179,14 +179,21 @@ def are_everything(networks: Iterable[str]) -> bool:
     return any(one.prefixlen == 0 for one in four) or any(one.prefixlen == 0 for one in six)
 
 
+def require_narrow(networks: Iterable[str], everything: Refused) -> None:
+    """Refuse networks that together are all addresses, as one that is by itself.
+
+    Raises:
+        Refused: they are.
+    """
+    if are_everything(networks):
+        raise Refused(f"{everything.why}: together they are all networks", everything.allowed, everything.fix)
+
+
 def not_everything(everything: Refused) -> AfterValidator:
     """Return a validator of lists of networks: those that together are all addresses are refused as told."""
 
     def check(networks: tuple[str, ...]) -> tuple[str, ...]:
-        if are_everything(networks):
-            raise Refused(
-                f"{everything.why}: together they are all networks", everything.allowed, everything.fix
-            )
+        require_narrow(networks, everything)
         return networks
 
     return AfterValidator(check)

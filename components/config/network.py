@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from components.config.fields import Label, Refused, are_everything, network_field, not_everything
+from components.config.fields import Label, Refused, network_field, not_everything, require_narrow
 from components.config.section import Section
 
 _EVERYTHING = Refused("allows everything, the hub included", "networks", "set modelcar:egress.restrict false")
@@ -31,9 +31,8 @@ class EgressRule(Section):
 
 def _narrow(rules: tuple[EgressRule, ...]) -> tuple[EgressRule, ...]:
     for port in {None, *(port for rule in rules for port in rule.ports)}:
-        if are_everything(rule.cidr for rule in rules if not rule.ports or port in rule.ports):
-            why = f"{_EVERYTHING.why}: together they are all networks"
-            raise Refused(why, _EVERYTHING.allowed, _EVERYTHING.fix)
+        reached = (rule.cidr for rule in rules if not rule.ports or port in rule.ports)
+        require_narrow(reached, _EVERYTHING)
     return rules
 
 

@@ -48,5 +48,5 @@ def enable(name: str, google: GoogleSettings, opts: pulumi.ResourceOptions) -> l
             opts=renamed(opts, short),
         )
         for api in needed(google)
-        if (short := api.partition(".")[0])
+        for short in [api.partition(".")[0]]
     ]

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import pulumi
 
+from components.config.kserve import CERT_MANAGER
 from components.config.problems import NAMESPACE, problem
 from components.config.stack import Stack
 from modelcar.errors import Problem
 
 _WHERE = "docs/troubleshooting.md, 'was made by this stack, and would be deleted'"
 _PLATFORM = "modelcar:kserve:KServePlatform"
-_CERT_MANAGER = "cert-manager"
 #: Names of KServePlatform's resources (components/kserve/kserve_platform.py).
 _SPACE = "kserve-namespace-"
 _OF_CERT_MANAGER = "kserve-cert-manager"
@@ -81,7 +81,7 @@ def _of_kserve(stack: Stack, platform: list[_Owned]) -> Iterator[Problem]:
     shared = stack.shared
     component = platform[0].urn.split("::")
     whole = "::".join([*component[:2], _PLATFORM, "kserve"])
-    certificates = [one for one in platform if one.name in (_OF_CERT_MANAGER, _SPACE + _CERT_MANAGER)]
+    certificates = [one for one in platform if one.name in (_OF_CERT_MANAGER, _SPACE + CERT_MANAGER)]
     installs = shared.kserve.install and shared.uses_cluster
     if not installs and any(one.kinds[-1] == _RELEASE and one not in certificates for one in platform):
         yield problem(
@@ -103,7 +103,7 @@ def _of_kserve(stack: Stack, platform: list[_Owned]) -> Iterator[Problem]:
         )
     for one in platform if installs else ():
         former = one.name.removeprefix(_SPACE)
-        if former in (one.name, _CERT_MANAGER, shared.kserve.namespace):
+        if former in (one.name, CERT_MANAGER, shared.kserve.namespace):
             continue
         yield problem(
             "kserve.namespace",

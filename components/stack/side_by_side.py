@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from components.config.pool_room import pools
+from components.config.pool_room import most_gpus, pools
 from components.config.problems import NAMESPACE
 from components.config.settings import Settings
 from components.config.stack import Stack
@@ -40,7 +40,7 @@ def doubts(stack: Stack, outputs: Mapping[str, Any]) -> Iterator[str]:
         if not come or not go:
             continue
         needed = sum(_gpus(model) for model in models) + sum(_former_gpus(stack, name) for name, _ in go)
-        room = nodes.max_nodes * nodes.gpus_per_node
+        room = most_gpus(nodes)
         if needed <= room:
             continue
         names = ", ".join(model.service_name for model in come)

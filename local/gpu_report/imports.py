@@ -109,11 +109,11 @@ def imports(
 
 def _reads(files: Sequence[Path]) -> Iterator[str]:
     """Yield shell commands that read files, the large ones first and in pieces."""
-    large = [path for path in files if path.stat().st_size > PIECE]
-    for path in large:
-        for piece in range(-(-path.stat().st_size // PIECE)):
+    sizes = {path: path.stat().st_size for path in files}
+    for path in (path for path, size in sizes.items() if size > PIECE):
+        for piece in range(-(-sizes[path] // PIECE)):
             which = f"skip={piece * PIECE // 2**20} count={PIECE // 2**20}"
             yield f"dd if={shlex.quote(str(path))} of=/dev/null bs=1048576 {which} 2>/dev/null"
-    small = [shlex.quote(str(path)) for path in files if path not in set(large)]
+    small = [shlex.quote(str(path)) for path, size in sizes.items() if size <= PIECE]
     for place in range(0, len(small), TOGETHER):
         yield f"cat -- {' '.join(small[place : place + TOGETHER])} > /dev/null"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from ipaddress import collapse_addresses, ip_network
-from typing import Any
+from ipaddress import ip_network
 
+from components.config.fields import are_everything
 from policy.rule import Config, Finding, Resource, Rule
 from policy.values import UNKNOWN, entries, has_unknown
 
@@ -16,16 +16,14 @@ _INTERNAL = ("networking.gke.io/load-balancer-type", "cloud.google.com/load-bala
 
 def _everybody(ranges: list[str]) -> str | None:
     """Return the ranges of a list that are all addresses, alone or together; None where they are not."""
-    networks: list[Any] = []
+    networks: dict[int, list[str]] = {4: [], 6: []}
     for text in ranges:
         with suppress(ValueError):
-            networks.append(ip_network(text, strict=False))
-    for version in (4, 6):
-        joined = collapse_addresses(one for one in networks if one.version == version)
-        if any(one.prefixlen == 0 for one in joined):
-            alone = [str(one) for one in networks if one.version == version and one.prefixlen == 0]
-            told = alone[:1] or [str(one) for one in networks if one.version == version]
-            return ", ".join(told)
+            network = ip_network(text, strict=False)
+            networks[network.version].append(str(network))
+    for same in networks.values():
+        if are_everything(same):
+            return next((one for one in same if are_everything([one])), ", ".join(same))
     return None
 
 
